@@ -1,0 +1,184 @@
+package proof
+
+import (
+	"crypto/sha512"
+	"fmt"
+	"io"
+
+	vrf "filippo.io/mostly-harmless/vrf-r255"
+	r255 "github.com/gtank/ristretto255"
+)
+
+// Label is a subject's name in one epoch: unique, proven by whoever holds the
+// epoch's key, and unlinkable without it.
+type Label Hash
+
+// String returns the label in base64.
+func (z Label) String() string { return Hash(z).String() }
+
+// LabelPublicKey is the VRF public key in a marker, encoded.
+type LabelPublicKey Hash
+
+// String returns the key in base64.
+func (k LabelPublicKey) String() string { return Hash(k).String() }
+
+// labelProofSize is the size of a VRF proof, in bytes.
+const labelProofSize = 80
+
+// LabelKey makes the labels of an epoch. The zero value is refused. It is
+// secret: whoever holds it can find out which labels belong to which subject.
+type LabelKey struct {
+	vrf *vrf.PrivateKey
+	x   *r255.Scalar
+	pub LabelPublicKey
+}
+
+// NewLabelKey generates a key from 64 bytes of rand.
+func NewLabelKey(rand io.Reader) (LabelKey, error) {
+	var seed [64]byte
+	if _, err := io.ReadFull(rand, seed[:]); err != nil {
+		return LabelKey{}, fmt.Errorf("reading randomness for a label key: %w", err)
+	}
+	x, err := r255.NewScalar().SetUniformBytes(seed[:])
+	if err != nil {
+		return LabelKey{}, fmt.Errorf("generating a label key: %w", err)
+	}
+	return ParseLabelKey(x.Bytes())
+}
+
+// ParseLabelKey parses the 32-byte encoding of a key (vrf-r255: a canonical
+// scalar, little-endian). Zero is refused.
+func ParseLabelKey(b []byte) (LabelKey, error) {
+	k, err := vrf.NewPrivateKey(b)
+	if err != nil {
+		return LabelKey{}, formatError("label key: not a canonical scalar of 32 bytes")
+	}
+	pub, err := ParseLabelPublicKey(k.PublicKey().Bytes())
+	if err != nil {
+		return LabelKey{}, err
+	}
+	x, err := r255.NewScalar().SetCanonicalBytes(b)
+	if err != nil {
+		return LabelKey{}, formatError("label key: not a canonical scalar of 32 bytes")
+	}
+	return LabelKey{k, x, pub}, nil
+}
+
+// ParseLabelPublicKey checks a public key: a canonical ristretto255 element
+// other than the identity. (With the identity as key every label would be
+// provable by anybody.)
+func ParseLabelPublicKey(b []byte) (LabelPublicKey, error) {
+	var k LabelPublicKey
+	if len(b) != len(k) || Hash(b).IsZero() { // the identity's encoding is all zero
+		return k, formatError("label key: the identity element, or not 32 bytes")
+	}
+	if _, err := vrf.NewPublicKey(b); err != nil {
+		return k, formatError("label key: not an element of ristretto255")
+	}
+	return LabelPublicKey(b), nil
+}
+
+// IsZero reports whether k is unset.
+func (k LabelKey) IsZero() bool { return k.x == nil }
+
+// Bytes returns the secret encoding, to be sealed.
+func (k LabelKey) Bytes() []byte {
+	if k.IsZero() {
+		return nil
+	}
+	return k.vrf.Bytes()
+}
+
+// Public returns the key that stands in the marker; zero for the zero key.
+func (k LabelKey) Public() LabelPublicKey { return k.pub }
+
+// String never shows the key.
+func (k LabelKey) String() string { return "labelkey:[redacted]" }
+
+// Format implements fmt.Formatter.
+func (k LabelKey) Format(f fmt.State, _ rune) { f.Write([]byte(k.String())) }
+
+// LabelInput returns the VRF input alpha of a subject in an epoch. It holds
+// the subject in clear.
+func LabelInput(s Subject, e Epoch) []byte {
+	return appendLabelInput(nil, s, e)
+}
+
+func appendLabelInput(b []byte, s Subject, e Epoch) []byte {
+	b = append(b, "regard/label/v1\x00"...)
+	b = u64(b, uint64(e))
+	b = append(b, s.Type()...)
+	b = append(b, 0)
+	return append(b, s.Value()...)
+}
+
+// suite is the suite string of ECVRF-RISTRETTO255-SHA512 (c2sp.org/vrf-r255).
+const suite = "\xFFc2sp.org/vrf-r255"
+
+// Label returns the label of a subject without a proof, at a third of the cost
+// of Prove: Γ = x·H and the hash of Γ, as in RFC 9381, sections 5.1 and 5.2. It
+// panics on the zero key or subject, which no caller can hold by accident: a
+// label of nothing would file people together.
+func (k LabelKey) Label(s Subject, e Epoch) Label {
+	k.demand(s)
+	// H = ristretto255_one_way_map(SHA-512(suite ‖ 0x82 ‖ Y ‖ alpha))
+	var in [512]byte
+	b := append(in[:0], suite...)
+	b = append(b, 0x82)
+	b = append(b, k.pub[:]...)
+	b = appendLabelInput(b, s, e)
+	u := sha512.Sum512(b)
+	g, err := r255.NewElement().SetUniformBytes(u[:])
+	if err != nil {
+		panic("proof: 64 bytes refused: " + err.Error()) // only the length can be wrong
+	}
+	g.ScalarMult(k.x, g)
+	// beta = SHA-512(suite ‖ 0x03 ‖ Γ ‖ 0x00)
+	b = append(in[:0], suite...)
+	b = append(b, 0x03)
+	b = append(b, g.Bytes()...)
+	b = append(b, 0x00)
+	beta := sha512.Sum512(b)
+	return Label(beta[:32])
+}
+
+// Prove returns the label and the proof of 80 bytes that it is the subject's
+// in this epoch, under Public. It panics as Label does.
+func (k LabelKey) Prove(s Subject, e Epoch) (Label, []byte) {
+	k.demand(s)
+	p := k.vrf.Prove(LabelInput(s, e))
+	return Label(p.Hash()[:32]), p.Bytes()
+}
+
+func (k LabelKey) demand(s Subject) {
+	if k.IsZero() || s.IsZero() {
+		panic("proof: label of the zero subject, or with the zero key")
+	}
+}
+
+// VerifyLabel returns the subject's one label in the epoch under pub, if proof
+// shows it.
+func VerifyLabel(pub LabelPublicKey, s Subject, e Epoch, proof []byte) (Label, error) {
+	if s.IsZero() {
+		return Label{}, fmt.Errorf("label: no subject: %w", ErrSubject)
+	}
+	if _, err := ParseLabelPublicKey(pub[:]); err != nil {
+		return Label{}, err
+	}
+	if len(proof) != labelProofSize {
+		return Label{}, formatError("label: proof of %d bytes, want %d", len(proof), labelProofSize)
+	}
+	y, err := vrf.NewPublicKey(pub[:])
+	if err != nil {
+		return Label{}, formatError("label key: not an element of ristretto255")
+	}
+	p, err := vrf.NewProof(proof)
+	if err != nil {
+		return Label{}, unproven("label: malformed VRF proof")
+	}
+	beta, err := y.Verify(p, LabelInput(s, e))
+	if err != nil {
+		return Label{}, unproven("label: the VRF proof does not hold for this subject, epoch and key")
+	}
+	return Label(beta[:32]), nil
+}

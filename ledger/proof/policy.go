@@ -1,0 +1,274 @@
+package proof
+
+import (
+	"encoding/base64"
+	"strings"
+
+	fnote "github.com/transparency-dev/formats/note"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Policy says whose signatures make a checkpoint good: the keys of the log,
+// known witnesses and a quorum among them (c2sp.org/tlog-policy). It is
+// immutable and safe for concurrent use.
+type Policy struct {
+	logs      []note.Verifier
+	witnesses []witness
+	groups    []group // members refer to earlier components
+	quorum    int     // component; -1 for "none"
+}
+
+type witness struct {
+	component int
+	verifier  note.Verifier
+}
+
+type group struct {
+	component int
+	threshold int
+	members   []int
+}
+
+// Bounds of a policy.
+const (
+	maxPolicy     = 256 << 10 // bytes; ML-DSA keys are 1.8 kB each
+	maxComponents = 256
+)
+
+// NewPolicy returns the policy that knows one log key and no witnesses: all
+// that it accepts is provisional.
+func NewPolicy(vkey string) (*Policy, error) {
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, formatError("policy: log key: not an Ed25519 vkey")
+	}
+	return &Policy{logs: []note.Verifier{v}, quorum: -1}, nil
+}
+
+// ParsePolicy parses a policy file (c2sp.org/tlog-policy): lines log, witness,
+// group and quorum. Several log lines are accepted, for the time of a key
+// rotation. Log keys are Ed25519 and their name is the origin; witness keys are
+// cosignature keys, Ed25519 (0x04) or ML-DSA-44 (0x06).
+func ParsePolicy(text []byte) (*Policy, error) {
+	if len(text) > maxPolicy {
+		return nil, formatError("policy: more than %d bytes", maxPolicy)
+	}
+	for _, c := range text {
+		if c < 0x20 && c != '\t' && c != '\n' || c == 0x7f {
+			return nil, formatError("policy: control characters")
+		}
+	}
+	p := policyParser{names: map[string]int{}, keys: map[string]bool{}, used: map[int]bool{}}
+	l := lines{what: "policy", rest: text}
+	for len(l.rest) > 0 {
+		line, err := l.next()
+		if err != nil {
+			return nil, err
+		}
+		words := strings.FieldsFunc(string(line), func(r rune) bool { return r == ' ' || r == '\t' })
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			continue
+		}
+		if reason := p.line(words); reason != "" {
+			return nil, l.errorf("%s", reason)
+		}
+	}
+	if !p.quorum {
+		return nil, formatError("policy: no quorum line")
+	}
+	if len(p.Policy.logs) == 0 {
+		return nil, formatError("policy: no log line, and the log is not known from elsewhere")
+	}
+	return &p.Policy, nil
+}
+
+type policyParser struct {
+	Policy
+	names  map[string]int
+	keys   map[string]bool // raw keys
+	used   map[int]bool    // members of a group
+	quorum bool
+}
+
+// line returns what is wrong with a line, or "".
+func (p *policyParser) line(w []string) string {
+	switch w[0] {
+	case "log":
+		if len(w) != 2 && len(w) != 3 {
+			return "want: log <vkey> [<url>]"
+		}
+		v, err := note.NewVerifier(w[1])
+		if err != nil {
+			return "log key is not an Ed25519 vkey"
+		}
+		if !p.fresh(w[1]) {
+			return "the key stands in the policy twice"
+		}
+		p.logs = append(p.logs, v)
+	case "witness":
+		if len(w) != 3 && len(w) != 4 {
+			return "want: witness <name> <vkey> [<url>]"
+		}
+		v, reason := newWitness(w[2])
+		if reason != "" {
+			return reason
+		}
+		if !p.fresh(w[2]) {
+			return "the key stands in the policy twice"
+		}
+		id, reason := p.define(w[1])
+		if reason != "" {
+			return reason
+		}
+		p.witnesses = append(p.witnesses, witness{id, v})
+	case "group":
+		return p.group(w)
+	case "quorum":
+		if len(w) != 2 {
+			return "want: quorum <name>"
+		}
+		if p.quorum {
+			return "a second quorum line"
+		}
+		p.quorum, p.Policy.quorum = true, -1
+		if w[1] != "none" {
+			id, ok := p.names[w[1]]
+			if !ok {
+				return "quorum refers to a name that is not defined above"
+			}
+			p.Policy.quorum = id
+		}
+	default:
+		return "unknown keyword"
+	}
+	return ""
+}
+
+func (p *policyParser) group(w []string) string {
+	if len(w) < 4 {
+		return "want: group <name> <k>|any|all <name>…"
+	}
+	g := group{}
+	for _, name := range w[3:] {
+		id, ok := p.names[name]
+		if !ok {
+			return "a group refers to a name that is not defined above"
+		}
+		if p.used[id] {
+			return "a name is a member of two groups, or twice of one"
+		}
+		p.used[id] = true
+		g.members = append(g.members, id)
+	}
+	switch w[2] {
+	case "any":
+		g.threshold = 1
+	case "all":
+		g.threshold = len(g.members)
+	default:
+		n, ok := parseUint([]byte(w[2]))
+		if !ok || n < 1 || n > uint64(len(g.members)) {
+			return "threshold is not any, all or a number from 1 to the number of members"
+		}
+		g.threshold = int(n)
+	}
+	id, reason := p.define(w[1])
+	if reason != "" {
+		return reason
+	}
+	g.component = id
+	p.groups = append(p.groups, g)
+	return ""
+}
+
+func (p *policyParser) define(name string) (int, string) {
+	if _, ok := p.names[name]; ok || name == "none" {
+		return 0, "the name is taken"
+	}
+	if len(p.names) == maxComponents {
+		return 0, "too many witnesses and groups"
+	}
+	id := len(p.names)
+	p.names[name] = id
+	return id, ""
+}
+
+// fresh reports whether a key was not seen under any name.
+func (p *policyParser) fresh(vkey string) bool {
+	_, raw := splitKey(vkey)
+	if p.keys[raw] {
+		return false
+	}
+	p.keys[raw] = true
+	return true
+}
+
+// splitKey returns the signature type and the raw key of a vkey.
+func splitKey(vkey string) (byte, string) {
+	key, err := base64.StdEncoding.DecodeString(vkey[strings.LastIndexByte(vkey, '+')+1:])
+	// base64 may hold a plus: take what follows the second one.
+	if parts := strings.SplitN(vkey, "+", 3); len(parts) == 3 {
+		key, err = base64.StdEncoding.DecodeString(parts[2])
+	}
+	if err != nil || len(key) < 1 {
+		return 0, ""
+	}
+	return key[0], string(key[1:])
+}
+
+func newWitness(vkey string) (note.Verifier, string) {
+	alg, _ := splitKey(vkey)
+	if alg != 4 && alg != 6 {
+		return nil, "witness key is not a cosignature vkey (type 4 or 6)"
+	}
+	v, err := fnote.NewVerifierForCosignatureV1(vkey)
+	if err != nil {
+		return nil, "witness key is not a cosignature vkey"
+	}
+	// The library computes the key id and ignores the one that is written.
+	if parts := strings.SplitN(vkey, "+", 3); len(parts) != 3 || parts[1] != hex32(v.KeyHash()) {
+		return nil, "witness key: the key id does not match the key"
+	}
+	return v, ""
+}
+
+func hex32(n uint32) string {
+	const digits = "0123456789abcdef"
+	var b [8]byte
+	for i := range b {
+		b[i] = digits[n>>(28-4*i)&15]
+	}
+	return string(b[:])
+}
+
+// Origins returns the names of the policy's logs.
+func (p *Policy) Origins() []string {
+	var names []string
+	for _, v := range p.logs {
+		names = append(names, v.Name())
+	}
+	return names
+}
+
+// Demands reports whether the policy has a quorum other than none. Without one
+// nothing is ever witnessed.
+func (p *Policy) Demands() bool { return p.quorum >= 0 }
+
+// satisfied reports whether the components that cosigned reach the quorum.
+func (p *Policy) satisfied(cosigned []bool) bool {
+	if p.quorum < 0 {
+		return false
+	}
+	for _, g := range p.groups { // members come before their group
+		n := 0
+		for _, m := range g.members {
+			if cosigned[m] {
+				n++
+			}
+		}
+		cosigned[g.component] = n >= g.threshold
+	}
+	return cosigned[p.quorum]
+}
+
+func (p *Policy) components() int { return len(p.witnesses) + len(p.groups) }

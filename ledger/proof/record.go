@@ -1,0 +1,373 @@
+package proof
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Presence says how a field stands in a record or opening.
+type Presence uint8
+
+// Hidden is the zero value: nothing is known about the field.
+const (
+	Hidden  Presence = iota // not for this reader, or erased
+	Absent                  // the record has no such value, and that is proven
+	Present                 // the value is there, and proven
+)
+
+// Record is the private description behind a filed entry. It keeps what it is
+// given and the seeds of its salts, so it is as secret as its fields. It is not
+// safe for concurrent use.
+type Record struct {
+	info    *schemaInfo
+	seeds   [2][32]byte // person part, administrative part
+	erased  bool        // the person part is gone: only its digests are left
+	present [maxFields]bool
+	at      [maxFields]span
+	buf     []byte
+	digests [maxFields]Hash
+	fresh   bool // digests are those of the values
+}
+
+type span struct{ from, to int }
+
+// NewRecord returns a record of the schema without values. It takes 64 bytes
+// from rand, which must be a cryptographic source: commitments hide what the
+// record holds only as long as these bytes are secret.
+func NewRecord(s Schema, rand io.Reader) (*Record, error) {
+	info := s.info()
+	if info == nil {
+		return nil, formatError("record: unknown schema %d", s)
+	}
+	r := &Record{info: info}
+	var seeds [64]byte
+	if _, err := io.ReadFull(rand, seeds[:]); err != nil {
+		return nil, fmt.Errorf("reading randomness for a record: %w", err)
+	}
+	copy(r.seeds[0][:], seeds[:32])
+	copy(r.seeds[1][:], seeds[32:])
+	if r.seeds[0] == r.seeds[1] {
+		return nil, formatError("record: the source of randomness repeats itself")
+	}
+	return r, nil
+}
+
+// Schema returns the record's schema.
+func (r *Record) Schema() Schema { return r.info.schema }
+
+// Set gives a field its value and copies it. It refuses fields that the schema
+// doesn't have, values that are not of the field's form or exceed 64 KiB, and
+// fields of an erased person part.
+func (r *Record) Set(f Field, value []byte) error {
+	if int(f) >= len(r.info.fields) {
+		return formatError("record: schema %d has no field %d", r.info.schema, f)
+	}
+	if err := r.info.fields[f].check(value); err != nil {
+		return err
+	}
+	if r.erased && int(f) < r.info.person {
+		return fmt.Errorf("field %s: the person part is gone: %w", r.info.fields[f].Name, ErrHidden)
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, 0, 1536)
+	}
+	from := len(r.buf)
+	r.buf = append(r.buf, value...)
+	r.at[f], r.present[f], r.fresh = span{from, len(r.buf)}, true, false
+	return nil
+}
+
+// SetText sets a field to text.
+func (r *Record) SetText(f Field, s string) error { return r.Set(f, []byte(s)) }
+
+// SetTime sets a field to a time.
+func (r *Record) SetTime(f Field, t Time) error {
+	if t < 0 {
+		return formatError("field %s: time before 1970", r.info.schema.Name(f))
+	}
+	var buf [20]byte
+	return r.Set(f, strconv.AppendInt(buf[:0], int64(t), 10))
+}
+
+// SetIndex sets a field to a log index.
+func (r *Record) SetIndex(f Field, i Index) error {
+	var buf [20]byte
+	return r.Set(f, appendUint(buf[:0], uint64(i)))
+}
+
+// SetList sets a field to a list: it sorts the items and drops repeated ones.
+// Items must not be empty.
+func (r *Record) SetList(f Field, items []string) error {
+	items = slices.Clone(items)
+	slices.Sort(items)
+	items = slices.Compact(items)
+	if len(items) > 0 && items[0] == "" {
+		return formatError("field %s: an item is empty", r.info.schema.Name(f))
+	}
+	return r.Set(f, []byte(strings.Join(items, "\n")))
+}
+
+// SetSubject sets the two fields of the subject.
+func (r *Record) SetSubject(s Subject) error {
+	if s.IsZero() {
+		return fmt.Errorf("record: no subject: %w", ErrSubject)
+	}
+	if err := r.SetText(FieldSubjectType, string(s.Type())); err != nil {
+		return err
+	}
+	return r.SetText(FieldSubject, s.Value())
+}
+
+// Value returns a field's value, which must not be modified. All fields of an
+// erased person part are Hidden.
+func (r *Record) Value(f Field) ([]byte, Presence) {
+	switch {
+	case int(f) >= len(r.info.fields), r.erased && int(f) < r.info.person:
+		return nil, Hidden
+	case !r.present[f]:
+		return nil, Absent
+	}
+	s := r.at[f]
+	return r.buf[s.from:s.to:s.to], Present
+}
+
+// Erased reports whether the person part is gone.
+func (r *Record) Erased() bool { return r.erased }
+
+// Check refuses a record whose fields contradict each other: a subject that is
+// not canonical for its type, or an entry with role answer that holds what is
+// for the asked one alone. Call it before Commitment.
+func (r *Record) Check() error { return r.info.checkFields(r.Value) }
+
+// Commitment returns the commitment to all fields, present or not.
+func (r *Record) Commitment() Commitment {
+	r.refresh()
+	return commit(r.info.schema, r.digests[:len(r.info.fields)])
+}
+
+func (r *Record) refresh() {
+	if r.fresh {
+		return
+	}
+	first := 0
+	if r.erased {
+		first = r.info.person
+	}
+	for i := first; i < len(r.info.fields); i++ {
+		salt := r.salt(i)
+		s := r.at[i]
+		r.digests[i] = fieldDigest(r.info.schema, i, &salt, r.present[i], r.buf[s.from:s.to])
+	}
+	r.fresh = true
+}
+
+// salt derives the salt of field i from its part's seed. The input is one
+// SHA-256 block.
+func (r *Record) salt(i int) Hash {
+	const tag = "regard/salt/v1\x00"
+	var buf [len(tag) + 2 + 2 + 32]byte
+	n := copy(buf[:], tag)
+	binary.BigEndian.PutUint16(buf[n:], uint16(r.info.schema))
+	binary.BigEndian.PutUint16(buf[n+2:], uint16(i))
+	part := 1
+	if i < r.info.person {
+		part = 0
+	}
+	copy(buf[n+4:], r.seeds[part][:])
+	return sha256.Sum256(buf[:])
+}
+
+func fieldDigest(s Schema, i int, salt *Hash, present bool, value []byte) Hash {
+	const tag = "regard/field/v1\x00"
+	const head = len(tag) + 2 + 2 + 32 + 1
+	var buf [head + 512]byte
+	n := copy(buf[:], tag)
+	binary.BigEndian.PutUint16(buf[n:], uint16(s))
+	binary.BigEndian.PutUint16(buf[n+2:], uint16(i))
+	copy(buf[n+4:], salt[:])
+	if !present {
+		return sha256.Sum256(buf[:head])
+	}
+	buf[head-1] = 1
+	if len(value) <= len(buf)-head {
+		return sha256.Sum256(buf[:head+copy(buf[head:], value)])
+	}
+	h := sha256.New()
+	h.Write(buf[:head])
+	h.Write(value)
+	var d Hash
+	h.Sum(d[:0])
+	return d
+}
+
+func commit(s Schema, digests []Hash) Commitment {
+	const tag = "regard/commitment/v1\x00"
+	var buf [len(tag) + 2 + 2 + 32*maxFields]byte
+	n := copy(buf[:], tag)
+	binary.BigEndian.PutUint16(buf[n:], uint16(s))
+	binary.BigEndian.PutUint16(buf[n+2:], uint16(len(digests)))
+	n += 4
+	for i := range digests {
+		n += copy(buf[n:], digests[i][:])
+	}
+	return sha256.Sum256(buf[:n])
+}
+
+// The second field of a stored part.
+const (
+	partPerson = 1
+	partAdmin  = 2
+)
+
+// PersonPart returns the person part to be sealed under the subject's key; nil
+// if it is gone.
+func (r *Record) PersonPart() []byte {
+	if r.erased {
+		return nil
+	}
+	return r.part(partPerson, 0, r.info.person)
+}
+
+// AdminPart returns the administrative part to be sealed. It holds the digests
+// of the person part, so the commitment can be checked without it.
+func (r *Record) AdminPart() []byte {
+	r.refresh()
+	return r.part(partAdmin, r.info.person, len(r.info.fields))
+}
+
+func (r *Record) part(which byte, from, to int) []byte {
+	n := 2 + 1 + 32 + 32*r.info.person + 5*(to-from)
+	for i := from; i < to; i++ {
+		n += r.at[i].to - r.at[i].from
+	}
+	b := u16(make([]byte, 0, n), uint16(r.info.schema))
+	b = append(b, which)
+	b = append(b, r.seeds[which-1][:]...)
+	if which == partAdmin {
+		for i := range r.info.person {
+			b = append(b, r.digests[i][:]...)
+		}
+	}
+	for i := from; i < to; i++ {
+		s := r.at[i]
+		if !r.present[i] {
+			b = append(b, 0)
+			b = u32(b, 0)
+			continue
+		}
+		b = append(b, 1)
+		b = u32(b, uint32(s.to-s.from))
+		b = append(b, r.buf[s.from:s.to]...)
+	}
+	return b
+}
+
+// OpenParts joins the parts of a record, unsealed. person is nil if it was
+// erased: its fields are then Hidden, and everything else still opens. It
+// refuses a person part that is not the one the administrative part belongs
+// to. The slices are not kept.
+func OpenParts(person, admin []byte) (*Record, error) {
+	if len(admin) < 2 {
+		return nil, formatError("administrative part: too short")
+	}
+	info := Schema(binary.BigEndian.Uint16(admin)).info()
+	if info == nil {
+		return nil, formatError("administrative part: unknown schema")
+	}
+	r := &Record{info: info, erased: person == nil}
+	r.buf = make([]byte, 0, len(person)+len(admin))
+	if err := r.readPart("administrative part", partAdmin, admin); err != nil {
+		return nil, err
+	}
+	if r.erased {
+		return r, nil
+	}
+	var want [maxFields]Hash
+	copy(want[:info.person], r.digests[:info.person])
+	if err := r.readPart("person part", partPerson, person); err != nil {
+		return nil, err
+	}
+	r.refresh()
+	for i := range info.person {
+		if r.digests[i] != want[i] {
+			return nil, unproven("person part: not the one this administrative part belongs to")
+		}
+	}
+	return r, nil
+}
+
+func (r *Record) readPart(name string, which byte, b []byte) error {
+	head := 2 + 1 + 32
+	from, to := 0, r.info.person
+	if which == partAdmin {
+		from, to = r.info.person, len(r.info.fields)
+		head += 32 * r.info.person
+	}
+	if len(b) < head || Schema(binary.BigEndian.Uint16(b)) != r.info.schema || b[2] != which {
+		return formatError("%s: wrong head", name)
+	}
+	copy(r.seeds[which-1][:], b[3:35])
+	if which == partAdmin {
+		for i := range r.info.person {
+			copy(r.digests[i][:], b[35+32*i:])
+		}
+	}
+	b = b[head:]
+	for i := from; i < to; i++ {
+		if len(b) < 5 {
+			return formatError("%s: cut off", name)
+		}
+		n := binary.BigEndian.Uint32(b[1:5])
+		present := b[0]
+		b = b[5:]
+		if present > 1 || present == 0 && n != 0 || n > maxValue || uint64(n) > uint64(len(b)) {
+			return formatError("%s: field %s: wrong head", name, r.info.fields[i].Name)
+		}
+		if present == 1 {
+			if err := r.info.fields[i].check(b[:n]); err != nil {
+				return err
+			}
+			at := len(r.buf)
+			r.buf = append(r.buf, b[:n]...)
+			r.at[i], r.present[i] = span{at, len(r.buf)}, true
+		}
+		b = b[n:]
+	}
+	if len(b) != 0 {
+		return formatError("%s: %d bytes too many", name, len(b))
+	}
+	return nil
+}
+
+// Open opens the fields that the reader may see. The opening holds salts and
+// never a seed.
+func (r *Record) Open(reader Reader) Opening {
+	r.refresh()
+	o := Opening{info: r.info, fields: make([]openField, len(r.info.fields))}
+	for i := range o.fields {
+		v, p := r.Value(Field(i))
+		if p == Hidden || !reader.Sees(r.info.schema, Field(i)) {
+			o.fields[i] = openField{hash: r.digests[i]}
+			continue
+		}
+		o.fields[i] = openField{presence: p, hash: r.salt(i), value: slices.Clone(v)}
+	}
+	return o
+}
+
+// String shows the schema alone.
+func (r *Record) String() string { return fmt.Sprintf("record:[schema %d]", r.info.schema) }
+
+// Format implements fmt.Formatter: no verb shows a value or a seed.
+func (r *Record) Format(f fmt.State, _ rune) {
+	if r == nil || r.info == nil {
+		f.Write([]byte("record:[none]"))
+		return
+	}
+	f.Write([]byte(r.String()))
+}
