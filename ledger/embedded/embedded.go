@@ -1,0 +1,269 @@
+// Package embedded runs Trillian inside the process: one pre-ordered log in one
+// SQLite file, spoken to through the same trillian.TrillianLogClient as a
+// Trillian server, without a port, a signer process or polling.
+//
+// When AddSequencedLeaves returns, every leaf with status OK or AlreadyExists is
+// durable at its index, but not yet in the tree. When [Log.Integrate] returns,
+// every leaf that was durable before it began, and has no gap below it, is in
+// the tree and the new root is durable. Each costs one fsync. A leaf added again
+// after a crash is answered AlreadyExists, so the same leaves always give the
+// same root, whatever was interrupted.
+//
+// It does not sign roots, does not choose the order, and serves one process. It
+// is not trusted with the truth either: whoever can write the file can change
+// it, and that shows only against checkpoints signed and witnessed elsewhere.
+// GetLeavesByRange may return leaves past the root; GetInclusionProofByHash is
+// Unimplemented, since the log is not indexed by hash (see package sqlite).
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/google/trillian"
+	"github.com/google/trillian/extension"
+	"github.com/google/trillian/log"
+	"github.com/google/trillian/quota"
+	"github.com/google/trillian/server"
+	"github.com/google/trillian/storage"
+	"github.com/google/trillian/types"
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/rfc6962"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/regard-broker/regard/ledger/embedded/sqlite"
+)
+
+// ErrLocked says that another process has the log open.
+var ErrLocked = sqlite.ErrLocked
+
+const (
+	// maxMessage lifts gRPC's limit of 4 MiB, which ranges of leaves exceed. The
+	// storage answers at most 16 MiB of leaf data at once.
+	maxMessage = 64 << 20
+	// integrateLimit bounds the memory and the duration of one transaction.
+	integrateLimit = 1024
+)
+
+// Config says where the log is.
+type Config struct {
+	// Path of the database file on a local disk; created if missing, readable by
+	// this user only. See sqlite.Config.Path for the files beside it.
+	Path string
+	// Logger gets what Trillian and the storage have to say: warnings and errors,
+	// and a debug line a batch. Nil is silence. Trillian logs through a global of
+	// its process, so with several logs open the one opened last gets it all.
+	Logger *slog.Logger
+	// Clock gives the time of roots. Nil is time.Now. It may jump: the times of
+	// roots still increase.
+	Clock func() time.Time
+	// CheckLimit is sqlite.Config.CheckLimit.
+	CheckLimit int64
+}
+
+// Log is an open log. It is safe for concurrent use.
+type Log struct {
+	storage *sqlite.Storage
+	logs    storage.LogStorage
+	tree    *trillian.Tree
+	clock   *monotone
+	server  *grpc.Server
+	conn    *grpc.ClientConn
+	client  trillian.TrillianLogClient
+
+	integrating sync.Mutex
+	closeOnce   sync.Once
+	closeErr    error
+}
+
+// Open opens the log and creates it at first. Its errors say what to do;
+// ErrLocked means that another process has it open. Before it returns, the tree
+// is known to add up to its latest root.
+func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	redirectKlog(cfg.Logger)
+	log.InitMetrics(nil) // once a process; IntegrateBatch panics without
+
+	l := &Log{clock: &monotone{clock: cfg.Clock, logger: cfg.Logger}}
+	l.storage, err = sqlite.Open(ctx, sqlite.Config{
+		Path: cfg.Path, Logger: cfg.Logger, Clock: cfg.Clock, CheckLimit: cfg.CheckLimit,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the embedded log: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = l.Close()
+		}
+	}()
+	l.logs = l.storage.Log()
+	if l.tree, err = findTree(ctx, l.storage.Admin()); err != nil {
+		return nil, fmt.Errorf("opening the embedded log: %w", err)
+	}
+	registry := extension.Registry{
+		AdminStorage: oneTree{l.tree, l.storage.Admin()},
+		LogStorage:   l.logs,
+		QuotaManager: quota.Noop(),
+	}
+	rpc := server.NewTrillianLogRPCServer(registry, l.clock)
+	if err := l.prepareTree(ctx, rpc); err != nil {
+		return nil, fmt.Errorf("opening the embedded log: %w", err)
+	}
+	if err := l.serve(rpc); err != nil {
+		return nil, fmt.Errorf("opening the embedded log: %w", err)
+	}
+	return l, nil
+}
+
+// findTree returns the one tree of the file. An empty file gets one.
+func findTree(ctx context.Context, admin storage.AdminStorage) (*trillian.Tree, error) {
+	trees, err := storage.ListTrees(ctx, admin, true)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(trees) == 0:
+		return storage.CreateTree(ctx, admin, &trillian.Tree{
+			TreeState:       trillian.TreeState_ACTIVE,
+			TreeType:        trillian.TreeType_PREORDERED_LOG,
+			DisplayName:     "regard",
+			MaxRootDuration: durationpb.New(0), // no root without leaves
+			StorageSettings: sqlite.WithoutHashIndexes(),
+		})
+	case len(trees) > 1 || trees[0].TreeType != trillian.TreeType_PREORDERED_LOG || trees[0].Deleted:
+		return nil, errors.New("the file does not hold exactly one pre-ordered log: give another path")
+	}
+	return trees[0], nil
+}
+
+// prepareTree stores the first root if there is none, which may be the second
+// try after a crash, and otherwise checks the latest one.
+func (l *Log) prepareTree(ctx context.Context, rpc *server.TrillianLogRPCServer) error {
+	tx, err := l.logs.SnapshotForTree(ctx, l.tree)
+	if tx != nil {
+		defer func() { _ = tx.Close() }()
+	}
+	if errors.Is(err, storage.ErrTreeNeedsInit) {
+		_ = tx.Close()
+		_, err = rpc.InitLog(ctx, &trillian.InitLogRequest{LogId: l.tree.TreeId})
+		return err
+	} else if err != nil {
+		return err
+	}
+	slr, err := tx.LatestSignedLogRoot(ctx)
+	if err != nil {
+		return err
+	}
+	var root types.LogRootV1
+	if err := root.UnmarshalBinary(slr.LogRoot); err != nil {
+		return err
+	}
+	l.clock.startAfter(int64(root.TimestampNanos))
+	computed, err := computeRoot(ctx, tx, root.TreeSize)
+	if err != nil {
+		return fmt.Errorf("computing the root of size %d: %w", root.TreeSize, err)
+	}
+	if !bytes.Equal(computed, root.RootHash) {
+		return status.Errorf(codes.DataLoss, "the tree of size %d does not add up to its root: restore the log from a backup or from its tiles", root.TreeSize)
+	}
+	return nil
+}
+
+// computeRoot adds up the roots of the perfect subtrees.
+func computeRoot(ctx context.Context, tx storage.ReadOnlyLogTreeTX, size uint64) ([]byte, error) {
+	if size == 0 {
+		return rfc6962.DefaultHasher.EmptyRoot(), nil
+	}
+	ids := compact.RangeNodes(0, size, nil)
+	nodes, err := tx.GetMerkleNodes(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) != len(ids) {
+		return nil, status.Errorf(codes.DataLoss, "%d of %d tree nodes are missing: restore the log from a backup or from its tiles", len(ids)-len(nodes), len(ids))
+	}
+	hashes := make([][]byte, len(nodes))
+	for i, n := range nodes {
+		hashes[i] = n.Hash
+	}
+	r, err := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewRange(0, size, hashes)
+	if err != nil {
+		return nil, err
+	}
+	return r.GetRootHash(nil)
+}
+
+// serve connects client and server in memory: same code path as over a network.
+func (l *Log) serve(rpc *server.TrillianLogRPCServer) error {
+	lis := bufconn.Listen(1 << 20)
+	l.server = grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20),
+	)
+	trillian.RegisterTrillianLogServer(l.server, rpc)
+	go func() { _ = l.server.Serve(lis) }() // ends with Close
+	conn, err := grpc.NewClient("passthrough:///embedded",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<20),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return err
+	}
+	l.conn, l.client = conn, trillian.NewTrillianLogClient(conn)
+	return nil
+}
+
+// Client is how to talk to the log. It is closed with it.
+func (l *Log) Client() trillian.TrillianLogClient { return l.client }
+
+// TreeID is the id of the file's one tree, the same at every opening.
+func (l *Log) TreeID() int64 { return l.tree.TreeId }
+
+// Integrate brings all leaves that follow the tree without a gap into it, in
+// transactions of at most 1024 leaves. Without such leaves it changes nothing.
+// After an error it can be called again; what it had integrated stays.
+func (l *Log) Integrate(ctx context.Context) error {
+	l.integrating.Lock()
+	defer l.integrating.Unlock()
+	for {
+		n, err := log.IntegrateBatch(ctx, l.tree, integrateLimit, 0, 0, l.clock, l.logs, quota.Noop())
+		if err != nil {
+			return fmt.Errorf("integrating leaves: %w", err)
+		}
+		if n < integrateLimit {
+			return nil
+		}
+	}
+}
+
+// Close waits for calls that are under way and releases the file.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() {
+		if l.server != nil {
+			l.server.GracefulStop()
+		}
+		if l.conn != nil {
+			l.closeErr = l.conn.Close()
+		}
+		l.closeErr = errors.Join(l.closeErr, l.storage.Close())
+	})
+	return l.closeErr
+}
