@@ -1,0 +1,83 @@
+# Everything here sets itself up on a clean Debian 12 with Go, make and git. Binaries go to bin/.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+BIN   := $(CURDIR)/bin
+TOOLS := $(BIN)/tools
+STEP  := @deploy/tools/step
+
+# REGARD_CASES is an optional directory of exchange cases (what a provider answered to which question) that some tests
+# replay. Without it they say that they are skipped.
+REGARD_CASES ?= $(wildcard ../shared/sandbox)
+ifneq ($(REGARD_CASES),)
+export REGARD_CASES := $(abspath $(REGARD_CASES))
+endif
+
+# The tests that speak to a real Vault find its server here.
+export REGARD_DEVVAULT := $(BIN)/devvault
+
+# Stamp versions where git can say them; a checkout that git refuses to read must still build.
+VCS := $(shell git rev-parse -q --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+# Build, vet and staticcheck with the same flags, so that each package is compiled once for all three.
+PLAIN := CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath'
+
+FUZZTIME   ?= 30s
+TESTFLAGS  ?=
+BENCHFLAGS ?=
+SOAKFLAGS  ?=
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: build ## run the demonstration: one process, no server to install
+	$(BIN)/regard demo
+
+demo-vault: build devvault ## the same with a real Vault server (test and demo build)
+	$(BIN)/regard demo --vault=$(BIN)/devvault
+
+build: ## build the commands into bin/
+	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
+
+test: lint rego-test devvault ## all checks and tests, as continuous integration runs them
+	@deploy/tools/need gcc:gcc,libc6-dev
+	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(TESTFLAGS) ./...
+	$(STEP) 'tests of the Vault test server' env -C deploy/devvault $(PLAIN) go test ./...
+
+lint: lint-tools rego-tools ## formatting, vet, staticcheck, gosec, and the same for Rego
+	$(STEP) 'gofmt' deploy/tools/formatted
+	$(STEP) 'go vet' env $(PLAIN) go vet ./...
+	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
+	$(STEP) 'staticcheck' env $(PLAIN) $(TOOLS)/staticcheck ./...
+	$(STEP) 'gosec' env $(PLAIN) deploy/tools/gosec $(TOOLS)/gosec
+	$(STEP) 'opa check, opa fmt' deploy/tools/rego-lint $(TOOLS)/opa
+
+rego-test: rego-tools ## tests of the policy bundle, by plain opa
+	$(STEP) 'opa test' $(TOOLS)/opa test --threshold 0 policy/bundle
+
+bench: build ## measure throughput and latency
+	$(BIN)/regard-bench $(BENCHFLAGS)
+
+soak: ## run the long tests until they end (SOAKFLAGS='-count 3' and the like)
+	$(STEP) 'soak' go test -tags soak -run Soak -timeout 0 -v $(SOAKFLAGS) ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (30s) each
+	@deploy/tools/fuzz $(FUZZTIME)
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+# Go knows better than make what is up to date.
+devvault:
+	$(STEP) 'build the Vault test server' env -C deploy/devvault $(PLAIN) go build -buildvcs=false -o $(BIN)/devvault .
+
+lint-tools:
+	$(STEP) 'build staticcheck, gosec' env -C deploy/tools/lint $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
+
+rego-tools:
+	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
+
+.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault lint-tools rego-tools
