@@ -1,0 +1,236 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// ID names a disclosure: a UUIDv7 that the broker drew.
+type ID [16]byte
+
+// Seq is the store's own short name for a disclosure.
+type Seq int64
+
+// An Intent is a disclosure before any provider is asked.
+type Intent struct {
+	ID      ID
+	Agency  string
+	Idem    []byte // keyed digest of the Idempotency-Key, nil if none was given
+	Body    []byte // keyed digest of the request
+	AskedAt time.Time
+	Owner   keys.Owner
+	// Person and Admin are the asked record's parts, sealed. Person is final; Admin lacks the outcome.
+	Person, Admin []byte
+	// Fresh are data keys that have to be durable with it.
+	Fresh []*keys.StoredKey // nil ones are skipped
+}
+
+// A Disclosure as stored.
+type Disclosure struct {
+	Seq           Seq
+	ID            ID
+	Agency        string
+	Body          []byte
+	AskedAt       time.Time
+	Done          bool
+	Owner         keys.Owner
+	Person, Admin []byte // of an intent; empty once it is done
+}
+
+// Begin stores an intent durably. If the agency used the same Idempotency-Key before, it stores nothing and returns that disclosure with again = true, or
+// ErrConflict if it was for another request.
+func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool, err error) {
+	err = s.do(ctx, func(t *tx) error {
+		d, again = Disclosure{}, false
+		if in.Idem != nil {
+			old, err := scanDisclosure(t.row(selectDisclosure+" WHERE agency = ? AND idem = ?", in.Agency, in.Idem))
+			switch {
+			case err == nil:
+				d, again = old, true
+				return nil
+			case !errors.Is(err, ErrNotFound):
+				return err
+			}
+		}
+		if err := saveKeys(t, in.Fresh); err != nil {
+			return err
+		}
+		res, err := t.exec("INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, person, admin) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?)",
+			in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], in.Person, in.Admin)
+		if err != nil {
+			return err
+		}
+		seq, err := res.LastInsertId()
+		d = Disclosure{Seq: Seq(seq), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
+		return err
+	})
+	if err == nil && again && !bytes.Equal(d.Body, in.Body) {
+		return Disclosure{}, false, ErrConflict
+	}
+	return d, again, err
+}
+
+// A Record is the sealed description behind one entry.
+type Record struct {
+	Owner         keys.Owner
+	Person, Admin []byte
+}
+
+// An Outcome completes a disclosure: one record for each of its entries, in their order; the first is the asked one.
+type Outcome struct {
+	Disclosure Seq
+	Records    []Record
+	Fresh      []*keys.StoredKey
+	// Payload is the sealed answer, kept until Until for repeats of the request; nil: not kept.
+	Payload []byte
+	Until   time.Time
+}
+
+func (o *Outcome) apply(t *tx, leaves []ledger.Leaf) error {
+	if len(leaves) != len(o.Records) {
+		return fmt.Errorf("store: %d entries for %d records", len(leaves), len(o.Records))
+	}
+	// The state guards against a second outcome: of a late provider answer after the intent was recorded as interrupted, for one.
+	res, err := t.exec("UPDATE disclosures SET state = 1, person = NULL, admin = NULL WHERE seq = ? AND state = 0", int64(o.Disclosure))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("store: disclosure %d has no open intent (%v)", o.Disclosure, err)
+	}
+	if err := saveKeys(t, o.Fresh); err != nil {
+		return err
+	}
+	for i := range leaves {
+		if err := saveRecord(t, leaves[i].Index, int64(o.Disclosure), i, &o.Records[i]); err != nil {
+			return err
+		}
+	}
+	if o.Payload != nil {
+		_, err = t.exec("INSERT INTO payloads (disclosure, until, sealed) VALUES (?, ?, ?)", int64(o.Disclosure), o.Until.UnixMilli(), o.Payload)
+	}
+	return err
+}
+
+func saveRecord(t *tx, index proof.Index, disclosure any, position int, r *Record) error {
+	_, err := t.exec("INSERT INTO records (log_index, disclosure, position, owner, person, admin) VALUES (?, ?, ?, ?, ?, ?)",
+		int64(index), disclosure, position, r.Owner[:], r.Person, r.Admin)
+	return err
+}
+
+const selectDisclosure = "SELECT seq, id, agency, body, asked_at, state, owner, person, admin FROM disclosures"
+
+func scanDisclosure(row interface{ Scan(...any) error }) (Disclosure, error) {
+	var d Disclosure
+	var seq, at int64
+	var state int
+	var id, owner []byte
+	if err := row.Scan(&seq, &id, &d.Agency, &d.Body, &at, &state, &owner, &d.Person, &d.Admin); err != nil {
+		return d, classify(err)
+	}
+	if copy(d.ID[:], id) != len(d.ID) || copy(d.Owner[:], owner) != len(d.Owner) {
+		return d, fmt.Errorf("%w: disclosure %d is malformed", ErrCorrupt, seq)
+	}
+	d.Seq, d.AskedAt, d.Done = Seq(seq), time.UnixMilli(at).UTC(), state == 1
+	return d, nil
+}
+
+// Disclosure finds a disclosure by its id.
+func (s *Store) Disclosure(ctx context.Context, id ID) (Disclosure, error) {
+	return scanDisclosure(s.r.QueryRowContext(ctx, selectDisclosure+" WHERE id = ?", id[:]))
+}
+
+// OpenIntents lists disclosures without an outcome, oldest first, that come after seq.
+func (s *Store) OpenIntents(ctx context.Context, after Seq, limit int) ([]Disclosure, error) {
+	rows, err := s.r.QueryContext(ctx, selectDisclosure+" WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?", int64(after), limit)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var out []Disclosure
+	for rows.Next() {
+		d, err := scanDisclosure(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, classify(rows.Err())
+}
+
+// A PlacedRecord is a stored record with its entry.
+type PlacedRecord struct {
+	Record
+	Index proof.Index
+	Text  []byte
+}
+
+// Records of a disclosure, the asked one first.
+func (s *Store) Records(ctx context.Context, d Seq) ([]PlacedRecord, error) {
+	rows, err := s.r.QueryContext(ctx,
+		"SELECT r.log_index, r.owner, r.person, r.admin, l.text FROM records r JOIN leaves l USING (log_index) WHERE r.disclosure = ? ORDER BY r.position", int64(d))
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var out []PlacedRecord
+	for rows.Next() {
+		var p PlacedRecord
+		var index int64
+		var owner []byte
+		if err := rows.Scan(&index, &owner, &p.Person, &p.Admin, &p.Text); err != nil {
+			return nil, classify(err)
+		}
+		if copy(p.Owner[:], owner) != len(p.Owner) {
+			return nil, fmt.Errorf("%w: record %d is malformed", ErrCorrupt, index)
+		}
+		p.Index = proof.Index(index)
+		out = append(out, p)
+	}
+	return out, classify(rows.Err())
+}
+
+// Payload returns the sealed answer of a disclosure, ErrNotFound once it is gone.
+func (s *Store) Payload(ctx context.Context, d Seq) (sealed []byte, until time.Time, err error) {
+	var at int64
+	err = s.r.QueryRowContext(ctx, "SELECT sealed, until FROM payloads WHERE disclosure = ?", int64(d)).Scan(&sealed, &at)
+	return sealed, time.UnixMilli(at).UTC(), classify(err)
+}
+
+// DropPayloads deletes sealed answers that are older than their time, at most limit of them, and returns how many there were.
+func (s *Store) DropPayloads(ctx context.Context, now time.Time, limit int) (int64, error) {
+	var n int64
+	err := s.do(ctx, func(t *tx) error {
+		// Payload rows lie in the order of disclosures, and so nearly in that of time: the oldest come first.
+		res, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM (SELECT disclosure, until FROM payloads ORDER BY disclosure LIMIT ?) WHERE until <= ?)", limit, now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
+// statements that the paths of every request read by.
+type statements struct{ filedUpto, unfiled, ownerKeys *sql.Stmt }
+
+func (r *statements) prepare(ctx context.Context, db *sql.DB) (err error) {
+	if r.filedUpto, err = db.PrepareContext(ctx, "SELECT filed_upto FROM epochs WHERE number = ?"); err != nil {
+		return err
+	}
+	if r.ownerKeys, err = db.PrepareContext(ctx, selectKey+" WHERE owner = ? ORDER BY id"); err != nil {
+		return err
+	}
+	r.unfiled, err = db.PrepareContext(ctx, `SELECT r.log_index, r.owner, r.person FROM records r
+		WHERE r.log_index >= ? AND r.log_index < coalesce((SELECT closer FROM epochs WHERE number = ?), 9223372036854775807) ORDER BY r.log_index LIMIT ?`)
+	return err
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/regard-broker/regard/keys"
+)
+
+const selectKey = "SELECT id, kind, owner, period, wrapped, created FROM keys"
+
+func scanKey(scan func(...any) error) (keys.StoredKey, error) {
+	var k keys.StoredKey
+	var id, owner []byte
+	var kind string
+	var created int64
+	if err := scan(&id, &kind, &owner, &k.Period, &k.Wrapped, &created); err != nil {
+		return k, err
+	}
+	if copy(k.ID[:], id) != len(k.ID) || owner != nil && copy(k.Owner[:], owner) != len(k.Owner) {
+		return k, fmt.Errorf("%w: a key row is malformed", ErrCorrupt)
+	}
+	k.Kind, k.Created = keys.Kind(kind), time.UnixMilli(created).UTC()
+	return k, nil
+}
+
+func (s *Store) listKeys(ctx context.Context, query string, args ...any) ([]keys.StoredKey, error) {
+	var out []keys.StoredKey
+	err := s.each(ctx, query, func(scan func(...any) error) error {
+		k, err := scanKey(scan)
+		out = append(out, k)
+		return err
+	}, args...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// LoadKeys implements keys.KeyStore.
+func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, period string) ([]keys.StoredKey, error) {
+	if owner.IsZero() {
+		return s.listKeys(ctx, selectKey+" WHERE owner IS NULL AND kind = ? AND period = ? ORDER BY id", string(kind), period)
+	}
+	rows, err := s.reads.ownerKeys.QueryContext(ctx, owner[:])
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var out []keys.StoredKey
+	for rows.Next() {
+		k, err := scanKey(rows.Scan)
+		if err != nil {
+			return nil, classify(err)
+		}
+		if k.Kind == kind && k.Period == period {
+			out = append(out, k)
+		}
+	}
+	return out, classify(rows.Err())
+}
+
+// FindKeys implements keys.KeyStore.
+func (s *Store) FindKeys(ctx context.Context, ids []keys.KeyID) ([]keys.StoredKey, error) {
+	var out []keys.StoredKey
+	for len(ids) > 0 {
+		n := min(len(ids), 500) // below SQLite's limit of bound variables
+		args := make([]any, n)
+		for i := range args {
+			args[i] = ids[i][:]
+		}
+		ids = ids[n:]
+		part, err := s.listKeys(ctx, selectKey+" WHERE id IN (?"+strings.Repeat(", ?", n-1)+")", args...)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+// ListKeys implements keys.KeyStore.
+func (s *Store) ListKeys(ctx context.Context, kind keys.Kind, after keys.KeyID, limit int) ([]keys.StoredKey, error) {
+	if kind == "" {
+		return s.listKeys(ctx, selectKey+" WHERE id > ? ORDER BY id LIMIT ?", after[:], limit)
+	}
+	return s.listKeys(ctx, selectKey+" WHERE id > ? AND kind = ? ORDER BY id LIMIT ?", after[:], string(kind), limit)
+}
+
+// SaveKeys implements keys.KeyStore.
+func (s *Store) SaveKeys(ctx context.Context, ks []keys.StoredKey) error {
+	ptrs := make([]*keys.StoredKey, len(ks))
+	for i := range ks {
+		ptrs[i] = &ks[i]
+	}
+	err := s.do(ctx, func(t *tx) error { return saveKeys(t, ptrs) })
+	var se *sqlite.Error
+	if errors.As(err, &se) && se.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
+		return fmt.Errorf("%w: %w", keys.ErrKeyExists, err)
+	}
+	return err
+}
+
+func saveKeys(t *tx, ks []*keys.StoredKey) error {
+	for _, k := range ks {
+		if k == nil {
+			continue
+		}
+		var owner any
+		if !k.Owner.IsZero() {
+			owner = k.Owner[:]
+		}
+		if _, err := t.exec("INSERT INTO keys (id, kind, owner, period, wrapped, created) VALUES (?, ?, ?, ?, ?, ?)",
+			k.ID[:], string(k.Kind), owner, k.Period, k.Wrapped, k.Created.UnixMilli()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReplaceKeys implements keys.KeyStore.
+func (s *Store) ReplaceKeys(ctx context.Context, ks []keys.StoredKey) error {
+	return s.do(ctx, func(t *tx) error {
+		for i := range ks {
+			if _, err := t.exec("UPDATE keys SET wrapped = ? WHERE id = ?", ks[i].Wrapped, ks[i].ID[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// DestroyKeys implements keys.KeyStore. secure_delete overwrites the rows; then the write-ahead log, which still holds the pages as they were, is folded in and cut to nothing.
+func (s *Store) DestroyKeys(ctx context.Context, ids []keys.KeyID) error {
+	err := s.do(ctx, func(t *tx) error {
+		for i := range ids {
+			if _, err := t.exec("DELETE FROM keys WHERE id = ?", ids[i][:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.cutWAL(ctx)
+}
+
+// errWALBusy: readers held the write-ahead log for longer than the wait.
+var errWALBusy = errors.New("store: the write-ahead log is in use and still holds deleted rows; try again")
+
+// cutWAL folds the write-ahead log into the database and truncates it, waiting for readers.
+func (s *Store) cutWAL(ctx context.Context) error {
+	for range 20 {
+		busy := 1
+		err := s.outside(ctx, func(conn *sql.Conn) error {
+			var frames, done int
+			return conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
+		})
+		if err != nil {
+			return fmt.Errorf("truncating the write-ahead log: %w", classify(err))
+		}
+		if busy == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return errWALBusy
+}

@@ -1,0 +1,293 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// An Attachment is what goes into the store in the transaction that gives entries their place in the log. The types of this package are the only ones.
+type Attachment interface {
+	apply(t *tx, leaves []ledger.Leaf) error
+}
+
+// Order is the part of the store that the log needs (ledger.Store), but for Unfiled: whose entry it is is sealed, and the store has no keys.
+type Order struct{ *Store }
+
+// Tail implements ledger.Store.
+func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
+	var t ledger.Tail
+	var next sql.NullInt64
+	if err := s.r.QueryRowContext(ctx, "SELECT max(log_index) FROM leaves").Scan(&next); err != nil {
+		return t, classify(err)
+	}
+	if !next.Valid {
+		return t, nil
+	}
+	t.Next = proof.Index(next.Int64 + 1)
+	open, err := scanEpoch(s.r.QueryRowContext(ctx, selectEpoch+" WHERE closer IS NULL"))
+	if err != nil {
+		return t, fmt.Errorf("reading the open epoch: %w", err)
+	}
+	t.Open = &open.OpenEpoch
+	t.Counts = map[proof.Kind]uint64{}
+	rows, err := s.r.QueryContext(ctx, "SELECT kind, count(*) FROM leaves WHERE log_index >= ? GROUP BY kind", int64(open.Marker))
+	if err != nil {
+		return t, classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind string
+		var n uint64
+		if err := rows.Scan(&kind, &n); err != nil {
+			return t, classify(err)
+		}
+		t.Counts[proof.Kind(kind)] = n
+	}
+	return t, classify(rows.Err())
+}
+
+// Commit implements ledger.Store.
+func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
+	return s.do(ctx, func(t *tx) error {
+		var next int64
+		if err := t.row("SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
+			return err
+		}
+		if next != int64(b.First) {
+			return fmt.Errorf("store: the batch begins at log index %d, the log ends at %d", b.First, next)
+		}
+		if b.Closes != nil {
+			if err := closeEpoch(t, b.Closes); err != nil {
+				return err
+			}
+		}
+		if b.Opens != nil {
+			if err := openEpoch(t, b.Opens); err != nil {
+				return err
+			}
+		}
+		for _, g := range b.Groups {
+			for i := range g.Leaves {
+				l := &g.Leaves[i]
+				if _, err := t.exec("INSERT INTO leaves (log_index, epoch, kind, identity, text) VALUES (?, ?, ?, ?, ?)",
+					int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text); err != nil {
+					return err
+				}
+			}
+			if g.Attach == nil {
+				continue
+			}
+			a, ok := g.Attach.(Attachment)
+			if !ok {
+				return fmt.Errorf("store: can't store a %T with an entry", g.Attach)
+			}
+			if err := a.apply(t, g.Leaves); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func openEpoch(t *tx, e *ledger.OpenEpoch) error {
+	_, err := t.exec("INSERT INTO epochs (number, marker, text, opened, until, label_key, filed_upto) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		int64(e.Number), int64(e.Marker), e.Text, e.Opened.UnixMilli(), e.Until.UnixMilli(), e.LabelKey, int64(e.Marker))
+	return err
+}
+
+func closeEpoch(t *tx, e *ledger.ClosedEpoch) error {
+	res, err := t.exec("UPDATE epochs SET closer = ?, size = ?, items = ?, bits = ?, root = ? WHERE number = ? AND closer IS NULL",
+		int64(e.Closer), int64(e.Size), int64(e.Items), int64(e.Bits), e.Root[:], int64(e.Number))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("store: epoch %d isn't open (%v)", e.Number, err)
+	}
+	return nil
+}
+
+// Leaves implements ledger.Store.
+func (s Order) Leaves(ctx context.Context, from, to proof.Index, fn func(ledger.Leaf) error) error {
+	rows, err := s.r.QueryContext(ctx, "SELECT log_index, epoch, kind, identity, text FROM leaves WHERE log_index >= ? AND log_index < ? ORDER BY log_index", int64(from), int64(to))
+	if err != nil {
+		return classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var l ledger.Leaf
+		var index, epoch int64
+		var kind string
+		var identity []byte
+		if err := rows.Scan(&index, &epoch, &kind, &identity, &l.Text); err != nil {
+			return classify(err)
+		}
+		if index != int64(from) || len(identity) != len(l.Identity) {
+			return fmt.Errorf("%w: leaf %d is missing or malformed", ErrCorrupt, from)
+		}
+		l.Index, l.Epoch, l.Kind = proof.Index(index), proof.Epoch(epoch), proof.Kind(kind)
+		copy(l.Identity[:], identity)
+		if err := fn(l); err != nil {
+			return err
+		}
+		from++
+	}
+	if err := rows.Err(); err != nil {
+		return classify(err)
+	}
+	if from != to {
+		return fmt.Errorf("%w: leaf %d is missing", ErrCorrupt, from)
+	}
+	return nil
+}
+
+// UnfiledRow is a filed-kind entry without a label, with its person part as sealed.
+type UnfiledRow struct {
+	Index  proof.Index
+	Owner  []byte
+	Person []byte
+}
+
+// UnfiledRows lists filed-kind entries of an epoch that have no label yet, lowest index first.
+func (s Order) UnfiledRows(ctx context.Context, epoch proof.Epoch, limit int) ([]UnfiledRow, error) {
+	var upto int64
+	if err := s.reads.filedUpto.QueryRowContext(ctx, int64(epoch)).Scan(&upto); err != nil {
+		return nil, classify(err)
+	}
+	rows, err := s.reads.unfiled.QueryContext(ctx, upto, int64(epoch), limit)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var out []UnfiledRow
+	for rows.Next() {
+		var u UnfiledRow
+		var index int64
+		if err := rows.Scan(&index, &u.Owner, &u.Person); err != nil {
+			return nil, classify(err)
+		}
+		u.Index = proof.Index(index)
+		out = append(out, u)
+	}
+	return out, classify(rows.Err())
+}
+
+// File implements ledger.Store. Filings come lowest index first, as UnfiledRows gives them.
+func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Filing) error {
+	if len(filings) == 0 {
+		return nil
+	}
+	return s.do(ctx, func(t *tx) error {
+		last := proof.Index(0)
+		for i := range filings {
+			f := &filings[i]
+			if _, err := t.exec("INSERT INTO filings (epoch, label, log_index) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", int64(epoch), f.Label[:], int64(f.Index)); err != nil {
+				return err
+			}
+			last = max(last, f.Index)
+		}
+		_, err := t.exec("UPDATE epochs SET filed_upto = max(filed_upto, ?) WHERE number = ?", int64(last+1), int64(epoch))
+		return err
+	})
+}
+
+// Filings implements ledger.Store.
+func (s Order) Filings(ctx context.Context, epoch proof.Epoch, fn func(ledger.Filing) error) error {
+	rows, err := s.r.QueryContext(ctx, "SELECT label, log_index FROM filings WHERE epoch = ? ORDER BY label, log_index", int64(epoch))
+	if err != nil {
+		return classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var f ledger.Filing
+		var label sql.RawBytes
+		var index int64
+		if err := rows.Scan(&label, &index); err != nil {
+			return classify(err)
+		}
+		if copy(f.Label[:], label) != len(f.Label) {
+			return fmt.Errorf("%w: a label of %d bytes", ErrCorrupt, len(label))
+		}
+		f.Index = proof.Index(index)
+		if err := fn(f); err != nil {
+			return err
+		}
+	}
+	return classify(rows.Err())
+}
+
+// Roll implements ledger.Store.
+func (s Order) Roll(ctx context.Context, epoch proof.Epoch, label proof.Label) ([]proof.Index, error) {
+	rows, err := s.r.QueryContext(ctx, "SELECT log_index FROM filings WHERE epoch = ? AND label = ? ORDER BY log_index", int64(epoch), label[:])
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var out []proof.Index
+	for rows.Next() {
+		var i int64
+		if err := rows.Scan(&i); err != nil {
+			return nil, classify(err)
+		}
+		out = append(out, proof.Index(i))
+	}
+	return out, classify(rows.Err())
+}
+
+const selectEpoch = "SELECT number, marker, text, opened, until, label_key, closer, size, items, bits, root FROM epochs"
+
+func scanEpoch(row interface{ Scan(...any) error }) (ledger.ClosedEpoch, error) {
+	var e ledger.ClosedEpoch
+	var number, marker, opened, until int64
+	var closer, size, items, bits sql.NullInt64
+	var root []byte
+	if err := row.Scan(&number, &marker, &e.Text, &opened, &until, &e.LabelKey, &closer, &size, &items, &bits, &root); err != nil {
+		return e, classify(err)
+	}
+	e.Number, e.Marker = proof.Epoch(number), proof.Index(marker)
+	e.Opened, e.Until = time.UnixMilli(opened).UTC(), time.UnixMilli(until).UTC()
+	e.Closer, e.Size, e.Items, e.Bits = proof.Index(closer.Int64), uint64(size.Int64), uint64(items.Int64), uint8(bits.Int64)
+	copy(e.Root[:], root)
+	return e, nil
+}
+
+// Epoch implements ledger.Store.
+func (s Order) Epoch(ctx context.Context, n proof.Epoch) (ledger.ClosedEpoch, error) {
+	e, err := scanEpoch(s.r.QueryRowContext(ctx, selectEpoch+" WHERE number = ? AND closer IS NOT NULL", int64(n)))
+	if errors.Is(err, ErrNotFound) {
+		return e, fmt.Errorf("epoch %d: %w", n, ledger.ErrNotFound)
+	}
+	return e, err
+}
+
+// EpochOf implements ledger.Store.
+func (s Order) EpochOf(ctx context.Context, i proof.Index) (proof.Epoch, error) {
+	var n int64
+	err := classify(s.r.QueryRowContext(ctx, "SELECT epoch FROM leaves WHERE log_index = ?", int64(i)).Scan(&n))
+	if errors.Is(err, ErrNotFound) {
+		return 0, fmt.Errorf("log index %d: %w", i, ledger.ErrNotFound)
+	}
+	return proof.Epoch(n), err
+}
+
+// Label implements ledger.Store.
+func (s Order) Label(ctx context.Context, i proof.Index) (proof.Label, error) {
+	var label proof.Label
+	epoch, err := s.EpochOf(ctx, i)
+	if err != nil {
+		return label, err
+	}
+	var b []byte
+	err = classify(s.r.QueryRowContext(ctx, "SELECT label FROM filings WHERE epoch = ? AND log_index = ?", int64(epoch), int64(i)).Scan(&b))
+	if errors.Is(err, ErrNotFound) || err == nil && len(b) != len(label) {
+		return label, fmt.Errorf("label of log index %d: %w", i, ledger.ErrNotFound)
+	}
+	copy(label[:], b)
+	return label, err
+}

@@ -1,0 +1,364 @@
+// Package store is the broker's memory on SQLite: intents, outcomes, the order of the log, wrapped keys, and the registry of agencies, agreements, services and bundles.
+//
+// What it guarantees. A write that returned without an error is on the disk (WAL, synchronous=FULL) and survives kill -9 and power loss. An outcome, its records
+// and the log indexes of its entries are one transaction. A deleted key is overwritten in the database file and gone from the write-ahead log when DestroyKeys returns.
+// One process at a time: a second one on the same directory is refused.
+//
+// What it doesn't. It never sees personal data in clear: the callers seal first. It doesn't survive the loss of the disk, and a copy made earlier still holds what was deleted later.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Errors, by what the caller should do.
+var (
+	// ErrLocked: another broker works on this directory. Stop it, or choose another directory.
+	ErrLocked = errors.New("store: another process uses this directory")
+	// ErrNotFound: no such row; answer as for something that never existed.
+	ErrNotFound = errors.New("store: not found")
+	// ErrConflict: the same Idempotency-Key with another body. Answer 409.
+	ErrConflict = errors.New("store: the idempotency key was used with another request")
+	// ErrExists: a row with this name is there already.
+	ErrExists = errors.New("store: exists already")
+	// ErrClosed: the store is shutting down.
+	ErrClosed = errors.New("store: closed")
+	// ErrFull: the disk has no room. Nothing was written; free space, the store goes on by itself.
+	ErrFull = errors.New("store: no space left on the disk")
+	// ErrCorrupt: the database file is damaged. Restore it; see docs/operate.md.
+	ErrCorrupt = errors.New("store: the database file is damaged")
+)
+
+// Config of a store.
+type Config struct {
+	// Dir holds store.db and its lock. It is created with mode 0700.
+	Dir string
+	// Readers is the size of the read pool; 0 means 4.
+	Readers int
+	Logger  *slog.Logger
+}
+
+// Store is safe for concurrent use.
+type Store struct {
+	path string
+	lock *os.File
+	w    *sql.DB // one connection, owned by the writer goroutine
+	conn *sql.Conn
+	r    *sql.DB
+	log  *slog.Logger
+
+	jobs   chan *job
+	done   chan struct{}
+	closed atomic.Bool
+	mu     sync.RWMutex // held for reading while sending to jobs
+	stmts  map[string]*sql.Stmt
+	reads  statements
+	stats  Stats
+}
+
+// Stats counts what the writer did.
+type Stats struct {
+	Commits atomic.Int64 // durable transactions, one fsync each
+	Jobs    atomic.Int64 // writes that they carried
+}
+
+// job is one write; the writer joins all waiting jobs in one transaction.
+type job struct {
+	do   func(*tx) error
+	out  func(*sql.Conn) error // instead of do: runs alone, outside any transaction
+	done chan error
+}
+
+// maxJobs bounds a transaction, so that a write never waits for an endless one.
+const maxJobs = 512
+
+// Open opens or creates the store in cfg.Dir.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("store: no directory given")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Readers == 0 {
+		cfg.Readers = 4
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("creating the store's directory: %w", err)
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger,
+		jobs: make(chan *job, maxJobs), done: make(chan struct{}), stmts: map[string]*sql.Stmt{},
+	}
+	if err := s.open(ctx, cfg.Readers); err != nil {
+		s.release()
+		return nil, fmt.Errorf("opening %s: %w", s.path, classify(err))
+	}
+	go s.write()
+	return s, nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store's lock: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
+		}
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return lock, nil
+}
+
+const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+
+func (s *Store) open(ctx context.Context, readers int) (err error) {
+	// The file is made before SQLite does, so that it is never readable by others.
+	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	dsn := "file:" + s.path + pragmas
+	// secure_delete: a destroyed key must not linger in free pages.
+	if s.w, err = sql.Open("sqlite", dsn+"&_pragma=secure_delete(1)&_pragma=cache_size(-32000)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"); err != nil {
+		return err
+	}
+	s.w.SetMaxOpenConns(1)
+	sub, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.w, sub)
+	if err != nil {
+		return err
+	}
+	if _, err = p.Up(ctx); err != nil {
+		return err
+	}
+	if s.conn, err = s.w.Conn(ctx); err != nil {
+		return err
+	}
+	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
+		return err
+	}
+	s.r.SetMaxOpenConns(readers)
+	s.r.SetMaxIdleConns(readers)
+	return s.reads.prepare(ctx, s.r)
+}
+
+// Close waits for the writes in hand and closes the files.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.mu.Lock()
+	close(s.jobs)
+	s.mu.Unlock()
+	<-s.done
+	return s.release()
+}
+
+func (s *Store) release() error {
+	var errs []error
+	for _, st := range s.stmts {
+		errs = append(errs, st.Close())
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	for _, db := range []*sql.DB{s.r, s.w} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	errs = append(errs, s.lock.Close())
+	return errors.Join(errs...)
+}
+
+// Stats of the writer.
+func (s *Store) Stats() *Stats { return &s.stats }
+
+// Check reads one row: is the store there at all?
+func (s *Store) Check(ctx context.Context) error {
+	var n int
+	return classify(s.r.QueryRowContext(ctx, "SELECT count(*) FROM meta").Scan(&n))
+}
+
+// do runs f in the writer's next transaction and returns when that is durable. f may run twice: alone again, if another job of its transaction failed.
+func (s *Store) do(ctx context.Context, f func(*tx) error) error {
+	return s.submit(ctx, &job{do: f, done: make(chan error, 1)})
+}
+
+// outside runs f on the writer's connection between two transactions.
+func (s *Store) outside(ctx context.Context, f func(*sql.Conn) error) error {
+	return s.submit(ctx, &job{out: f, done: make(chan error, 1)})
+}
+
+func (s *Store) submit(ctx context.Context, j *job) error {
+	s.mu.RLock()
+	if s.closed.Load() {
+		s.mu.RUnlock()
+		return ErrClosed
+	}
+	select {
+	case s.jobs <- j:
+		s.mu.RUnlock()
+	case <-ctx.Done():
+		s.mu.RUnlock()
+		return ctx.Err()
+	}
+	// The write happens whether or not the caller still waits; its outcome must not be guessed, so the wait isn't cut short.
+	return <-j.done
+}
+
+// write is the only goroutine that writes: all jobs that wait while a transaction is being synced go into the next one.
+func (s *Store) write() {
+	defer close(s.done)
+	batch := make([]*job, 0, maxJobs)
+	for {
+		j, ok := <-s.jobs
+		if !ok {
+			return
+		}
+		batch = batch[:0]
+		var alone *job
+	more:
+		for {
+			if j.out != nil {
+				alone = j
+				break
+			}
+			if batch = append(batch, j); len(batch) == maxJobs {
+				break
+			}
+			select {
+			case j, ok = <-s.jobs:
+				if !ok {
+					break more
+				}
+			default:
+				break more
+			}
+		}
+		if len(batch) > 0 {
+			s.commit(batch)
+		}
+		if alone != nil {
+			alone.done <- classify(alone.out(s.conn))
+		}
+	}
+}
+
+func (s *Store) commit(batch []*job) {
+	err := s.transact(batch)
+	if err != nil && len(batch) > 1 {
+		// One job's failure is not the others': each gets a transaction of its own.
+		for _, j := range batch {
+			j.done <- classify(s.transact([]*job{j}))
+		}
+		return
+	}
+	for _, j := range batch {
+		j.done <- classify(err)
+	}
+}
+
+func (s *Store) transact(batch []*job) error {
+	ctx := context.Background()
+	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	t := &tx{s: s}
+	for _, j := range batch {
+		if err := j.do(t); err != nil {
+			if _, rerr := s.conn.ExecContext(ctx, "ROLLBACK"); rerr != nil {
+				s.log.Error("rolling back", "error", rerr)
+			}
+			return err
+		}
+	}
+	if _, err := s.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		// SQLite may or may not have rolled back by itself (https://sqlite.org/lang_transaction.html); a second ROLLBACK does no harm.
+		s.conn.ExecContext(ctx, "ROLLBACK") //nolint:errcheck // see above
+		return err
+	}
+	s.stats.Commits.Add(1)
+	s.stats.Jobs.Add(int64(len(batch)))
+	return nil
+}
+
+// tx gives jobs the writer's prepared statements.
+type tx struct{ s *Store }
+
+func (t *tx) stmt(query string) (*sql.Stmt, error) {
+	st, ok := t.s.stmts[query]
+	if !ok {
+		var err error
+		if st, err = t.s.conn.PrepareContext(context.Background(), query); err != nil {
+			return nil, err
+		}
+		t.s.stmts[query] = st
+	}
+	return st, nil
+}
+
+func (t *tx) exec(query string, args ...any) (sql.Result, error) {
+	st, err := t.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return st.Exec(args...)
+}
+
+func (t *tx) row(query string, args ...any) *sql.Row {
+	st, err := t.stmt(query)
+	if err != nil {
+		return t.s.conn.QueryRowContext(context.Background(), query, args...)
+	}
+	return st.QueryRow(args...)
+}
+
+// classify gives SQLite's errors a meaning that callers can act on.
+func classify(err error) error {
+	var se *sqlite.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNotFound
+	case errors.As(err, &se):
+		switch se.Code() & 0xff {
+		case sqlite3.SQLITE_FULL:
+			return fmt.Errorf("%w (%v)", ErrFull, err)
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return fmt.Errorf("%w (%v)", ErrCorrupt, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,241 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+func open(t *testing.T, dir string) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func intent(n byte) *store.Intent {
+	return &store.Intent{
+		ID: store.ID{15: n}, Agency: "mairie", Idem: []byte{n}, Body: []byte{n, n}, AskedAt: time.UnixMilli(1700000000000),
+		Owner: keys.Owner{n}, Person: []byte("sealed person"), Admin: []byte("sealed admin"),
+	}
+}
+
+func commit(t *testing.T, s *store.Store, first proof.Index, groups ...ledger.PlacedGroup) error {
+	t.Helper()
+	b := &ledger.Batch{First: first, Groups: groups}
+	if first == 0 {
+		b.Opens = &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}
+	}
+	return store.Order{Store: s}.Commit(t.Context(), b)
+}
+
+func leaf(i proof.Index, kind proof.Kind) ledger.Leaf {
+	return ledger.Leaf{Index: i, Kind: kind, Text: []byte{byte(i)}, Identity: [32]byte{byte(i)}}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	if _, err := store.Open(t.Context(), store.Config{Dir: dir}); !errors.Is(err, store.ErrLocked) {
+		t.Fatalf("opening the directory twice: %v, want ErrLocked", err)
+	}
+}
+
+func TestFilesArePrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := open(t, dir)
+	if _, _, err := s.Begin(t.Context(), intent(1)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(dir + "/*")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, f := range append(files, dir) {
+		fi, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", f, fi.Mode())
+		}
+	}
+}
+
+func TestDamagedFileIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "store.db"), []byte("this was a database once, before something else wrote over it, page by page"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := store.Open(t.Context(), store.Config{Dir: dir})
+	if !errors.Is(err, store.ErrCorrupt) {
+		t.Fatalf("opening a damaged file: %v, want ErrCorrupt", err)
+	}
+}
+
+func TestIdempotencyKeyBelongsToOneAgencyAndOneRequest(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	first, again, err := s.Begin(ctx, intent(1))
+	if err != nil || again {
+		t.Fatalf("first: %v, %v", again, err)
+	}
+	repeat := intent(1)
+	repeat.ID = store.ID{15: 2}
+	d, again, err := s.Begin(ctx, repeat)
+	if err != nil || !again || d.Seq != first.Seq || d.ID != first.ID {
+		t.Fatalf("repeat: %+v again=%v %v, want the first disclosure", d, again, err)
+	}
+	other := intent(1)
+	other.ID, other.Body = store.ID{15: 3}, []byte("another")
+	if _, _, err := s.Begin(ctx, other); !errors.Is(err, store.ErrConflict) {
+		t.Fatalf("another request: %v, want ErrConflict", err)
+	}
+	foreign := intent(1)
+	foreign.ID, foreign.Agency = store.ID{15: 4}, "caf"
+	if _, again, err := s.Begin(ctx, foreign); err != nil || again {
+		t.Fatalf("another agency: again=%v %v, want a disclosure of its own", again, err)
+	}
+}
+
+func TestOneFailingWriteDoesNotSpoilOthers(t *testing.T) {
+	s := open(t, t.TempDir())
+	done := make(chan error, 20)
+	for i := range 20 {
+		go func() {
+			in := intent(byte(i))
+			if i%5 == 0 {
+				in.ID = store.ID{} // the same id four times: all but one fail
+			}
+			_, _, err := s.Begin(context.Background(), in)
+			done <- err
+		}()
+	}
+	failed := 0
+	for range 20 {
+		if err := <-done; err != nil {
+			failed++
+		}
+	}
+	if failed != 3 {
+		t.Errorf("%d writes failed, want the 3 that repeat an id", failed)
+	}
+	open, err := s.OpenIntents(t.Context(), 0, 100)
+	if err != nil || len(open) != 17 {
+		t.Errorf("%d intents, %v; want 17", len(open), err)
+	}
+}
+
+func TestOutcomeOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	ctx := t.Context()
+	d, _, err := s.Begin(ctx, intent(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &store.Outcome{Disclosure: d.Seq, Records: []store.Record{{Owner: d.Owner, Person: []byte("p"), Admin: []byte("a")}},
+		Payload: []byte("sealed answer"), Until: time.UnixMilli(5000)}
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, "epoch@v1")}}, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(1, "disclosure@v1")}, Attach: out}); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(t, s, 2, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(2, "disclosure@v1")}, Attach: out}); err == nil {
+		t.Fatal("a second outcome was stored")
+	}
+	if err := commit(t, s, 4, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(4, "disclosure@v1")}}); err == nil {
+		t.Fatal("a batch with a gap before it was stored")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	tail, err := store.Order{Store: s}.Tail(ctx)
+	if err != nil || tail.Next != 2 || tail.Counts["disclosure@v1"] != 1 {
+		t.Fatalf("tail after reopening: %+v, %v", tail, err)
+	}
+	recs, err := s.Records(ctx, d.Seq)
+	if err != nil || len(recs) != 1 || recs[0].Index != 1 || string(recs[0].Text) != "\x01" {
+		t.Fatalf("records: %+v, %v", recs, err)
+	}
+	got, err := s.Disclosure(ctx, d.ID)
+	if err != nil || !got.Done || got.Admin != nil {
+		t.Fatalf("disclosure: %+v, %v", got, err)
+	}
+	if n, err := s.DropPayloads(ctx, time.UnixMilli(4999), 10); err != nil || n != 0 {
+		t.Errorf("dropped %d payloads before their time, %v", n, err)
+	}
+	if n, err := s.DropPayloads(ctx, time.UnixMilli(5000), 10); err != nil || n != 1 {
+		t.Errorf("dropped %d payloads in time, %v", n, err)
+	}
+	if _, _, err := s.Payload(ctx, d.Seq); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("payload afterwards: %v, want ErrNotFound", err)
+	}
+}
+
+// TestDestroyedKeyIsNowhere looks for the wrapped key's bytes in every file of the store.
+func TestDestroyedKeyIsNowhere(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	ctx := t.Context()
+	marker := []byte("WRAPPED-KEY-THAT-MUST-VANISH-0123456789")
+	k := keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindSubject, Owner: keys.Owner{1}, Wrapped: marker, Created: time.UnixMilli(1)}
+	if err := s.SaveKeys(ctx, []keys.StoredKey{k}); err != nil {
+		t.Fatal(err)
+	}
+	if !inFiles(t, dir, marker) {
+		t.Fatal("the key isn't in the files before: this test can't see anything")
+	}
+	if err := s.DestroyKeys(ctx, []keys.KeyID{k.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if inFiles(t, dir, marker) {
+		t.Error("the destroyed key is still in a file")
+	}
+	if ks, err := s.LoadKeys(ctx, keys.KindSubject, k.Owner, ""); err != nil || len(ks) != 0 {
+		t.Errorf("keys: %v, %v", ks, err)
+	}
+}
+
+func TestSharedKeyExistsOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	a := keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindMonth, Period: "2026-11", Wrapped: []byte{1}, Created: time.UnixMilli(1)}
+	b := a
+	b.ID = keys.KeyID{2}
+	if err := s.SaveKeys(ctx, []keys.StoredKey{a}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveKeys(ctx, []keys.StoredKey{b}); !errors.Is(err, keys.ErrKeyExists) {
+		t.Errorf("second key of the month: %v, want ErrKeyExists", err)
+	}
+}
+
+func inFiles(t *testing.T, dir string, marker []byte) bool {
+	t.Helper()
+	files, err := filepath.Glob(dir + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, marker) {
+			return true
+		}
+	}
+	return false
+}
