@@ -1,0 +1,242 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+)
+
+// A Mistake in a configuration.
+type Mistake struct {
+	Key  string // dotted
+	Line int    // in the file; 0 if it isn't there
+	Says string // what is wrong
+	Do   string // what to do
+}
+
+// Mistakes are all mistakes of a configuration. No value of the configuration stands in them.
+type Mistakes struct {
+	File  string
+	List  []Mistake
+	lines map[string]int
+}
+
+func (m *Mistakes) add(key string, line int, says, do string) {
+	if line == 0 {
+		line = m.lines[key]
+	}
+	m.List = append(m.List, Mistake{key, line, says, do})
+}
+
+func (m *Mistakes) sort() {
+	slices.SortStableFunc(m.List, func(a, b Mistake) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return strings.Compare(a.Key, b.Key)
+	})
+}
+
+func (m *Mistakes) Error() string {
+	var b strings.Builder
+	n := "1 mistake"
+	if len(m.List) > 1 {
+		n = fmt.Sprintf("%d mistakes", len(m.List))
+	}
+	fmt.Fprintf(&b, "the configuration has %s:", n)
+	for _, x := range m.List {
+		b.WriteString("\n  ")
+		if x.Line > 0 {
+			fmt.Fprintf(&b, "%s:%d: ", m.File, x.Line)
+		}
+		name := x.Key
+		if name == "" {
+			name = "the file"
+		}
+		fmt.Fprintf(&b, "%s %s: %s", name, x.Says, x.Do)
+	}
+	return b.String()
+}
+
+func (c *Config) check(m *Mistakes) {
+	if c.DataDir == "" {
+		m.add("data_dir", 0, "is missing", "name the directory for the database and the log")
+	}
+	switch {
+	case c.Origin == "":
+		m.add("origin", 0, "is missing", "name the log, for example regard.example.fr/2026; it can't change afterwards")
+	case len(c.Origin) > 255 || strings.ContainsFunc(c.Origin, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '+' }):
+		m.add("origin", 0, "is not a log's name", "use letters, digits, dots and slashes, without spaces and plus signs")
+	}
+	c.checkListeners(m)
+	c.checkKeys(m)
+	c.checkProviders(m)
+	c.checkLimits(m)
+	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
+		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		m.add("log.level", 0, "is unknown", "use debug, info, warn or error")
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		m.add("log.format", 0, "is unknown", "use text or json")
+	}
+	for _, p := range c.paths() {
+		if p.file && *p.at != "" {
+			checkFile(p.key, *p.at, p.secret, m)
+		}
+	}
+	for id, p := range c.Providers.TokenFiles {
+		checkFile("providers.token_files."+id, p, true, m)
+	}
+}
+
+func (c *Config) checkListeners(m *Mistakes) {
+	for _, l := range []struct{ key, addr string }{{"api.listen", c.API.Listen}, {"public.listen", c.Public.Listen}, {"ops.listen", c.Ops.Listen}} {
+		if l.addr == "" {
+			if l.key == "api.listen" {
+				m.add(l.key, 0, "is missing", "give host:port, for example 127.0.0.1:8443")
+			}
+			continue
+		}
+		host, port, err := net.SplitHostPort(l.addr)
+		if err != nil || port == "" {
+			m.add(l.key, 0, "is not host:port", "write for example 127.0.0.1:8443")
+			continue
+		}
+		if !c.Production && !loopback(host) {
+			m.add(l.key, 0, "is reachable from other machines, with keys that are for trying out", "use 127.0.0.1, or set production: true and keep the keys in Vault")
+		}
+	}
+	if c.API.Cert == "" || c.API.Key == "" {
+		m.add("api.cert", 0, "and api.key are both needed", "give the server's certificate and key (regard init makes a pair for trying out)")
+	}
+	if (c.Public.Cert == "") != (c.Public.Key == "") {
+		m.add("public.cert", 0, "and public.key go together", "give both, or neither for plain HTTP behind a proxy")
+	}
+	// sun_path has 108 bytes on Linux, the terminating zero included (unix(7)).
+	if len(c.Admin.Socket) > 107 {
+		m.add("admin.socket", 0, "is longer than the 107 bytes that a socket's path may have", "choose a shorter path")
+	}
+}
+
+// loopback is strict: a name other than localhost could resolve to anything later.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+func (c *Config) checkKeys(m *Mistakes) {
+	ks, v := &c.Keys.Keystore, &c.Keys.Vault
+	switch c.Keys.Mode {
+	case Keystore:
+		if c.Production {
+			m.add("keys.mode", 0, "is keystore in production: whoever reads the disk reads everything", "use vault")
+		}
+		if (ks.PassphraseFile == "") == (ks.KeyFile == "") {
+			m.add("keys.keystore.passphrase_file", 0, "or keys.keystore.key_file is needed, and only one of them", "name the file that opens the keystore")
+		}
+	case Vault:
+		u, err := url.Parse(v.Address)
+		switch {
+		case v.Address == "":
+			m.add("keys.vault.address", 0, "is missing", "give Vault's URL, https://…")
+		case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || (u.Scheme != "https" && u.Scheme != "http"):
+			m.add("keys.vault.address", 0, "is not a URL", "give https://host:port")
+		case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
+			m.add("keys.vault.address", 0, "has no TLS", "use https://")
+		}
+		if v.RoleIDFile == "" || v.SecretIDFile == "" {
+			m.add("keys.vault.role_id_file", 0, "and keys.vault.secret_id_file are both needed", "regard vault init writes them")
+		}
+		if v.Mount == "" || v.AuthMount == "" {
+			m.add("keys.vault.mount", 0, "and keys.vault.auth_mount can't be empty", "leave them out for transit and approle")
+		}
+	default:
+		m.add("keys.mode", 0, "is unknown", "use keystore or vault")
+	}
+}
+
+func (c *Config) checkProviders(m *Mistakes) {
+	p := &c.Providers
+	if (p.Cert == "") != (p.Key == "") {
+		m.add("providers.cert", 0, "and providers.key go together", "give both, or neither")
+	}
+	if d := p.Expect.Std(); d < 100*time.Millisecond || d > 50*time.Second {
+		m.add("providers.timeout", 0, "is out of range", "choose from 100ms to 50s")
+	}
+	for id, e := range p.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
+			m.add("providers.endpoints."+id, 0, "is not a URL", "give https://host/path")
+		} else if u.Scheme == "http" && (c.Production || !loopback(u.Hostname())) {
+			m.add("providers.endpoints."+id, 0, "has no TLS", "use https://")
+		}
+	}
+}
+
+func (c *Config) checkLimits(m *Mistakes) {
+	l := &c.Limits
+	if !(l.Rate > 0 && l.Rate <= 1e6) { // NaN too
+		m.add("limits.rate", 0, "is out of range", "choose more than 0 requests a second, at most 1000000")
+	}
+	if l.Burst < 1 || l.Burst > 1e6 {
+		m.add("limits.burst", 0, "is out of range", "choose from 1 to 1000000")
+	}
+	if l.InFlight < 1 || l.InFlight > 1e5 {
+		m.add("limits.in_flight", 0, "is out of range", "choose from 1 to 100000")
+	}
+	if l.Connections < 1 || l.Connections > 1e6 {
+		m.add("limits.connections", 0, "is out of range", "choose from 1 to 1000000")
+	}
+	if l.Body < 1<<10 || l.Body > 1<<20 {
+		m.add("limits.body", 0, "is out of range", "choose from 1KiB to 1MiB")
+	}
+	if d := l.Drain.Std(); d < time.Second || d > 5*time.Minute {
+		m.add("limits.drain", 0, "is out of range", "choose from 1s to 5m")
+	}
+	if d := l.ReadTimeout.Std(); d < time.Second || d > time.Minute {
+		m.add("limits.read_timeout", 0, "is out of range", "choose from 1s to 1m")
+	}
+}
+
+func checkFile(key, path string, secret bool, m *Mistakes) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		m.add(key, 0, "can't be read ("+reason(err)+")", "create it, or correct the path")
+	case secret && !info.Mode().IsRegular():
+		m.add(key, 0, "is not a file", "name a file")
+	case secret && info.Mode().Perm()&0o027 != 0:
+		m.add(key, 0, fmt.Sprintf("can be read by others (mode %04o)", info.Mode().Perm()), "chmod 600 it")
+	case secret && !ownedBySafe(info):
+		m.add(key, 0, "belongs to another user", "chown it to the user who runs the broker")
+	}
+}
+
+// reason without the path: the message names the key, and a path may tell more than it should.
+func reason(err error) string {
+	switch {
+	case os.IsNotExist(err):
+		return "there is no such file"
+	case os.IsPermission(err):
+		return "permission denied"
+	}
+	return "no access"
+}
+
+func ownedBySafe(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid()
+}

@@ -1,0 +1,316 @@
+// Package config reads the broker's configuration: one YAML file, then REGARD_… environment variables, then flags; the last one wins.
+//
+// What it guarantees. A [Config] that [Load] returned is complete and was checked: every key is known, every number in its range, every secret's file readable by its owner alone.
+// A mistake never starts a broker; all mistakes are reported at once, each with its place and with what to do. Secrets are named by the path of their file and never stand in the configuration itself.
+//
+// What it doesn't. It opens no connection: that Vault or a provider answers is found out by those who use them.
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/v2"
+)
+
+// Config of a broker. Paths are absolute after Load; relative ones are meant from the directory of the file.
+type Config struct {
+	// Production refuses everything that is for trying out: keys on the broker's own disk, for one. Without it every listener has to be a loopback address.
+	Production bool `koanf:"production"`
+	// DataDir holds the database, the log and the administration socket.
+	DataDir string `koanf:"data_dir"`
+	// Origin is the log's name in its checkpoints, e.g. "regard.example.fr/2026". It can't change afterwards.
+	Origin string `koanf:"origin"`
+
+	API       API       `koanf:"api"`
+	Public    Public    `koanf:"public"`
+	Ops       Ops       `koanf:"ops"`
+	Admin     Admin     `koanf:"admin"`
+	Keys      Keys      `koanf:"keys"`
+	Epoch     Epoch     `koanf:"epoch"`
+	Policy    Policy    `koanf:"policy"`
+	Providers Providers `koanf:"providers"`
+	Services  Services  `koanf:"services"`
+	Limits    Limits    `koanf:"limits"`
+	Log       Log       `koanf:"log"`
+}
+
+// API is the listener for agencies, with mutual TLS.
+type API struct {
+	Listen string `koanf:"listen"`
+	Cert   string `koanf:"cert"` // PEM, the server's chain
+	Key    string `koanf:"key"`  // PEM, secret
+}
+
+// Public is the listener for everybody who reads the log. Without a certificate it speaks plain HTTP, for a proxy in front of it.
+type Public struct {
+	Listen string `koanf:"listen"` // empty: none
+	Cert   string `koanf:"cert"`
+	Key    string `koanf:"key"`
+}
+
+// Ops is the listener for health checks and metrics, plain HTTP.
+type Ops struct {
+	Listen string `koanf:"listen"` // empty: none
+}
+
+// Admin is the administration socket.
+type Admin struct {
+	Socket string `koanf:"socket"` // empty: admin.sock in DataDir
+}
+
+// KeyMode says who holds the keys.
+type KeyMode string
+
+// Modes.
+const (
+	// Keystore: a file on the broker's disk, for trying out.
+	Keystore KeyMode = "keystore"
+	// Vault or OpenBao, transit.
+	Vault KeyMode = "vault"
+)
+
+// Keys says who holds them.
+type Keys struct {
+	Mode     KeyMode      `koanf:"mode"`
+	Keystore KeystoreKeys `koanf:"keystore"`
+	Vault    VaultKeys    `koanf:"vault"`
+}
+
+// KeystoreKeys are for mode keystore. Exactly one of PassphraseFile and KeyFile.
+type KeystoreKeys struct {
+	Path           string `koanf:"path"` // empty: keystore in DataDir
+	PassphraseFile string `koanf:"passphrase_file"`
+	KeyFile        string `koanf:"key_file"`
+}
+
+// VaultKeys are for mode vault.
+type VaultKeys struct {
+	Address      string `koanf:"address"` // https://…
+	Mount        string `koanf:"mount"`   // of the transit engine
+	AuthMount    string `koanf:"auth_mount"`
+	Namespace    string `koanf:"namespace"`
+	RoleIDFile   string `koanf:"role_id_file"`
+	SecretIDFile string `koanf:"secret_id_file"`
+	CAFile       string `koanf:"ca_file"` // empty: the system's
+}
+
+// Epoch of the log.
+type Epoch struct {
+	Length Duration `koanf:"length"`
+}
+
+// Policy that decides.
+type Policy struct {
+	Dir string `koanf:"dir"` // of the bundle; empty: the one that the program carries
+}
+
+// Providers are asked over TLS.
+type Providers struct {
+	Cert   string   `koanf:"cert"` // client certificate, PEM; empty: none
+	Key    string   `koanf:"key"`
+	CAFile string   `koanf:"ca_file"` // empty: the system's
+	Expect Duration `koanf:"timeout"` // of one call
+	// Endpoints replaces the base URL of services, by service id.
+	Endpoints map[string]string `koanf:"endpoints"`
+	// TokenFiles name the bearer token to present, by provider id.
+	TokenFiles map[string]string `koanf:"token_files"`
+}
+
+// Services that are loaded at start when the registry doesn't have them yet.
+type Services struct {
+	Dir string `koanf:"dir"` // empty: none
+}
+
+// Limits protect the broker and share it fairly.
+type Limits struct {
+	Rate        float64  `koanf:"rate"`         // requests a second and agency
+	Burst       int      `koanf:"burst"`        // requests at once and agency
+	InFlight    int      `koanf:"in_flight"`    // requests at once in all
+	Connections int      `koanf:"connections"`  // to the API
+	Body        Size     `koanf:"body"`         // of a request
+	Drain       Duration `koanf:"drain"`        // time for requests in flight at the end
+	ReadTimeout Duration `koanf:"read_timeout"` // for a whole request to arrive
+}
+
+// Log of what the broker does, on standard error.
+type Log struct {
+	Level  string `koanf:"level"`  // debug, info, warn, error
+	Format string `koanf:"format"` // text, json
+}
+
+// Defaults are in force where nothing else is said.
+func Defaults() map[string]any {
+	return map[string]any{
+		"production":            false,
+		"api.listen":            "127.0.0.1:8443",
+		"public.listen":         "127.0.0.1:8080",
+		"ops.listen":            "127.0.0.1:9090",
+		"keys.mode":             string(Keystore),
+		"keys.vault.mount":      "transit",
+		"keys.vault.auth_mount": "approle",
+		"epoch.length":          "24h",
+		"providers.timeout":     "10s",
+		"limits.rate":           100.0,
+		"limits.burst":          200,
+		"limits.in_flight":      512,
+		"limits.connections":    4096,
+		"limits.body":           "64KiB",
+		"limits.drain":          "20s",
+		"limits.read_timeout":   "15s",
+		"log.level":             "info",
+		"log.format":            "text",
+	}
+}
+
+// Source says where a configuration comes from.
+type Source struct {
+	// File is the YAML file. Empty: none.
+	File string
+	// Environ is the environment, as os.Environ gives it. Only REGARD_… counts.
+	Environ []string
+	// Set holds key=value from flags.
+	Set []string
+}
+
+// Load reads, joins and checks. The error is a *Mistakes when the configuration is at fault.
+func Load(src Source) (*Config, error) {
+	k := koanf.New(".")
+	found := &Mistakes{File: src.File}
+	if err := k.Load(flat(Defaults()), nil); err != nil {
+		return nil, fmt.Errorf("loading the defaults: %w", err)
+	}
+	base := ""
+	at := map[string]int{}
+	if src.File != "" {
+		text, err := os.ReadFile(src.File)
+		if err != nil {
+			return nil, fmt.Errorf("reading the configuration: %w (make one with: regard init)", err)
+		}
+		if base, err = filepath.Abs(filepath.Dir(src.File)); err != nil {
+			return nil, fmt.Errorf("finding the configuration's directory: %w", err)
+		}
+		values := parseFile(text, at, found)
+		if err := k.Load(flat(values), nil); err != nil {
+			return nil, fmt.Errorf("loading %s: %w", src.File, err)
+		}
+	}
+	if err := k.Load(flat(fromEnviron(src.Environ, found)), nil); err != nil {
+		return nil, fmt.Errorf("loading the environment: %w", err)
+	}
+	if err := k.Load(flat(fromFlags(src.Set, found)), nil); err != nil {
+		return nil, fmt.Errorf("loading the flags: %w", err)
+	}
+	found.lines = at
+	var c Config
+	decode(k, &c, found)
+	c.resolve(base)
+	c.check(found)
+	if len(found.List) > 0 {
+		found.sort()
+		return nil, found
+	}
+	return &c, nil
+}
+
+// resolve makes paths absolute and fills those that follow from others.
+func (c *Config) resolve(base string) {
+	for _, p := range c.paths() {
+		if *p.at != "" && !filepath.IsAbs(*p.at) {
+			*p.at = filepath.Join(base, *p.at)
+		}
+	}
+	for id, p := range c.Providers.TokenFiles {
+		if p != "" && !filepath.IsAbs(p) {
+			c.Providers.TokenFiles[id] = filepath.Join(base, p)
+		}
+	}
+	if c.DataDir == "" {
+		return
+	}
+	if c.Admin.Socket == "" {
+		c.Admin.Socket = filepath.Join(c.DataDir, "admin.sock")
+	}
+	if c.Keys.Mode == Keystore && c.Keys.Keystore.Path == "" {
+		c.Keys.Keystore.Path = filepath.Join(c.DataDir, "keystore")
+	}
+}
+
+type namedPath struct {
+	key    string
+	at     *string
+	secret bool // its file must not be readable by others
+	file   bool // it must exist
+}
+
+func (c *Config) paths() []namedPath {
+	return []namedPath{
+		{"data_dir", &c.DataDir, false, false},
+		{"api.cert", &c.API.Cert, false, true},
+		{"api.key", &c.API.Key, true, true},
+		{"public.cert", &c.Public.Cert, false, true},
+		{"public.key", &c.Public.Key, true, true},
+		{"admin.socket", &c.Admin.Socket, false, false},
+		{"keys.keystore.path", &c.Keys.Keystore.Path, false, false},
+		{"keys.keystore.passphrase_file", &c.Keys.Keystore.PassphraseFile, true, true},
+		{"keys.keystore.key_file", &c.Keys.Keystore.KeyFile, true, true},
+		{"keys.vault.role_id_file", &c.Keys.Vault.RoleIDFile, false, true},
+		{"keys.vault.secret_id_file", &c.Keys.Vault.SecretIDFile, true, true},
+		{"keys.vault.ca_file", &c.Keys.Vault.CAFile, false, true},
+		{"policy.dir", &c.Policy.Dir, false, true},
+		{"providers.cert", &c.Providers.Cert, false, true},
+		{"providers.key", &c.Providers.Key, true, true},
+		{"providers.ca_file", &c.Providers.CAFile, false, true},
+		{"services.dir", &c.Services.Dir, false, true},
+	}
+}
+
+// Duration is a time span such as 90s, 10m, 24h.
+type Duration time.Duration
+
+// UnmarshalText parses Go's notation.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("want a duration such as 90s, 10m or 24h")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Std returns it as the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Size is a number of bytes, such as 65536, 64KiB, 1MiB.
+type Size int64
+
+// UnmarshalText parses a number with an optional unit B, KiB, MiB.
+func (s *Size) UnmarshalText(b []byte) error {
+	text, unit := string(b), int64(1)
+	for _, u := range []struct {
+		name string
+		n    int64
+	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"B", 1}} {
+		if rest, ok := strings.CutSuffix(text, u.name); ok {
+			text, unit = rest, u.n
+			break
+		}
+	}
+	var n int64
+	if text == "" || len(text) > 9 {
+		return fmt.Errorf("want a size such as 65536, 64KiB or 1MiB")
+	}
+	for _, c := range []byte(text) {
+		if c < '0' || c > '9' {
+			return fmt.Errorf("want a size such as 65536, 64KiB or 1MiB")
+		}
+		n = n*10 + int64(c-'0')
+	}
+	*s = Size(n * unit)
+	return nil
+}

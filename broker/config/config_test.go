@@ -1,0 +1,179 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// dir makes a directory with the files that a good configuration names.
+func dir(t *testing.T) string {
+	t.Helper()
+	d := t.TempDir()
+	for _, f := range []string{"tls.pem", "tls.key", "passphrase", "role", "secret", "token"} {
+		if err := os.WriteFile(filepath.Join(d, f), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+const good = `# comment
+data_dir: data
+origin: regard.example.fr/test
+api:
+  listen: 127.0.0.1:0
+  cert: tls.pem
+  key: tls.key
+keys:
+  keystore:
+    passphrase_file: passphrase
+providers:
+  endpoints:
+    a.service_v3: https://example.fr/api
+  token_files:
+    dgfip: token
+limits:
+  body: 32KiB
+  rate: 2.5
+`
+
+func load(t *testing.T, d, text string, env, set []string) (*Config, error) {
+	t.Helper()
+	file := filepath.Join(d, "regard.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(Source{File: file, Environ: env, Set: set})
+}
+
+func TestLoad(t *testing.T) {
+	d := dir(t)
+	c, err := load(t, d, good, []string{"PATH=/bin", "REGARD_EPOCH_LENGTH=1h", "REGARD_LIMITS_BURST=7", "REGARD_CASES=x"}, []string{"limits.burst=9", "log.level=debug"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		name      string
+		got, want any
+	}{
+		{"relative path", c.DataDir, filepath.Join(d, "data")},
+		{"secret path", c.Keys.Keystore.PassphraseFile, filepath.Join(d, "passphrase")},
+		{"derived path", c.Admin.Socket, filepath.Join(d, "data", "admin.sock")},
+		{"default", c.Ops.Listen, "127.0.0.1:9090"},
+		{"environment over default", c.Epoch.Length.Std(), time.Hour},
+		{"flag over environment", c.Limits.Burst, 9},
+		{"file over default", c.Limits.Body, Size(32 << 10)},
+		{"float", c.Limits.Rate, 2.5},
+		{"flag over default", c.Log.Level, "debug"},
+		{"id with a dot", c.Providers.Endpoints["a.service_v3"], "https://example.fr/api"},
+		{"token file", c.Providers.TokenFiles["dgfip"], filepath.Join(d, "token")},
+	} {
+		if x.got != x.want {
+			t.Errorf("%s: got %v, want %v", x.name, x.got, x.want)
+		}
+	}
+}
+
+// Every mistake is reported, all at once, each with its place.
+func TestMistakes(t *testing.T) {
+	d := dir(t)
+	if err := os.WriteFile(filepath.Join(d, "open"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(d, "open"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := load(t, d, `origin: has space
+datadir: x
+api:
+  listen: 0.0.0.0:8443
+  cert: nowhere.pem
+  key: open
+  lisen: x
+epoch: 24h
+keys:
+  mode: hsm
+limits:
+  burst: many
+  body: 64KB
+  rate: NaN
+limits:
+  in_flight: 0
+log: {level: loud, level: info}
+providers:
+  endpoints: {x: "ftp://y"}
+  timeout: 1h
+`, []string{"REGARD_API_LISTENN=x"}, []string{"nokey=1", "noval"})
+	var m *Mistakes
+	if !errors.As(err, &m) {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{
+		"regard.yaml:1: origin ", "regard.yaml:2: datadir is not a known key", "data_dir is missing",
+		":4: api.listen is reachable", ":5: api.cert can't be read", ":6: api.key can be read by others (mode 0644)",
+		":7: api.lisen is not a known key", ":8: epoch is a section", ":10: keys.mode is unknown",
+		":12: limits.burst has to be a whole number", ":13: limits.body has to be a size", ":14: limits.rate is out of range",
+		":15: limits stands there twice", ":17: log.level stands there twice", "log.level is unknown",
+		"providers.endpoints.x is not a URL", "providers.timeout is out of range",
+		"REGARD_API_LISTENN is not a known variable", "--set nokey is not a known key", "--set noval has no value",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}
+
+func TestProduction(t *testing.T) {
+	d := dir(t)
+	_, err := load(t, d, "production: true\n"+good, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "keystore in production") {
+		t.Errorf("keystore in production: got %v", err)
+	}
+	vault := `production: true
+data_dir: data
+origin: o
+api: {listen: "0.0.0.0:8443", cert: tls.pem, key: tls.key}
+keys:
+  mode: vault
+  vault: {address: "%s", role_id_file: role, secret_id_file: secret}
+`
+	if _, err := load(t, d, fmt.Sprintf(vault, "https://vault:8200"), nil, nil); err != nil {
+		t.Errorf("Vault in production: %v", err)
+	}
+	if _, err := load(t, d, fmt.Sprintf(vault, "http://127.0.0.1:8200"), nil, nil); err == nil || !strings.Contains(err.Error(), "has no TLS") {
+		t.Errorf("Vault without TLS in production: got %v", err)
+	}
+}
+
+// A secret that was written where a path or a number belongs must not be repeated in the message.
+func TestMistakesHoldNoValue(t *testing.T) {
+	d := dir(t)
+	const secret = "hunter2hunter2"
+	_, err := load(t, d, strings.ReplaceAll(good, "passphrase_file: passphrase", "passphrase_file: "+secret)+"  burst: "+secret+"\nepoch: {length: "+secret+"}\nproduction: "+secret+"\n", nil, []string{"api.listen=" + secret})
+	if err == nil || strings.Contains(err.Error(), secret) {
+		t.Fatalf("got %v", err)
+	}
+	if n := strings.Count(err.Error(), "\n"); n < 4 {
+		t.Errorf("%d mistakes in %v", n, err)
+	}
+}
+
+func FuzzFile(f *testing.F) {
+	f.Add(good)
+	f.Add("a: {b: [c]}\n- d")
+	f.Add("limits: &x {burst: 1}\nlog: *x")
+	f.Fuzz(func(t *testing.T, text string) {
+		m := &Mistakes{}
+		values := parseFile([]byte(text), map[string]int{}, m)
+		for key := range values {
+			if !known[key] && !isOpen(key) {
+				t.Errorf("accepted %q", key)
+			}
+		}
+	})
+}

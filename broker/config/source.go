@@ -1,0 +1,230 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/maps"
+	"github.com/knadh/koanf/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// flat is a koanf.Provider of values by their dotted key.
+type flat map[string]any
+
+func (f flat) ReadBytes() ([]byte, error) { return nil, errors.New("not supported") }
+
+func (f flat) Read() (map[string]any, error) {
+	plain, named := map[string]any{}, map[string]any{}
+	for k, v := range f {
+		if !isOpen(k) {
+			plain[k] = v
+			continue
+		}
+		// Names under open keys are ids and may hold dots.
+		for _, o := range open {
+			if id, ok := strings.CutPrefix(k, o+"."); ok {
+				if named[o] == nil {
+					named[o] = map[string]any{}
+				}
+				named[o].(map[string]any)[id] = v
+			}
+		}
+	}
+	for o, v := range named {
+		plain[o] = v
+	}
+	return maps.Unflatten(plain, "."), nil
+}
+
+// open are the keys under which any name may stand.
+var open = []string{"providers.endpoints", "providers.token_files"}
+
+// known lists every key of a Config; those of sections, too.
+var known = func() map[string]bool {
+	keys := map[string]bool{}
+	var walk func(t reflect.Type, at string)
+	walk = func(t reflect.Type, at string) {
+		for i := range t.NumField() {
+			f := t.Field(i)
+			key := at + f.Tag.Get("koanf")
+			keys[key] = f.Type.Kind() != reflect.Struct
+			if f.Type.Kind() == reflect.Struct {
+				walk(f.Type, key+".")
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	return keys
+}()
+
+func isOpen(key string) bool {
+	return slices.ContainsFunc(open, func(o string) bool { return strings.HasPrefix(key, o+".") })
+}
+
+// parseFile flattens a YAML file, notes the line of each key, and refuses what Config doesn't know.
+func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		found.add("", 0, "is not YAML: "+strings.TrimPrefix(err.Error(), "yaml: "), "correct the file")
+		return nil
+	}
+	out := map[string]any{}
+	if len(doc.Content) == 0 {
+		return out
+	}
+	var walk func(n *yaml.Node, prefix string)
+	walk = func(n *yaml.Node, prefix string) {
+		if n.Kind != yaml.MappingNode {
+			found.add(strings.TrimSuffix(prefix, "."), n.Line, "is not a section", "write it as key: value, indented")
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name, v := n.Content[i], n.Content[i+1]
+			key := prefix + name.Value
+			isLeaf, ok := known[key]
+			switch {
+			case !ok && !isOpen(key):
+				found.add(key, name.Line, "is not a known key", nearest(key))
+				continue
+			case at[key] != 0:
+				found.add(key, name.Line, "stands there twice", "keep one (the first is on line "+strconv.Itoa(at[key])+")")
+				continue
+			}
+			at[key] = name.Line
+			switch {
+			case v.Kind == yaml.ScalarNode && v.Tag == "!!null":
+			case v.Kind == yaml.ScalarNode && (isLeaf || isOpen(key)):
+				out[key] = v.Value
+			case v.Kind == yaml.MappingNode && (!isLeaf || slices.Contains(open, key)):
+				walk(v, key+".")
+			case isLeaf:
+				found.add(key, v.Line, "has to be one value", "write "+key[strings.LastIndexByte(key, '.')+1:]+": value")
+			default:
+				found.add(key, v.Line, "is a section", "write its keys below it, indented")
+			}
+		}
+	}
+	walk(doc.Content[0], "")
+	return out
+}
+
+// nearest proposes the known key with the same last word, or lists the section's.
+func nearest(key string) string {
+	section, last := "", key
+	if i := strings.LastIndexByte(key, '.'); i >= 0 {
+		section, last = key[:i+1], key[i+1:]
+	}
+	var siblings []string
+	for k := range known {
+		rest, ok := strings.CutPrefix(k, section)
+		if ok && !strings.Contains(rest, ".") {
+			siblings = append(siblings, rest)
+		}
+		if strings.HasSuffix(k, "."+last) && !ok {
+			return "did you mean " + k + "? Else remove it"
+		}
+	}
+	if len(siblings) == 0 {
+		return "remove it"
+	}
+	slices.Sort(siblings)
+	return "remove it; known here: " + strings.Join(siblings, ", ")
+}
+
+// notOurs are variables that begin with REGARD_ and mean something else.
+var notOurs = []string{"REGARD_CONFIG", "REGARD_CASES", "REGARD_DEVVAULT"}
+
+// envName of a key: api.listen is REGARD_API_LISTEN.
+func envName(key string) string {
+	return "REGARD_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+func fromEnviron(environ []string, found *Mistakes) map[string]any {
+	keys := map[string]string{}
+	for k, leaf := range known {
+		if leaf && !slices.Contains(open, k) {
+			keys[envName(k)] = k
+		}
+	}
+	out := map[string]any{}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, "REGARD_") || slices.Contains(notOurs, name) {
+			continue
+		}
+		key, ok := keys[name]
+		if !ok {
+			found.add(name, 0, "is not a known variable of the environment", "unset it; a key a.b_c is named REGARD_A_B_C")
+			continue
+		}
+		out[key] = value
+	}
+	return out
+}
+
+func fromFlags(set []string, found *Mistakes) map[string]any {
+	out := map[string]any{}
+	for _, s := range set {
+		key, value, ok := strings.Cut(s, "=")
+		switch {
+		case !ok:
+			found.add("--set "+key, 0, "has no value", "write --set key=value")
+		case !known[key] && !isOpen(key):
+			found.add("--set "+key, 0, "is not a known key", nearest(key))
+		default:
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// decode fills c; what doesn't fit becomes a mistake. Values come as text, so numbers and booleans are parsed here, and strictly.
+func decode(k *koanf.Koanf, c *Config, found *Mistakes) {
+	for key, leaf := range known {
+		if !leaf || !k.Exists(key) {
+			continue
+		}
+		one := koanf.New(".")
+		if err := one.Set(key, k.Get(key)); err != nil {
+			found.add(key, 0, "can't be read", "correct it")
+			continue
+		}
+		err := one.UnmarshalWithConf("", c, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
+			Result: c, TagName: "koanf", WeaklyTypedInput: true, DecodeHook: mapstructure.TextUnmarshallerHookFunc(),
+		}})
+		if err != nil {
+			found.add(key, 0, wanted(key), "correct the value")
+		}
+	}
+}
+
+// wanted says which type a key has. The decoder's own message would repeat the value, which may be a secret in the wrong place.
+func wanted(key string) string {
+	t := reflect.TypeFor[Config]()
+	for _, name := range strings.Split(key, ".") {
+		for i := range t.NumField() {
+			if t.Field(i).Tag.Get("koanf") == name {
+				t = t.Field(i).Type
+				break
+			}
+		}
+	}
+	switch {
+	case t == reflect.TypeFor[Duration]():
+		return "has to be a duration such as 90s, 10m or 24h"
+	case t == reflect.TypeFor[Size]():
+		return "has to be a size such as 65536, 64KiB or 1MiB"
+	case t.Kind() == reflect.Bool:
+		return "has to be true or false"
+	case t.Kind() == reflect.Int:
+		return "has to be a whole number"
+	case t.Kind() == reflect.Float64:
+		return "has to be a number"
+	}
+	return "has the wrong form"
+}
