@@ -52,11 +52,11 @@ lint: lint-tools rego-tools ## formatting, vet, staticcheck, gosec, and the same
 	$(STEP) 'go vet' env $(PLAIN) go vet ./...
 	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
 	$(STEP) 'staticcheck' env $(PLAIN) $(TOOLS)/staticcheck ./...
-	$(STEP) 'gosec' env $(PLAIN) deploy/tools/gosec $(TOOLS)/gosec
+	$(STEP) 'gosec' env $(PLAIN) $(TOOLS)/gosec
 	$(STEP) 'opa check, opa fmt' deploy/tools/rego-lint $(TOOLS)/opa
 
 rego-test: rego-tools ## tests of the policy bundle, by plain opa
-	$(STEP) 'opa test' $(TOOLS)/opa test --threshold 0 policy/bundle
+	$(STEP) 'opa test' $(TOOLS)/opa test --fail-on-empty policy/bundle
 
 bench: build ## measure throughput and latency
 	$(BIN)/regard-bench $(BENCHFLAGS)
