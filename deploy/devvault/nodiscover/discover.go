@@ -1,5 +1,5 @@
 // Package discover stands in for github.com/hashicorp/go-discover, by which Vault finds the other servers of a raft cluster
-// in fourteen clouds. A test server has no cluster; without those clouds' libraries a third of the packages need not be
+// in fourteen clouds. A test server has no cluster; without those clouds' libraries over a quarter of the packages need not be
 // compiled. It declares what Vault's code names, and refuses every use.
 package discover
 
