@@ -31,6 +31,7 @@ type connOptions struct {
 	path     string
 	vfs      string // "" is the operating system's
 	maxPages int64  // 0 is unlimited
+	walPages int64  // 0 is defaultWALPages
 	readOnly bool
 }
 
@@ -39,9 +40,9 @@ type connOptions struct {
 const (
 	writerCacheKiB = 16 << 10
 	readerCacheKiB = 4 << 10
-	// walPages is after how many pages a commit copies the WAL back into the
+	// defaultWALPages is after how many pages a commit copies the WAL back into the
 	// database. Larger means rarer and longer pauses: 2000 pages are 8 MB.
-	walPages = 2000
+	defaultWALPages = 2000
 )
 
 func openConn(o connOptions) (*conn, error) {
@@ -60,9 +61,12 @@ func openConn(o connOptions) (*conn, error) {
 	if o.vfs != "" {
 		q.Set("vfs", o.vfs)
 	}
+	if o.walPages == 0 {
+		o.walPages = defaultWALPages
+	}
 	for _, p := range []string{
 		fmt.Sprintf("cache_size(-%d)", cache),
-		fmt.Sprintf("wal_autocheckpoint(%d)", walPages),
+		fmt.Sprintf("wal_autocheckpoint(%d)", o.walPages),
 		"journal_size_limit(67108864)",
 		"temp_store(MEMORY)",
 		"trusted_schema(0)",
@@ -89,7 +93,7 @@ func openConn(o connOptions) (*conn, error) {
 	return c, nil
 }
 
-// useWAL must see the file's first page, so it comes after the integrity check.
+// useWAL comes after the checks, since it writes.
 func (c *conn) useWAL() error {
 	var mode string
 	if err := c.query(`PRAGMA journal_mode = WAL`, func(r []driver.Value) error {
@@ -101,7 +105,15 @@ func (c *conn) useWAL() error {
 	if mode != "wal" {
 		return fmt.Errorf("the file system does not support SQLite's WAL (journal mode is %q): use a local disk", mode)
 	}
-	return nil
+	// What recovery found in the WAL of a killed process may never have been
+	// synced, and would be answered AlreadyExists without another sync. So it is
+	// synced here, by copying it into the database.
+	return c.query(`PRAGMA wal_checkpoint(TRUNCATE)`, func(r []driver.Value) error {
+		if integer(r[0]) != 0 {
+			return errors.New("another program is reading the file: close it and try again")
+		}
+		return nil
+	})
 }
 
 func (c *conn) close() {

@@ -33,11 +33,29 @@ var (
 	theFaults   faults
 	faultsOnce  sync.Once
 	faultsMutex sync.Mutex // one test at a time
-	original    sqlite3.Tsqlite3_io_methods
 	realOpen    uintptr
-	walMethods  *sqlite3.Tsqlite3_io_methods
-	dbMethods   *sqlite3.Tsqlite3_io_methods
+	walMethods  = methods{writes: &theFaults.walWrites, syncs: &theFaults.walSyncs}
+	dbMethods   = methods{writes: &theFaults.dbWrites, syncs: &theFaults.dbSyncs}
 )
+
+// methods is what an open file can do; SQLite has a table of them for each kind
+// of file, reachable only through an open one.
+type methods struct {
+	once          sync.Once
+	table         *sqlite3.Tsqlite3_io_methods
+	writes, syncs *atomic.Int64
+}
+
+func (m *methods) replace(tls *libc.TLS, f *sqlite3.Tsqlite3_file) {
+	m.once.Do(func() {
+		m.table = calloc[sqlite3.Tsqlite3_io_methods](tls)
+		*m.table = *at[sqlite3.Tsqlite3_io_methods](f.FpMethods)
+		w, s := callWrite(m.writes, m.table.FxWrite), callSync(m.syncs, m.table.FxSync)
+		keep = append(keep, w, s)
+		m.table.FxWrite, m.table.FxSync = funcPointer(w), funcPointer(s)
+	})
+	f.FpMethods = uintptr(unsafe.Pointer(m.table))
+}
 
 // funcPointer and the casts below are how the generated code represents C's
 // function pointers.
@@ -68,13 +86,13 @@ func (f *faults) next() (fail, persist bool) {
 	return true, f.persist.Load()
 }
 
-func callWrite(count *atomic.Int64) writeFunc {
+func callWrite(count *atomic.Int64, original uintptr) writeFunc {
 	return func(tls *libc.TLS, file, buf uintptr, n int32, offset int64) int32 {
 		count.Add(1)
 		fail, persist := theFaults.next()
 		rc := int32(sqlite3.SQLITE_OK)
 		if !fail || persist {
-			rc = (*(*writeFunc)(unsafe.Pointer(&struct{ uintptr }{original.FxWrite})))(tls, file, buf, n, offset)
+			rc = (*(*writeFunc)(unsafe.Pointer(&struct{ uintptr }{original})))(tls, file, buf, n, offset)
 		}
 		if fail {
 			return theFaults.code.Load()
@@ -83,13 +101,13 @@ func callWrite(count *atomic.Int64) writeFunc {
 	}
 }
 
-func callSync(count *atomic.Int64) syncFunc {
+func callSync(count *atomic.Int64, original uintptr) syncFunc {
 	return func(tls *libc.TLS, file uintptr, flags int32) int32 {
 		count.Add(1)
 		fail, persist := theFaults.next()
 		rc := int32(sqlite3.SQLITE_OK)
 		if !fail || persist {
-			rc = (*(*syncFunc)(unsafe.Pointer(&struct{ uintptr }{original.FxSync})))(tls, file, flags)
+			rc = (*(*syncFunc)(unsafe.Pointer(&struct{ uintptr }{original})))(tls, file, flags)
 		}
 		if fail {
 			return theFaults.code.Load()
@@ -106,9 +124,9 @@ func callOpen(tls *libc.TLS, vfs, name, file uintptr, flags int32, out uintptr) 
 	}
 	switch {
 	case flags&sqlite3.SQLITE_OPEN_WAL != 0:
-		f.FpMethods = uintptr(unsafe.Pointer(walMethods))
+		walMethods.replace(tls, f)
 	case flags&sqlite3.SQLITE_OPEN_MAIN_DB != 0:
-		f.FpMethods = uintptr(unsafe.Pointer(dbMethods))
+		dbMethods.replace(tls, f)
 	}
 	return rc
 }
@@ -117,10 +135,10 @@ func callOpen(tls *libc.TLS, vfs, name, file uintptr, flags int32, out uintptr) 
 func at[T any](address uintptr) *T { return *(**T)(unsafe.Pointer(&address)) }
 
 // calloc gets memory that the garbage collector neither frees nor moves.
-func calloc[T any](t testing.TB, tls *libc.TLS) *T {
+func calloc[T any](tls *libc.TLS) *T {
 	p := libc.Xcalloc(tls, 1, libc.Tsize_t(unsafe.Sizeof(*new(T))))
 	if p == 0 {
-		t.Fatal("out of memory")
+		panic("out of memory")
 	}
 	return at[T](p)
 }
@@ -137,27 +155,7 @@ func withFaults(t testing.TB) (*faults, func(*Config)) {
 		}
 		def := at[sqlite3.Tsqlite3_vfs](sqlite3.Xsqlite3_vfs_find(tls, 0))
 
-		// The table of methods is only reachable through an open file.
-		file := libc.Xcalloc(tls, 1, libc.Tsize_t(def.FszOsFile))
-		rc := (*(*openFunc)(unsafe.Pointer(&struct{ uintptr }{def.FxOpen})))(tls, uintptr(unsafe.Pointer(def)), 0, file,
-			sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_CREATE|sqlite3.SQLITE_OPEN_DELETEONCLOSE|sqlite3.SQLITE_OPEN_TEMP_DB, 0)
-		if rc != sqlite3.SQLITE_OK {
-			t.Fatalf("opening a temporary file: %d", rc)
-		}
-		original = *at[sqlite3.Tsqlite3_io_methods](at[sqlite3.Tsqlite3_file](file).FpMethods)
-
-		methods := func(writes, syncs *atomic.Int64) *sqlite3.Tsqlite3_io_methods {
-			m := calloc[sqlite3.Tsqlite3_io_methods](t, tls)
-			*m = original
-			w, s := callWrite(writes), callSync(syncs)
-			keep = append(keep, w, s)
-			m.FxWrite, m.FxSync = funcPointer(w), funcPointer(s)
-			return m
-		}
-		walMethods = methods(&theFaults.walWrites, &theFaults.walSyncs)
-		dbMethods = methods(&theFaults.dbWrites, &theFaults.dbSyncs)
-
-		vfs := calloc[sqlite3.Tsqlite3_vfs](t, tls)
+		vfs := calloc[sqlite3.Tsqlite3_vfs](tls)
 		*vfs = *def
 		vfs.FpNext = 0
 		name, err := libc.CString(faultVFS)

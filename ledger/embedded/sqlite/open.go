@@ -43,6 +43,7 @@ type Config struct {
 
 	vfs      string // tests: a file system that fails or counts
 	maxPages int64  // tests: a small disk
+	walPages int64  // tests: frequent checkpoints
 }
 
 // Storage is an open database. It is safe for concurrent use: one writer at a
@@ -101,8 +102,8 @@ func Open(ctx context.Context, cfg Config) (_ *Storage, err error) {
 		logger:  cfg.Logger,
 		clock:   cfg.Clock,
 		lock:    lock,
-		write:   connOptions{path: path, vfs: cfg.vfs, maxPages: cfg.maxPages},
-		read:    connOptions{path: path, vfs: cfg.vfs, readOnly: true},
+		write:   connOptions{path: path, vfs: cfg.vfs, maxPages: cfg.maxPages, walPages: cfg.walPages},
+		read:    connOptions{path: path, vfs: cfg.vfs, walPages: cfg.walPages, readOnly: true},
 		writer:  make(chan *conn, 1),
 		readers: make(chan *conn, cfg.Readers),
 		closing: make(chan struct{}),
@@ -115,11 +116,15 @@ func Open(ctx context.Context, cfg Config) (_ *Storage, err error) {
 	if err := prepareFile(path); err != nil {
 		return nil, err
 	}
+	if err := s.check(cfg.CheckLimit); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	// A new connection: quick_check leaves the old one unable to checkpoint.
 	c, err := openConn(s.write)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := s.check(c, cfg.CheckLimit); err != nil {
+	if err := c.useWAL(); err != nil {
 		c.close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -130,12 +135,18 @@ func Open(ctx context.Context, cfg Config) (_ *Storage, err error) {
 	return s, nil
 }
 
-// check looks at the file before anything is written to it.
-func (s *Storage) check(c *conn, limit int64) error {
+// check looks at the file before anything is written to it: the schema before
+// the journal mode is touched, so that a file of another program isn't changed.
+func (s *Storage) check(limit int64) error {
 	fi, err := os.Stat(s.path)
 	if err != nil {
 		return err
 	}
+	c, err := openConn(s.write)
+	if err != nil {
+		return err
+	}
+	defer c.close()
 	switch {
 	case fi.Size() <= limit:
 		problem := ""
@@ -153,12 +164,7 @@ func (s *Storage) check(c *conn, limit int64) error {
 		s.logger.Info("log database is too large for a full check at start; run PRAGMA quick_check on a copy now and then",
 			"path", s.path, "bytes", fi.Size(), "limit", limit)
 	}
-	// The schema is checked before the journal mode is touched: a file of another
-	// program must not be changed.
-	if err := prepareSchema(c, s.path); err != nil {
-		return err
-	}
-	return c.useWAL()
+	return prepareSchema(c, s.path)
 }
 
 // Close waits for the transactions that are open, then copies the WAL back and

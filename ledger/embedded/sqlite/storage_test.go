@@ -117,10 +117,13 @@ func codesOf(res []*trillian.QueuedLogLeaf) []codes.Code {
 	return out
 }
 
+func integrateBatch(s *Storage, tree *trillian.Tree, limit int) (int, error) {
+	return log.IntegrateBatch(context.Background(), tree, limit, 0, 0, clock.System, s.Log(), quota.Noop())
+}
+
 func tryIntegrate(s *Storage, tree *trillian.Tree) error {
 	for {
-		n, err := log.IntegrateBatch(context.Background(), tree, 500, 0, 0, clock.System, s.Log(), quota.Noop())
-		if err != nil || n == 0 {
+		if n, err := integrateBatch(s, tree, 500); err != nil || n == 0 {
 			return err
 		}
 	}

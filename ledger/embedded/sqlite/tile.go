@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 
 	"github.com/google/trillian/storage/storagepb"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -13,18 +14,21 @@ import (
 )
 
 // Trillian's subtrees are 8 levels high. A log fills them from the left, so a
-// tile is the number of its leaves and their hashes. Rows have the size of a full
-// tile from the start: SQLite then overwrites the changed pages in place instead
-// of freeing and allocating. Inner nodes are computed, not stored.
+// tile is the number of its leaves (u32), the CRC-32C of their hashes (u32) and the
+// hashes. Rows have the size of a full tile from the start: SQLite then overwrites
+// the changed pages in place instead of freeing and allocating. Inner nodes are
+// computed, not stored.
 const (
 	tileHeight = 8
 	tileWidth  = 1 << tileHeight
 	hashSize   = 32
-	tileHeader = 4
+	tileHeader = 8
 	tileSize   = tileHeader + tileWidth*hashSize
 
 	tilesInLevel = slotShift - 4 // bits of a tile's index; a level has fewer
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // suffixes[b][i] is the name that storage/cache gives to the i-th node at depth b
 // below a tile's root: base64 of one byte depth and one byte path.
@@ -98,7 +102,8 @@ func decodeTile(prefix, b []byte) (*storagepb.SubtreeProto, error) {
 	if len(b) == tileSize {
 		n = int(binary.BigEndian.Uint32(b))
 	}
-	if n < 1 || n > tileWidth {
+	if n < 1 || n > tileWidth ||
+		crc32.Checksum(b[tileHeader:tileHeader+n*hashSize], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
 		return nil, status.Errorf(codes.DataLoss, "tile %x is damaged (%d bytes, %d hashes): restore the log from a backup or from its tiles", prefix, len(b), n)
 	}
 	t := &storagepb.SubtreeProto{
@@ -136,6 +141,7 @@ func encodeTile(b []byte, t *storagepb.SubtreeProto) ([]byte, error) {
 		return b, fmt.Errorf("tile %x has depth %d and %d leaves", t.Prefix, t.Depth, n)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(n))
+	b = append(b, 0, 0, 0, 0)
 	for i := range n {
 		h := t.Leaves[suffixes[tileHeight][i]]
 		if len(h) != hashSize {
@@ -143,5 +149,6 @@ func encodeTile(b []byte, t *storagepb.SubtreeProto) ([]byte, error) {
 		}
 		b = append(b, h...)
 	}
+	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[tileHeader:], castagnoli))
 	return append(b, make([]byte, tileSize-len(b))...), nil
 }
