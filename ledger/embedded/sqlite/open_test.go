@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -248,6 +249,9 @@ func TestDamagedFiles(t *testing.T) {
 			b := append([]byte(nil), good...)
 			for i := range page {
 				b[at+i] = fill
+			}
+			if bytes.Equal(b, good) {
+				continue // the unused end of a tile
 			}
 			try(fmt.Sprintf("page %d of %d filled with %#x", at/page+1, len(good)/page, fill), b)
 		}

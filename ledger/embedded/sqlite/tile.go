@@ -1,11 +1,14 @@
 package sqlite
 
 import (
+	"bytes"
+	"cmp"
 	"database/sql/driver"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/google/trillian/storage/storagepb"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -79,6 +82,10 @@ func (c *conn) getTiles(slot int64, prefixes [][]byte) ([]*storagepb.SubtreeProt
 }
 
 func (c *conn) putTiles(slot int64, tiles []*storagepb.SubtreeProto) error {
+	// In the order of their keys, so that the same leaves give the same file.
+	slices.SortFunc(tiles, func(a, b *storagepb.SubtreeProto) int {
+		return cmp.Or(cmp.Compare(len(b.Prefix), len(a.Prefix)), bytes.Compare(a.Prefix, b.Prefix))
+	})
 	for _, t := range tiles {
 		k, err := tileKey(slot, t.Prefix)
 		if err != nil {
