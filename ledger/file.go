@@ -1,0 +1,108 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+const (
+	// fileBatch is how many entries are labelled between two writes.
+	fileBatch = 512
+	// maxLabels bounds the labels kept in memory.
+	maxLabels = 1 << 16
+)
+
+// filer labels entries: who they are about, in a form that only the keys can link to a person.
+type filer struct {
+	mu    sync.Mutex // one round at a time: the filer's own, or that of stage A when it closes an epoch
+	epoch proof.Epoch
+	known map[proof.Subject]proof.Label // labels are costly, and people appear more than once a day
+}
+
+// runFile labels behind the release path, whenever something was ordered but not more often than FileEvery.
+func (l *Log) runFile() {
+	defer close(l.fileDone)
+	for {
+		select {
+		case <-l.wakeFile:
+		case <-l.stop:
+			<-l.orderDone
+			if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil {
+				l.cfg.Logger.Error("labelling before the end failed; it is done at the next start", "error", err)
+			}
+			return
+		}
+		if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil {
+			l.count.fileErrors.Add(1)
+			l.cfg.Logger.Error("labelling entries failed; no epoch closes until it works", "error", err)
+			wake(l.wakeFile)
+			l.pause(max(maxBackoff, l.cfg.FileEvery))
+			continue
+		}
+		l.pause(l.cfg.FileEvery)
+	}
+}
+
+// drainFiler labels entries of an open epoch until none is left.
+func (l *Log) drainFiler(ctx context.Context, open OpenEpoch) error {
+	for {
+		n, err := l.fileRound(ctx, open)
+		if err != nil {
+			return err
+		}
+		l.count.filed.Add(int64(n))
+		if n < fileBatch {
+			return nil
+		}
+	}
+}
+
+func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
+	f := &l.files
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	unfiled, err := l.cfg.Store.Unfiled(ctx, open.Number, fileBatch)
+	if err != nil {
+		return 0, fmt.Errorf("looking for entries without a label: %w", err)
+	}
+	if len(unfiled) == 0 {
+		return 0, nil
+	}
+	if f.known == nil || f.epoch != open.Number || len(f.known) > maxLabels {
+		f.epoch, f.known = open.Number, make(map[proof.Subject]proof.Label)
+	}
+	var ask []proof.Subject
+	asked := map[proof.Subject]bool{}
+	for _, u := range unfiled {
+		if u.Subject.IsZero() {
+			return 0, fmt.Errorf("entry %d has no subject", u.Index)
+		}
+		if _, ok := f.known[u.Subject]; !ok && !asked[u.Subject] {
+			asked[u.Subject] = true
+			ask = append(ask, u.Subject)
+		}
+	}
+	if len(ask) > 0 {
+		labels, err := l.cfg.Labeler.Label(ctx, open.LabelKey, open.Number, ask)
+		if err != nil {
+			return 0, fmt.Errorf("labelling: %w", err)
+		}
+		if len(labels) != len(ask) {
+			return 0, fmt.Errorf("labelling: %d labels for %d subjects", len(labels), len(ask))
+		}
+		for i, s := range ask {
+			f.known[s] = labels[i]
+		}
+	}
+	filings := make([]Filing, len(unfiled))
+	for i, u := range unfiled {
+		filings[i] = Filing{Index: u.Index, Label: f.known[u.Subject]}
+	}
+	if err := l.cfg.Store.File(ctx, open.Number, filings); err != nil {
+		return 0, fmt.Errorf("storing labels: %w", err)
+	}
+	return len(filings), nil
+}

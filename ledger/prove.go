@@ -1,0 +1,48 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// AwaitPublished waits until an entry stands under the published checkpoint, which takes about a second after Append.
+func (l *Log) AwaitPublished(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
+	t := time.NewTicker(25 * time.Millisecond)
+	defer t.Stop()
+	for {
+		if cp, ok := l.Published(); ok && uint64(index) < cp.Size() {
+			return cp, nil
+		}
+		select {
+		case <-t.C:
+		case <-l.stop:
+			return proof.Checkpoint{}, fmt.Errorf("%w: it is being closed", ErrUnavailable)
+		case <-ctx.Done():
+			return proof.Checkpoint{}, fmt.Errorf("%w: entry %d is not published yet: %w", ErrUnavailable, index, ctx.Err())
+		}
+	}
+}
+
+// Prove proves entries that were appended at some time, all under one published checkpoint, waiting for their publication. The result is what Append gave, but for a newer checkpoint.
+func (l *Log) Prove(ctx context.Context, indexes []proof.Index) (Appended, error) {
+	var a Appended
+	var last proof.Index
+	for _, i := range indexes {
+		last = max(last, i)
+	}
+	var err error
+	if a.Checkpoint, err = l.AwaitPublished(ctx, last); err != nil {
+		return a, err
+	}
+	for _, i := range indexes {
+		p, err := l.prove(ctx, a.Checkpoint, i)
+		if err != nil {
+			return a, err
+		}
+		a.Entries = append(a.Entries, p)
+	}
+	return a, nil
+}

@@ -1,0 +1,156 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
+)
+
+// FreshReceipt is the receipt of entry i of a group right after Append: provisional, under the checkpoint that Append waited for.
+func FreshReceipt(a Appended, i int, o proof.Opening) (*proof.Receipt, error) {
+	if i < 0 || i >= len(a.Entries) {
+		return nil, fmt.Errorf("%w: the group has no entry %d", ErrNotFound, i)
+	}
+	r, err := proof.NewReceipt(a.Entries[i], o, a.Checkpoint.Note(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("writing a receipt: %w", err)
+	}
+	return r, nil
+}
+
+// Receipt returns the best receipt of an entry that can be had now: under the published checkpoint with its cosignatures, and settled if the entry is filed, its epoch
+// is closed and the opening shows the subject. ErrNotFound if the entry isn't published yet: that takes seconds after Append.
+func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (*proof.Receipt, error) {
+	cp, ok := l.Published()
+	if !ok || uint64(index) >= cp.Size() {
+		return nil, fmt.Errorf("%w: entry %d is not published yet", ErrNotFound, index)
+	}
+	entry, err := l.prove(ctx, cp, index)
+	if err != nil {
+		return nil, err
+	}
+	settlement, err := l.settlement(ctx, cp, entry, o)
+	if err != nil {
+		return nil, fmt.Errorf("settling entry %d: %w", index, err)
+	}
+	r, err := proof.NewReceipt(entry, o, cp.Note(), settlement)
+	if err != nil {
+		return nil, fmt.Errorf("writing a receipt: %w", err)
+	}
+	return r, nil
+}
+
+// prove proves an entry from the published tiles.
+func (l *Log) prove(ctx context.Context, cp proof.Checkpoint, index proof.Index) (proof.Proven, error) {
+	p := proof.Proven{Index: index}
+	err := l.cfg.Store.Leaves(ctx, index, index+1, func(leaf Leaf) error {
+		p.Text = append([]byte(nil), leaf.Text...)
+		return nil
+	})
+	if err != nil {
+		return p, fmt.Errorf("reading entry %d: %w", index, err)
+	}
+	p.Path, err = tiles.Tree{Dir: l.cfg.Dir, Size: cp.Size(), Root: cp.Root()}.Inclusion(uint64(index))
+	if err != nil {
+		return p, fmt.Errorf("proving entry %d: %w", index, err)
+	}
+	// The path comes from checked tiles; this checks the store's text.
+	if _, err := proof.VerifyEntry(cp, p); err != nil {
+		return p, fmt.Errorf("proving entry %d: the store's text isn't what was signed: %w", index, err)
+	}
+	return p, nil
+}
+
+// settlement proves that an entry stands in its subject's roll; nil without an error if that can't be said yet, or to this reader.
+func (l *Log) settlement(ctx context.Context, cp proof.Checkpoint, entry proof.Proven, o proof.Opening) (*proof.Settlement, error) {
+	e, err := proof.ParseEntry(entry.Text)
+	if err != nil {
+		return nil, err
+	}
+	if !e.Kind().Filed() {
+		return nil, nil
+	}
+	subject, err := o.Subject()
+	if err != nil {
+		return nil, nil // hidden from this reader, or erased
+	}
+	if c, ok := proof.CommitmentOf(e); !ok || o.Commitment() != c {
+		// Another record's opening could ask for the roll of a stranger.
+		return nil, fmt.Errorf("%w: the opening isn't of this entry", ErrRefused)
+	}
+	c, err := l.cfg.Store.Epoch(ctx, e.In())
+	if errors.Is(err, ErrNotFound) || err == nil && uint64(c.Closer) >= cp.Size() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading epoch %d: %w", e.In(), err)
+	}
+	return l.settle(ctx, cp, c, entry.Index, subject)
+}
+
+func (l *Log) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, index proof.Index, subject proof.Subject) (*proof.Settlement, error) {
+	s := &proof.Settlement{Opener: c.Marker, OpenerText: c.Text}
+	var err error
+	if s.Marker, err = l.prove(ctx, cp, c.Closer); err != nil {
+		return nil, err
+	}
+	var label proof.Label
+	if label, s.VRFProof, err = l.cfg.Labeler.Prove(ctx, c.LabelKey, c.Number, subject); err != nil {
+		return nil, fmt.Errorf("proving the label: %w", err)
+	}
+	if s.Bucket, s.BucketPath, err = l.Bucket(c, label); err != nil {
+		return nil, err
+	}
+	roll, err := l.Roll(ctx, c, label)
+	if err != nil {
+		return nil, err
+	}
+	if root, ok := s.Bucket.Find(label); !ok || root != roll.Root() {
+		return nil, errors.New("the roll isn't the one in the index")
+	}
+	if s.Leaf, err = roll.Leaf(index); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Bucket returns the bucket of a label in the index of a closed epoch, with its inclusion path: it shows which roll the label has, or that it has none.
+func (l *Log) Bucket(c ClosedEpoch, label proof.Label) (proof.Bucket, []proof.Hash, error) {
+	n := label.BucketNumber(c.Bits)
+	t := tiles.Tree{Dir: l.indexDir(c.Number), Size: 1 << c.Bits, Root: c.Root}
+	leaf, err := t.Entry(n)
+	if err != nil {
+		return proof.Bucket{}, nil, fmt.Errorf("reading the index of epoch %d: %w", c.Number, err)
+	}
+	b, err := proof.ParseBucket(leaf)
+	if err != nil {
+		return proof.Bucket{}, nil, fmt.Errorf("reading the index of epoch %d: %w", c.Number, err)
+	}
+	path, err := t.Inclusion(n)
+	if err != nil {
+		return proof.Bucket{}, nil, fmt.Errorf("reading the index of epoch %d: %w", c.Number, err)
+	}
+	if err := proof.VerifyBucket(c.Root, b, path); err != nil {
+		return proof.Bucket{}, nil, fmt.Errorf("reading the index of epoch %d: %w", c.Number, err)
+	}
+	return b, path, nil
+}
+
+// Roll returns the roll of a label in a closed epoch: secret, its holder learns all entries of one person. ErrNotFound if the label has none.
+func (l *Log) Roll(ctx context.Context, c ClosedEpoch, label proof.Label) (*proof.Roll, error) {
+	indexes, err := l.cfg.Store.Roll(ctx, c.Number, label)
+	if err != nil {
+		return nil, fmt.Errorf("reading a roll: %w", err)
+	}
+	if len(indexes) == 0 {
+		return nil, fmt.Errorf("%w: no roll under this label in epoch %d", ErrNotFound, c.Number)
+	}
+	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, c.Number)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the secret of the rolls: %w", err)
+	}
+	return proof.NewRoll(seed, label, indexes)
+}

@@ -1,0 +1,303 @@
+// Package tiles keeps a Merkle tree as the static files of C2SP tlog-tiles (https://c2sp.org/tlog-tiles) in a directory, reads proofs back from them, and serves
+// them over HTTP.
+//
+// What it guarantees. When [Writer.Flush] returns without an error, every file that a reader of the tree at [Writer.Size] needs is on the disk. A file appears under its
+// name complete and synced, or not at all, and is readable by everybody, so that any static file server can serve the directory. A full tile never changes. Proofs are
+// made from tiles that were checked against the root that the caller gave, so a damaged file gives an error and never a wrong proof.
+//
+// What it doesn't. Nothing here is signed, and files may run ahead of the published checkpoint. Partial tiles are removed once the full tile to their right
+// exists: readers fall back to the full tile, as the specification asks of them. One writer at a time.
+package tiles
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/transparency-dev/tessera/api/layout"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+const (
+	width  = layout.TileWidth
+	height = 8
+	// maxEntry is the bound of an entry in a bundle, whose length is two bytes.
+	maxEntry = 1<<16 - 1
+	// maxPending bounds the memory of a writer: beyond that many unsynced files it syncs by itself.
+	maxPending = 128
+)
+
+// ErrCorrupt: a file is missing or doesn't hold what the root says. Rebuild the directory from the log's store.
+var ErrCorrupt = errors.New("tiles: a file is missing or damaged")
+
+// Writer appends to a tree. It is not safe for concurrent use.
+type Writer struct {
+	dir    string
+	size   uint64
+	levels [][]byte // hashes of the tile at the right end of each level
+	bundle []byte   // entries of the bundle at the right end
+	files  []file
+	drop   []string
+}
+
+type file struct {
+	name string
+	data []byte
+}
+
+// Create returns a writer of a new tree in dir. Files that are there already and say the same are kept.
+func Create(dir string) *Writer { return &Writer{dir: dir} }
+
+// Resume returns a writer that goes on behind size entries. It reads the right end and checks it against the root; ErrCorrupt if it doesn't agree.
+func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
+	w := &Writer{dir: dir, size: size}
+	if size == 0 {
+		return w, nil
+	}
+	for l := uint64(0); size>>(height*l) > 0; l++ {
+		n := size >> (height * l)
+		var t []byte
+		if p := n % width; p > 0 {
+			var err error
+			if t, err = readTile(dir, l, n/width, int(p)); err != nil {
+				return nil, err
+			}
+		}
+		w.levels = append(w.levels, bytes.Clone(t))
+	}
+	if got := w.Root(); got != root {
+		return nil, fmt.Errorf("%w: the right end of the tree at size %d has another root", ErrCorrupt, size)
+	}
+	if p := size % width; p > 0 {
+		b, entries, err := readBundle(dir, size/width, int(p))
+		if err != nil {
+			return nil, err
+		}
+		for i, e := range entries {
+			if h := proof.LeafHash(e); !bytes.Equal(h[:], w.levels[0][32*i:32*i+32]) {
+				return nil, fmt.Errorf("%w: entry %d is not that of its hash", ErrCorrupt, size-p+uint64(i))
+			}
+		}
+		w.bundle = bytes.Clone(b)
+	}
+	return w, nil
+}
+
+// Size returns the number of entries appended.
+func (w *Writer) Size() uint64 { return w.size }
+
+// Append adds an entry.
+func (w *Writer) Append(entry []byte) error {
+	if len(entry) > maxEntry {
+		return fmt.Errorf("tiles: entry of %d bytes, at most %d", len(entry), maxEntry)
+	}
+	w.bundle = binary.BigEndian.AppendUint16(w.bundle, uint16(len(entry)))
+	w.bundle = append(w.bundle, entry...)
+	h := proof.LeafHash(entry)
+	w.push(0, h[:])
+	w.size++
+	if n := w.size / width; w.size%width == 0 {
+		w.files = append(w.files, file{layout.EntriesPath(n-1, 0), w.bundle})
+		w.bundle = nil
+		if n > 1 {
+			w.drop = append(w.drop, layout.EntriesPath(n-2, 0)+".p")
+		}
+	}
+	if len(w.files) >= maxPending {
+		return w.sync()
+	}
+	return nil
+}
+
+// push adds a node to a level; size is still that before the entry.
+func (w *Writer) push(l int, h []byte) {
+	if l == len(w.levels) {
+		w.levels = append(w.levels, nil)
+	}
+	w.levels[l] = append(w.levels[l], h...)
+	if len(w.levels[l]) < 32*width {
+		return
+	}
+	n := w.size >> (height * (l + 1)) // number of the tile: its last leaf is in it
+	tile := w.levels[l]
+	w.files = append(w.files, file{layout.TilePath(uint64(l), n, 0), tile})
+	if n > 0 {
+		w.drop = append(w.drop, layout.TilePath(uint64(l), n-1, 0)+".p")
+	}
+	w.levels[l] = nil
+	up := perfectRoot(tile)
+	w.push(l+1, up[:])
+}
+
+// Flush writes the partial tiles of the right end and syncs everything.
+func (w *Writer) Flush() error {
+	if p := w.size % width; p > 0 {
+		w.files = append(w.files, file{layout.EntriesPath(w.size/width, uint8(p)), w.bundle})
+	}
+	for l := range w.levels {
+		n := w.size >> (height * l)
+		if p := n % width; p > 0 {
+			w.files = append(w.files, file{layout.TilePath(uint64(l), n/width, uint8(p)), w.levels[l]})
+		}
+	}
+	if err := w.sync(); err != nil {
+		return err
+	}
+	for _, d := range w.drop {
+		if err := os.RemoveAll(filepath.Join(w.dir, d)); err != nil {
+			return fmt.Errorf("removing partial tiles: %w", err)
+		}
+	}
+	w.drop = nil
+	return nil
+}
+
+// sync writes the pending files: first all under temporary names, then the syncs, then the names. Many syncs in a row cost less than many that wait for their write.
+func (w *Writer) sync() error {
+	if err := writeFiles(w.dir, w.files); err != nil {
+		return err
+	}
+	clear(w.files)
+	w.files = w.files[:0]
+	return nil
+}
+
+// Root returns the root of the tree; zero if it is empty.
+func (w *Writer) Root() proof.Hash {
+	var cover []proof.Hash // roots of perfect subtrees, right to left
+	for _, tile := range w.levels {
+		var here []proof.Hash
+		for n := len(tile) / 32; n > 0; {
+			k := 1
+			for 2*k <= n {
+				k *= 2
+			}
+			here = append(here, perfectRoot(tile[:32*k]))
+			tile, n = tile[32*k:], n-k
+		}
+		for i := len(here) - 1; i >= 0; i-- {
+			cover = append(cover, here[i])
+		}
+	}
+	if len(cover) == 0 {
+		return proof.Hash{}
+	}
+	h := cover[0]
+	for _, left := range cover[1:] {
+		h = proof.Hash(tlog.NodeHash(tlog.Hash(left), tlog.Hash(h)))
+	}
+	return h
+}
+
+// perfectRoot returns the root over a power of two of hashes.
+func perfectRoot(tile []byte) proof.Hash {
+	n := len(tile) / 32
+	row := make([]tlog.Hash, n)
+	for i := range row {
+		row[i] = tlog.Hash(tile[32*i : 32*i+32])
+	}
+	for ; n > 1; n /= 2 {
+		for i := range n / 2 {
+			row[i] = tlog.NodeHash(row[2*i], row[2*i+1])
+		}
+	}
+	return proof.Hash(row[0])
+}
+
+// WriteFile writes one file as a Writer does: synced, then named.
+func WriteFile(dir, name string, data []byte) error {
+	return writeFiles(dir, []file{{name, data}})
+}
+
+func writeFiles(dir string, files []file) error {
+	if len(files) == 0 {
+		return nil
+	}
+	var open []*os.File
+	defer func() {
+		for _, f := range open {
+			f.Close()
+			os.Remove(f.Name()) // gone already if it got its name
+		}
+	}()
+	dirs := map[string]bool{}
+	var names []string
+	for _, f := range files {
+		name := filepath.Join(dir, filepath.FromSlash(f.name))
+		if err := makeDirs(filepath.Dir(name), dirs); err != nil {
+			return err
+		}
+		if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, f.data) {
+			continue
+		}
+		t, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+		if err != nil {
+			return fmt.Errorf("writing a tile: %w", err)
+		}
+		open, names = append(open, t), append(names, name)
+		if _, err := t.Write(f.data); err != nil {
+			return fmt.Errorf("writing a tile: %w", err)
+		}
+		if err := t.Chmod(0o644); err != nil {
+			return fmt.Errorf("writing a tile: %w", err)
+		}
+	}
+	for _, f := range open {
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("syncing a tile: %w", err)
+		}
+	}
+	for i, f := range open {
+		if err := os.Rename(f.Name(), names[i]); err != nil {
+			return fmt.Errorf("naming a tile: %w", err)
+		}
+	}
+	for d := range dirs {
+		if err := syncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeDirs makes a directory, readable by all, and notes all that have to be synced: itself, and the parents of those it made.
+func makeDirs(dir string, dirs map[string]bool) error {
+	if dirs[dir] {
+		return nil
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if parent := filepath.Dir(dir); parent != dir {
+			if err := makeDirs(parent, dirs); err != nil {
+				return err
+			}
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("making a directory for tiles: %w", err)
+		}
+		if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
+			return fmt.Errorf("making a directory for tiles: %w", err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("making a directory for tiles: %w", err)
+	}
+	dirs[dir] = true
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("syncing a directory of tiles: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("syncing a directory of tiles: %w", err)
+	}
+	return nil
+}
