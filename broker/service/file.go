@@ -1,0 +1,143 @@
+package service
+
+import (
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// A Filing says under whom an entry of the disclosure is filed, and which fields concern them. Its subject redacts itself.
+type Filing struct {
+	Subject  proof.Subject
+	Role     string // proof.RoleAsked or proof.RoleAnswer
+	Obtained []Pointer
+	Released []Pointer
+}
+
+// File returns the entries of a disclosure, each subject once. The first is that of the asked identifier, with all fields; the others are the people that the
+// answer identifies, in its order, each with the fields that concern them (docs/formats.md, section 5).
+//
+// Somebody whose stated birth date is no date is filed with as much of it as is one (2021-06-31: 2021-06), somebody whose sex or given names are not usable without them.
+// Somebody without a usable birth name cannot be filed alone: the asked identifier's entry, which holds all fields, stands for them.
+func (f *Filtered) File(who Asked) []Filing {
+	s := f.plan.def.schema
+	all := s.list(&f.obtained)
+	out := make([]Filing, 1, 1+len(f.people))
+	out[0] = Filing{Subject: who.subject, Role: proof.RoleAsked, Obtained: all, Released: s.list(&f.released)}
+	complete := who.typ == SubjectType(proof.TypePivot) && who.pivot.Complete()
+	type part struct{ held, passed set }
+	parts := make([]part, 1, cap(out))
+	for i := range f.people {
+		p := &f.people[i]
+		subject, ok := p.subject(&s.rules[p.rule], who, complete)
+		if !ok || subject == who.subject {
+			continue
+		}
+		at := 1
+		for at < len(out) && out[at].Subject != subject {
+			at++
+		}
+		if at == len(out) {
+			out, parts = append(out, Filing{Subject: subject, Role: proof.RoleAnswer}), append(parts, part{})
+		}
+		common := s.rules[p.rule].concerns.and(&f.obtained)
+		parts[at].held.join(&p.held)
+		parts[at].held.join(&common)
+	}
+	for i := 1; i < len(out); i++ {
+		passed := parts[i].held.and(&f.released)
+		out[i].Obtained, out[i].Released = s.list(&parts[i].held), s.list(&passed)
+	}
+	return out
+}
+
+// People is the number of people whose place the answer filled, named or not.
+func (f *Filtered) People() int { return len(f.people) }
+
+// subject decides under whom one person is filed; false if there is no name to file under.
+func (p *instance) subject(r *rule, who Asked, complete bool) (proof.Subject, bool) {
+	said := proof.Stated{
+		BirthName: p.said[fieldBirthName], GivenNames: p.givenNames(), BirthDate: dateOf(p.said[fieldBirthDate]), Sex: p.said[fieldSex],
+		BirthPlace: p.said[fieldBirthPlace], BirthCountry: p.said[fieldBirthCountry],
+	}
+	if said.Sex != "" && len(r.SexValues) > 0 {
+		if s, ok := r.SexValues[said.Sex]; ok {
+			said.Sex = s
+		} else {
+			said.Sex = "?" // a word that the definition doesn't know agrees with nothing
+		}
+	}
+	if proof.FoldName(said.BirthName) == "" {
+		return proof.Subject{}, false
+	}
+	if complete && r.MayBeAsked && who.pivot.Agrees(said) {
+		return who.subject, true
+	}
+	person := proof.Person{BirthName: said.BirthName, GivenNames: said.GivenNames, BirthDate: said.BirthDate, Sex: said.Sex}
+	if s, err := person.Subject(); err == nil {
+		return s, true
+	}
+	// Something stated has no canonical form. What has one is kept.
+	fits := func(p proof.Person) bool {
+		p.BirthName = "A"
+		_, err := p.Subject()
+		return err == nil
+	}
+	if !fits(proof.Person{GivenNames: person.GivenNames}) {
+		person.GivenNames = ""
+	}
+	if !fits(proof.Person{BirthDate: person.BirthDate}) {
+		if person.BirthDate = knownDate(person.BirthDate); !fits(proof.Person{BirthDate: person.BirthDate}) {
+			person.BirthDate = ""
+		}
+	}
+	if !fits(proof.Person{Sex: person.Sex}) {
+		person.Sex = ""
+	}
+	s, err := person.Subject()
+	return s, err == nil
+}
+
+func (p *instance) givenNames() string {
+	last := 0
+	for i, g := range p.given {
+		if g != "" {
+			last = i
+		}
+	}
+	if last == 0 {
+		return p.given[0]
+	}
+	var b strings.Builder
+	for _, g := range p.given {
+		if g != "" {
+			if b.Len() > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(g)
+		}
+	}
+	return b.String()
+}
+
+// dateOf cuts the time of day off a timestamp.
+func dateOf(s string) string {
+	if len(s) > 10 && (s[10] == 'T' || s[10] == ' ') {
+		return s[:10]
+	}
+	return s
+}
+
+// knownDate returns as much of a date as is one: the day, the month or the year.
+func knownDate(s string) string {
+	for _, form := range [...]string{time.DateOnly, "2006-01", "2006"} {
+		if len(s) < len(form) || len(s) > len(form) && s[len(form)] != '-' {
+			continue
+		}
+		if _, err := time.Parse(form, s[:len(form)]); err == nil {
+			return s[:len(form)]
+		}
+	}
+	return ""
+}
