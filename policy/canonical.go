@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Limits of an input and of an agreement, in items. They bound the work of one decision.
@@ -19,6 +20,9 @@ const (
 // appendString appends a JSON string. The value was checked: it is UTF-8 without control characters.
 func appendString[S ~string](b []byte, s S) []byte {
 	b = append(b, '"')
+	if strings.IndexByte(string(s), '"') < 0 && strings.IndexByte(string(s), '\\') < 0 {
+		return append(append(b, s...), '"')
+	}
 	for i := range len(s) {
 		if s[i] == '"' || s[i] == '\\' {
 			b = append(b, '\\')

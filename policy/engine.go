@@ -116,7 +116,7 @@ func (e *Engine) reload(ctx context.Context) error {
 
 // prepare does all that can be done before a bundle is activated.
 func prepare(ctx context.Context, b *Bundle, limit time.Duration) (*program, int, error) {
-	p, err := compile(ctx, b)
+	p, err := compile(ctx, b, true)
 	if err != nil {
 		return nil, 0, err
 	}

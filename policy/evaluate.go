@@ -27,10 +27,7 @@ func (p *program) decide(ctx context.Context, n *normalInput, limit time.Duratio
 		return Decision{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 	}
 	d := Decision{bundle: p.bundle.digest, revision: p.bundle.revision, input: n.canonical}
-	result, err := p.evaluate(ctx, n, limit)
-	if err == nil {
-		err = d.read(n, result)
-	}
+	err := p.evaluate(ctx, n, limit, &d)
 	if errors.Is(err, ErrUnavailable) {
 		return Decision{}, err
 	}
@@ -40,12 +37,13 @@ func (p *program) decide(ctx context.Context, n *normalInput, limit time.Duratio
 	return d, err
 }
 
-func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Duration) (*ast.Term, error) {
+// evaluate asks for the grant, and only if there is none, for the reasons.
+func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Duration, d *Decision) error {
 	// An evaluation takes microseconds, so it watches its own limit and not the context: that would cost it a goroutine.
 	cancel := topdown.NewCancel()
 	timer := time.AfterFunc(limit, cancel.Cancel)
 	defer timer.Stop()
-	rs, err := p.query.Eval(ctx,
+	options := []rego.EvalOption{
 		rego.EvalParsedInput(n.value()),
 		// No built-in of ours reads the clock or draws at random; should one ever, it gets the request's time, and an error.
 		rego.EvalTime(n.Time),
@@ -53,18 +51,36 @@ func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Durat
 		rego.EvalExternalCancel(cancel),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalGenerateJSON(keepTerm),
-	)
+	}
+	grant, err := eval(ctx, p.grant, options)
+	if err != nil {
+		return err
+	}
+	if grant != nil {
+		return d.readGrant(n, grant)
+	}
+	reasons, err := eval(ctx, p.reasons, options)
+	if err != nil {
+		return err
+	}
+	return d.readReasons(reasons)
+}
+
+// eval returns nil if the query is undefined.
+func eval(ctx context.Context, q rego.PreparedEvalQuery, options []rego.EvalOption) (*ast.Term, error) {
+	rs, err := q.Eval(ctx, options...)
 	if err != nil {
 		return nil, evaluationError(err)
 	}
-	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
-		return nil, fmt.Errorf("%s is undefined: %w", entrypoint, ErrEvaluation)
+	if len(rs) == 0 {
+		return nil, nil
 	}
-	t, ok := rs[0].Expressions[0].Value.(*ast.Term)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a term: %w", entrypoint, ErrEvaluation)
+	if len(rs) == 1 && len(rs[0].Expressions) == 1 {
+		if t, ok := rs[0].Expressions[0].Value.(*ast.Term); ok {
+			return t, nil
+		}
 	}
-	return t, nil
+	return nil, fmt.Errorf("not one value: %w", ErrEvaluation)
 }
 
 func keepTerm(t *ast.Term, _ *rego.EvalContext) (any, error) { return t, nil }
@@ -87,54 +103,32 @@ func evaluationError(err error) error {
 	return ErrEvaluation
 }
 
-// read takes the decision from the value of the entry point, which must have exactly the shape that policy/README.md describes.
+// readGrant takes the grant from the value of its rule, which must have exactly the shape that policy/README.md describes.
 // A bundle can only narrow what was asked for: anything beyond it is no decision.
-func (d *Decision) read(n *normalInput, t *ast.Term) error {
+func (d *Decision) readGrant(n *normalInput, t *ast.Term) error {
 	o, ok := t.Value.(ast.Object)
-	if !ok || o.Len() != 5 {
-		return shapeError("is not an object of allow, fields, obligations, reasons, scopes")
+	if !ok || o.Len() != 3 {
+		return grantError("is not an object of fields, obligations and scopes")
 	}
-	allow, ok := member[ast.Boolean](o, keyAllow)
+	scopes, ok := member[Scope](o, keyScopes)
+	if !ok || len(scopes) == 0 {
+		return grantError("has no list of scopes")
+	}
+	obligations, ok := member[Obligation](o, keyObligations)
 	if !ok {
-		return shapeError("allow is not a boolean")
-	}
-	scopes, err := stringSet[Scope](o, keyScopes)
-	if err != nil {
-		return err
-	}
-	obligations, err := stringSet[Obligation](o, keyObligations)
-	if err != nil {
-		return err
-	}
-	fields, ok := member[ast.Object](o, keyFields)
-	if !ok {
-		return shapeError("fields is not an object")
-	}
-	reasons, err := readReasons(o)
-	if err != nil {
-		return err
-	}
-	if !allow {
-		if len(reasons) == 0 || len(scopes) > 0 || len(obligations) > 0 || fields.Len() > 0 {
-			return shapeError("refuses without a reason, or grants something all the same")
-		}
-		d.reasons = reasons
-		return nil
-	}
-	if len(reasons) > 0 || len(scopes) == 0 {
-		return shapeError("grants with a reason to refuse, or without a scope")
-	}
-	granted, err := readFields(n, scopes, fields)
-	if err != nil {
-		return err
+		return grantError("has no list of obligations")
 	}
 	for _, o := range obligations {
 		if !o.known() {
-			return shapeError("imposes an obligation that the broker doesn't know")
+			return grantError("has an obligation that the broker doesn't know")
 		}
 	}
+	fields, err := readFields(n, scopes, o.Get(keyFields))
+	if err != nil {
+		return err
+	}
 	d.grant = Grant{&grant{
-		agency: n.Agency.ID, service: n.Service.Ref(), scopes: scopes, fields: granted, obligations: obligations, bundle: d.bundle,
+		agency: n.Agency.ID, service: n.Service.Ref(), scopes: scopes, fields: fields, obligations: obligations, bundle: d.bundle,
 	}}
 	if n.Agreement != nil {
 		d.grant.body.agreement = n.Agreement.Ref()
@@ -143,42 +137,31 @@ func (d *Decision) read(n *normalInput, t *ast.Term) error {
 }
 
 var (
-	keyAllow   = ast.StringTerm("allow")
-	keyFields  = ast.StringTerm("fields")
-	keyReasons = ast.StringTerm("reasons")
-	keyCode    = ast.StringTerm("code")
-	keyFR      = ast.StringTerm("fr")
-	keyEN      = ast.StringTerm("en")
+	keyFields = ast.StringTerm("fields")
+	keyCode   = ast.StringTerm("code")
+	keyFR     = ast.StringTerm("fr")
+	keyEN     = ast.StringTerm("en")
 )
 
-func shapeError(what string) error {
-	return fmt.Errorf("%s %s: %w", entrypoint, what, ErrEvaluation)
+func grantError(what string) error { return fmt.Errorf("%s %s: %w", grantRule, what, ErrEvaluation) }
+
+func reasonsError(what string) error {
+	return fmt.Errorf("%s %s: %w", reasonsRule, what, ErrEvaluation)
 }
 
-func member[V ast.Value](o ast.Object, key *ast.Term) (v V, ok bool) {
-	if t := o.Get(key); t != nil {
-		v, ok = t.Value.(V)
-	}
-	return v, ok
-}
-
-// stringSet reads an array or set of strings.
-func stringSet[S ~string](o ast.Object, key *ast.Term) ([]S, error) {
-	t := o.Get(key)
-	if t == nil {
-		return nil, shapeError("lacks " + key.String())
-	}
-	list, ok := stringList[S](t)
-	if !ok {
-		return nil, shapeError(key.String() + " is not a list of strings")
-	}
-	return set(list), nil
+// member reads an array or set of strings from an object, as a set.
+func member[S ~string](o ast.Object, key *ast.Term) ([]S, bool) {
+	list, ok := stringList[S](o.Get(key))
+	return set(list), ok
 }
 
 func stringList[S ~string](t *ast.Term) ([]S, bool) {
 	var list []S
 	ok := eachItem(t, func(t *ast.Term) bool {
 		s, ok := t.Value.(ast.String)
+		if list == nil {
+			list = make([]S, 0, 8)
+		}
 		list = append(list, S(s))
 		return ok
 	})
@@ -187,6 +170,9 @@ func stringList[S ~string](t *ast.Term) ([]S, bool) {
 
 // eachItem calls f with the items of an array or set until it returns false.
 func eachItem(t *ast.Term, f func(*ast.Term) bool) bool {
+	if t == nil {
+		return false
+	}
 	switch v := t.Value.(type) {
 	case *ast.Array:
 		return !v.Until(func(t *ast.Term) bool { return !f(t) })
@@ -197,27 +183,29 @@ func eachItem(t *ast.Term, f func(*ast.Term) bool) bool {
 }
 
 // readFields checks the fields of each granted scope against those that the service declares for it.
-func readFields(n *normalInput, scopes []Scope, fields ast.Object) ([]Pointer, error) {
-	if fields.Len() != len(scopes) {
-		return nil, shapeError("has fields of other scopes than it grants")
+func readFields(n *normalInput, scopes []Scope, t *ast.Term) ([]Pointer, error) {
+	if t == nil {
+		return nil, grantError("has no fields")
+	}
+	fields, ok := t.Value.(ast.Object)
+	if !ok || fields.Len() != len(scopes) {
+		return nil, grantError("has no object of fields with the scopes that it grants")
 	}
 	var all []Pointer
 	for _, scope := range scopes {
 		if _, ok := slices.BinarySearch(n.scopes, scope); !ok {
-			return nil, shapeError("grants a scope that was not asked for or that the service doesn't declare")
+			return nil, grantError("has a scope that was not asked for or that the service doesn't declare")
 		}
-		t := fields.Get(ast.StringTerm(string(scope)))
-		if t == nil {
-			return nil, shapeError("has fields of other scopes than it grants")
-		}
-		list, ok := stringList[Pointer](t)
+		list, ok := stringList[Pointer](fields.Get(ast.StringTerm(string(scope))))
 		if !ok || len(list) == 0 {
-			return nil, shapeError("grants a scope without a list of fields")
+			return nil, grantError("has a scope without a list of fields")
 		}
 		declared := n.Service.Scopes[scope]
-		for _, f := range list {
-			if _, ok := slices.BinarySearch(declared, f); !ok {
-				return nil, shapeError("grants a field that the scope doesn't have")
+		if !slices.Equal(list, declared) { // which is most often the case
+			for _, f := range list {
+				if _, ok := slices.BinarySearch(declared, f); !ok {
+					return nil, grantError("has a field that its scope doesn't have")
+				}
 			}
 		}
 		all = append(all, list...)
@@ -231,33 +219,39 @@ const (
 	maxSentence = 8 << 10
 )
 
-func readReasons(o ast.Object) ([]Reason, error) {
-	t := o.Get(keyReasons)
-	if t == nil {
-		return nil, shapeError("lacks reasons")
-	}
+func (d *Decision) readReasons(t *ast.Term) error {
 	var reasons []Reason
 	ok := eachItem(t, func(t *ast.Term) bool {
 		o, ok := t.Value.(ast.Object)
 		if !ok || o.Len() != 3 || len(reasons) == maxReasons {
 			return false
 		}
-		code, ok1 := member[ast.String](o, keyCode)
-		fr, ok2 := member[ast.String](o, keyFR)
-		en, ok3 := member[ast.String](o, keyEN)
-		reasons = append(reasons, Reason{Code(code), string(fr), string(en)})
-		return ok1 && ok2 && ok3 && isToken(string(code)) && isSentence(string(fr)) && isSentence(string(en))
+		var r Reason
+		for key, to := range map[*ast.Term]*string{keyCode: (*string)(&r.Code), keyFR: &r.FR, keyEN: &r.EN} {
+			t := o.Get(key)
+			if t == nil {
+				return false
+			}
+			s, ok := t.Value.(ast.String)
+			if !ok || !isSentence(string(s)) {
+				return false
+			}
+			*to = string(s)
+		}
+		reasons = append(reasons, r)
+		return isToken(string(r.Code)) && r.Code != CodePolicyError
 	})
-	if !ok {
-		return nil, shapeError("reasons are not a list of code, fr and en")
+	if !ok || len(reasons) == 0 {
+		return reasonsError("is not a list of at least one reason with code, fr and en, and nothing is granted")
 	}
 	slices.SortFunc(reasons, func(a, b Reason) int { return strings.Compare(string(a.Code), string(b.Code)) })
 	for i := 1; i < len(reasons); i++ {
 		if reasons[i-1].Code == reasons[i].Code {
-			return nil, shapeError("gives a reason twice")
+			return reasonsError("gives a code twice")
 		}
 	}
-	return reasons, nil
+	d.reasons = reasons
+	return nil
 }
 
 func isSentence(s string) bool { return s != "" && len(s) <= maxSentence && isText(s) }

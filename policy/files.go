@@ -175,8 +175,8 @@ func revision(manifest []byte, digest Digest) (string, error) {
 		return "", bundleError("%s: rego_version %d, want 1", manifestName, m.RegoVersion)
 	}
 	for _, root := range m.Roots {
-		if root != rootPackage && root != testPackage {
-			return "", bundleError("%s: root %q, want %q or %q", manifestName, root, rootPackage, testPackage)
+		if root != rootPackage {
+			return "", bundleError("%s: root %q, want %q", manifestName, root, rootPackage)
 		}
 	}
 	return m.Revision, nil

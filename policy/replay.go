@@ -21,7 +21,7 @@ func NewReplayer(ctx context.Context, bundle []byte) (*Replayer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := compile(ctx, b)
+	p, err := compile(ctx, b, false)
 	if err != nil {
 		return nil, err
 	}

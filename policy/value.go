@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"encoding/base64"
+	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -43,60 +43,87 @@ var (
 	agreementSchema = ast.StringTerm(AgreementSchema)
 )
 
-func text[S ~string](s S) *ast.Term { return ast.StringTerm(string(s)) }
+// terms hands out terms from one allocation.
+type terms []ast.Term
 
-func texts[S ~string](list []S) *ast.Term {
-	terms := make([]*ast.Term, len(list))
-	for i, s := range list {
-		terms[i] = text(s)
+func (t *terms) put(v ast.Value) *ast.Term {
+	if len(*t) == cap(*t) {
+		*t = make(terms, 0, 64) // terms that were handed out stay where they are
 	}
-	return ast.ArrayTerm(terms...)
+	*t = append(*t, ast.Term{Value: v})
+	return &(*t)[len(*t)-1]
 }
 
-func integer(n int64) *ast.Term { return ast.NewTerm(ast.Number(string(appendInt(nil, n)))) }
+func (t *terms) text(s string) *ast.Term { return t.put(ast.String(s)) }
 
-func boolean(v bool) *ast.Term { return ast.InternedTerm(v) }
+func texts[S ~string](t *terms, list []S) *ast.Term {
+	items := make([]*ast.Term, len(list))
+	for i, s := range list {
+		items[i] = t.text(string(s))
+	}
+	return t.put(ast.NewArray(items...))
+}
+
+func (t *terms) integer(n int64) *ast.Term {
+	if n < 256 {
+		return ast.InternedTerm(n)
+	}
+	return t.put(ast.Number(strconv.FormatInt(n, 10)))
+}
+
+func (t *terms) object(items ...[2]*ast.Term) *ast.Term { return t.put(ast.NewObject(items...)) }
 
 func (n *normalInput) value() ast.Value {
+	s := &n.Service
+	fields := 0
+	for _, f := range s.Scopes {
+		fields += len(f)
+	}
+	t := make(terms, 0, 24+len(n.Scopes)+2*len(n.scopes)+fields+len(s.SubjectTypes))
 	scopes := make([][2]*ast.Term, len(n.scopes))
-	for i, s := range n.scopes {
-		scopes[i] = ast.Item(text(s), texts(n.Service.Scopes[s]))
+	for i, scope := range n.scopes {
+		scopes[i] = ast.Item(t.text(string(scope)), texts(&t, s.Scopes[scope]))
 	}
 	items := make([][2]*ast.Term, 0, 15)
 	items = append(items,
-		ast.Item(keyAgency, ast.ObjectTerm(
-			ast.Item(keyID, text(n.Agency.ID)), ast.Item(keySIRET, text(n.Agency.SIRET)), ast.Item(keyState, text(n.Agency.State)))),
-		ast.Item(keyChannel, text(n.Channel)),
-		ast.Item(keyHasContext, boolean(n.HasContext)),
-		ast.Item(keyHasObject, boolean(n.HasObject)),
-		ast.Item(keyLegalBasis, text(n.LegalBasis)),
-		ast.Item(keyPurpose, text(n.Purpose)),
-		ast.Item(keyRecipient, ast.ObjectTerm(
-			ast.Item(keySIRET, text(n.Recipient)), ast.Item(keyValid, boolean(n.Recipient.Valid())))),
-		ast.Item(keyRecipientIsSubject, boolean(n.RecipientIsSubject)),
+		ast.Item(keyAgency, t.object(
+			ast.Item(keyID, t.text(string(n.Agency.ID))), ast.Item(keySIRET, t.text(string(n.Agency.SIRET))),
+			ast.Item(keyState, t.text(string(n.Agency.State))))),
+		ast.Item(keyChannel, t.text(string(n.Channel))),
+		ast.Item(keyHasContext, ast.InternedTerm(n.HasContext)),
+		ast.Item(keyHasObject, ast.InternedTerm(n.HasObject)),
+		ast.Item(keyLegalBasis, t.text(string(n.LegalBasis))),
+		ast.Item(keyPurpose, t.text(string(n.Purpose))),
+		ast.Item(keyRecipient, t.object(
+			ast.Item(keySIRET, t.text(string(n.Recipient))), ast.Item(keyValid, ast.InternedTerm(n.Recipient.Valid())))),
+		ast.Item(keyRecipientIsSubject, ast.InternedTerm(n.RecipientIsSubject)),
 		ast.Item(keySchema, inputSchema),
-		ast.Item(keyScopes, texts(n.Scopes)),
-		ast.Item(keyService, ast.ObjectTerm(
-			ast.Item(keyID, text(n.Service.ID)), ast.Item(keyProvider, text(n.Service.Provider)),
-			ast.Item(keyScopes, ast.ObjectTerm(scopes...)), ast.Item(keySubjectTypes, texts(n.Service.SubjectTypes)),
-			ast.Item(keyVersion, integer(n.Service.Version)))),
-		ast.Item(keySubjectType, text(n.SubjectType)),
-		ast.Item(keyTime, integer(n.Time.UnixMilli())),
+		ast.Item(keyScopes, texts(&t, n.Scopes)),
+		ast.Item(keyService, t.object(
+			ast.Item(keyID, t.text(string(s.ID))), ast.Item(keyProvider, t.text(string(s.Provider))),
+			ast.Item(keyScopes, t.object(scopes...)), ast.Item(keySubjectTypes, texts(&t, s.SubjectTypes)),
+			ast.Item(keyVersion, t.integer(s.Version)))),
+		ast.Item(keySubjectType, t.text(string(n.SubjectType))),
+		ast.Item(keyTime, t.integer(n.Time.UnixMilli())),
 	)
-	if a := n.Agreement; a != nil {
-		items = append(items,
-			ast.Item(keyAgreement, a.term()),
-			ast.Item(keyAgreementDigest, ast.StringTerm(base64.StdEncoding.EncodeToString(n.AgreementDigest[:]))))
+	if n.Agreement != nil {
+		agreement := n.agreement
+		if agreement == nil {
+			agreement = n.Agreement.term()
+		}
+		items = append(items, ast.Item(keyAgreement, agreement),
+			ast.Item(keyAgreementDigest, t.text(n.AgreementDigest.String())))
 	}
 	return ast.NewObject(items...)
 }
 
 func (a *Agreement) term() *ast.Term {
-	return ast.ObjectTerm(
-		ast.Item(keyAgency, text(a.Agency)), ast.Item(keyID, text(a.ID)), ast.Item(keyLegalBases, texts(a.LegalBases)),
-		ast.Item(keyNotAfter, integer(a.NotAfter.UnixMilli())), ast.Item(keyNotBefore, integer(a.NotBefore.UnixMilli())),
-		ast.Item(keyObligations, texts(a.Obligations)), ast.Item(keyPurposes, texts(a.Purposes)),
-		ast.Item(keySchema, agreementSchema), ast.Item(keyScopes, texts(a.Scopes)), ast.Item(keyService, text(a.Service)),
-		ast.Item(keyState, text(a.State)), ast.Item(keyVersion, integer(a.Version)),
+	t := make(terms, 0, 16+len(a.LegalBases)+len(a.Obligations)+len(a.Purposes)+len(a.Scopes))
+	return t.object(
+		ast.Item(keyAgency, t.text(string(a.Agency))), ast.Item(keyID, t.text(string(a.ID))), ast.Item(keyLegalBases, texts(&t, a.LegalBases)),
+		ast.Item(keyNotAfter, t.integer(a.NotAfter.UnixMilli())), ast.Item(keyNotBefore, t.integer(a.NotBefore.UnixMilli())),
+		ast.Item(keyObligations, texts(&t, a.Obligations)), ast.Item(keyPurposes, texts(&t, a.Purposes)),
+		ast.Item(keySchema, agreementSchema), ast.Item(keyScopes, texts(&t, a.Scopes)), ast.Item(keyService, t.text(string(a.Service))),
+		ast.Item(keyState, t.text(string(a.State))), ast.Item(keyVersion, t.integer(a.Version)),
 	)
 }

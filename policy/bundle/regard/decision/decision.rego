@@ -2,39 +2,30 @@
 # title: Décision d'échange de données / Decision on an exchange of data
 # description: |
 #   Whether a public body may obtain data that another one holds (code des relations entre le public et l'administration,
-#   articles L. 114-8 and following). A request is granted if all conditions hold, and refused in whole otherwise, with
-#   every reason. The conditions and the reasons stand in the other files, by subject.
-package regard
+#   articles L. 114-8 and following). A request is granted if every condition of `allow` holds; otherwise it is refused in
+#   whole, with every reason. Each reason is that one of these conditions doesn't hold. Conditions and reasons stand in the
+#   other files, by subject.
+package regard.decision
 
 # METADATA
-# title: Réponse / Answer
-# description: What the broker obeys and records. Fields are listed by scope.
+# title: Accord / Grant
+# description: What the broker may ask for and must do. Without it the request is refused. Fields are listed by scope.
 # entrypoint: true
-decision := {
-	"allow": true,
+grant := {
 	"scopes": input.scopes,
-	"fields": object.filter(input.service.scopes, input.scopes),
+	"fields": input.service.scopes,
 	"obligations": obligations,
-	"reasons": [],
 } if {
 	allow
-}
-
-decision := {
-	"allow": false,
-	"scopes": [],
-	"fields": {},
-	"obligations": [],
-	"reasons": reasons,
-} if {
-	not allow
 }
 
 # METADATA
 # title: Toutes les conditions / All conditions
 # description: A condition that can't be established doesn't hold.
 allow if {
+	agency_known
 	agency_active
+	agreement_present
 	agreement_active
 	agreement_begun
 	agreement_not_ended
@@ -46,6 +37,7 @@ allow if {
 	scopes_covered
 	scopes_declared
 	subject_type_accepted
+	recipient_stated
 	recipient_valid
 	recipient_not_subject
 	context_stated
@@ -55,6 +47,4 @@ allow if {
 # METADATA
 # title: Obligations
 # description: What the agreement obliges the broker to do with the answer.
-obligations contains obligation if {
-	some obligation in input.agreement.obligations
-}
+obligations := input.agreement.obligations

@@ -1,13 +1,13 @@
 # L'administration qui demande / The agency that asks
-package regard
+package regard.decision
 
 # METADATA
-# title: L'administration est habilitée à demander / The agency may ask
+# title: L'administration peut demander / The agency may ask
 agency_active if input.agency.state == "active"
 
 # METADATA
 # title: L'administration est connue / The agency is known
-agency_known if input.agency.state in {"active", "retired"}
+agency_known if input.agency.id != ""
 
 # METADATA
 # title: Administration inconnue / Unknown agency
@@ -26,5 +26,6 @@ reasons contains {
 	"fr": "L'administration qui demande n'est plus autorisée à utiliser le service d'échange.",
 	"en": "The agency that asks may no longer use the exchange.",
 } if {
-	input.agency.state == "retired"
+	agency_known
+	not agency_active
 }

@@ -1,5 +1,5 @@
 # Ce que la demande doit dire / What the request must say
-package regard
+package regard.decision
 
 # METADATA
 # title: Le destinataire est indiqué / The recipient is stated

@@ -1,11 +1,11 @@
 # L'habilitation / The agreement
 # The one agreement on which the request relies. Without it only its absence is a reason, so that a refusal doesn't list
 # what follows from it.
-package regard
+package regard.decision
 
 # METADATA
 # title: Il y a une habilitation / There is an agreement
-agreement_present if is_object(input.agreement)
+agreement_present if input.agreement.id != ""
 
 # METADATA
 # title: L'habilitation est en vigueur / The agreement is in force
