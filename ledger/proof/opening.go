@@ -159,10 +159,13 @@ func ParseOpening(text []byte) (Opening, error) {
 	}
 	l := lines{what: "opening", rest: text}
 	o, err := parseOpening(&l)
+	if err == nil {
+		err = l.end()
+	}
 	if err != nil {
 		return Opening{}, err
 	}
-	return o, l.end()
+	return o, nil
 }
 
 func parseOpening(l *lines) (Opening, error) {

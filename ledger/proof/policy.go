@@ -1,10 +1,8 @@
 package proof
 
 import (
-	"encoding/base64"
 	"strings"
 
-	fnote "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -109,7 +107,7 @@ func (p *policyParser) line(w []string) string {
 		if len(w) != 3 && len(w) != 4 {
 			return "want: witness <name> <vkey> [<url>]"
 		}
-		v, reason := newWitness(w[2])
+		v, reason := newCosignatureVerifier(w[2])
 		if reason != "" {
 			return reason
 		}
@@ -195,50 +193,12 @@ func (p *policyParser) define(name string) (int, string) {
 
 // fresh reports whether a key was not seen under any name.
 func (p *policyParser) fresh(vkey string) bool {
-	_, raw := splitKey(vkey)
-	if p.keys[raw] {
+	_, _, key, ok := splitKey(vkey)
+	if !ok || p.keys[key[1:]] {
 		return false
 	}
-	p.keys[raw] = true
+	p.keys[key[1:]] = true
 	return true
-}
-
-// splitKey returns the signature type and the raw key of a vkey.
-func splitKey(vkey string) (byte, string) {
-	key, err := base64.StdEncoding.DecodeString(vkey[strings.LastIndexByte(vkey, '+')+1:])
-	// base64 may hold a plus: take what follows the second one.
-	if parts := strings.SplitN(vkey, "+", 3); len(parts) == 3 {
-		key, err = base64.StdEncoding.DecodeString(parts[2])
-	}
-	if err != nil || len(key) < 1 {
-		return 0, ""
-	}
-	return key[0], string(key[1:])
-}
-
-func newWitness(vkey string) (note.Verifier, string) {
-	alg, _ := splitKey(vkey)
-	if alg != 4 && alg != 6 {
-		return nil, "witness key is not a cosignature vkey (type 4 or 6)"
-	}
-	v, err := fnote.NewVerifierForCosignatureV1(vkey)
-	if err != nil {
-		return nil, "witness key is not a cosignature vkey"
-	}
-	// The library computes the key id and ignores the one that is written.
-	if parts := strings.SplitN(vkey, "+", 3); len(parts) != 3 || parts[1] != hex32(v.KeyHash()) {
-		return nil, "witness key: the key id does not match the key"
-	}
-	return v, ""
-}
-
-func hex32(n uint32) string {
-	const digits = "0123456789abcdef"
-	var b [8]byte
-	for i := range b {
-		b[i] = digits[n>>(28-4*i)&15]
-	}
-	return string(b[:])
 }
 
 // Origins returns the names of the policy's logs.

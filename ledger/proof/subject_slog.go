@@ -4,8 +4,8 @@ package proof
 
 import "log/slog"
 
-// The browser build leaves these out: log/slog would be a third of the
-// verifier, and slog falls back on Format, which redacts too.
+// The browser build leaves these out, for log/slog brings log and encoding/json
+// along. Without them slog falls back on Format, which redacts too.
 
 // LogValue implements slog.LogValuer: it shows the type alone.
 func (s Subject) LogValue() slog.Value { return slog.StringValue(s.redacted()) }
