@@ -148,6 +148,6 @@ type KeyStore interface {
 	// ReplaceKeys sets Wrapped of those keys that are still there, durably, and never brings back one that was destroyed meanwhile.
 	ReplaceKeys(ctx context.Context, keys []StoredKey) error
 	// DestroyKeys deletes keys. When it returns nil the deletion is durable and the store's files hold no copy: not in free pages, not in a write-ahead log. Missing ones
-	// are no error, so it can be repeated.
+	// are no error, so it can be repeated; without ids it makes sure of what earlier calls deleted.
 	DestroyKeys(ctx context.Context, ids []KeyID) error
 }

@@ -299,17 +299,23 @@ func (r *Ring) sweep(ctx context.Context, now time.Time) (int, error) {
 		}
 		after = rows[len(rows)-1].ID
 	}
-	return len(gone), r.destroy(ctx, gone)
+	if err := r.destroy(ctx, gone); err != nil {
+		return 0, err
+	}
+	return len(gone), nil
 }
 
 func (r *Ring) destroy(ctx context.Context, ids []KeyID) error {
-	if len(ids) == 0 {
+	// Not sure: an earlier call, perhaps before a restart, may have deleted rows and then failed to wipe them from the store's files.
+	if len(ids) == 0 && !r.unsure.Load() {
 		return nil
 	}
 	r.shared.forget(ids)
+	r.unsure.Store(true)
 	if err := r.store.DestroyKeys(ctx, ids); err != nil {
 		return fmt.Errorf("destroying keys: %w", err)
 	}
+	r.unsure.Store(false)
 	// Again: somebody may have loaded one between the two.
 	r.shared.forget(ids)
 	r.stats.destroyed.Add(int64(len(ids)))

@@ -59,6 +59,7 @@ type Ring struct {
 
 	ids    ids
 	stats  counters
+	unsure atomic.Bool // whether every destruction so far reached the store's files
 	closed atomic.Bool
 }
 
@@ -96,6 +97,7 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		pending: newCache(maxPending, maxPendingAge, cfg.Now),
 		shared:  newPeriods(cfg.CacheAge, cfg.Now),
 	}
+	r.unsure.Store(true)
 	r.wraps = newBatcher(cfg.Timeout, func(ctx context.Context, in []Plain) ([]Wrapped, error) {
 		r.stats.wrapCalls.Add(1)
 		r.stats.wrapped.Add(int64(len(in)))

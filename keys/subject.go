@@ -215,11 +215,10 @@ func (r *Ring) Erase(ctx context.Context, owner Owner) error {
 	for i := range rows {
 		ids[i] = rows[i].ID
 	}
-	if len(ids) > 0 {
-		if err := r.store.DestroyKeys(ctx, ids); err != nil {
-			r.forget(owner) // it may have destroyed them
-			return fmt.Errorf("destroying a subject's keys: %w", err)
-		}
+	// Also without ids: an earlier call may have deleted the rows and then failed to make sure of it.
+	if err := r.store.DestroyKeys(ctx, ids); err != nil {
+		r.forget(owner) // it may have destroyed them
+		return fmt.Errorf("destroying a subject's keys: %w", err)
 	}
 	// After the store: whoever read a key from it before can't cache it any more.
 	r.forget(owner)
