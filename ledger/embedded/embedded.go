@@ -78,6 +78,7 @@ type Log struct {
 	logs    storage.LogStorage
 	tree    *trillian.Tree
 	clock   *monotone
+	logger  *slog.Logger
 	server  *grpc.Server
 	conn    *grpc.ClientConn
 	client  trillian.TrillianLogClient
@@ -100,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	redirectKlog(cfg.Logger)
 	log.InitMetrics(nil) // once a process; IntegrateBatch panics without
 
-	l := &Log{clock: &monotone{clock: cfg.Clock, logger: cfg.Logger}}
+	l := &Log{logger: cfg.Logger, clock: &monotone{clock: cfg.Clock, logger: cfg.Logger}}
 	l.storage, err = sqlite.Open(ctx, sqlite.Config{
 		Path: cfg.Path, Logger: cfg.Logger, Clock: cfg.Clock, CheckLimit: cfg.CheckLimit,
 	})
@@ -248,8 +249,11 @@ func (l *Log) Integrate(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("integrating leaves: %w", err)
 		}
+		if n > 0 {
+			l.logger.DebugContext(ctx, "integrated leaves", "count", n)
+		}
 		if n < integrateLimit {
-			return nil
+			return nil // the transaction saw no more
 		}
 	}
 }

@@ -226,10 +226,10 @@ func (t *logTX) GetLeavesByRange(_ context.Context, start, count int64) ([]*tril
 	if err := t.live(); err != nil {
 		return nil, err
 	}
-	return t.leavesByRange(start, count)
+	return t.leavesByRange(start, count, maxRangeBytes)
 }
 
-func (t *logTX) leavesByRange(start, count int64) ([]*trillian.LogLeaf, error) {
+func (t *logTX) leavesByRange(start, count int64, maxBytes int) ([]*trillian.LogLeaf, error) {
 	switch size := int64(t.root.TreeSize); {
 	case count <= 0:
 		return nil, status.Errorf(codes.InvalidArgument, "invalid count %d, want > 0", count)
@@ -247,7 +247,7 @@ func (t *logTX) leavesByRange(start, count int64) ([]*trillian.LogLeaf, error) {
 	leaves := make([]*trillian.LogLeaf, 0, min(count, 1024))
 	total, next := 0, start
 	err := t.c.query(`SELECT `+leafColumns+` FROM Leaf WHERE Id BETWEEN ? AND ?`, func(r []driver.Value) error {
-		if integer(r[0])&(maxLeaves-1) != next || total > maxRangeBytes {
+		if integer(r[0])&(maxLeaves-1) != next || total > maxBytes {
 			return stop
 		}
 		leaf, err := scanLeaf(r)
@@ -262,7 +262,7 @@ func (t *logTX) leavesByRange(start, count int64) ([]*trillian.LogLeaf, error) {
 	if err != nil && err != stop {
 		return nil, err
 	}
-	if next < start+count && next < int64(t.root.TreeSize) && total <= maxRangeBytes {
+	if next < start+count && next < int64(t.root.TreeSize) && total <= maxBytes {
 		return nil, status.Errorf(codes.DataLoss, "leaf %d is missing in a tree of size %d: restore the log from a backup or from its tiles", next, t.root.TreeSize)
 	}
 	return leaves, nil

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"math"
 	"time"
 
 	"github.com/google/trillian"
@@ -95,7 +96,8 @@ func (t *logTX) DequeueLeaves(_ context.Context, limit int, cutoff time.Time) ([
 		return nil, err
 	}
 	if t.treeType == trillian.TreeType_PREORDERED_LOG {
-		return t.leavesByRange(int64(t.root.TreeSize), int64(limit))
+		// No bound in bytes: fewer leaves than limit tells the caller that it has all.
+		return t.leavesByRange(int64(t.root.TreeSize), min(int64(limit), maxRange), math.MaxInt)
 	}
 	if t.dequeued == nil {
 		t.dequeued = make(map[string]int64)
