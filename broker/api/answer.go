@@ -1,0 +1,167 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/policy"
+)
+
+// problemType is the prefix of a problem's type (RFC 9457, section 3.1.1); the code follows.
+const problemType = "urn:regard:problem:"
+
+// answer writes the end of a disclosure that was recorded. The member data is the last one, and its bytes are copied as they are: the receipt's digest is over exactly them.
+func (x *exchange) answer(a *broker.Answer) *broker.Problem {
+	x.outcome, x.disclosure = a.Outcome, formatID(a.ID)
+	if a.Outcome != broker.Released || a.Gone || a.Problem != nil {
+		p := a.Problem
+		if p == nil {
+			p = x.problem(errors.New("api: an answer without data and without a problem"))
+		}
+		x.fail(p, a)
+		return nil
+	}
+	if len(a.Receipt) == 0 || len(a.Data) == 0 || !json.Valid(a.Data) {
+		return x.problem(errors.New("api: an answer without a receipt, or its data are not JSON"))
+	}
+	b := make([]byte, 0, len(a.Data)+len(a.Receipt)+512+len(a.Receipt)/32)
+	b = append(b, '{')
+	b = x.recorded(b, a)
+	b = append(b, `,"data":`...)
+	b = append(b, a.Data...)
+	b = append(b, "}\n"...)
+	x.w.Header()["Content-Type"] = asJSON
+	x.write(http.StatusOK, b)
+	return nil
+}
+
+// recorded appends the members that stand in every answer that was recorded.
+func (x *exchange) recorded(b []byte, a *broker.Answer) []byte {
+	b = append(b, `"id":"`...)
+	b = append(b, x.disclosure...)
+	b = append(b, `","outcome":`...)
+	b = appendText(b, string(a.Outcome))
+	b = append(b, `,"asked_at":"`...)
+	b = a.AskedAt.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	b = append(b, `","repeated":`...)
+	b = strconv.AppendBool(b, a.Repeated)
+	b = x.reasons(append(b, `,"reasons":`...), a.Reasons)
+	b = append(b, `,"receipt_state":`...)
+	b = appendText(b, stateName(a))
+	b = append(b, `,"receipt":`...)
+	return appendText(b, string(a.Receipt))
+}
+
+// reasons appends why policy refused, each with its sentence in the caller's language.
+func (x *exchange) reasons(b []byte, reasons []policy.Reason) []byte {
+	b = append(b, '[')
+	lang := "fr"
+	if len(reasons) > 0 {
+		lang = language(x.r.Header.Get("Accept-Language"))
+		x.w.Header()["Vary"] = []string{"Accept-Language"}
+	}
+	for i, r := range reasons {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		text := r.FR
+		if lang == "en" {
+			text = r.EN
+		}
+		b = appendText(append(b, `{"code":`...), string(r.Code))
+		b = appendText(append(b, `,"message":`...), text)
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+// fail is the one way out for errors: status, body, Retry-After, the code for log and metrics. a is the disclosure's answer if it was recorded.
+func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
+	if p.Status < 400 || p.Status > 599 || p.Code == "" {
+		p = broker.AsProblem(errors.New("api: not a problem"))
+	}
+	x.code = p.Code
+	b := make([]byte, 0, 512)
+	b = appendText(append(b, `{"type":`...), problemType+p.Code)
+	b = appendText(append(b, `,"title":`...), p.Title)
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(p.Status), 10)
+	b = appendText(append(b, `,"detail":`...), p.Detail)
+	b = appendText(append(b, `,"code":`...), p.Code)
+	switch {
+	case p.Parameter == "":
+	case p.Parameter[0] == '/':
+		b = append(appendText(append(b, `,"source":{"parameter":`...), p.Parameter), '}')
+	default:
+		b = append(appendText(append(b, `,"source":{"header":`...), p.Parameter), '}')
+	}
+	if p.Provider != "" {
+		b = append(appendText(append(b, `,"meta":{"provider":`...), p.Provider), '}')
+	}
+	if a != nil {
+		b = x.recorded(append(b, ','), a)
+	}
+	b = append(b, "}\n"...)
+	h := x.w.Header()
+	h["Content-Type"], h["Cache-Control"] = problems, noStore
+	if p.RetryAfter > 0 {
+		h["Retry-After"] = []string{itoa(int64((p.RetryAfter + time.Second - 1) / time.Second))}
+	}
+	x.write(p.Status, b)
+}
+
+func (x *exchange) write(status int, b []byte) {
+	x.status = status
+	x.w.Header()["Content-Length"] = []string{strconv.Itoa(len(b))}
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(b) // the caller is gone: there is nobody to tell
+}
+
+// appendText appends a JSON string (RFC 8259, section 7). Broken UTF-8 becomes U+FFFD.
+func appendText(b []byte, s string) []byte {
+	const hexDigits = "0123456789abcdef"
+	b = append(b, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && n == 1 {
+				b = append(append(b, s[from:i]...), "\ufffd"...)
+				from = i + 1
+			}
+			i += n
+			continue
+		}
+		if c >= 0x20 && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		b = append(b, s[from:i]...)
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		default:
+			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+		i++
+		from = i
+	}
+	return append(append(b, s[from:]...), '"')
+}
+
+// language chooses fr or en by Accept-Language (RFC 9110, section 12.5.4); fr if neither or both are wanted equally.
+func language(header string) string {
+	fr, en := quality(header, "fr"), quality(header, "en")
+	if en > fr {
+		return "en"
+	}
+	return "fr"
+}
