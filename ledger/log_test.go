@@ -1,0 +1,289 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+func appendN(t testing.TB, l *ledger.Log, from, n int) []proof.Index {
+	t.Helper()
+	var out []proof.Index
+	for i := range n {
+		g, _ := ledgertest.Disclosure(ledgertest.Person(from + i))
+		a, err := l.Append(context.Background(), g)
+		if err != nil {
+			t.Fatalf("append %d: %v", from+i, err)
+		}
+		out = append(out, a.Entries[0].Index)
+	}
+	return out
+}
+
+// What Append returns can be used to open an answer: it verifies as a whole, in the order of the group, for groups of all sizes appended at the same time.
+func TestAppendIsProven(t *testing.T) {
+	env := ledgertest.New(t)
+	l := env.Open()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[proof.Index]bool{}
+	for c := range 16 {
+		wg.Go(func() {
+			for i := range 10 {
+				var people []proof.Subject
+				for k := range 1 + (c+i)%5 {
+					people = append(people, ledgertest.Person(100*c+10*i+k))
+				}
+				g, _ := ledgertest.Disclosure(people...)
+				a, err := l.Append(context.Background(), g)
+				if err != nil {
+					t.Errorf("append: %v", err)
+					return
+				}
+				v, err := proof.Verify(a.Checkpoint, a.Entries)
+				if err != nil {
+					t.Errorf("verify: %v", err)
+					return
+				}
+				var want []proof.Commitment
+				for k, e := range g.Entries {
+					c, _ := proof.CommitmentOf(e)
+					want = append(want, c)
+					got, err := proof.VerifyEntry(a.Checkpoint, a.Entries[k])
+					if err != nil || got != e {
+						t.Errorf("entry %d isn't in its place: %v", k, err)
+					}
+				}
+				if set, err := v.Set(); err != nil || set != proof.SetDigest(want) {
+					t.Errorf("set: %v", err)
+				}
+				mu.Lock()
+				for _, p := range a.Entries {
+					if seen[p.Index] {
+						t.Errorf("index %d twice", p.Index)
+					}
+					seen[p.Index] = true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	m := l.Metrics()
+	if m.Entries != int64(len(seen)) || m.Size != uint64(len(seen))+1 || m.Unsigned != 0 { // the first marker was ordered in Open
+		if m.Entries != int64(len(seen))+1 {
+			t.Errorf("metrics %+v for %d entries", m, len(seen))
+		}
+	}
+	if m.Rounds >= int64(len(seen)) {
+		t.Errorf("%d rounds for %d entries: no batching", m.Rounds, len(seen))
+	}
+}
+
+// Neighbours in a group aren't neighbours in the log.
+func TestBatchIsShuffled(t *testing.T) {
+	l := ledgertest.NewInMemory(t).Open()
+	var people []proof.Subject
+	for i := range 64 {
+		people = append(people, ledgertest.Person(i))
+	}
+	g, _ := ledgertest.Disclosure(people...)
+	a, err := l.Append(context.Background(), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []proof.Index
+	for _, p := range a.Entries {
+		order = append(order, p.Index)
+	}
+	if slices.IsSorted(order) {
+		t.Error("the entries of a batch stand in the order of the group")
+	}
+	slices.Sort(order)
+	if order[0] != 1 || order[63] != 64 {
+		t.Errorf("indexes %d to %d, want 1 to 64", order[0], order[63])
+	}
+}
+
+func TestAppendRefuses(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	l := env.Open()
+	good, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	for name, g := range map[string]ledger.Group{
+		"nothing":          {},
+		"nil entry":        {Entries: []proof.Entry{nil}},
+		"zero commitment":  {Entries: []proof.Entry{proof.Disclosure{}}},
+		"marker":           {Entries: []proof.Entry{proof.Marker{}}},
+		"one bad of two":   {Entries: []proof.Entry{good.Entries[0], proof.Disclosure{}}},
+		"bad attachment":   {Entries: good.Entries, Attach: 7},
+		"too few subjects": {Entries: good.Entries, Attach: ledgertest.Subjects{}},
+	} {
+		if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := l.Append(context.Background(), good); err != nil {
+		t.Errorf("a good group after bad ones: %v", err)
+	}
+	if n := l.Checkpoint().Size(); n != 2 {
+		t.Errorf("%d entries, want 2", n)
+	}
+}
+
+// One group whose attachment the store refuses must not take the rest of its batch with it.
+func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	hold := make(chan struct{})
+	env.Faults.Hook = func(call string, after bool) {
+		if call == ledgertest.CallCommit && !after {
+			<-hold
+		}
+	}
+	go func() { hold <- struct{}{} }() // the first marker
+	l := env.Open()
+	env.Clock.Set(l.OpenEpoch().Until) // the batch begins with a marker too
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+			if i%5 == 0 {
+				g.Attach = "not what the store takes"
+			}
+			_, err := l.Append(context.Background(), g)
+			if i%5 == 0 != errors.Is(err, ledger.ErrRefused) || i%5 != 0 && err != nil {
+				t.Errorf("group %d: %v", i, err)
+			}
+		})
+	}
+	for l.Metrics().Waiting < 19 {
+		time.Sleep(time.Millisecond)
+	}
+	close(hold)
+	wg.Wait()
+	if n := l.Checkpoint().Size(); n != 18 {
+		t.Errorf("%d entries, want 16 and 2 markers", n)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	cfg := env.Config()
+	cfg.MaxWaiting = 10
+	hold := make(chan struct{})
+	env.Faults.Hook = func(call string, after bool) {
+		if call == ledgertest.CallAdd && !after {
+			<-hold
+		}
+	}
+	go func() { hold <- struct{}{} }()
+	l := env.OpenWith(cfg)
+	results := make(chan error, 40)
+	for i := range 40 {
+		go func() {
+			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+			_, err := l.Append(context.Background(), g)
+			results <- err
+		}()
+	}
+	for range 30 { // only those return while Trillian hangs
+		if err := <-results; !errors.Is(err, ledger.ErrBusy) {
+			t.Errorf("beyond the limit: %v", err)
+		}
+	}
+	close(hold)
+	for range 10 {
+		if err := <-results; err != nil {
+			t.Errorf("within the limit: %v", err)
+		}
+	}
+}
+
+// A caller who goes away leaves its entries behind: they are in the log all the same.
+func TestCallerGoesAway(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	hold := make(chan struct{})
+	env.Faults.Hook = func(call string, after bool) {
+		if call == ledgertest.CallAdd && !after {
+			<-hold
+		}
+	}
+	go func() { hold <- struct{}{} }()
+	l := env.Open()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+		_, err := l.Append(ctx, g)
+		done <- err
+	}()
+	for l.Metrics().Entries < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("append after the caller left: %v", err)
+	}
+	close(hold)
+	env.Close(l)
+	if n := l.Checkpoint().Size(); n != 2 {
+		t.Errorf("%d entries, want 2", n)
+	}
+	if _, err := l.Append(context.Background(), ledger.Group{Entries: []proof.Entry{proof.Disclosure{Commitment: proof.Commitment{1}}}}); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("append after Close: %v", err)
+	}
+}
+
+// Close signs and publishes what waits.
+func TestCloseDrains(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	cfg := env.Config()
+	cfg.PublishEvery, cfg.FileEvery = time.Hour, time.Hour
+	l := env.OpenWith(cfg)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+			if _, err := l.Append(context.Background(), g); err != nil && !errors.Is(err, ledger.ErrUnavailable) {
+				t.Errorf("append: %v", err)
+			}
+		})
+	}
+	env.Close(l)
+	wg.Wait()
+	m := l.Metrics()
+	if m.Unsigned != 0 || m.Waiting != 0 || m.Published != m.Size || m.Unfiled != 0 {
+		t.Errorf("after Close: %+v", m)
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	for i, spoil := range []func(*ledger.Config){
+		func(c *ledger.Config) { c.Origin = "" },
+		func(c *ledger.Config) { c.Store = nil },
+		func(c *ledger.Config) { c.Signed = nil },
+		func(c *ledger.Config) { c.Trillian = nil },
+		func(c *ledger.Config) { c.Signers = nil },
+		func(c *ledger.Config) { c.Policy = nil },
+		func(c *ledger.Config) { c.Labeler = nil },
+		func(c *ledger.Config) { c.Dir = "" },
+		func(c *ledger.Config) { c.Epoch = -time.Second },
+		func(c *ledger.Config) { c.Epoch = time.Microsecond },
+		func(c *ledger.Config) { c.MaxBatch = -1 },
+		func(c *ledger.Config) { c.Origin = "another.example/log" },
+	} {
+		cfg := env.Config()
+		spoil(&cfg)
+		if l, err := ledger.Open(context.Background(), cfg); err == nil {
+			env.Close(l)
+			t.Errorf("configuration %d accepted", i)
+		}
+	}
+}
