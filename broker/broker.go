@@ -59,7 +59,9 @@ type Answer struct {
 	Problem *Problem
 	// Receipt of the asked entry, for the agency.
 	Receipt []byte
+	// State is provisional or witnessed; Settled: the receipt also shows the entry in the person's only roll of its closed epoch.
 	State   proof.State
+	Settled bool
 	// Gone: it was released, and the time to repeat it is over. Problem says so (410).
 	Gone bool
 	// Repeated: this is the answer to an earlier request with the same Idempotency-Key.

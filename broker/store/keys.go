@@ -91,7 +91,11 @@ func (s *Store) ListKeys(ctx context.Context, kind keys.Kind, after keys.KeyID, 
 	if kind == "" {
 		return s.listKeys(ctx, selectKey+" WHERE id > ? ORDER BY id LIMIT ?", after[:], limit)
 	}
-	return s.listKeys(ctx, selectKey+" WHERE id > ? AND kind = ? ORDER BY id LIMIT ?", after[:], string(kind), limit)
+	shared := ""
+	if kind != keys.KindSubject {
+		shared = " AND owner IS NULL" // few rows among those of everybody: this finds them by their index
+	}
+	return s.listKeys(ctx, selectKey+" WHERE id > ? AND kind = ?"+shared+" ORDER BY id LIMIT ?", after[:], string(kind), limit)
 }
 
 // SaveKeys implements keys.KeyStore.

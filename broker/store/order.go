@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -150,7 +151,7 @@ func (s Order) Leaves(ctx context.Context, from, to proof.Index, fn func(ledger.
 // UnfiledRow is a filed-kind entry without a label, with its person part as sealed.
 type UnfiledRow struct {
 	Index  proof.Index
-	Owner  []byte
+	Owner  keys.Owner
 	Person []byte
 }
 
@@ -169,8 +170,12 @@ func (s Order) UnfiledRows(ctx context.Context, epoch proof.Epoch, limit int) ([
 	for rows.Next() {
 		var u UnfiledRow
 		var index int64
-		if err := rows.Scan(&index, &u.Owner, &u.Person); err != nil {
+		var owner sql.RawBytes
+		if err := rows.Scan(&index, &owner, &u.Person); err != nil {
 			return nil, classify(err)
+		}
+		if copy(u.Owner[:], owner) != len(u.Owner) {
+			return nil, fmt.Errorf("%w: record %d is malformed", ErrCorrupt, index)
 		}
 		u.Index = proof.Index(index)
 		out = append(out, u)

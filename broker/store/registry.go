@@ -207,3 +207,18 @@ func (s *Store) each(ctx context.Context, query string, fn func(scan func(...any
 	}
 	return classify(rows.Err())
 }
+
+// A Note remembers that something was logged; it is attached to the entry that says so.
+type Note struct{ Name string }
+
+func (n *Note) apply(t *tx, leaves []ledger.Leaf) error {
+	_, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?)", n.Name, leaves[0].Index.String())
+	return err
+}
+
+// Noted says whether a note of this name was stored.
+func (s *Store) Noted(ctx context.Context, name string) (bool, error) {
+	var n int
+	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM meta WHERE name = ?", name).Scan(&n)
+	return n > 0, classify(err)
+}

@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// order is the store as the log sees it: with the keys that tell whose an entry is.
+type order struct {
+	store.Order
+	ring *keys.Ring
+}
+
+// Unfiled implements ledger.Store. It opens the person parts of a whole list at once.
+func (o order) Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]ledger.Unfiled, error) {
+	rows, err := o.UnfiledRows(ctx, epoch, limit)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	parts := make([]keys.PersonPart, len(rows))
+	for i := range rows {
+		parts[i].Owner, parts[i].Blob = rows[i].Owner, rows[i].Person
+		parts[i].AD = rows[i].Owner[:]
+	}
+	persons, errs, err := o.ring.OpenPersons(ctx, parts)
+	if err != nil {
+		return nil, fmt.Errorf("opening the records to be filed: %w", err)
+	}
+	out := make([]ledger.Unfiled, len(rows))
+	for i := range rows {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("opening record %d to file it: %w", rows[i].Index, errs[i])
+		}
+		subject, err := proof.PartSubject(persons[i])
+		if err != nil {
+			return nil, fmt.Errorf("reading the subject of record %d: %w", rows[i].Index, err)
+		}
+		clear(persons[i])
+		out[i] = ledger.Unfiled{Index: rows[i].Index, Subject: subject}
+	}
+	return out, nil
+}

@@ -1,0 +1,340 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
+)
+
+// Administration: every change is one group of governance entries with its rows in the same transaction, and is in force when the call returns. One at a time.
+
+func notFound(what, id string) *Problem {
+	return &Problem{Status: 404, Code: what + ".unknown", Title: fmt.Sprintf("There is no %s %q.", what, id)}
+}
+
+func conflict(code, title, detail string) *Problem {
+	return &Problem{Status: 409, Code: code, Title: title, Detail: detail}
+}
+
+// govern logs entries with what is attached to them and puts the registry that follows in force.
+func (b *Broker) govern(ctx context.Context, attach store.Attachment, entries ...proof.Entry) error {
+	if _, err := b.append(context.WithoutCancel(ctx), ledger.Group{Entries: entries, Attach: attach}); err != nil {
+		return err
+	}
+	return b.refresh(context.WithoutCancel(ctx))
+}
+
+// agencyKeyEntry is the public trace of a certificate: its key's digest under the agency's name.
+func agencyKeyEntry(id string, k store.AgencyKey) proof.Entry {
+	return proof.KeyChanged{Key: "agency." + id, Use: proof.UseAgency, State: proof.Status(k.State), Public: k.SPKI}
+}
+
+func keyOf(cert *x509.Certificate) store.AgencyKey {
+	return store.AgencyKey{SPKI: sha256.Sum256(cert.RawSubjectPublicKeyInfo), NotAfter: cert.NotAfter.UTC(), State: store.Active}
+}
+
+// AddAgency registers an agency with its first client certificate.
+func (b *Broker) AddAgency(ctx context.Context, id, name, siret string, cert *x509.Certificate) error {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	switch {
+	case !proof.IsToken(id) || len("agency."+id) > 64:
+		return invalid("/id", "This can't be the id of an agency.", "Use lower-case letters, digits, '.', '_' and '-', at most 57.")
+	case strings.TrimSpace(name) == "" || len(name) > 200:
+		return invalid("/name", "The agency has no name, or one of over 200 characters.", "Give its official name.")
+	case proof.SIRET(siret) != nil:
+		return invalid("/siret", "This is not a SIRET.", "Give the 14 digits; the check digit must be right.")
+	}
+	reg := b.registry.Load()
+	if _, ok := reg.agencies[id]; ok {
+		return conflict("agency.exists", fmt.Sprintf("There is an agency %q already.", id), "Use regard agency rotate for a new certificate.")
+	}
+	k, err := b.newKey(reg, cert)
+	if err != nil {
+		return err
+	}
+	a := store.Agency{ID: id, Name: name, SIRET: siret, State: store.Active, Keys: []store.AgencyKey{k}}
+	return b.govern(ctx, &store.AgencyChange{Agency: a}, agencyKeyEntry(id, k))
+}
+
+func (b *Broker) newKey(reg *registry, cert *x509.Certificate) (store.AgencyKey, error) {
+	if cert == nil {
+		return store.AgencyKey{}, invalid("/certificate", "No certificate.", "Give the agency's client certificate (PEM).")
+	}
+	k := keyOf(cert)
+	if !b.now().Before(k.NotAfter) {
+		return k, invalid("/certificate", "The certificate has expired.", "Give one that is valid.")
+	}
+	for _, a := range reg.agencies {
+		if slices.ContainsFunc(a.Keys, func(old store.AgencyKey) bool { return old.SPKI == k.SPKI }) {
+			return k, conflict("agency.key.exists", "This certificate's key is registered already, or was revoked.", "Make a new key for each certificate.")
+		}
+	}
+	return k, nil
+}
+
+// RotateAgency registers a new certificate and retires the earlier ones, at once or, with keepOld, not yet.
+func (b *Broker) RotateAgency(ctx context.Context, id string, cert *x509.Certificate, keepOld bool) error {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	reg := b.registry.Load()
+	a, ok := reg.agencies[id]
+	if !ok {
+		return notFound("agency", id)
+	}
+	if a.State != store.Active {
+		return conflict("agency.revoked", "The agency is revoked.", "Register it anew under another id.")
+	}
+	k, err := b.newKey(reg, cert)
+	if err != nil {
+		return err
+	}
+	change := a
+	change.Keys = []store.AgencyKey{k}
+	entries := []proof.Entry{agencyKeyEntry(id, k)}
+	for _, old := range a.Keys {
+		if !keepOld && old.State == store.Active {
+			old.State = store.Retired
+			change.Keys = append(change.Keys, old)
+			entries = append(entries, agencyKeyEntry(id, old))
+		}
+	}
+	return b.govern(ctx, &store.AgencyChange{Agency: change}, entries...)
+}
+
+// RevokeAgency ends all that an agency may do.
+func (b *Broker) RevokeAgency(ctx context.Context, id string) error {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	a, ok := b.registry.Load().agencies[id]
+	if !ok {
+		return notFound("agency", id)
+	}
+	if a.State == store.Revoked {
+		return nil
+	}
+	change := a
+	change.State, change.Keys = store.Revoked, nil
+	var entries []proof.Entry
+	for _, k := range a.Keys {
+		if k.State != store.Revoked {
+			k.State = store.Revoked
+			change.Keys = append(change.Keys, k)
+			entries = append(entries, agencyKeyEntry(id, k))
+		}
+	}
+	return b.govern(ctx, &store.AgencyChange{Agency: change}, entries...)
+}
+
+// Agencies lists the agencies by id.
+func (b *Broker) Agencies() []store.Agency {
+	reg := b.registry.Load()
+	out := make([]store.Agency, 0, len(reg.agencies))
+	for _, a := range reg.agencies {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(x, y store.Agency) int { return strings.Compare(x.ID, y.ID) })
+	return out
+}
+
+// PutAgreement puts an agreement in force and returns its version: 1, or one more than the last of that id. The version and state of a are ignored.
+func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, error) {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	reg := b.registry.Load()
+	a.Version, a.State = 1, policy.AgreementActive
+	if old := reg.byID[a.ID]; old != nil {
+		if old.agreement.Agency != a.Agency || old.agreement.Service != a.Service {
+			return 0, conflict("agreement.exists", fmt.Sprintf("Agreement %q is between another agency and service.", a.ID), "Choose another id.")
+		}
+		a.Version = old.agreement.Version + 1
+	}
+	if _, ok := reg.agencies[string(a.Agency)]; !ok {
+		return 0, notFound("agency", string(a.Agency))
+	}
+	s := reg.services[string(a.Service)]
+	if s == nil {
+		return 0, notFound("service", string(a.Service))
+	}
+	for _, scope := range a.Scopes {
+		if _, ok := s.scopes[scope]; !ok {
+			return 0, invalid("/scopes", fmt.Sprintf("The service has no scope %q.", scope), "regard service list shows its scopes.")
+		}
+	}
+	return a.Version, b.putAgreement(ctx, &a)
+}
+
+func (b *Broker) putAgreement(ctx context.Context, a *policy.Agreement) error {
+	text, err := a.Canonical()
+	if err != nil {
+		return &Problem{Status: 400, Code: "agreement.invalid", Title: "The agreement is not valid.", Detail: err.Error(), err: err}
+	}
+	digest := sha256.Sum256(text)
+	if _, err := b.ledger.PutBlob(ctx, text); err != nil {
+		return unavailable("log.unavailable", "The agreement can't be published now.", err)
+	}
+	return b.govern(ctx,
+		&store.AgreementChange{Agreement: store.Agreement{ID: string(a.ID), Version: a.Version, Agency: string(a.Agency), Service: string(a.Service), State: string(a.State), JSON: text, Digest: digest}},
+		proof.AgreementChanged{Agreement: string(a.ID), Version: uint64(a.Version), State: proof.Status(a.State), Digest: digest})
+}
+
+// RevokeAgreement ends an agreement: a new version of it that is revoked.
+func (b *Broker) RevokeAgreement(ctx context.Context, id string) (int64, error) {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	old := b.registry.Load().byID[policy.AgreementID(id)]
+	if old == nil {
+		return 0, notFound("agreement", id)
+	}
+	if old.agreement.State == policy.AgreementRevoked {
+		return old.agreement.Version, nil
+	}
+	a := *old.agreement
+	a.Version, a.State = a.Version+1, policy.AgreementRevoked
+	return a.Version, b.putAgreement(ctx, &a)
+}
+
+// Agreements lists the newest version of each agreement by id.
+func (b *Broker) Agreements() []policy.Agreement {
+	reg := b.registry.Load()
+	out := make([]policy.Agreement, 0, len(reg.byID))
+	for _, e := range reg.byID {
+		out = append(out, *e.agreement)
+	}
+	slices.SortFunc(out, func(x, y policy.Agreement) int { return strings.Compare(string(x.ID), string(y.ID)) })
+	return out
+}
+
+// PutService puts a service definition in force. The same file again changes nothing; a changed one needs a greater version.
+func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definition, error) {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	def, err := service.Parse(yaml)
+	if err != nil {
+		return nil, &Problem{Status: 400, Code: "service.invalid", Title: "The service definition is not valid.", Detail: err.Error(), err: err}
+	}
+	if def.Development() && !b.cfg.Development {
+		return nil, &Problem{Status: 400, Code: "service.insecure", Title: "The service's endpoint is not https.", Detail: "Plain http is for development brokers."}
+	}
+	digest := def.Digest()
+	if old := b.registry.Load().services[string(def.ID)]; old != nil {
+		if old.row.Digest == digest {
+			return def, nil
+		}
+		if def.Version <= old.row.Version {
+			return nil, conflict("service.version", fmt.Sprintf("Version %d of service %s is in force with another content.", old.row.Version, def.ID), "Increase the version of the changed definition.")
+		}
+	}
+	if _, err := b.ledger.PutBlob(ctx, yaml); err != nil {
+		return nil, unavailable("log.unavailable", "The definition can't be published now.", err)
+	}
+	return def, b.govern(ctx,
+		&store.ServiceChange{Service: store.Service{ID: string(def.ID), Version: def.Version, State: store.Active, YAML: yaml, Digest: digest}},
+		proof.ServiceChanged{Service: string(def.ID), Version: uint64(def.Version), State: proof.Active, Digest: digest})
+}
+
+// WithdrawService ends a service.
+func (b *Broker) WithdrawService(ctx context.Context, id string) error {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	old := b.registry.Load().services[id]
+	if old == nil {
+		return notFound("service", id)
+	}
+	row := old.row
+	row.State = store.Withdrawn
+	return b.govern(ctx, &store.ServiceChange{Service: row},
+		proof.ServiceChanged{Service: id, Version: uint64(row.Version), State: proof.Withdrawn, Digest: row.Digest})
+}
+
+// Definitions lists the services in force by id.
+func (b *Broker) Definitions() []*service.Definition {
+	reg := b.registry.Load()
+	out := make([]*service.Definition, 0, len(reg.services))
+	for _, s := range reg.services {
+		out = append(out, s.def)
+	}
+	slices.SortFunc(out, func(x, y *service.Definition) int { return strings.Compare(string(x.ID), string(y.ID)) })
+	return out
+}
+
+// activate logs a policy bundle before the first decision under it; the one that was in force last needs no new entry.
+func (b *Broker) activate(ctx context.Context, a policy.Activation) error {
+	last, err := b.store.LastBundle(ctx)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err == nil && last.Digest == a.Digest {
+		return nil
+	}
+	if _, err := b.ledger.PutBlob(ctx, a.Bytes); err != nil {
+		return fmt.Errorf("publishing the bundle: %w", err)
+	}
+	_, err = b.append(ctx, ledger.Group{
+		Entries: []proof.Entry{proof.PolicyActivated{Revision: a.Revision, Bundle: proof.Hash(a.Digest)}},
+		Attach:  &store.BundleActivation{Bundle: store.Bundle{Digest: a.Digest, Revision: a.Revision, Bytes: a.Bytes}},
+	})
+	return err
+}
+
+// ReloadPolicy reads the policy bundle anew. If it can't be used, the one in force stays.
+func (b *Broker) ReloadPolicy(ctx context.Context) error { return b.engine.Reload(ctx) }
+
+// PolicyStatus tells which bundle is in force.
+func (b *Broker) PolicyStatus() policy.Status { return b.engine.Status() }
+
+// logKeys logs the keys that came into force since it was last called: of checkpoints, of labels, of administrative parts. Retention is told with the keys that it ends.
+func (b *Broker) logKeys(ctx context.Context) error {
+	now := b.now()
+	publics, err := b.cfg.Custodian.PublicKeys(ctx)
+	if err != nil {
+		return err
+	}
+	var entries []proof.KeyChanged
+	for _, k := range publics {
+		entries = append(entries, proof.KeyChanged{Key: fmt.Sprintf("checkpoint.%d", k.Version), Use: proof.UseCheckpoint, State: proof.Active, Public: proof.Hash(k.Key)})
+	}
+	month := keys.MonthOf(now)
+	start, err := time.Parse("2006-01", month)
+	if err != nil {
+		return err
+	}
+	until := proof.TimeOf(start.AddDate(0, 1, 0).Add(b.cfg.Retention))
+	_, label, err := b.ring.Labels().CurrentKey(ctx, now)
+	if err != nil {
+		return err
+	}
+	entries = append(entries,
+		proof.KeyChanged{Key: "label." + month, Use: proof.UseLabel, State: proof.Active, Public: label, Until: until},
+		proof.KeyChanged{Key: "record." + month, Use: proof.UseRecord, State: proof.Active, Until: until})
+	for _, e := range entries {
+		// A key is told once; its public half is in the name of the note, so that a key under the name of another would be told too.
+		name := "key " + e.Key + " " + e.Public.String()
+		if _, known := b.logged[name]; known {
+			continue
+		}
+		done, err := b.store.Noted(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !done {
+			if _, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: &store.Note{Name: name}}); err != nil {
+				return err
+			}
+		}
+		b.logged[name] = struct{}{}
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/broker/provider"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/embedded"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
+)
+
+// Config of a broker. DataDir, Origin and Custodian are mandatory.
+type Config struct {
+	// DataDir holds everything durable: store/, log/ (Trillian's tree), signed/ (the last signed checkpoint: keep it out of the others' backups) and public/ (what is published).
+	DataDir string
+	// Origin names the log; it can never change.
+	Origin string
+	// Custodian holds the root keys. The broker closes it.
+	Custodian keys.Custodian
+	// Policy is where the bundle comes from; the zero Source is the one that is built in.
+	Policy policy.Source
+	// Epoch is how long an epoch lasts; 0 means a day.
+	Epoch time.Duration
+	// Retention is how long records are kept after their month; 0 means 3 years.
+	Retention time.Duration
+	// Providers says how providers are called.
+	Providers provider.Config
+	// Development allows providers over plain http on this machine.
+	Development bool
+	// MaxInFlight bounds the requests that are being carried out; beyond it they get 503. 0 means 1024.
+	MaxInFlight int
+	// SweepEvery is the pause between rounds of cleaning up; 0 means 5 seconds.
+	SweepEvery time.Duration
+	// CacheKeys bounds the unwrapped subject keys in memory; 0 means 65,536.
+	CacheKeys int
+	// Clock, nil: time.Now.
+	Clock  func() time.Time
+	Logger *slog.Logger
+}
+
+// Broker is a running broker. It is safe for concurrent use.
+type Broker struct {
+	cfg       Config
+	now       func() time.Time
+	log       *slog.Logger
+	store     *store.Store
+	ring      *keys.Ring
+	trillian  *embedded.Log
+	signed    *ledger.SignedFile
+	ledger    *ledger.Log
+	engine    *policy.Engine
+	providers *provider.Client
+
+	registry atomic.Pointer[registry]
+	places   chan struct{} // one for each request that is being carried out
+	begun    sync.Map      // ids of disclosures that a request of this process is working on
+	admin    sync.Mutex    // one change at a time
+	logged   map[string]struct{}
+	stopping chan struct{}
+	stop     sync.Once
+	work     sync.WaitGroup // the sweeper
+}
+
+// New opens a broker's stores, recovers what an earlier process left, and starts it.
+func New(ctx context.Context, cfg Config) (b *Broker, err error) {
+	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
+		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
+	}
+	b = &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger, stopping: make(chan struct{}), logged: map[string]struct{}{}}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	clock := b.now
+	b.now = func() time.Time { return clock().UTC().Truncate(time.Millisecond) }
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	if b.cfg.Retention == 0 {
+		b.cfg.Retention = 3 * 365 * 24 * time.Hour
+	}
+	if b.cfg.MaxInFlight == 0 {
+		b.cfg.MaxInFlight = 1024
+	}
+	if b.cfg.SweepEvery == 0 {
+		b.cfg.SweepEvery = 5 * time.Second
+	}
+	b.places = make(chan struct{}, b.cfg.MaxInFlight)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if err := b.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.openLog(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.refresh(ctx); err != nil {
+		return nil, err
+	}
+	b.engine, err = policy.New(ctx, policy.Config{Source: cfg.Policy, Activate: b.activate, Logger: b.log})
+	if err != nil {
+		return nil, fmt.Errorf("starting the policy engine: %w", err)
+	}
+	if err := b.logKeys(ctx); err != nil {
+		return nil, fmt.Errorf("logging the keys in force: %w", err)
+	}
+	if b.providers, err = provider.New(cfg.Providers); err != nil {
+		return nil, fmt.Errorf("preparing the calls to providers: %w", err)
+	}
+	if n, err := b.interrupted(ctx); err != nil {
+		return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
+	} else if n > 0 {
+		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
+	}
+	b.work.Add(1)
+	go b.sweep(context.WithoutCancel(ctx))
+	return b, nil
+}
+
+func (b *Broker) openStores(ctx context.Context) (err error) {
+	if b.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(b.cfg.DataDir, "store"), Logger: b.log}); err != nil {
+		return err
+	}
+	b.ring, err = keys.New(ctx, keys.Config{Custodian: b.cfg.Custodian, Store: b.store, CacheKeys: b.cfg.CacheKeys, Now: b.now, Logger: b.log})
+	if err != nil {
+		return fmt.Errorf("opening the keys: %w", err)
+	}
+	return nil
+}
+
+func (b *Broker) openLog(ctx context.Context) (err error) {
+	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log}); err != nil {
+		return fmt.Errorf("opening Trillian: %w", err)
+	}
+	if b.signed, err = ledger.OpenSignedFile(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
+		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+	}
+	b.ledger, err = ledger.Open(ctx, ledger.Config{
+		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b.ring}, Signed: b.signed,
+		Trillian: b.trillian.Client(), TreeID: b.trillian.TreeID(), Integrate: b.trillian.Integrate,
+		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
+		Policy:  b.logPolicy, Labeler: b.ring.Labels(),
+		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, Logger: b.log,
+	})
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	return nil
+}
+
+// PublicDir is where everything is that may be served to anybody.
+func (b *Broker) PublicDir() string { return filepath.Join(b.cfg.DataDir, "public") }
+
+// LogKeys returns the verification keys of the log, newest first, in the form of signed notes.
+func (b *Broker) LogKeys(ctx context.Context) ([]string, error) {
+	return b.ring.CheckpointVerifiers(ctx, b.cfg.Origin)
+}
+
+// logPolicy is how the log checks its own checkpoints: any of its keys in force.
+func (b *Broker) logPolicy(ctx context.Context) (*proof.Policy, error) {
+	vkeys, err := b.LogKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	for _, k := range vkeys {
+		fmt.Fprintf(&text, "log %s\n", k)
+	}
+	text.WriteString("quorum none\n")
+	return proof.ParsePolicy([]byte(text.String()))
+}
+
+// Log is the transparency log; its Handler serves what is published.
+func (b *Broker) Log() *ledger.Log { return b.ledger }
+
+// Store is for metrics.
+func (b *Broker) Store() *store.Store { return b.store }
+
+// Ring is for metrics and key administration.
+func (b *Broker) Ring() *keys.Ring { return b.ring }
+
+// InFlight is the number of requests that are being carried out.
+func (b *Broker) InFlight() int { return len(b.places) }
+
+// Ready says whether a request would be carried out now.
+func (b *Broker) Ready(ctx context.Context) error {
+	if err := b.ledger.Err(); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if err := b.store.Check(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := b.ring.Check(ctx); err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	return nil
+}
+
+// enter takes one of the places for requests, or tells the caller to come back.
+func (b *Broker) enter(context.Context) (leave func(), err error) {
+	select {
+	case <-b.stopping:
+		return nil, &Problem{Status: 503, Code: "broker.stopping", Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
+	default:
+	}
+	if err := b.ledger.Err(); err != nil {
+		return nil, unavailable("log.unavailable", "The log can't record requests now.", err)
+	}
+	select {
+	case b.places <- struct{}{}:
+		return func() { <-b.places }, nil
+	default:
+		return nil, &Problem{Status: 503, Code: "broker.busy", Title: "Too many requests are being carried out.", Detail: "Repeat the request shortly.", RetryAfter: time.Second}
+	}
+}
+
+// Close lets the requests in hand finish, as long as ctx allows, and closes everything.
+func (b *Broker) Close(ctx context.Context) error {
+	b.stop.Do(func() { close(b.stopping) })
+	b.work.Wait()
+	var late error
+	for range cap(b.places) { // whoever has all places is alone
+		select {
+		case b.places <- struct{}{}:
+			continue
+		case <-ctx.Done():
+			late = errors.New("broker: some requests were cut off; they are recorded as interrupted at the next start")
+		}
+		break
+	}
+	return errors.Join(late, b.close())
+}
+
+func (b *Broker) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var errs []error
+	if b.providers != nil {
+		b.providers.Close()
+	}
+	if b.ledger != nil {
+		errs = append(errs, b.ledger.Close(ctx))
+	}
+	if b.signed != nil {
+		errs = append(errs, b.signed.Close())
+	}
+	if b.trillian != nil {
+		errs = append(errs, b.trillian.Close())
+	}
+	if b.ring != nil {
+		errs = append(errs, b.ring.Close())
+	}
+	if b.store != nil {
+		errs = append(errs, b.store.Close())
+	}
+	return errors.Join(append(errs, b.cfg.Custodian.Close())...)
+}
+
+// digest is a keyed digest of a request: what must be the same for an Idempotency-Key to be honoured. The trace isn't part of it.
+func (b *Broker) digest(req *Request) ([]byte, error) {
+	plain := struct {
+		Service, Agreement, Purpose, LegalBasis, Recipient, Context, Object, Official string
+		Scopes                                                                        []string
+		Type, Value                                                                   string
+		Pivot                                                                         [6]string
+		Parameters                                                                    map[string]string
+	}{
+		req.Service, req.Agreement, req.Purpose, req.LegalBasis, req.Recipient, req.Context, req.Object, req.Official,
+		req.Scopes, req.Subject.Type, req.Subject.Value,
+		[6]string{req.Subject.Pivot.BirthName, req.Subject.Pivot.GivenNames, req.Subject.Pivot.BirthDate, req.Subject.Pivot.Sex, req.Subject.Pivot.BirthPlace, req.Subject.Pivot.BirthCountry},
+		req.Parameters,
+	}
+	text, err := json.Marshal(plain) // maps are sorted
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	sum, err := b.ring.Digest("request", text)
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	return sum[:], nil
+}

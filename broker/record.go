@@ -1,0 +1,133 @@
+package broker
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// sealedRecord is a record on its way into the store.
+type sealedRecord struct {
+	row   store.Record
+	fresh *keys.StoredKey
+}
+
+// sealPerson seals a record's person part under its subject's key, which is made if the person has none yet.
+func (b *Broker) sealPerson(ctx context.Context, owner keys.Owner, rec *proof.Record) (sealed []byte, fresh *keys.StoredKey, err error) {
+	key, fresh, err := b.ring.SubjectKey(ctx, owner)
+	if err != nil {
+		return nil, nil, fmt.Errorf("getting the subject's key: %w", err)
+	}
+	defer key.Clear()
+	sealed, err = b.ring.SealPerson(key, owner[:], rec.PersonPart())
+	return sealed, fresh, err
+}
+
+// sealAdmin seals a record's administrative part under the key of the month in which it was asked.
+func (b *Broker) sealAdmin(ctx context.Context, at time.Time, rec *proof.Record) ([]byte, error) {
+	return b.ring.SealAdmin(ctx, at, nil, rec.AdminPart())
+}
+
+// sealRecord seals both parts.
+func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.Time, rec *proof.Record) (sealedRecord, error) {
+	var s sealedRecord
+	var err error
+	if s.row.Owner, err = b.ring.Owner(subject); err != nil {
+		return s, err
+	}
+	if s.row.Person, s.fresh, err = b.sealPerson(ctx, s.row.Owner, rec); err != nil {
+		return s, err
+	}
+	s.row.Admin, err = b.sealAdmin(ctx, at, rec)
+	return s, err
+}
+
+// openRecord joins a stored record again. After an erasure the person part stays hidden; that is no error.
+func (b *Broker) openRecord(ctx context.Context, row *store.Record) (*proof.Record, error) {
+	admin, err := b.ring.OpenAdmin(ctx, nil, row.Admin)
+	if err != nil {
+		return nil, fmt.Errorf("opening the administrative part: %w", err)
+	}
+	person, err := b.ring.OpenPerson(ctx, row.Owner, row.Owner[:], row.Person)
+	if errors.Is(err, keys.ErrNoKey) {
+		person, err = nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the person part: %w", err)
+	}
+	return proof.OpenParts(person, admin)
+}
+
+// openEntry opens the record of an entry and refuses one that is not what the entry commits to.
+func (b *Broker) openEntry(ctx context.Context, row *store.PlacedRecord) (*proof.Record, error) {
+	rec, err := b.openRecord(ctx, &row.Record)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := proof.ParseEntry(row.Text)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := proof.CommitmentOf(entry); !ok || c != rec.Commitment() {
+		return nil, fmt.Errorf("record %d is not what its entry commits to: %w", row.Index, keys.ErrAltered)
+	}
+	return rec, nil
+}
+
+// fields sets a record's fields and keeps the first error, so that the table of what a record holds reads as a table.
+type fields struct {
+	rec *proof.Record
+	err error
+}
+
+func (f *fields) text(field proof.Field, s string) {
+	if f.err == nil && s != "" {
+		f.err = f.rec.SetText(field, s)
+	}
+}
+
+func (f *fields) bytes(field proof.Field, b []byte) {
+	if f.err == nil {
+		f.err = f.rec.Set(field, b)
+	}
+}
+
+func (f *fields) time(field proof.Field, t time.Time) {
+	if f.err == nil {
+		f.err = f.rec.SetTime(field, proof.TimeOf(t))
+	}
+}
+
+func (f *fields) list(field proof.Field, items []string) {
+	if f.err == nil {
+		f.err = f.rec.SetList(field, items)
+	}
+}
+
+func (f *fields) subject(s proof.Subject) {
+	if f.err == nil {
+		f.err = f.rec.SetSubject(s)
+	}
+}
+
+// payloadDigest is what the record says of the released bytes: keyed, because answers can be guessed (docs/formats.md, field 26).
+func payloadDigest(key, data []byte) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write(data)
+	return m.Sum(nil)
+}
+
+func stringsOf[T ~string](in []T) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = string(s)
+	}
+	return out
+}

@@ -1,0 +1,186 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
+)
+
+// errNoDisclosure has one form for disclosures that never were and those of other agencies.
+func errNoDisclosure() *Problem {
+	return &Problem{Status: 404, Code: "disclosure.unknown", Title: "There is no such disclosure.", Detail: "Check the id; an agency sees its own disclosures only."}
+}
+
+// Disclosure returns what became of one of the caller's disclosures, with its receipt at its best by now. The data isn't repeated here: see Idempotency-Key.
+func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*Answer, error) {
+	d, err := b.store.Disclosure(ctx, id)
+	if errors.Is(err, store.ErrNotFound) || err == nil && d.Agency != caller.ID {
+		return nil, errNoDisclosure()
+	}
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	if !d.Done {
+		return nil, &Problem{Status: 409, Code: "disclosure.in_progress", Title: "This disclosure has no outcome yet.", Detail: "Ask again shortly.", RetryAfter: time.Second}
+	}
+	past, err := b.past(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	a := past.answer()
+	return a, b.upgrade(ctx, a, past)
+}
+
+// repeat answers a request whose Idempotency-Key was used before with the same body. The provider isn't asked again; the policy and the person's erasure are.
+func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosure) (*Answer, error) {
+	if !d.Done {
+		return nil, &Problem{Status: 409, Code: "idempotency.in_progress", Title: "The first request with this Idempotency-Key has no outcome yet.", Detail: "Repeat the request shortly.", RetryAfter: time.Second}
+	}
+	past, err := b.past(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	a := past.answer()
+	a.Repeated = true
+	if err := b.upgrade(ctx, a, past); err != nil {
+		return nil, err
+	}
+	if a.Outcome == Denied {
+		return a, nil
+	}
+	if _, ok := again.decision.Granted(); !ok {
+		a.Problem, a.Reasons = deniedProblem(), again.decision.Reasons()
+		a.Problem.Detail = "It was allowed the first time and is not any more; the answer isn't repeated."
+		return a, nil
+	}
+	sealed, until, err := b.store.Payload(ctx, d.Seq)
+	switch {
+	case errors.Is(err, store.ErrNotFound), err == nil && (!b.now().Before(until) || past.rec.Erased()):
+		return a.gone(), nil
+	case err != nil:
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	appended, err := b.ledger.Prove(ctx, past.indexes())
+	if err != nil {
+		return nil, unavailable("log.unavailable", "The log can't prove the entries now.", err)
+	}
+	verified, err := proof.Verify(appended.Checkpoint, appended.Entries)
+	if err != nil {
+		return nil, unavailable("log.unproven", "The log gave no valid proof of the entries.", err)
+	}
+	said, err := b.open(ctx, sealed, verified)
+	if errors.Is(err, keys.ErrNoKey) {
+		return a.gone(), nil
+	}
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	a.Data, a.Problem = said.data, said.problem
+	return a, nil
+}
+
+func (a *Answer) gone() *Answer {
+	a.Gone = true
+	if a.Outcome == Released {
+		a.Problem = &Problem{Status: 410, Code: "disclosure.gone", Title: "The answer was given and is not kept any longer.", Detail: "Answers can be repeated for 15 minutes. Make a new request if you still need the data."}
+	}
+	return a
+}
+
+// past is a disclosure as its stored records tell it.
+type past struct {
+	row     store.Disclosure
+	records []store.PlacedRecord
+	rec     *proof.Record // the asked one
+	opening proof.Opening
+}
+
+func (b *Broker) past(ctx context.Context, d store.Disclosure) (*past, error) {
+	rows, err := b.store.Records(ctx, d.Seq)
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("disclosure %v has an outcome and no records", uuid.UUID(d.ID))
+	}
+	rec, err := b.openEntry(ctx, &rows[0])
+	if errors.Is(err, keys.ErrNoKey) {
+		return nil, &Problem{Status: 410, Code: "disclosure.retired", Title: "The retention of this disclosure has ended.", Detail: "Its details were destroyed; its entry and your receipt remain valid."}
+	}
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	return &past{row: d, records: rows, rec: rec, opening: rec.Open(proof.ReaderAgency)}, nil
+}
+
+func (p *past) indexes() []proof.Index {
+	out := make([]proof.Index, len(p.records))
+	for i := range p.records {
+		out[i] = p.records[i].Index
+	}
+	return out
+}
+
+func (p *past) answer() *Answer {
+	a := &Answer{ID: p.row.ID, Outcome: Outcome(p.opening.Text(proof.DisclosureOutcome)), AskedAt: p.row.AskedAt}
+	for _, code := range p.opening.List(proof.DisclosureReasons) {
+		a.Reasons = append(a.Reasons, policy.Reason{Code: policy.Code(code)})
+	}
+	switch a.Outcome {
+	case Denied:
+		a.Problem = deniedProblem()
+	case Empty:
+		a.Problem = &Problem{Status: 404, Code: "provider.empty", Title: "The provider knows nobody by this identity.", Provider: p.opening.Text(proof.DisclosureProvider)}
+	case Failed:
+		cause := p.opening.Text(proof.DisclosureCause)
+		a.Problem = &Problem{Status: 502, Code: cause, Title: "The request was not completed.", Detail: "The attempt is recorded. Make a new request, with a new Idempotency-Key.", Provider: p.opening.Text(proof.DisclosureProvider)}
+		if cause == causeInterrupted {
+			a.Problem.Status, a.Problem.Title = 503, "The broker was interrupted while it carried out this request."
+		}
+	}
+	return a
+}
+
+// upgrade puts into a the receipt of the asked entry at its best: witnessed and settled as soon as the log can show it. What is handed out is verified first.
+func (b *Broker) upgrade(ctx context.Context, a *Answer, p *past) error {
+	index := p.records[0].Index
+	if _, err := b.ledger.AwaitPublished(ctx, index); err != nil {
+		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
+	}
+	receipt, err := b.ledger.Receipt(ctx, index, p.opening)
+	if err != nil {
+		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
+	}
+	keys, err := b.logPolicy(ctx)
+	if err != nil {
+		return keysProblem(err)
+	}
+	v, err := receipt.Verify(keys, proof.VerifyOptions{AllowProvisional: true})
+	if err != nil {
+		return unavailable("log.unproven", "The log gave no valid receipt.", err)
+	}
+	a.State, a.Settled = v.State, v.InRoll
+	a.Receipt, err = receipt.AppendText(nil)
+	return err
+}
+
+// open opens a sealed answer. proof.Verify alone mints the token that keys demands: no proof of all entries, no plaintext (G1).
+func (b *Broker) open(ctx context.Context, sealed keys.Sealed, verified proof.Verified) (*envelope, error) {
+	plain, err := b.ring.OpenPayload(ctx, sealed, verified)
+	if err != nil {
+		return nil, err
+	}
+	var said envelope
+	if err := said.unmarshal(plain); err != nil {
+		return nil, err
+	}
+	return &said, nil
+}

@@ -1,0 +1,117 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// causeInterrupted is recorded for an intent whose outcome nobody knows: the broker died, or the log refused for too long.
+const causeInterrupted = "interrupted"
+
+// sweep does what has to be done again and again, until the broker stops.
+func (b *Broker) sweep(ctx context.Context) {
+	defer b.work.Done()
+	t := time.NewTicker(b.cfg.SweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-b.stopping:
+			return
+		case <-t.C:
+		}
+		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error { _, err := b.interrupted(ctx); return err })
+		b.try(ctx, "dropping old answers", b.dropAnswers)
+		b.try(ctx, "logging keys", b.logKeys)
+	}
+}
+
+func (b *Broker) try(ctx context.Context, what string, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := f(ctx); err != nil {
+		b.log.Error(what, "error", err)
+	}
+}
+
+func (b *Broker) dropAnswers(ctx context.Context) error {
+	if _, err := b.ring.Sweep(ctx, b.now()); err != nil {
+		return err
+	}
+	for {
+		n, err := b.store.DropPayloads(ctx, b.now(), 1000)
+		if err != nil || n < 1000 {
+			return err
+		}
+	}
+}
+
+// interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. A provider may have answered it: so it is recorded (G8).
+func (b *Broker) interrupted(ctx context.Context) (int, error) {
+	total := 0
+	var after store.Seq
+	for {
+		// Whatever is begun after this list was read isn't in it; what is in it and not in b.begun has been left by its request.
+		rows, err := b.store.OpenIntents(ctx, after, 256)
+		if err != nil {
+			return total, fmt.Errorf("reading open intents: %w", err)
+		}
+		if len(rows) == 0 {
+			return total, nil
+		}
+		errs := make(chan error, len(rows))
+		n := 0
+		for i := range rows {
+			after = rows[i].Seq
+			if _, busy := b.begun.Load(rows[i].ID); busy {
+				continue
+			}
+			n++
+			go func() { errs <- b.interrupt(ctx, &rows[i]) }()
+		}
+		for range n {
+			if e := <-errs; e != nil {
+				err = e
+			} else {
+				total++
+			}
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+func (b *Broker) interrupt(ctx context.Context, d *store.Disclosure) error {
+	row := store.Record{Owner: d.Owner, Person: d.Person, Admin: d.Admin}
+	rec, err := b.openRecord(ctx, &row)
+	if err != nil {
+		return fmt.Errorf("opening the intent of %v: %w", uuid.UUID(d.ID), err)
+	}
+	f := &fields{rec: rec}
+	f.list(proof.DisclosureObtained, nil)
+	f.list(proof.DisclosureReleased, nil)
+	f.text(proof.DisclosureOutcome, string(Failed))
+	f.text(proof.DisclosureCause, causeInterrupted)
+	f.time(proof.DisclosureAnsweredAt, b.now())
+	if f.err != nil {
+		return f.err
+	}
+	if row.Admin, err = b.sealAdmin(ctx, d.AskedAt, rec); err != nil {
+		return err
+	}
+	_, err = b.append(ctx, ledger.Group{
+		Entries: []proof.Entry{proof.Disclosure{Commitment: rec.Commitment()}},
+		Attach:  &store.Outcome{Disclosure: d.Seq, Records: []store.Record{row}},
+	})
+	if err == nil {
+		b.log.Info("recorded an interrupted request", "disclosure", uuid.UUID(d.ID))
+	}
+	return err
+}
