@@ -391,3 +391,22 @@ func TestRecordProperties(t *testing.T) {
 		}
 	}
 }
+
+func TestPartSubject(t *testing.T) {
+	w := newWorld()
+	for _, f := range w.filed {
+		if s, err := proof.PartSubject(f.record.PersonPart()); err != nil || s != f.subject {
+			t.Errorf("entry %d: %v", f.index, err)
+		}
+		if _, err := proof.PartSubject(f.record.AdminPart()); !errors.Is(err, proof.ErrFormat) {
+			t.Errorf("entry %d: an administrative part has a subject: %v", f.index, err)
+		}
+	}
+	none := must(proof.NewRecord(proof.SchemaAccess, rand.Reader))
+	if _, err := proof.PartSubject(none.PersonPart()); !errors.Is(err, proof.ErrSubject) {
+		t.Errorf("a record without a subject: %v", err)
+	}
+	if _, err := proof.PartSubject(nil); !errors.Is(err, proof.ErrFormat) {
+		t.Errorf("no part: %v", err)
+	}
+}
