@@ -87,12 +87,14 @@ func (o Opening) Commitment() Commitment {
 		return Commitment{}
 	}
 	var digests [maxFields]Hash
+	var d digester
+	d.init(o.info.schema)
 	for i := range o.fields {
 		f := &o.fields[i]
 		if f.presence == Hidden {
 			digests[i] = f.hash
 		} else {
-			digests[i] = fieldDigest(o.info.schema, i, &f.hash, f.presence == Present, f.value)
+			digests[i] = d.digest(i, &f.hash, f.presence == Present, f.value)
 		}
 	}
 	return commit(o.info.schema, digests[:len(o.fields)])
@@ -105,13 +107,15 @@ func (o Opening) Narrow(reader Reader) Opening {
 		return Opening{}
 	}
 	n := Opening{info: o.info, fields: make([]openField, len(o.fields))}
+	var d digester
+	d.init(o.info.schema)
 	for i := range o.fields {
 		f := &o.fields[i]
 		switch {
 		case f.presence == Hidden, reader.Sees(o.info.schema, Field(i)):
 			n.fields[i] = *f
 		default:
-			n.fields[i].hash = fieldDigest(o.info.schema, i, &f.hash, f.presence == Present, f.value)
+			n.fields[i].hash = d.digest(i, &f.hash, f.presence == Present, f.value)
 		}
 	}
 	return n

@@ -154,55 +154,73 @@ func (r *Record) refresh() {
 	if r.fresh {
 		return
 	}
-	first := 0
-	if r.erased {
-		first = r.info.person
+	var d digester
+	d.init(r.info.schema)
+	part := func(b salter, from, to int) {
+		for i := from; i < to; i++ {
+			salt := b.salt(i)
+			s := r.at[i]
+			r.digests[i] = d.digest(i, &salt, r.present[i], r.buf[s.from:s.to])
+		}
 	}
-	for i := first; i < len(r.info.fields); i++ {
-		salt := r.salt(i)
-		s := r.at[i]
-		r.digests[i] = fieldDigest(r.info.schema, i, &salt, r.present[i], r.buf[s.from:s.to])
+	if !r.erased {
+		part(r.salter(0), 0, r.info.person)
 	}
+	part(r.salter(1), r.info.person, len(r.info.fields))
 	r.fresh = true
 }
 
-// salt derives the salt of field i from its part's seed. The input is one
-// SHA-256 block.
-func (r *Record) salt(i int) Hash {
-	const tag = "regard/salt/v1\x00"
-	var buf [len(tag) + 2 + 2 + 32]byte
-	n := copy(buf[:], tag)
-	binary.BigEndian.PutUint16(buf[n:], uint16(r.info.schema))
-	binary.BigEndian.PutUint16(buf[n+2:], uint16(i))
-	part := 1
-	if i < r.info.person {
-		part = 0
-	}
-	copy(buf[n+4:], r.seeds[part][:])
-	return sha256.Sum256(buf[:])
+const (
+	saltTag   = "regard/salt/v1\x00"
+	fieldTag  = "regard/field/v1\x00"
+	fieldHead = len(fieldTag) + 2 + 2 + 32 + 1
+)
+
+// salter derives the salts of one part. Its input is one SHA-256 block, and
+// only the field's number changes between calls.
+type salter [len(saltTag) + 2 + 2 + 32]byte
+
+func (r *Record) salter(part int) salter {
+	var b salter
+	n := copy(b[:], saltTag)
+	binary.BigEndian.PutUint16(b[n:], uint16(r.info.schema))
+	copy(b[n+4:], r.seeds[part][:])
+	return b
 }
 
-func fieldDigest(s Schema, i int, salt *Hash, present bool, value []byte) Hash {
-	const tag = "regard/field/v1\x00"
-	const head = len(tag) + 2 + 2 + 32 + 1
-	var buf [head + 512]byte
-	n := copy(buf[:], tag)
-	binary.BigEndian.PutUint16(buf[n:], uint16(s))
-	binary.BigEndian.PutUint16(buf[n+2:], uint16(i))
-	copy(buf[n+4:], salt[:])
+func (b *salter) salt(i int) Hash {
+	binary.BigEndian.PutUint16(b[len(saltTag)+2:], uint16(i))
+	return sha256.Sum256(b[:])
+}
+
+// digester computes field digests; it is a buffer that lives on the stack, so
+// that short values cost no allocation and no clearing each.
+type digester struct {
+	buf [fieldHead + 512]byte
+}
+
+func (d *digester) init(s Schema) {
+	n := copy(d.buf[:], fieldTag)
+	binary.BigEndian.PutUint16(d.buf[n:], uint16(s))
+}
+
+func (d *digester) digest(i int, salt *Hash, present bool, value []byte) Hash {
+	binary.BigEndian.PutUint16(d.buf[len(fieldTag)+2:], uint16(i))
+	copy(d.buf[len(fieldTag)+4:], salt[:])
 	if !present {
-		return sha256.Sum256(buf[:head])
+		d.buf[fieldHead-1] = 0
+		return sha256.Sum256(d.buf[:fieldHead])
 	}
-	buf[head-1] = 1
-	if len(value) <= len(buf)-head {
-		return sha256.Sum256(buf[:head+copy(buf[head:], value)])
+	d.buf[fieldHead-1] = 1
+	if len(value) <= len(d.buf)-fieldHead {
+		return sha256.Sum256(d.buf[:fieldHead+copy(d.buf[fieldHead:], value)])
 	}
 	h := sha256.New()
-	h.Write(buf[:head])
+	h.Write(d.buf[:fieldHead])
 	h.Write(value)
-	var d Hash
-	h.Sum(d[:0])
-	return d
+	var out Hash
+	h.Sum(out[:0])
+	return out
 }
 
 func commit(s Schema, digests []Hash) Commitment {
@@ -349,13 +367,18 @@ func (r *Record) readPart(name string, which byte, b []byte) error {
 func (r *Record) Open(reader Reader) Opening {
 	r.refresh()
 	o := Opening{info: r.info, fields: make([]openField, len(r.info.fields))}
+	salters := [2]salter{r.salter(0), r.salter(1)}
 	for i := range o.fields {
 		v, p := r.Value(Field(i))
 		if p == Hidden || !reader.Sees(r.info.schema, Field(i)) {
 			o.fields[i] = openField{hash: r.digests[i]}
 			continue
 		}
-		o.fields[i] = openField{presence: p, hash: r.salt(i), value: slices.Clone(v)}
+		part := &salters[1]
+		if i < r.info.person {
+			part = &salters[0]
+		}
+		o.fields[i] = openField{presence: p, hash: part.salt(i), value: slices.Clone(v)}
 	}
 	return o
 }
