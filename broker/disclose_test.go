@@ -1,0 +1,191 @@
+package broker_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.disclose(request())
+	if a.Outcome != broker.Released || string(a.Data) != `{"data":{"quotient":{"valeur":1234}}}` {
+		t.Fatalf("outcome %s, problem %v, data %s", a.Outcome, a.Problem, a.Data)
+	}
+	v := w.verify(a.Receipt)
+	if v.Kind != proof.KindDisclosure || v.State != proof.Provisional {
+		t.Errorf("verdict %+v", v)
+	}
+	r, err := proof.ParseReceipt(a.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := r.Opening()
+	if got := o.List(proof.DisclosureReleased); len(got) != 1 || got[0] != "/data/quotient/valeur" {
+		t.Errorf("released fields: %v", got)
+	}
+	key, _ := o.Value(proof.DisclosurePayloadKey)
+	digest, _ := o.Value(proof.DisclosurePayload)
+	m := hmac.New(sha256.New, key)
+	m.Write(a.Data)
+	if !bytes.Equal(m.Sum(nil), digest) {
+		t.Error("the payload digest isn't that of the released bytes")
+	}
+	asked := w.provider.requests()
+	if len(asked) != 1 {
+		t.Fatalf("the provider was asked %d times", len(asked))
+	}
+	q := asked[0].URL.Query()
+	if got := q.Get("nomNaissance"); got != "Exemple-Fictif" {
+		t.Errorf("asked for %q: the caller's spelling is what the provider gets", got)
+	}
+	if got := q.Get("champs"); bytes.Contains([]byte(got), []byte("adresse")) || !bytes.Contains([]byte(got), []byte("/data/quotient/valeur")) {
+		t.Errorf("asked for fields %q", got)
+	}
+	// The child is somebody else: an entry of their own under their own identity.
+	if got := w.b.Log().Checkpoint().Size(); got < 3 {
+		t.Errorf("the log has %d entries", got)
+	}
+}
+
+func TestDeniedIsRecordedAndNobodyAsked(t *testing.T) {
+	w := newWorld(t, nil)
+	req := request()
+	req.Scopes = []string{"address"}
+	a := w.disclose(req)
+	if a.Outcome != broker.Denied || a.Problem == nil || a.Problem.Status != 403 || a.Data != nil || len(a.Reasons) == 0 {
+		t.Fatalf("%+v", a)
+	}
+	w.verify(a.Receipt)
+	if n := len(w.provider.requests()); n != 0 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+}
+
+func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, c := range []struct {
+		status  int
+		body    string
+		outcome broker.Outcome
+		answer  int
+		code    string
+	}{
+		{404, `{"errors":[{"code":"37003","title":"Dossier absent","detail":"Rien","meta":{"provider":"CNAV"}}]}`, broker.Empty, 404, "37003"},
+		{404, `not json`, broker.Failed, 404, "provider/404"},
+		{429, `{"errors":[{"code":"00429","title":"Trop"}]}`, broker.Failed, 429, "00429"},
+		{502, `{"errors":[{"code":"37999","title":"Erreur"}]}`, broker.Failed, 502, "37999"},
+		{504, `{"errors":[{"code":"37002","title":"Temps"}]}`, broker.Failed, 504, "37002"},
+		{200, `{"data": {"quotient": {"valeur": "SECRETMARKER"}}}`, broker.Failed, 502, "provider/answer"},
+		{200, `{"data": `, broker.Failed, 502, "provider/answer"},
+		{302, ``, broker.Failed, 502, "provider/redirect"},
+	} {
+		w.provider.mu.Lock()
+		w.provider.answer = func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Location", "http://other.example/")
+			rw.WriteHeader(c.status)
+			_, _ = rw.Write([]byte(c.body))
+		}
+		w.provider.mu.Unlock()
+		a := w.disclose(request())
+		if a.Outcome != c.outcome || a.Data != nil || a.Problem == nil || a.Problem.Status != c.answer || a.Problem.Code != c.code {
+			t.Errorf("%d %s: outcome %s, problem %+v", c.status, c.body, a.Outcome, a.Problem)
+			continue
+		}
+		v := w.verify(a.Receipt)
+		if v.Kind != proof.KindDisclosure {
+			t.Errorf("%d: verdict %+v", c.status, v)
+		}
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	w := newWorld(t, nil)
+	req := request()
+	req.IdempotencyKey = "k1"
+	first := w.disclose(req)
+	again := w.disclose(req)
+	if !again.Repeated || !bytes.Equal(first.Data, again.Data) || first.ID != again.ID {
+		t.Fatalf("repeat: %+v", again)
+	}
+	w.verify(again.Receipt)
+	if n := len(w.provider.requests()); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	other := request()
+	other.IdempotencyKey, other.Object = "k1", "another"
+	_, err := w.b.Disclose(t.Context(), w.caller, other)
+	var p *broker.Problem
+	if !errors.As(err, &p) || p.Status != 409 {
+		t.Errorf("another body under the same key: %v", err)
+	}
+	// A restart changes nothing.
+	w.close()
+	w.open()
+	again = w.disclose(req)
+	if !again.Repeated || !bytes.Equal(first.Data, again.Data) {
+		t.Fatalf("repeat after a restart: %+v", again)
+	}
+	// What was allowed must still be.
+	if _, err := w.b.RevokeAgreement(t.Context(), "cantine"); err != nil {
+		t.Fatal(err)
+	}
+	again = w.disclose(req)
+	if again.Data != nil || again.Problem == nil || again.Problem.Status != 403 {
+		t.Errorf("repeat after the agreement was revoked: %+v", again)
+	}
+}
+
+func TestOwnDisclosuresOnly(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.disclose(request())
+	got, err := w.b.Disclosure(t.Context(), w.caller, a.ID)
+	if err != nil || got.Outcome != broker.Released || got.Data != nil {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	w.verify(got.Receipt)
+	stranger := broker.Caller{ID: "caf", Name: "CAF", SIRET: mairie}
+	_, foreign := w.b.Disclosure(t.Context(), stranger, a.ID)
+	_, unknown := w.b.Disclosure(t.Context(), w.caller, [16]byte{1})
+	if foreign == nil || unknown == nil || foreign.Error() != unknown.Error() {
+		t.Errorf("foreign: %v; unknown: %v", foreign, unknown)
+	}
+}
+
+func TestBadRequestsAreNotRecorded(t *testing.T) {
+	w := newWorld(t, nil)
+	size := w.b.Log().Checkpoint().Size()
+	for name, change := range map[string]func(*broker.Request){
+		"service":   func(r *broker.Request) { r.Service = "nothing" },
+		"recipient": func(r *broker.Request) { r.Recipient = "21750001600018" },
+		"object":    func(r *broker.Request) { r.Object = "12345678901234567890123456789012345678901234567890" },
+		"context":   func(r *broker.Request) { r.Context = "a\r\nb" },
+		"purpose":   func(r *broker.Request) { r.Purpose = "Two words" },
+		"scopes":    func(r *broker.Request) { r.Scopes = nil },
+		"date":      func(r *broker.Request) { r.Subject.Pivot.BirthDate = "1985-02-29" },
+		"place":     func(r *broker.Request) { r.Subject.Pivot.BirthPlace = "00404" },
+		"type":      func(r *broker.Request) { r.Subject = broker.SubjectInput{Type: "nir", Value: "184027505612381"} },
+		"parameter": func(r *broker.Request) { r.Parameters = map[string]string{"annee": "../2024"} },
+		"unknown":   func(r *broker.Request) { r.Parameters = map[string]string{"x": "1"} },
+	} {
+		req := request()
+		change(req)
+		_, err := w.b.Disclose(t.Context(), w.caller, req)
+		var p *broker.Problem
+		if !errors.As(err, &p) || p.Status/100 != 4 || p.Parameter == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(w.provider.requests()); n != 0 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	if got := w.b.Log().Checkpoint().Size(); got != size {
+		t.Errorf("the log grew from %d to %d", size, got)
+	}
+}
