@@ -15,6 +15,18 @@ import (
 // problemType is the prefix of a problem's type (RFC 9457, section 3.1.1); the code follows.
 const problemType = "urn:regard:problem:"
 
+// record writes what became of an earlier disclosure: that is found, so it is 200 whatever its outcome was. It holds no data.
+func (x *exchange) record(a *broker.Answer) *broker.Problem {
+	x.outcome, x.disclosure = a.Outcome, formatID(a.ID)
+	b := x.recorded(append(make([]byte, 0, len(a.Receipt)+len(a.Receipt)/32+512), '{'), a)
+	if a.Problem != nil {
+		b = append(x.problemMembers(append(b, `,"problem":{`...), a.Problem), '}')
+	}
+	x.w.Header()["Content-Type"] = asJSON
+	x.write(http.StatusOK, append(b, "}\n"...))
+	return nil
+}
+
 // answer writes the end of a disclosure that was recorded. The member data is the last one, and its bytes are copied as they are: the receipt's digest is over exactly them.
 func (x *exchange) answer(a *broker.Answer) *broker.Problem {
 	x.outcome, x.disclosure = a.Outcome, formatID(a.ID)
@@ -53,6 +65,8 @@ func (x *exchange) recorded(b []byte, a *broker.Answer) []byte {
 	b = x.reasons(append(b, `,"reasons":`...), a.Reasons)
 	b = append(b, `,"receipt_state":`...)
 	b = appendText(b, stateName(a))
+	b = append(b, `,"settled":`...)
+	b = strconv.AppendBool(b, a.Settled)
 	b = append(b, `,"receipt":`...)
 	return appendText(b, string(a.Receipt))
 }
@@ -74,7 +88,9 @@ func (x *exchange) reasons(b []byte, reasons []policy.Reason) []byte {
 			text = r.EN
 		}
 		b = appendText(append(b, `{"code":`...), string(r.Code))
-		b = appendText(append(b, `,"message":`...), text)
+		if text != "" { // of an earlier disclosure only the code was recorded
+			b = appendText(append(b, `,"message":`...), text)
+		}
 		b = append(b, '}')
 	}
 	return append(b, ']')
@@ -86,8 +102,22 @@ func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
 		p = broker.AsProblem(errors.New("api: not a problem"))
 	}
 	x.code = p.Code
-	b := make([]byte, 0, 512)
-	b = appendText(append(b, `{"type":`...), problemType+p.Code)
+	b := x.problemMembers(append(make([]byte, 0, 512), '{'), p)
+	if a != nil {
+		b = x.recorded(append(b, ','), a)
+	}
+	b = append(b, "}\n"...)
+	h := x.w.Header()
+	h["Content-Type"], h["Cache-Control"] = problems, noStore
+	if p.RetryAfter > 0 {
+		h["Retry-After"] = []string{itoa(int64((p.RetryAfter + time.Second - 1) / time.Second))}
+	}
+	x.write(p.Status, b)
+}
+
+// problemMembers appends the members of RFC 9457 and ours.
+func (x *exchange) problemMembers(b []byte, p *broker.Problem) []byte {
+	b = appendText(append(b, `"type":`...), problemType+p.Code)
 	b = appendText(append(b, `,"title":`...), p.Title)
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(p.Status), 10)
@@ -103,16 +133,7 @@ func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
 	if p.Provider != "" {
 		b = append(appendText(append(b, `,"meta":{"provider":`...), p.Provider), '}')
 	}
-	if a != nil {
-		b = x.recorded(append(b, ','), a)
-	}
-	b = append(b, "}\n"...)
-	h := x.w.Header()
-	h["Content-Type"], h["Cache-Control"] = problems, noStore
-	if p.RetryAfter > 0 {
-		h["Retry-After"] = []string{itoa(int64((p.RetryAfter + time.Second - 1) / time.Second))}
-	}
-	x.write(p.Status, b)
+	return b
 }
 
 func (x *exchange) write(status int, b []byte) {

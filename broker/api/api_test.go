@@ -230,6 +230,12 @@ func TestOutcomes(t *testing.T) {
 			t.Errorf("not as recorded: %+v", p)
 		}
 	}
+	s.record = denied
+	r := s.do(t, c, "GET", "/v1/disclosures/01935a11-2233-7444-8555-66778899aabb", "")
+	var rec recordBody
+	if err := json.Unmarshal([]byte(r.body), &rec); err != nil || r.status != 200 || rec.Outcome != "denied" || rec.Problem == nil || rec.Problem.Status != 403 || rec.Problem.Code != "policy.denied" {
+		t.Errorf("record of a denial: %d %s %v", r.status, r.body, err)
+	}
 	for _, x := range []struct {
 		name, code string
 		status     int

@@ -103,6 +103,7 @@ func TestOpenAPI(t *testing.T) {
 	c := s.client(s.mine)
 	check("answer", reflect.TypeFor[answerBody](), s.do(t, c, "POST", "/v1/disclosures", question).body)
 	check("problem", reflect.TypeFor[problemBody](), s.do(t, c, "POST", "/v1/disclosures", "{}").body)
+	check("record", reflect.TypeFor[recordBody](), s.do(t, c, "GET", "/v1/disclosures/01935a11-2233-7444-8555-66778899aabb", "").body)
 	check("whoami", reflect.TypeFor[whoamiBody](), s.do(t, c, "GET", "/v1/whoami", "").body)
 	r := s.do(t, c, "GET", "/openapi.json", "")
 	var doc struct {

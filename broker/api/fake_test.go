@@ -34,6 +34,7 @@ type fake struct {
 	agencies map[[32]byte]broker.Caller
 	asked    []*broker.Request
 	disclose func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error)
+	record   *broker.Answer // of Disclosure; nil: released
 	now      func() time.Time
 }
 
@@ -75,7 +76,12 @@ func (f *fake) Disclosure(_ context.Context, c broker.Caller, id store.ID) (*bro
 	if c.ID != "mine" || id != answerID {
 		return nil, &broker.Problem{Status: 404, Code: "disclosure.unknown", Title: "Unknown.", Detail: "None."}
 	}
-	return released(), nil
+	if f.record != nil {
+		return f.record, nil
+	}
+	a := released()
+	a.Data, a.Settled = nil, true
+	return a, nil
 }
 
 func (f *fake) Services(broker.Caller) []broker.ServiceInfo {

@@ -54,7 +54,7 @@ func (scalar) Schema(huma.Registry) *huma.Schema {
 
 type reasonBody struct {
 	Code    string `json:"code" example:"agreement.expired"`
-	Message string `json:"message" doc:"One sentence, in the language that Accept-Language asks for (fr, en)."`
+	Message string `json:"message,omitempty" doc:"One sentence, in the language that Accept-Language asks for (fr, en)."`
 }
 
 type answerBody struct {
@@ -64,8 +64,21 @@ type answerBody struct {
 	Repeated     bool            `json:"repeated" doc:"This is the answer to an earlier request with the same Idempotency-Key."`
 	Reasons      []reasonBody    `json:"reasons" doc:"Always empty where data were released."`
 	ReceiptState string          `json:"receipt_state" enum:"provisional,witnessed,settled"`
+	Settled      bool            `json:"settled" doc:"The receipt shows the entry in the person's roll of its closed epoch."`
 	Receipt      string          `json:"receipt" doc:"Proof that the request is in the log, and what was recorded: keep it."`
 	Data         json.RawMessage `json:"data" doc:"The released fields. It is the last member, and the receipt's digest is over its very bytes."`
+}
+
+type recordBody struct {
+	ID           string       `json:"id" format:"uuid"`
+	Outcome      string       `json:"outcome" enum:"released,empty,denied,failed"`
+	AskedAt      string       `json:"asked_at" format:"date-time"`
+	Repeated     bool         `json:"repeated"`
+	Reasons      []reasonBody `json:"reasons" doc:"Why policy refused."`
+	ReceiptState string       `json:"receipt_state" enum:"provisional,witnessed,settled"`
+	Settled      bool         `json:"settled" doc:"The receipt shows the entry in the person's roll of its closed epoch."`
+	Receipt      string       `json:"receipt" doc:"The receipt in its newest form."`
+	Problem      *problemBody `json:"problem,omitempty" doc:"Why there were no data."`
 }
 
 type sourceBody struct {
@@ -92,6 +105,7 @@ type problemBody struct {
 	Repeated     bool         `json:"repeated,omitempty"`
 	Reasons      []reasonBody `json:"reasons,omitempty"`
 	ReceiptState string       `json:"receipt_state,omitempty" enum:"none,provisional,witnessed,settled"`
+	Settled      bool         `json:"settled,omitempty"`
 	Receipt      string       `json:"receipt,omitempty"`
 }
 
@@ -148,8 +162,8 @@ func document(version string) *huma.OpenAPI {
 		text("traceparent", "header", "W3C trace context; its trace id is recorded.", false),
 		text("X-Request-ID", "header", "Echoed in the answer.", false), language,
 	).RequestBody = &huma.RequestBody{Required: true, Content: content("application/json", requestBody{})}
-	add("GET", "/v1/disclosures/{id}", "disclosure", "An earlier request, with the newest form of its receipt", answerBody{}, map[int]string{
-		403: "Policy had refused, or refuses now.", 404: "The agency has no such disclosure; or the provider knew nobody.", 410: "It was released, and the time to repeat it is over; the receipt is there.", 502: "The provider had failed.", 504: "The provider had not answered in time.",
+	add("GET", "/v1/disclosures/{id}", "disclosure", "What became of an earlier request, with the newest form of its receipt; without the data", recordBody{}, map[int]string{
+		404: "The agency has no such disclosure.", 409: "It has no outcome yet.", 410: "The retention of its details has ended.",
 	}, text("id", "path", "Of the disclosure.", true), language)
 	add("GET", "/v1/services", "services", "What can be asked, and under which agreements", servicesBody{}, map[int]string{})
 	add("GET", "/v1/whoami", "whoami", "Who the broker thinks you are", whoamiBody{}, map[int]string{})

@@ -104,7 +104,7 @@ func (a *API) disclosure(x *exchange) *broker.Problem {
 	if err != nil {
 		return x.problem(err)
 	}
-	return x.answer(answer)
+	return x.record(answer)
 }
 
 // parseID reads a UUID in lower case.
