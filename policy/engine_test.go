@@ -1,0 +1,390 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// policyDir is a source that the test can change.
+func policyDir(t *testing.T, rego string) string {
+	t.Helper()
+	dir := t.TempDir()
+	writePolicy(t, dir, rego)
+	return dir
+}
+
+func writePolicy(t *testing.T, dir, rego string) {
+	t.Helper()
+	path := filepath.Join(dir, "p.rego")
+	if err := errors.Join(os.WriteFile(path+".new", []byte(rego), 0o600), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNewRefused(t *testing.T) {
+	activate := func(context.Context, Activation) error { return nil }
+	for name, test := range map[string]struct {
+		config Config
+		want   error
+	}{
+		"no activation":      {Config{}, nil},
+		"negative limit":     {Config{Activate: activate, Limit: -1}, nil},
+		"no source":          {Config{Activate: activate, Source: FromPath(filepath.Join(t.TempDir(), "none"))}, ErrBundle},
+		"does not compile":   {Config{Activate: activate, Source: FromPath(policyDir(t, "package"))}, ErrBundle},
+		"a test fails":       {Config{Activate: activate, Source: FromPath(failingTest(t))}, ErrBundle},
+		"grants to all":      {Config{Activate: activate, Source: FromPath(policyDir(t, strings.Replace(small, `== "active"`, `!= ""`, 1)))}, ErrBundle},
+		"refuses to nobody":  {Config{Activate: activate, Source: FromPath(policyDir(t, strings.Replace(small, `"fr": "Non."`, `"fr": input.nothing`, 1)))}, ErrBundle},
+		"fails to be logged": {Config{Activate: func(context.Context, Activation) error { return os.ErrDeadlineExceeded }}, os.ErrDeadlineExceeded},
+	} {
+		e, err := New(t.Context(), test.config)
+		if e != nil || err == nil || test.want != nil && !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func failingTest(t *testing.T) string {
+	dir := policyDir(t, small)
+	rego := "package regard.decision_test\n\nimport data.regard.decision\n\ntest_active if not decision.active with input as {\"agency\": {\"state\": \"active\"}}\n"
+	if err := os.WriteFile(filepath.Join(dir, "p_test.rego"), []byte(rego), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestReload goes through what can happen to a source; after each step, what is in force must be the last bundle that was activated.
+func TestReload(t *testing.T) {
+	dir := policyDir(t, small)
+	var activated []Activation
+	var fail error
+	var e *Engine
+	e = newEngine(t, Config{Source: FromPath(dir), Activate: func(_ context.Context, a Activation) error {
+		if e != nil && e.Status().Digest == a.Digest {
+			t.Error("in force before it was activated")
+		}
+		if fail == nil {
+			activated = append(activated, a)
+		}
+		return fail
+	}})
+	decided := func(want Digest) {
+		t.Helper()
+		d, err := e.Decide(t.Context(), fixtureInput())
+		if err != nil || d.Bundle() != want || e.Status().Digest != want || e.Bundle().Digest() != want {
+			t.Errorf("decided under %v (%v), want %v", d.Bundle(), err, want)
+		}
+	}
+	if len(activated) != 1 {
+		t.Fatalf("%d activations", len(activated))
+	}
+	first := activated[0]
+	if b, err := ParseBundle(first.Bytes); err != nil || b.Digest() != first.Digest || b.Revision() != first.Revision {
+		t.Errorf("activated bytes: %v", err)
+	}
+	decided(first.Digest)
+
+	if err := e.Reload(t.Context()); err != nil || len(activated) != 1 {
+		t.Errorf("nothing changed: %v, %d activations", err, len(activated))
+	}
+
+	writePolicy(t, dir, small+"\nbroken if")
+	if err := e.Reload(t.Context()); !errors.Is(err, ErrBundle) || !strings.Contains(err.Error(), "p.rego:9") || !errors.Is(e.Status().Problem, ErrBundle) {
+		t.Errorf("broken: %v", err)
+	}
+	decided(first.Digest)
+
+	writePolicy(t, dir, small+"\n# second\n")
+	fail = errors.New("the log is down")
+	if err := e.Reload(t.Context()); !errors.Is(err, ErrActivation) || !errors.Is(err, fail) || e.Status().Problem == nil {
+		t.Errorf("activation fails: %v", err)
+	}
+	decided(first.Digest)
+
+	fail = nil
+	if err := e.Reload(t.Context()); err != nil || e.Status().Problem != nil {
+		t.Errorf("activation works again: %v", err)
+	}
+	if len(activated) != 2 || activated[1].Digest == first.Digest {
+		t.Fatalf("%d activations", len(activated))
+	}
+	decided(activated[1].Digest)
+
+	writePolicy(t, dir, small)
+	if err := e.Reload(t.Context()); err != nil || len(activated) != 3 {
+		t.Errorf("back to the first: %v, %d activations", err, len(activated))
+	}
+	decided(first.Digest)
+}
+
+func TestWatch(t *testing.T) {
+	dir := policyDir(t, small)
+	activations := make(chan Activation, 10)
+	logs := make(chan string, 100)
+	e := newEngine(t, Config{
+		Source: FromPath(dir), Debounce: time.Millisecond, Logger: slog.New(slog.NewTextHandler(lines(logs), nil)),
+		Activate: func(_ context.Context, a Activation) error { activations <- a; return nil },
+	})
+	<-activations
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	// A change that comes between New and Watch counts too.
+	writePolicy(t, dir, small+"# second\n")
+	go func() { done <- e.Watch(ctx) }()
+	second := <-activations
+	writePolicy(t, dir, "package broken")
+	for line := range logs {
+		if strings.Contains(line, "policy not reloaded") {
+			break
+		}
+	}
+	writePolicy(t, dir, small+"# third\n")
+	if third := <-activations; third.Digest == second.Digest {
+		t.Error("the same again")
+	}
+	// A directory that is new is watched as well.
+	sub := filepath.Join(dir, "sub")
+	if err := os.Mkdir(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writePolicy(t, sub, "package regard.extra\n")
+	<-activations
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+type lines chan<- string
+
+func (l lines) Write(b []byte) (int, error) { l <- string(b); return len(b), nil }
+
+func TestWatchEnds(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := newEngine(t, Config{}).Watch(ctx); err != nil {
+		t.Error(err)
+	}
+	dir := policyDir(t, small)
+	e := newEngine(t, Config{Source: FromPath(dir)})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Watch(t.Context()); err == nil {
+		t.Error("watches what isn't there")
+	}
+}
+
+// TestMalformed: whatever a bundle answers, if it isn't exactly a grant of what was asked for or a list of reasons, it refuses, says
+// policy.error, and a replay says the same. The bundles are made without the checks that New does.
+func TestMalformed(t *testing.T) {
+	const refuse = "\nreasons contains {\"code\": \"x\", \"fr\": \"Non.\", \"en\": \"No.\"} if not active\n\nactive if input.agency.state == \"active\"\n"
+	grant := func(s string) string { return "package regard.decision\n\ngrant := " + s + " if active\n" + refuse }
+	reasons := func(s string) string {
+		return "package regard.decision\n\ngrant := 1 if active\n\nactive if input.agency.state == \"none\"\n\n" + s + "\n"
+	}
+	const ok = `"scopes": input.scopes, "fields": input.service.scopes`
+	tests := map[string]string{
+		"undefined":             grant("input.nothing"),
+		"no object":             grant("true"),
+		"a key more":            grant("{" + ok + `, "obligations": [], "allow": true}`),
+		"a key less":            grant("{" + ok + "}"),
+		"another key":           grant("{" + ok + `, "duties": []}`),
+		"no scopes":             grant(`{"scopes": [], "fields": {}, "obligations": []}`),
+		"scopes not strings":    grant(`{"scopes": [1], "fields": input.service.scopes, "obligations": []}`),
+		"scope not asked for":   grant(`{"scopes": ["allocataires"], "fields": {"allocataires": ["/data/enfants/nom"]}, "obligations": []}`),
+		"fewer scopes":          grant(`{"scopes": ["enfants"], "fields": input.service.scopes, "obligations": []}`),
+		"fields of another":     grant(`{"scopes": ["enfants"], "fields": {"quotient_familial": ["/data/quotient_familial/valeur"]}, "obligations": []}`),
+		"field not declared":    grant(`{"scopes": ["enfants"], "fields": {"enfants": ["/data/enfants/nom", "/data"]}, "obligations": []}`),
+		"field of another":      grant(`{"scopes": ["enfants"], "fields": {"enfants": ["/data/quotient_familial/valeur"]}, "obligations": []}`),
+		"no fields":             grant(`{"scopes": ["enfants"], "fields": {"enfants": []}, "obligations": []}`),
+		"fields not a list":     grant(`{"scopes": ["enfants"], "fields": {"enfants": "/data/enfants/nom"}, "obligations": []}`),
+		"fields not an object":  grant(`{"scopes": ["enfants"], "fields": ["enfants"], "obligations": []}`),
+		"obligation unknown":    grant("{" + ok + `, "obligations": ["phone"]}`),
+		"obligations no list":   grant("{" + ok + `, "obligations": null}`),
+		"two grants":            grant("{"+ok+`, "obligations": []}`) + "\ngrant := 2 if active\n",
+		"failing built-in":      grant("{" + ok + `, "obligations": to_number(input.purpose)}`),
+		"no reasons":            reasons("reasons contains 1 if { not active; input.nothing }"),
+		"reason no object":      reasons("reasons contains 1 if not active"),
+		"reason without French": reasons(`reasons contains {"code": "x", "en": "No."} if not active`),
+		"reason with more":      reasons(`reasons contains {"code": "x", "fr": "Non.", "en": "No.", "de": "Nein."} if not active`),
+		"empty sentence":        reasons(`reasons contains {"code": "x", "fr": "", "en": "No."} if not active`),
+		"sentence not text":     reasons(`reasons contains {"code": "x", "fr": "a\nb", "en": "No."} if not active`),
+		"code not a token":      reasons(`reasons contains {"code": "X", "fr": "Non.", "en": "No."} if not active`),
+		"code of the engine":    reasons(`reasons contains {"code": "policy.error", "fr": "Non.", "en": "No."} if not active`),
+		"code twice": reasons(`reasons contains {"code": "x", "fr": "Non.", "en": "No."} if not active` +
+			"\n\nreasons contains {\"code\": \"x\", \"fr\": \"Non !\", \"en\": \"No!\"} if not active"),
+		"reasons not a list": reasons(`reasons := {"code": "x"} if not active`),
+	}
+	in := fixtureInput()
+	n, err := in.normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, rego := range tests {
+		t.Run(name, func(t *testing.T) {
+			b, err := NewBundle(map[string][]byte{"p.rego": []byte(rego)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := compile(t.Context(), b, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := p.decide(t.Context(), n, time.Minute)
+			if !errors.Is(err, ErrEvaluation) {
+				t.Errorf("got %v", err)
+			}
+			if _, ok := d.Granted(); ok {
+				t.Error("granted")
+			}
+			if diff := cmp.Diff([]Code{CodePolicyError}, d.Codes()); diff != "" {
+				t.Error(diff)
+			}
+			again, err := Replay(t.Context(), b.Bytes(), d.Input())
+			if diff := cmp.Diff(d.Recorded(), again); diff != "" || err != nil {
+				t.Errorf("replay: %s (%v)", diff, err)
+			}
+		})
+	}
+	// And what is well-formed is taken: a bundle may grant less than what was asked for.
+	b, err := NewBundle(map[string][]byte{"p.rego": []byte(grant(`{"scopes": ["enfants"], "fields": {"enfants": ["/data/enfants/nom"]}, "obligations": ["wait_for_witnesses"]}`))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Replay(t.Context(), b.Bytes(), n.canonical)
+	want := Recorded{Allow: true, Scopes: []Scope{"enfants"}, Fields: []Pointer{"/data/enfants/nom"},
+		Obligations: []Obligation{ObligationWaitForWitnesses}, Bundle: b.Digest(), Revision: b.Revision(), Input: r.Input}
+	if diff := cmp.Diff(want, r); diff != "" || err != nil {
+		t.Errorf("%s (%v)", diff, err)
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	e := newEngine(t, Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	d, err := e.Decide(ctx, fixtureInput())
+	if _, ok := d.Granted(); ok || d.Input() != nil || !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller gave up: %v", err)
+	}
+	// Two to the power of 32 steps.
+	slow := "package regard.decision\n\ngrant := 1 if { some a in xs; some b in xs; some c in xs; some d in xs; a + b + c + d == input.time + 1000; active }\n\n" +
+		"active if input.agency.state == \"none\"\n\nreasons contains 1 if not active\n\nxs := [" + strings.Repeat("1, ", 255) + "1]\n"
+	b, err := NewBundle(map[string][]byte{"p.rego": []byte(slow)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := compile(t.Context(), b, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := fixtureInput().normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err = p.decide(t.Context(), n, 20*time.Millisecond)
+	if _, ok := d.Granted(); ok || d.Input() != nil || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("it takes too long: %v", err)
+	}
+}
+
+// TestReplayIsEqual: a decision and its replay from the recorded bytes alone are the same. The replay evaluates the rules as they are
+// written, so this also holds OPA's partial evaluation to them.
+func TestReplayIsEqual(t *testing.T) {
+	var recorded Activation
+	e := newEngine(t, Config{Activate: func(_ context.Context, a Activation) error { recorded = a; return nil }})
+	replayer, err := NewReplayer(t.Context(), recorded.Bytes)
+	if err != nil || replayer.Digest() != recorded.Digest {
+		t.Fatal(err)
+	}
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	granted := 0
+	for i := range 2000 {
+		d, err := e.Decide(t.Context(), randomInput(r))
+		if err != nil {
+			t.Fatalf("seed %d, input %d: %v", seed, i, err)
+		}
+		again, err := replayer.Replay(t.Context(), d.Input())
+		if diff := cmp.Diff(d.Recorded(), again); diff != "" || err != nil {
+			t.Fatalf("seed %d, input %d: %s (%v)", seed, i, diff, err)
+		}
+		if again.Allow {
+			granted++
+		}
+		if again.Allow != (len(again.Reasons) == 0) || again.Allow != (len(again.Fields) > 0) {
+			t.Fatalf("seed %d, input %d: allow %v with reasons %v", seed, i, again.Allow, again.Codes())
+		}
+	}
+	if granted < 200 || granted > 1800 {
+		t.Errorf("seed %d: %d of 2000 inputs were granted, which tests little", seed, granted)
+	}
+}
+
+func TestReplayRefused(t *testing.T) {
+	bundle := builtin(t).Bytes()
+	if _, err := Replay(t.Context(), bundle, []byte("{}")); !errors.Is(err, ErrInput) {
+		t.Errorf("input: %v", err)
+	}
+	if _, err := Replay(t.Context(), bundle[:100], []byte(canonicalInput)); !errors.Is(err, ErrBundle) {
+		t.Errorf("bundle: %v", err)
+	}
+	changed := bytes.Replace(bundle, []byte("input.agreement.purposes"), []byte("input.agreement.purposez"), 1)
+	r, err := Replay(t.Context(), changed, []byte(canonicalInput))
+	if err != nil || r.Allow || r.Bundle == builtin(t).Digest() {
+		t.Errorf("another bundle: %+v (%v)", r, err)
+	}
+}
+
+// TestConcurrency decides while bundles change. Each decision must be what the bundle that it names says.
+func TestConcurrency(t *testing.T) {
+	dir := policyDir(t, small)
+	var activated sync.Map // digest → true
+	e := newEngine(t, Config{Source: FromPath(dir), Activate: func(_ context.Context, a Activation) error { activated.Store(a.Digest, true); return nil }})
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 0))
+			for !stop.Load() {
+				in := randomInput(r)
+				if len(in.Scopes) == 0 || len(in.Service.Scopes) != len(in.Scopes) {
+					continue // on which the small policy fails
+				}
+				d, err := e.Decide(t.Context(), in)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, ok := activated.Load(d.Bundle()); !ok {
+					t.Error("decided under a bundle that was not activated")
+				}
+				if _, ok := d.Granted(); ok != (in.Agency.State == AgencyActive) {
+					t.Errorf("granted: %v, agency %s", ok, in.Agency.State)
+				}
+				e.Status()
+			}
+		})
+	}
+	for i := range 20 {
+		writePolicy(t, dir, fmt.Sprintf("%s\n# %d\n", small, i))
+		if err := e.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+}
