@@ -13,7 +13,13 @@ import (
 // order is the store as the log sees it: with the keys that tell whose an entry is.
 type order struct {
 	store.Order
-	ring *keys.Ring
+	b *Broker
+}
+
+// Commit implements ledger.Store.
+func (o order) Commit(ctx context.Context, batch *ledger.Batch) error {
+	defer o.b.at(stageOutcome)
+	return o.Order.Commit(ctx, batch)
 }
 
 // Unfiled implements ledger.Store. It opens the person parts of a whole list at once.
@@ -27,7 +33,7 @@ func (o order) Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]led
 		parts[i].Owner, parts[i].Blob = rows[i].Owner, rows[i].Person
 		parts[i].AD = rows[i].Owner[:]
 	}
-	persons, errs, err := o.ring.OpenPersons(ctx, parts)
+	persons, errs, err := o.b.ring.OpenPersons(ctx, parts)
 	if err != nil {
 		return nil, fmt.Errorf("opening the records to be filed: %w", err)
 	}

@@ -50,6 +50,28 @@ type Config struct {
 	// Clock, nil: time.Now.
 	Clock  func() time.Time
 	Logger *slog.Logger
+
+	// at is called when a stage of the pipeline has just ended. Only tests of this package can set it: to die there.
+	at func(stage)
+}
+
+// stage is an instant at which a crash must lose nothing.
+type stage string
+
+const (
+	stageIntent    stage = "intent"    // the intent is durable, the provider was not asked
+	stageProvider  stage = "provider"  // the provider answered, nothing is recorded
+	stageOutcome   stage = "outcome"   // outcome and order are durable, Trillian knows nothing
+	stageAdd       stage = "add"       // Trillian has the leaves
+	stageIntegrate stage = "integrate" // and its root
+	stageSign      stage = "sign"      // the checkpoint is signed, and not durable
+	stageRelease   stage = "release"   // it is durable, nobody has an answer
+)
+
+func (b *Broker) at(s stage) {
+	if b.cfg.at != nil {
+		b.cfg.at(s)
+	}
 }
 
 // Broker is a running broker. It is safe for concurrent use.
@@ -151,9 +173,18 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.signed, err = ledger.OpenSignedFile(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
+	var signedStore ledger.SignedStore = b.signed
+	client, integrate := b.trillian.Client(), b.trillian.Integrate
+	if b.cfg.at != nil {
+		signedStore = stagedSigned{b.signed, b}
+		client, integrate = stagedTrillian{client, b}, func(ctx context.Context) error {
+			defer b.at(stageIntegrate)
+			return b.trillian.Integrate(ctx)
+		}
+	}
 	b.ledger, err = ledger.Open(ctx, ledger.Config{
-		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b.ring}, Signed: b.signed,
-		Trillian: b.trillian.Client(), TreeID: b.trillian.TreeID(), Integrate: b.trillian.Integrate,
+		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore,
+		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: b.ring.Labels(),
 		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, Logger: b.log,

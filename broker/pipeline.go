@@ -112,7 +112,9 @@ func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*An
 	}
 	// The intent is durable: from here on the request is carried through, whether or not the caller still waits.
 	ctx = context.WithoutCancel(ctx)
+	b.at(stageIntent)
 	d.question(ctx)
+	b.at(stageProvider)
 	return d.conclude(ctx)
 }
 
