@@ -67,7 +67,7 @@ func (f *Filtered) Obtained() []Pointer { return f.plan.def.schema.list(&f.obtai
 // Released returns the fields that the released bytes hold, in increasing order.
 func (f *Filtered) Released() []Pointer { return f.plan.def.schema.list(&f.released) }
 
-// Withheld returns the granted fields that were dropped because they are links, in increasing order.
+// Withheld returns the granted fields of which something was dropped because it is a link that may be neither passed nor followed, in increasing order.
 func (f *Filtered) Withheld() []Pointer { return f.plan.def.schema.list(&f.withheld) }
 
 // Dropped is the number of values that are declared and were not granted.
@@ -406,7 +406,8 @@ func (f *filter) linked(n *node, raw []byte, escaped, emit bool) (kept bool, err
 	}
 	u, err := url.Parse(string(raw))
 	if err != nil || !n.link.allows(u, f.plan.def.schema.plain) {
-		return false, f.bad("a link that its service does not allow")
+		f.withheld.add(n.leaf) // it leads elsewhere than the definition allows: nobody follows it
+		return false, nil
 	}
 	u.Fragment = ""
 	f.released.add(n.leaf)
