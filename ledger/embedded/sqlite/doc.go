@@ -31,6 +31,9 @@
 // tile is one row of constant size that is overwritten in place, the latest
 // version only: a database grows with its leaves and not with its batches. The
 // last few roots are kept. Indexes by hash cost more than everything else
-// together, since each leaf dirties a random page in each of them; trees created
+// together (at 300,000 leaves 56 µs of CPU time a leaf instead of 20, in batches
+// of 64), since each leaf dirties a random page in each of them; trees created
 // with [WithoutHashIndexes] have none.
+//
+// Unix only: the lock is flock(2).
 package sqlite

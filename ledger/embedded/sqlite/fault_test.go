@@ -194,6 +194,14 @@ func TestEveryWriteFails(t *testing.T) {
 					}
 				}
 
+				// In this process a write that failed is not there, even if the disk
+				// has it: it may not be synced.
+				if n := count(t, s, `SELECT count(*) FROM Leaf`); n != added {
+					t.Fatalf("fault %d: %d leaves are visible, %d were acknowledged", at, n, added)
+				}
+				if n := int64(latestRoot(t, s, tree).TreeSize); n != integrated {
+					t.Fatalf("fault %d: a root of size %d is visible, %d were acknowledged", at, n, integrated)
+				}
 				for where, s := range map[string]*Storage{"after a crash": crash(t, s), "on the same handle": s} {
 					root := latestRoot(t, s, tree)
 					if n := int64(root.TreeSize); n < integrated || n > added+batch {

@@ -41,14 +41,11 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// prepareFile creates directory and file so that nobody else can read them, and
-// refuses what others could read or replace. SQLite gives its -wal and -shm
+// prepareFile creates the file so that nobody else can read it, and refuses what
+// others could read or replace. SQLite gives its -wal and -shm
 // files the permissions of the database.
 func prepareFile(path string) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("creating the log's directory: %w", err)
-	}
 	di, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -63,7 +60,7 @@ func prepareFile(path string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
 		fi, err := os.Stat(name)
 		if errors.Is(err, fs.ErrNotExist) && name != path {
 			continue

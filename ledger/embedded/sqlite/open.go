@@ -56,6 +56,10 @@ type Storage struct {
 	write  connOptions
 	read   connOptions
 
+	// keeper is idle for ever. While it is open, closing a writer that failed is
+	// not closing the last connection, so what a failed commit may have left in the
+	// WAL is never recovered as if it had been synced.
+	keeper *conn
 	// A connection in a channel is idle; nil stands for one to be opened.
 	writer  chan *conn
 	readers chan *conn
@@ -128,6 +132,17 @@ func Open(ctx context.Context, cfg Config) (_ *Storage, err error) {
 		c.close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if s.keeper, err = openConn(s.read); err == nil {
+		var n int64
+		err = s.keeper.queryInts(`SELECT count(*) FROM Tree`, &n) // attaches to the WAL
+	}
+	if err != nil {
+		if s.keeper != nil {
+			s.keeper.close()
+		}
+		c.close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	s.writer <- c
 	for range cfg.Readers {
 		s.readers <- nil
@@ -177,6 +192,7 @@ func (s *Storage) Close() error {
 				c.close()
 			}
 		}
+		s.keeper.close()
 		if c := <-s.writer; c != nil {
 			c.close()
 		}
