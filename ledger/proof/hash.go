@@ -55,6 +55,18 @@ func (c Commitment) String() string { return Hash(c).String() }
 // IsZero reports whether c is unset.
 func (c Commitment) IsZero() bool { return c == Commitment{} }
 
+// MarshalText implements encoding.TextMarshaler: base64.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hash) UnmarshalText(b []byte) error { return decodeB64(h[:], b) }
+
+// MarshalText implements encoding.TextMarshaler: base64.
+func (c Commitment) MarshalText() ([]byte, error) { return Hash(c).MarshalText() }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Commitment) UnmarshalText(b []byte) error { return decodeB64(c[:], b) }
+
 func (e Epoch) String() string { return strconv.FormatUint(uint64(e), 10) }
 func (i Index) String() string { return strconv.FormatUint(uint64(i), 10) }
 

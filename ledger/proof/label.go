@@ -16,6 +16,12 @@ type Label Hash
 // String returns the label in base64.
 func (z Label) String() string { return Hash(z).String() }
 
+// MarshalText implements encoding.TextMarshaler: base64.
+func (z Label) MarshalText() ([]byte, error) { return Hash(z).MarshalText() }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (z *Label) UnmarshalText(b []byte) error { return decodeB64(z[:], b) }
+
 // LabelPublicKey is the VRF public key in a marker, encoded.
 type LabelPublicKey Hash
 

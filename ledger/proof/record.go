@@ -58,14 +58,19 @@ func NewRecord(s Schema, rand io.Reader) (*Record, error) {
 }
 
 // Schema returns the record's schema.
-func (r *Record) Schema() Schema { return r.info.schema }
+func (r *Record) Schema() Schema {
+	if r.info == nil {
+		return 0
+	}
+	return r.info.schema
+}
 
 // Set gives a field its value and copies it. It refuses fields that the schema
 // doesn't have, values that are not of the field's form or exceed 64 KiB, and
 // fields of an erased person part.
 func (r *Record) Set(f Field, value []byte) error {
-	if int(f) >= len(r.info.fields) {
-		return formatError("record: schema %d has no field %d", r.info.schema, f)
+	if r.info == nil || int(f) >= len(r.info.fields) {
+		return formatError("record: schema %d has no field %d", r.Schema(), f)
 	}
 	if err := r.info.fields[f].check(value); err != nil {
 		return err
@@ -88,7 +93,7 @@ func (r *Record) SetText(f Field, s string) error { return r.Set(f, []byte(s)) }
 // SetTime sets a field to a time.
 func (r *Record) SetTime(f Field, t Time) error {
 	if t < 0 {
-		return formatError("field %s: time before 1970", r.info.schema.Name(f))
+		return formatError("field %s: time before 1970", r.Schema().Name(f))
 	}
 	var buf [20]byte
 	return r.Set(f, strconv.AppendInt(buf[:0], int64(t), 10))
@@ -107,7 +112,7 @@ func (r *Record) SetList(f Field, items []string) error {
 	slices.Sort(items)
 	items = slices.Compact(items)
 	if len(items) > 0 && items[0] == "" {
-		return formatError("field %s: an item is empty", r.info.schema.Name(f))
+		return formatError("field %s: an item is empty", r.Schema().Name(f))
 	}
 	return r.Set(f, []byte(strings.Join(items, "\n")))
 }
@@ -127,7 +132,7 @@ func (r *Record) SetSubject(s Subject) error {
 // erased person part are Hidden.
 func (r *Record) Value(f Field) ([]byte, Presence) {
 	switch {
-	case int(f) >= len(r.info.fields), r.erased && int(f) < r.info.person:
+	case r.info == nil, int(f) >= len(r.info.fields), r.erased && int(f) < r.info.person:
 		return nil, Hidden
 	case !r.present[f]:
 		return nil, Absent
@@ -142,10 +147,19 @@ func (r *Record) Erased() bool { return r.erased }
 // Check refuses a record whose fields contradict each other: a subject that is
 // not canonical for its type, or an entry with role answer that holds what is
 // for the asked one alone. Call it before Commitment.
-func (r *Record) Check() error { return r.info.checkFields(r.Value) }
+func (r *Record) Check() error {
+	if r.info == nil {
+		return formatError("record: none")
+	}
+	return r.info.checkFields(r.Value)
+}
 
-// Commitment returns the commitment to all fields, present or not.
+// Commitment returns the commitment to all fields, present or not. That of the
+// zero Record is zero, which no entry accepts.
 func (r *Record) Commitment() Commitment {
+	if r.info == nil {
+		return Commitment{}
+	}
 	r.refresh()
 	return commit(r.info.schema, r.digests[:len(r.info.fields)])
 }
@@ -245,7 +259,7 @@ const (
 // PersonPart returns the person part to be sealed under the subject's key; nil
 // if it is gone.
 func (r *Record) PersonPart() []byte {
-	if r.erased {
+	if r.erased || r.info == nil {
 		return nil
 	}
 	return r.part(partPerson, 0, r.info.person)
@@ -254,6 +268,9 @@ func (r *Record) PersonPart() []byte {
 // AdminPart returns the administrative part to be sealed. It holds the digests
 // of the person part, so the commitment can be checked without it.
 func (r *Record) AdminPart() []byte {
+	if r.info == nil {
+		return nil
+	}
 	r.refresh()
 	return r.part(partAdmin, r.info.person, len(r.info.fields))
 }
@@ -365,6 +382,9 @@ func (r *Record) readPart(name string, which byte, b []byte) error {
 // Open opens the fields that the reader may see. The opening holds salts and
 // never a seed.
 func (r *Record) Open(reader Reader) Opening {
+	if r.info == nil {
+		return Opening{}
+	}
 	r.refresh()
 	o := Opening{info: r.info, fields: make([]openField, len(r.info.fields))}
 	salters := [2]salter{r.salter(0), r.salter(1)}

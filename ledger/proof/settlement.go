@@ -30,9 +30,6 @@ func (s *Settlement) clone() *Settlement {
 	return &c
 }
 
-// closing returns the closing marker parsed.
-func (s *Settlement) closing() (Marker, error) { return asMarker(s.Marker.Text) }
-
 func asMarker(text []byte) (Marker, error) {
 	e, err := ParseEntry(text)
 	if err != nil {
@@ -199,34 +196,16 @@ func (s *Settlement) parseBucket(l *lines) error {
 // verify checks the settlement of the receipt under a verified checkpoint
 // (docs/formats.md, section 7, step 5). The entry itself is already proven.
 func (s *Settlement) verify(r *Receipt, cp Checkpoint) (Marker, Label, error) {
-	closing, err := s.closing()
+	closing, opener, err := verifyMarkers(cp, s.Marker, s.Opener, s.OpenerText)
 	if err != nil {
-		return Marker{}, Label{}, err
+		return Marker{}, Label{}, fmt.Errorf("settlement: %w", err)
 	}
-	opener, err := asMarker(s.OpenerText)
-	if err != nil {
-		return Marker{}, Label{}, err
-	}
-	c := closing.Closed
 	epoch := r.entry.In()
 	switch {
-	case c == nil:
-		err = unproven("settlement: the marker closes no epoch")
-	case s.Marker.Index != closing.At():
-		err = unproven("settlement: the closing marker does not stand where it says")
-	case !included(uint64(s.Marker.Index), cp.size, LeafHash(s.Marker.Text), s.Marker.Path, cp.root):
-		err = unproven("settlement: the closing marker is not in the tree of the checkpoint")
-	case LeafHash(s.OpenerText) != c.Previous || s.Opener != c.First:
-		err = unproven("settlement: the opener is not the marker before the closing one")
-	case opener.Epoch != closing.Epoch-1:
-		err = unproven("settlement: the markers do not follow each other")
 	case epoch != opener.Epoch:
-		err = unproven("settlement: the entry says another epoch than the markers")
-	case r.index <= c.First || r.index >= closing.At():
-		err = unproven("settlement: the entry does not stand between the markers")
-	}
-	if err != nil {
-		return Marker{}, Label{}, err
+		return Marker{}, Label{}, unproven("settlement: the entry says another epoch than the markers")
+	case r.index <= closing.Closed.First || r.index >= closing.At():
+		return Marker{}, Label{}, unproven("settlement: the entry does not stand between the markers")
 	}
 	subject, err := r.opening.Subject()
 	if err != nil {
@@ -251,4 +230,29 @@ func (s *Settlement) verify(r *Receipt, cp Checkpoint) (Marker, Label, error) {
 		return Marker{}, Label{}, unproven("settlement: the entry is not in the subject's roll")
 	}
 	return closing, z, nil
+}
+
+// verifyMarkers shows that the marker is in the tree of the checkpoint where it
+// says it stands, and that opener is the one before it.
+func verifyMarkers(cp Checkpoint, marker Proven, at Index, text []byte) (closing, opener Marker, err error) {
+	if closing, err = asMarker(marker.Text); err != nil {
+		return Marker{}, Marker{}, err
+	}
+	if opener, err = asMarker(text); err != nil {
+		return Marker{}, Marker{}, err
+	}
+	c := closing.Closed
+	switch {
+	case c == nil:
+		err = unproven("the marker closes no epoch")
+	case marker.Index != closing.At():
+		err = unproven("the closing marker does not stand where it says")
+	case !included(uint64(marker.Index), cp.size, LeafHash(marker.Text), marker.Path, cp.root):
+		err = unproven("the closing marker is not in the tree of the checkpoint")
+	case LeafHash(text) != c.Previous || at != c.First:
+		err = unproven("the opener is not the marker before the closing one")
+	case opener.Epoch != closing.Epoch-1:
+		err = unproven("the markers do not follow each other")
+	}
+	return closing, opener, err
 }
