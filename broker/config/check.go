@@ -94,9 +94,6 @@ func (c *Config) check(m *Mistakes) {
 			checkFile(p.key, *p.at, p.secret, m)
 		}
 	}
-	for id, p := range c.Providers.TokenFiles {
-		checkFile("providers.token_files."+id, p, true, m)
-	}
 }
 
 func (c *Config) checkListeners(m *Mistakes) {
@@ -160,9 +157,6 @@ func (c *Config) checkKeys(m *Mistakes) {
 		if v.RoleIDFile == "" || v.SecretIDFile == "" {
 			m.add("keys.vault.role_id_file", 0, "and keys.vault.secret_id_file are both needed", "regard vault init writes them")
 		}
-		if v.Mount == "" || v.AuthMount == "" {
-			m.add("keys.vault.mount", 0, "and keys.vault.auth_mount can't be empty", "leave them out for transit and approle")
-		}
 	default:
 		m.add("keys.mode", 0, "is unknown", "use keystore or vault")
 	}
@@ -173,16 +167,22 @@ func (c *Config) checkProviders(m *Mistakes) {
 	if (p.Cert == "") != (p.Key == "") {
 		m.add("providers.cert", 0, "and providers.key go together", "give both, or neither")
 	}
-	if d := p.Expect.Std(); d < 100*time.Millisecond || d > 50*time.Second {
-		m.add("providers.timeout", 0, "is out of range", "choose from 100ms to 50s")
+	if c.Production && p.Cert == "" {
+		m.add("providers.cert", 0, "is missing: in production, providers answer nobody but the broker", "give the broker's client certificate and key")
 	}
-	for id, e := range p.Endpoints {
-		u, err := url.Parse(e)
-		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
-			m.add("providers.endpoints."+id, 0, "is not a URL", "give https://host/path")
-		} else if u.Scheme == "http" && (c.Production || !loopback(u.Hostname())) {
-			m.add("providers.endpoints."+id, 0, "has no TLS", "use https://")
+	if p.Proxy != "" {
+		if u, err := url.Parse(p.Proxy); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+			m.add("providers.proxy", 0, "is not a URL", "give http://host:port")
 		}
+	}
+	if d := p.ConnectTimeout.Std(); d < 100*time.Millisecond || d > 30*time.Second {
+		m.add("providers.connect_timeout", 0, "is out of range", "choose from 100ms to 30s")
+	}
+	if p.Connections < 1 || p.Connections > 1e5 {
+		m.add("providers.connections", 0, "is out of range", "choose from 1 to 100000")
+	}
+	if d := c.Records.Retention.Std(); d < 24*time.Hour || d > 50*365*24*time.Hour {
+		m.add("records.retention", 0, "is out of range", "choose from 24h to 438000h; 26280h is 3 years")
 	}
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	Policy    Policy    `koanf:"policy"`
 	Providers Providers `koanf:"providers"`
 	Services  Services  `koanf:"services"`
+	Records   Records   `koanf:"records"`
 	Limits    Limits    `koanf:"limits"`
 	Log       Log       `koanf:"log"`
 }
@@ -89,13 +90,17 @@ type KeystoreKeys struct {
 
 // VaultKeys are for mode vault.
 type VaultKeys struct {
-	Address      string `koanf:"address"` // https://…
-	Mount        string `koanf:"mount"`   // of the transit engine
-	AuthMount    string `koanf:"auth_mount"`
-	Namespace    string `koanf:"namespace"`
-	RoleIDFile   string `koanf:"role_id_file"`
-	SecretIDFile string `koanf:"secret_id_file"`
-	CAFile       string `koanf:"ca_file"` // empty: the system's
+	Address       string `koanf:"address"`        // https://…
+	Mount         string `koanf:"mount"`          // of the transit engine; empty: transit
+	AuthMount     string `koanf:"auth_mount"`     // of the AppRole logins; empty: approle
+	WrapKey       string `koanf:"wrap_key"`       // name; empty: regard-wrap
+	CheckpointKey string `koanf:"checkpoint_key"` // name; empty: regard-checkpoint
+	Namespace     string `koanf:"namespace"`
+	RoleIDFile    string `koanf:"role_id_file"`
+	SecretIDFile  string `koanf:"secret_id_file"`
+	// SecretIDWrapped: the file holds a response-wrapping token, good for one start.
+	SecretIDWrapped bool   `koanf:"secret_id_wrapped"`
+	CAFile          string `koanf:"ca_file"` // empty: the system's
 }
 
 // Epoch of the log.
@@ -108,16 +113,20 @@ type Policy struct {
 	Dir string `koanf:"dir"` // of the bundle; empty: the one that the program carries
 }
 
-// Providers are asked over TLS.
+// Providers are asked over mutual TLS. Their addresses, limits and time limits stand in the service definitions, whose digests are in the log.
 type Providers struct {
-	Cert   string   `koanf:"cert"` // client certificate, PEM; empty: none
-	Key    string   `koanf:"key"`
-	CAFile string   `koanf:"ca_file"` // empty: the system's
-	Expect Duration `koanf:"timeout"` // of one call
-	// Endpoints replaces the base URL of services, by service id.
-	Endpoints map[string]string `koanf:"endpoints"`
-	// TokenFiles name the bearer token to present, by provider id.
-	TokenFiles map[string]string `koanf:"token_files"`
+	Cert           string   `koanf:"cert"` // client certificate, PEM; needed in production
+	Key            string   `koanf:"key"`
+	CAFile         string   `koanf:"ca_file"` // empty: the system's
+	Proxy          string   `koanf:"proxy"`   // URL; empty: none, whatever the environment says
+	ConnectTimeout Duration `koanf:"connect_timeout"`
+	Connections    int      `koanf:"connections"` // to one host
+}
+
+// Records of disclosures.
+type Records struct {
+	// Retention after their month; then the keys of their details are destroyed.
+	Retention Duration `koanf:"retention"`
 }
 
 // Services that are loaded at start when the registry doesn't have them yet.
@@ -145,24 +154,24 @@ type Log struct {
 // Defaults are in force where nothing else is said.
 func Defaults() map[string]any {
 	return map[string]any{
-		"production":            false,
-		"api.listen":            "127.0.0.1:8443",
-		"public.listen":         "127.0.0.1:8080",
-		"ops.listen":            "127.0.0.1:9090",
-		"keys.mode":             string(Keystore),
-		"keys.vault.mount":      "transit",
-		"keys.vault.auth_mount": "approle",
-		"epoch.length":          "24h",
-		"providers.timeout":     "10s",
-		"limits.rate":           100.0,
-		"limits.burst":          200,
-		"limits.in_flight":      512,
-		"limits.connections":    4096,
-		"limits.body":           "64KiB",
-		"limits.drain":          "20s",
-		"limits.read_timeout":   "15s",
-		"log.level":             "info",
-		"log.format":            "text",
+		"production":                false,
+		"api.listen":                "127.0.0.1:8443",
+		"public.listen":             "127.0.0.1:8080",
+		"ops.listen":                "127.0.0.1:9090",
+		"keys.mode":                 string(Keystore),
+		"epoch.length":              "24h",
+		"providers.connect_timeout": "3s",
+		"providers.connections":     256,
+		"records.retention":         "26280h",
+		"limits.rate":               100.0,
+		"limits.burst":              200,
+		"limits.in_flight":          512,
+		"limits.connections":        4096,
+		"limits.body":               "64KiB",
+		"limits.drain":              "20s",
+		"limits.read_timeout":       "15s",
+		"log.level":                 "info",
+		"log.format":                "text",
 	}
 }
 
@@ -221,11 +230,6 @@ func (c *Config) resolve(base string) {
 	for _, p := range c.paths() {
 		if *p.at != "" && !filepath.IsAbs(*p.at) {
 			*p.at = filepath.Join(base, *p.at)
-		}
-	}
-	for id, p := range c.Providers.TokenFiles {
-		if p != "" && !filepath.IsAbs(p) {
-			c.Providers.TokenFiles[id] = filepath.Join(base, p)
 		}
 	}
 	if c.DataDir == "" {

@@ -18,31 +18,7 @@ type flat map[string]any
 
 func (f flat) ReadBytes() ([]byte, error) { return nil, errors.New("not supported") }
 
-func (f flat) Read() (map[string]any, error) {
-	plain, named := map[string]any{}, map[string]any{}
-	for k, v := range f {
-		if !isOpen(k) {
-			plain[k] = v
-			continue
-		}
-		// Names under open keys are ids and may hold dots.
-		for _, o := range open {
-			if id, ok := strings.CutPrefix(k, o+"."); ok {
-				if named[o] == nil {
-					named[o] = map[string]any{}
-				}
-				named[o].(map[string]any)[id] = v
-			}
-		}
-	}
-	for o, v := range named {
-		plain[o] = v
-	}
-	return maps.Unflatten(plain, "."), nil
-}
-
-// open are the keys under which any name may stand.
-var open = []string{"providers.endpoints", "providers.token_files"}
+func (f flat) Read() (map[string]any, error) { return maps.Unflatten(f, "."), nil }
 
 // known lists every key of a Config; those of sections, too.
 var known = func() map[string]bool {
@@ -61,10 +37,6 @@ var known = func() map[string]bool {
 	walk(reflect.TypeFor[Config](), "")
 	return keys
 }()
-
-func isOpen(key string) bool {
-	return slices.ContainsFunc(open, func(o string) bool { return strings.HasPrefix(key, o+".") })
-}
 
 // parseFile flattens a YAML file, notes the line of each key, and refuses what Config doesn't know.
 func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
@@ -88,7 +60,7 @@ func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
 			key := prefix + name.Value
 			isLeaf, ok := known[key]
 			switch {
-			case !ok && !isOpen(key):
+			case !ok:
 				found.add(key, name.Line, "is not a known key", nearest(key))
 				continue
 			case at[key] != 0:
@@ -98,9 +70,9 @@ func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
 			at[key] = name.Line
 			switch {
 			case v.Kind == yaml.ScalarNode && v.Tag == "!!null":
-			case v.Kind == yaml.ScalarNode && (isLeaf || isOpen(key)):
+			case v.Kind == yaml.ScalarNode && isLeaf:
 				out[key] = v.Value
-			case v.Kind == yaml.MappingNode && (!isLeaf || slices.Contains(open, key)):
+			case v.Kind == yaml.MappingNode && !isLeaf:
 				walk(v, key+".")
 			case isLeaf:
 				found.add(key, v.Line, "has to be one value", "write "+key[strings.LastIndexByte(key, '.')+1:]+": value")
@@ -147,7 +119,7 @@ func envName(key string) string {
 func fromEnviron(environ []string, found *Mistakes) map[string]any {
 	keys := map[string]string{}
 	for k, leaf := range known {
-		if leaf && !slices.Contains(open, k) {
+		if leaf {
 			keys[envName(k)] = k
 		}
 	}
@@ -174,7 +146,7 @@ func fromFlags(set []string, found *Mistakes) map[string]any {
 		switch {
 		case !ok:
 			found.add("--set "+key, 0, "has no value", "write --set key=value")
-		case !known[key] && !isOpen(key):
+		case !known[key]:
 			found.add("--set "+key, 0, "is not a known key", nearest(key))
 		default:
 			out[key] = value
