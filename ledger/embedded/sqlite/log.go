@@ -152,20 +152,21 @@ func (l *LogStorage) begin(ctx context.Context, tree *trillian.Tree, write bool)
 	return t, nil
 }
 
+var selectHead = fmt.Sprintf(`SELECT t.Slot, t.HashIndexed, r.Id, r.LogRoot FROM Tree t
+	LEFT JOIN Root r ON r.Id BETWEEN t.Slot << %d AND (t.Slot << %d) + %d
+	WHERE t.TreeId = ? ORDER BY r.TimestampNanos DESC LIMIT 1`, slotShift, slotShift, rootsKept-1)
+
 // load finds the tree and its latest root. Being the first read, it is also the
 // point in time of a snapshot.
 func (t *logTX) load(treeID int64) error {
 	var raw []byte
-	err := t.c.query(`SELECT t.Slot, t.HashIndexed, r.Id, r.LogRoot FROM Tree t
-		LEFT JOIN Root r ON r.Id BETWEEN t.Slot << 44 AND (t.Slot << 44) + 7
-		WHERE t.TreeId = ? ORDER BY r.TimestampNanos DESC LIMIT 1`,
-		func(r []driver.Value) error {
-			t.slot, t.indexed = integer(r[0]), integer(r[1]) != 0
-			if r[2] != nil {
-				t.ring, raw = integer(r[2])&(rootsKept-1), blob(r[3])
-			}
-			return nil
-		}, treeID)
+	err := t.c.query(selectHead, func(r []driver.Value) error {
+		t.slot, t.indexed = integer(r[0]), integer(r[1]) != 0
+		if r[2] != nil {
+			t.ring, raw = integer(r[2])&(rootsKept-1), blob(r[3])
+		}
+		return nil
+	}, treeID)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ const (
 	tileHeader = 8
 	tileSize   = tileHeader + tileWidth*hashSize
 
-	tilesInLevel = slotShift - 4 // bits of a tile's index; a level has fewer
+	levelShift = slotShift - 4 // bits of a tile's index within its level
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -54,10 +54,10 @@ func tileKey(slot int64, prefix []byte) (int64, error) {
 	var b [8]byte
 	copy(b[8-len(prefix):], prefix)
 	index := binary.BigEndian.Uint64(b[:])
-	if index >= 1<<tilesInLevel {
+	if index >= 1<<levelShift {
 		return 0, status.Error(codes.OutOfRange, "the tree has no more room")
 	}
-	return key(slot, int64(7-len(prefix))<<tilesInLevel|int64(index)), nil
+	return key(slot, int64(7-len(prefix))<<levelShift|int64(index)), nil
 }
 
 func (c *conn) getTiles(slot int64, prefixes [][]byte) ([]*storagepb.SubtreeProto, error) {
