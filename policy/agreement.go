@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"time"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // AgreementSchema is the first name of the agreement's canonical form; another form gets another name.
@@ -35,16 +33,6 @@ type Agreement struct {
 	NotBefore, NotAfter time.Time
 	State               AgreementState
 	Obligations         []Obligation // may be empty
-
-	// parsed spares decisions the work that ParseAgreement did already. It counts only as long as the fields above still give the bytes it
-	// was made of.
-	parsed *parsedAgreement
-}
-
-type parsedAgreement struct {
-	canonical []byte
-	digest    Digest
-	term      *ast.Term
 }
 
 // Ref returns the agreement's name in records.
@@ -74,8 +62,7 @@ func (a *Agreement) Digest() (Digest, error) {
 	return sha256.Sum256(b), nil
 }
 
-// ParseAgreement parses canonical JSON and refuses everything else with an error that wraps ErrInput. Decisions on an agreement that was
-// parsed once and kept cost less.
+// ParseAgreement parses canonical JSON and refuses everything else with an error that wraps ErrInput.
 func ParseAgreement(b []byte) (*Agreement, error) {
 	if len(b) > MaxInput {
 		return nil, inputError("agreement of %d bytes, at most %d", len(b), MaxInput)
@@ -92,7 +79,6 @@ func ParseAgreement(b []byte) (*Agreement, error) {
 	if !bytes.Equal(b, again) {
 		return nil, inputError("agreement is not canonical JSON of %s", AgreementSchema)
 	}
-	a.parsed = &parsedAgreement{again, sha256.Sum256(again), a.term()}
 	return a, nil
 }
 

@@ -43,7 +43,7 @@ func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Durat
 	cancel := topdown.NewCancel()
 	timer := time.AfterFunc(limit, cancel.Cancel)
 	defer timer.Stop()
-	options := []rego.EvalOption{
+	options := append(make([]rego.EvalOption, 0, 7),
 		rego.EvalParsedInput(n.value()),
 		// No built-in of ours reads the clock or draws at random; should one ever, it gets the request's time, and an error.
 		rego.EvalTime(n.Time),
@@ -51,8 +51,9 @@ func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Durat
 		rego.EvalExternalCancel(cancel),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalGenerateJSON(keepTerm),
-	}
-	grant, err := eval(ctx, p.grant, options)
+	)
+	// To look a rule up by the input pays when there are several, and what is left of grant is one.
+	grant, err := eval(ctx, p.grant, append(options, rego.EvalRuleIndexing(false)))
 	if err != nil {
 		return err
 	}

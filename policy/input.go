@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // InputSchema is the name of the input's canonical form; another form gets another name.
@@ -97,8 +95,7 @@ func ParseInput(b []byte) (Input, error) {
 // normalInput is a checked input whose lists are sorted, with its canonical bytes.
 type normalInput struct {
 	Input
-	scopes    []Scope   // keys of Service.Scopes in order
-	agreement *ast.Term // of Agreement, if it was made before
+	scopes    []Scope // keys of Service.Scopes in order
 	canonical []byte
 }
 
@@ -214,13 +211,7 @@ func (n *normalInput) appendAgreement() error {
 	b := append(n.canonical, `,"agreement":`...)
 	start := len(b)
 	b = a.append(b)
-	var digest Digest
-	if p := a.parsed; p != nil && bytes.Equal(p.canonical, b[start:]) {
-		digest, n.agreement = p.digest, p.term
-	} else {
-		digest = sha256.Sum256(b[start:])
-	}
-	if n.AgreementDigest != digest {
+	if n.AgreementDigest != sha256.Sum256(b[start:]) {
 		return inputError("the agreement is not the one that was logged: its digest differs")
 	}
 	b = append(b, `,"agreement_digest":"`...)

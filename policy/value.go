@@ -107,11 +107,7 @@ func (n *normalInput) value() ast.Value {
 		ast.Item(keyTime, t.integer(n.Time.UnixMilli())),
 	)
 	if n.Agreement != nil {
-		agreement := n.agreement
-		if agreement == nil {
-			agreement = n.Agreement.term()
-		}
-		items = append(items, ast.Item(keyAgreement, agreement),
+		items = append(items, ast.Item(keyAgreement, n.Agreement.term()),
 			ast.Item(keyAgreementDigest, t.text(n.AgreementDigest.String())))
 	}
 	return ast.NewObject(items...)

@@ -6,17 +6,14 @@ package regard.decision
 agency_active if input.agency.state == "active"
 
 # METADATA
-# title: L'administration est connue / The agency is known
-agency_known if input.agency.id != ""
-
-# METADATA
 # title: Administration inconnue / Unknown agency
 reasons contains {
 	"code": "agency.unknown",
 	"fr": "L'administration qui demande n'est pas connue.",
 	"en": "The agency that asks is not known.",
 } if {
-	not agency_known
+	not agency_active
+	input.agency.id == ""
 }
 
 # METADATA
@@ -26,6 +23,6 @@ reasons contains {
 	"fr": "L'administration qui demande n'est plus autorisée à utiliser le service d'échange.",
 	"en": "The agency that asks may no longer use the exchange.",
 } if {
-	agency_known
 	not agency_active
+	input.agency.id != ""
 }

@@ -5,7 +5,7 @@ package regard.decision
 
 # METADATA
 # title: Il y a une habilitation / There is an agreement
-agreement_present if input.agreement.id != ""
+agreement_present if input.agreement.id
 
 # METADATA
 # title: L'habilitation est en vigueur / The agreement is in force
@@ -44,6 +44,7 @@ reasons contains {
 	"fr": "Aucune habilitation ne permet à cette administration de demander ces données.",
 	"en": "No agreement allows this agency to ask for these data.",
 } if {
+	not agreement_active
 	not agreement_present
 }
 

@@ -4,8 +4,11 @@ test_no_agreement_is_the_only_reason if {
 	refused(object.remove(request, ["agreement", "agreement_digest"]), {"agreement.none"})
 }
 
-test_agreement_without_a_name_is_none if {
-	refused(but({"agreement": {"id": ""}}), {"agreement.none"})
+test_active_agreement_is_not_called_none if {
+	codes(object.union(
+		object.remove(request, ["agreement"]),
+		{"agreement": object.remove(agreement, ["id"])},
+	)) == set()
 }
 
 test_revoked_agreement if {

@@ -23,9 +23,7 @@ grant := {
 # title: Toutes les conditions / All conditions
 # description: A condition that can't be established doesn't hold.
 allow if {
-	agency_known
 	agency_active
-	agreement_present
 	agreement_active
 	agreement_begun
 	agreement_not_ended
@@ -37,7 +35,6 @@ allow if {
 	scopes_covered
 	scopes_declared
 	subject_type_accepted
-	recipient_stated
 	recipient_valid
 	recipient_not_subject
 	context_stated

@@ -2,10 +2,6 @@
 package regard.decision
 
 # METADATA
-# title: Le destinataire est indiqué / The recipient is stated
-recipient_stated if input.recipient.siret != ""
-
-# METADATA
 # title: Le destinataire a un SIRET valide / The recipient has a valid SIRET
 # description: The broker has checked the digits, and the recorded input is refused if it was wrong about them.
 recipient_valid if input.recipient.valid
@@ -30,7 +26,8 @@ reasons contains {
 	"fr": "La demande n'indique pas le destinataire des données.",
 	"en": "The request doesn't state the recipient of the data.",
 } if {
-	not recipient_stated
+	not recipient_valid
+	input.recipient.siret == ""
 }
 
 # METADATA
@@ -40,8 +37,8 @@ reasons contains {
 	"fr": "Le SIRET du destinataire n'est pas valide.",
 	"en": "The recipient's SIRET is not valid.",
 } if {
-	recipient_stated
 	not recipient_valid
+	input.recipient.siret != ""
 }
 
 # METADATA

@@ -1,11 +1,11 @@
 package regard.decision_test
 
 test_missing_recipient if {
-	refused(but({"recipient": {"siret": ""}}), {"recipient.missing"})
+	refused(but({"recipient": {"siret": "", "valid": false}}), {"recipient.missing"})
 }
 
-test_missing_recipient_is_not_called_invalid if {
-	refused(but({"recipient": {"siret": "", "valid": false}}), {"recipient.missing"})
+test_valid_recipient_is_not_called_missing if {
+	codes(but({"recipient": {"siret": "", "valid": true}})) == set()
 }
 
 test_invalid_recipient if {

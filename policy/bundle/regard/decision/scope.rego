@@ -4,7 +4,7 @@ package regard.decision
 
 # METADATA
 # title: Au moins un périmètre est demandé / At least one scope is asked for
-scopes_asked if count(input.scopes) > 0
+scopes_asked if input.scopes[0]
 
 # METADATA
 # title: L'habilitation couvre tous les périmètres / The agreement covers every scope
