@@ -93,7 +93,7 @@ func TestReplay(t *testing.T) {
 	if diff := cmp.Diff(map[Outcome]int{Released: 68, Empty: 8, Failed: 6, Refused: 4}, outcomes); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	// With everything granted. 13 of the 19 households asked for by identity hold somebody who agrees with the question in every field.
+	// With everything granted.
 	if diff := cmp.Diff(map[string]int{"asked pivot": 22, "asked ine": 25, "asked france_travail": 8, "asked siren": 13, "answer person": 73}, filed); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
 	}

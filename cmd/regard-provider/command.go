@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker/reference"
+)
+
+type options struct {
+	listen, base, cert, key string
+	brokers                 []string
+	population              int
+	seed                    uint64
+	accessLog               string
+	delay                   time.Duration
+}
+
+func command() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "regard-provider",
+		Short: "Reference providers for Regard: invented people, real shapes",
+		Long: `Runs the reference providers: households, students, job seekers, solidarity income, taxation, businesses, addresses and communes.
+Everybody in them is invented and bears the word EXEMPLE in the name. Only clients with one of the given broker certificates are answered.`,
+		Example: `  # serve on port 8443 to the broker whose certificate is in broker.pem
+  regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem
+
+  # the same with 100,000 more people, for measurements, and a log of who was asked for what
+  regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem \
+      --population 100000 --access-log access.jsonl
+
+  # write the service definitions that a broker registers for this server
+  regard-provider services --base https://provider.example:8443 --out services/`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr(), &o) },
+	}
+	root.PersistentFlags().StringVar(&o.base, "base", "https://localhost:8443", "the server's own `URL` as the broker reaches it")
+	f := root.Flags()
+	f.StringVar(&o.listen, "listen", "localhost:8443", "`address` to listen on")
+	f.StringVar(&o.cert, "cert", "", "the server's certificate chain, PEM `file`")
+	f.StringVar(&o.key, "key", "", "the key of that certificate, PEM `file`")
+	f.StringArrayVar(&o.brokers, "broker-cert", nil, "certificate of a broker that is answered, PEM `file`; may be repeated")
+	f.IntVar(&o.population, "population", 0, "`number` of further invented people")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of that population")
+	f.StringVar(&o.accessLog, "access-log", "", "`file` to append one JSON line for each request to; - is standard output")
+	f.DurationVar(&o.delay, "delay", 0, "`time` to wait before each answer")
+	root.AddCommand(servicesCommand(&o))
+	return root
+}
+
+func servicesCommand(o *options) *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:     "services",
+		Short:   "Write the service definitions for this server",
+		Example: "  regard-provider services --base https://provider.example:8443 --out services/",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := reference.Services(o.base)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				return err
+			}
+			for _, s := range all {
+				name := filepath.Join(out, string(s.Definition.ID)+".yaml")
+				if err := os.WriteFile(name, s.YAML, 0o644); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), name)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", ".", "`directory` to write to")
+	return c
+}
+
+func serve(ctx context.Context, messages io.Writer, o *options) error {
+	if o.cert == "" || o.key == "" || len(o.brokers) == 0 {
+		return errors.New("--cert, --key and --broker-cert are needed: it answers the broker alone (see --help)")
+	}
+	own, err := tls.LoadX509KeyPair(o.cert, o.key)
+	if err != nil {
+		return fmt.Errorf("reading --cert and --key: %w", err)
+	}
+	if o.population < 0 || o.population > reference.MaxPopulation {
+		return fmt.Errorf("--population: want 0 to %d", reference.MaxPopulation)
+	}
+	cfg := reference.Config{Base: o.base, Population: reference.Population{Size: o.population, Seed: o.seed}, Delay: o.delay}
+	for _, name := range o.brokers {
+		c, err := certificate(name)
+		if err != nil {
+			return fmt.Errorf("reading --broker-cert: %w", err)
+		}
+		cfg.Brokers = append(cfg.Brokers, c)
+	}
+	switch o.accessLog {
+	case "":
+	case "-":
+		cfg.AccessLog = os.Stdout
+	default:
+		f, err := os.OpenFile(o.accessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("opening --access-log: %w", err)
+		}
+		defer f.Close()
+		cfg.AccessLog = f
+	}
+	s, err := reference.New(cfg)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: s, TLSConfig: s.TLS(own), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: log.New(messages, "", log.LstdFlags),
+	}
+	fmt.Fprintf(messages, "serving invented people as %s on %s\n", o.base, l.Addr())
+	done := make(chan error, 1)
+	go func() { done <- server.ServeTLS(l, "", "") }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(end)
+}
+
+func certificate(name string) (*x509.Certificate, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%s holds no PEM certificate", name)
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
