@@ -91,6 +91,7 @@ type Broker struct {
 	places   chan struct{} // one for each request that is being carried out
 	begun    sync.Map      // ids of disclosures that a request of this process is working on
 	admin    sync.Mutex    // one change at a time
+	gate     gate
 	logged   map[string]struct{}
 	stopping chan struct{}
 	stop     sync.Once
@@ -149,6 +150,9 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
 	} else if n > 0 {
 		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
+	}
+	if err := b.finishErasures(ctx); err != nil {
+		return nil, fmt.Errorf("carrying through an erasure: %w", err)
 	}
 	b.work.Add(1)
 	go b.sweep(context.WithoutCancel(ctx))

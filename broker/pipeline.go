@@ -168,9 +168,16 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 		}
 		in.Idem = idem[:]
 	}
-	row, again, err := b.store.Begin(ctx, in)
+	var row store.Disclosure
+	var again bool
+	err = b.gate.pass([]keys.Owner{d.owner}, func() (err error) {
+		row, again, err = b.store.Begin(ctx, in)
+		return err
+	})
 	b.saved(err == nil && !again, sealed)
 	switch {
+	case errors.Is(err, errErasing):
+		return row, false, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
 	case errors.Is(err, store.ErrConflict):
 		return row, false, &Problem{Status: 409, Code: "idempotency.conflict", Title: "This Idempotency-Key was used with another request.", Detail: "Use a new key for a new request."}
 	case err != nil:
@@ -350,42 +357,93 @@ func passStatus(status int) int {
 // conclude seals what was said, records the outcome and, once every entry is proven, opens it again for the agency.
 func (d *disclosure) conclude(ctx context.Context) (*Answer, error) {
 	b := d.b
-	now := b.now()
-	recs, rows, err := d.records(ctx, now)
+	recs, err := d.describe()
 	if err != nil {
-		return nil, keysProblem(err)
+		return nil, err
 	}
-	commitments := make([]proof.Commitment, len(recs))
 	entries := make([]proof.Entry, len(recs))
-	for i, rec := range recs {
-		commitments[i] = rec.Commitment()
+	commitments := make([]proof.Commitment, len(recs))
+	for i := range recs {
+		commitments[i] = recs[i].rec.Commitment()
 		entries[i] = proof.Disclosure{Commitment: commitments[i]}
-	}
-	out := &store.Outcome{Disclosure: d.seq}
-	for _, r := range rows {
-		out.Records = append(out.Records, r.row)
-		out.Fresh = append(out.Fresh, r.fresh)
 	}
 	var sealed keys.Sealed
 	if d.result.said != nil {
 		if sealed, err = d.seal(ctx, proof.SetDigest(commitments)); err != nil {
 			return nil, keysProblem(err)
 		}
-		if d.plan.req.IdempotencyKey != "" {
-			out.Payload, out.Until = sealed, now.Add(payloadLife)
-		}
 	}
-	appended, err := b.append(ctx, ledger.Group{Entries: entries, Attach: out})
+	appended, err := d.record(ctx, recs, entries, sealed)
 	if err != nil {
-		b.saved(false, rows[1:]...)
 		return nil, err
 	}
-	b.saved(true, rows[1:]...)
-	receipt, err := ledger.FreshReceipt(appended, 0, recs[0].Open(proof.ReaderAgency))
+	receipt, err := ledger.FreshReceipt(appended, 0, d.rec.Open(proof.ReaderAgency))
 	if err != nil {
 		return nil, fmt.Errorf("making the receipt: %w", err)
 	}
 	return b.release(ctx, d.answer(), appended, sealed, receipt)
+}
+
+// described is a record with whose it is.
+type described struct {
+	subject proof.Subject
+	owner   keys.Owner
+	rec     *proof.Record
+}
+
+// record seals the records and appends their entries. If one of the people is being erased at this moment it waits, and seals under the keys that they have then.
+func (d *disclosure) record(ctx context.Context, recs []described, entries []proof.Entry, sealed keys.Sealed) (appended ledger.Appended, err error) {
+	b := d.b
+	owners := make([]keys.Owner, len(recs))
+	for i := range recs {
+		owners[i] = recs[i].owner
+	}
+	for {
+		err = b.gate.pass(owners, func() error {
+			out := &store.Outcome{Disclosure: d.seq}
+			if sealed != nil && d.plan.req.IdempotencyKey != "" {
+				out.Payload, out.Until = sealed, d.plan.at.Add(payloadLife)
+			}
+			rows, err := d.sealRecords(ctx, recs)
+			if err != nil {
+				b.saved(false, rows...)
+				return keysProblem(err)
+			}
+			for _, r := range rows {
+				out.Records = append(out.Records, r.row)
+				out.Fresh = append(out.Fresh, r.fresh)
+			}
+			appended, err = b.append(ctx, ledger.Group{Entries: entries, Attach: out})
+			b.saved(err == nil, rows...)
+			return err
+		})
+		if !errors.Is(err, errErasing) {
+			return appended, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-b.stopping:
+			return appended, unavailable("broker.stopping", "The broker is stopping.", err)
+		}
+	}
+}
+
+// sealRecords seals every record. The person part of the asked one was sealed for the intent, and an erasure waits for intents.
+func (d *disclosure) sealRecords(ctx context.Context, recs []described) ([]sealedRecord, error) {
+	rows := make([]sealedRecord, 0, len(recs))
+	admin, err := d.b.sealAdmin(ctx, d.plan.at, d.rec)
+	if err != nil {
+		return rows, err
+	}
+	rows = append(rows, sealedRecord{row: store.Record{Owner: d.owner, Person: d.person, Admin: admin}})
+	for _, r := range recs[1:] {
+		row, err := d.b.sealRecord(ctx, r.subject, d.plan.at, r.rec)
+		if err != nil {
+			return rows, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 // answer is what may be said without having asked a provider.
@@ -437,40 +495,33 @@ func (d *disclosure) seal(ctx context.Context, set proof.Hash) (keys.Sealed, err
 	return sealed, err
 }
 
-// records completes the asked record and describes the part of everybody else whom the answer identifies.
-func (d *disclosure) records(ctx context.Context, now time.Time) ([]*proof.Record, []sealedRecord, error) {
+// describe completes the asked record and describes the part of everybody else whom the answer identifies. The asked one is the first.
+func (d *disclosure) describe() ([]described, error) {
+	now := d.b.now()
 	asked := &fields{rec: d.rec}
 	d.outcome(asked, d.result.obtained, d.result.released, now)
 	if d.result.data != nil {
 		asked.bytes(proof.DisclosurePayload, payloadDigest(d.key[:], d.result.data))
 	}
 	if asked.err != nil {
-		return nil, nil, asked.err
+		return nil, asked.err
 	}
-	admin, err := d.b.sealAdmin(ctx, d.plan.at, d.rec)
-	if err != nil {
-		return nil, nil, err
-	}
-	recs := []*proof.Record{d.rec}
-	rows := []sealedRecord{{row: store.Record{Owner: d.owner, Person: d.person, Admin: admin}}}
+	recs := []described{{d.plan.subject, d.owner, d.rec}}
 	for _, other := range d.result.others {
 		obtained := stringsOf(other.Obtained)
 		rec, err := d.newRecord(other.Role, other.Subject, obtained)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		f := &fields{rec: rec}
 		d.outcome(f, obtained, stringsOf(other.Released), now)
-		if f.err != nil {
-			return nil, nil, f.err
+		owner, err := d.b.ring.Owner(other.Subject)
+		if err = errors.Join(f.err, err); err != nil {
+			return nil, err
 		}
-		row, err := d.b.sealRecord(ctx, other.Subject, d.plan.at, rec)
-		if err != nil {
-			return nil, nil, err
-		}
-		recs, rows = append(recs, rec), append(rows, row)
+		recs = append(recs, described{other.Subject, owner, rec})
 	}
-	return recs, rows, nil
+	return recs, nil
 }
 
 func (d *disclosure) outcome(f *fields, obtained, released []string, now time.Time) {

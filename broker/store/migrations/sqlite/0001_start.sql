@@ -126,12 +126,16 @@ CREATE TABLE bundles (
   log_index INTEGER NOT NULL
 );
 
+-- An erasure of one identifier: begun, then in the log, then done. Until it is done nothing new is recorded under that owner.
 CREATE TABLE erasures (
-  id           BLOB PRIMARY KEY,
-  owner        BLOB    NOT NULL,
-  log_index    INTEGER NOT NULL,
-  reach        INTEGER NOT NULL
+  id        BLOB PRIMARY KEY,
+  owner     BLOB    NOT NULL,
+  person    BLOB    NOT NULL,            -- the entry's record, sealed like every other
+  admin     BLOB    NOT NULL,
+  log_index INTEGER,
+  done      INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX erasures_open ON erasures (id) WHERE done = 0;
 
 CREATE TABLE meta (
   name  TEXT PRIMARY KEY,

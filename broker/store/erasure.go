@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// An Erasure of one identifier that has been begun.
+type Erasure struct {
+	ID ID
+	Record
+	// Index of its entry; Logged is false until it has one.
+	Index  proof.Index
+	Logged bool
+}
+
+// BeginErasure remembers an erasure durably, so that a crash can't leave it half done.
+func (s *Store) BeginErasure(ctx context.Context, e *Erasure) error {
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("INSERT INTO erasures (id, owner, person, admin) VALUES (?, ?, ?, ?)", e.ID[:], e.Owner[:], e.Person, e.Admin)
+		return err
+	})
+}
+
+// ErasureLogged is attached to an erasure@v1 entry: it gives the entry its record.
+type ErasureLogged struct{ Erasure Erasure }
+
+func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
+	res, err := t.exec("UPDATE erasures SET log_index = ? WHERE id = ? AND log_index IS NULL", int64(leaves[0].Index), a.Erasure.ID[:])
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("store: this erasure has an entry already (%v)", err)
+	}
+	return saveRecord(t, leaves[0].Index, nil, 0, &a.Erasure.Record)
+}
+
+// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner.
+func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:])
+		return err
+	})
+}
+
+// EndErasure marks an erasure as done.
+func (s *Store) EndErasure(ctx context.Context, id ID) error {
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("UPDATE erasures SET done = 1 WHERE id = ?", id[:])
+		return err
+	})
+}
+
+// OpenErasures lists erasures that were begun and are not done.
+func (s *Store) OpenErasures(ctx context.Context) ([]Erasure, error) {
+	var out []Erasure
+	err := s.each(ctx, "SELECT id, owner, person, admin, log_index FROM erasures WHERE done = 0 ORDER BY id", func(scan func(...any) error) error {
+		var e Erasure
+		var id, owner []byte
+		var index sql.NullInt64
+		if err := scan(&id, &owner, &e.Person, &e.Admin, &index); err != nil {
+			return err
+		}
+		copy(e.ID[:], id)
+		copy(e.Owner[:], owner)
+		e.Index, e.Logged = proof.Index(index.Int64), index.Valid
+		out = append(out, e)
+		return nil
+	})
+	return out, err
+}
+
+// HasOpenIntent says whether a disclosure about this owner has no outcome yet.
+func (s *Store) HasOpenIntent(ctx context.Context, owner keys.Owner) (bool, error) {
+	var n int
+	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM disclosures WHERE state = 0 AND owner = ?", owner[:]).Scan(&n)
+	return n > 0, classify(err)
+}
+
+// Filed says whether every filed entry up to and including index has its label.
+func (s *Store) Filed(ctx context.Context, index proof.Index) (bool, error) {
+	var upto int64
+	err := classify(s.r.QueryRowContext(ctx, "SELECT filed_upto FROM epochs WHERE closer IS NULL").Scan(&upto))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil || upto > int64(index) {
+		return upto > int64(index), err
+	}
+	// Nothing but governance may stand between the last filed entry and the index.
+	var n int
+	err = s.r.QueryRowContext(ctx, "SELECT count(*) FROM records WHERE log_index >= ? AND log_index <= ?", upto, int64(index)).Scan(&n)
+	return n == 0, classify(err)
+}
+
+// LastIndex is the greatest log index, false if there is none.
+func (s *Store) LastIndex(ctx context.Context) (proof.Index, bool, error) {
+	var n sql.NullInt64
+	err := s.r.QueryRowContext(ctx, "SELECT max(log_index) FROM leaves").Scan(&n)
+	return proof.Index(n.Int64), n.Valid, classify(err)
+}
