@@ -104,7 +104,7 @@ func TestHelperKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := int64(root.TreeSize)
-	known, err := strconv.ParseInt(os.Getenv("REGARD_TEST_ADDED"), 10, 64)
+	said, err := strconv.ParseInt(os.Getenv("REGARD_TEST_ADDED"), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestHelperKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, c := range got {
-			acknowledged := next+int64(i) < known
+			acknowledged := next+int64(i) < said
 			if c != codes.AlreadyExists && (acknowledged || c != codes.OK) {
 				t.Fatalf("leaf %d, acknowledged before: %v, answered %v", next+int64(i), acknowledged, c)
 			}

@@ -232,6 +232,56 @@ func TestEveryWriteFails(t *testing.T) {
 	}
 }
 
+// The disk fails while a killed process's log is opened again: an error or an
+// open log, and nothing lost either way.
+func TestOpeningFails(t *testing.T) {
+	f, useFaults := withFaults(t)
+	base := open(t)
+	tree := newTree(t, base)
+	add(t, base, tree, leaves(0, 250))
+	integrate(t, base, tree)
+	add(t, base, tree, leaves(250, 30))
+	for _, sticky := range []bool{false, true} {
+		refused := 0
+		for at := int64(1); ; at++ {
+			path := filepath.Join(t.TempDir(), "log.db")
+			copyDB(t, base.path, path)
+			f.failed.Store(0)
+			f.sticky.Store(sticky)
+			f.failAt.Store(at)
+			cfg := Config{Path: path}
+			useFaults(&cfg)
+			s, err := Open(t.Context(), cfg)
+			f.failAt.Store(0)
+			f.sticky.Store(false)
+			hit := f.failed.Load() > 0
+			if err != nil {
+				refused++
+				if got := status.Code(err); got != codes.Unavailable {
+					t.Errorf("fault %d: %v (%v), want Unavailable", at, got, err)
+				}
+				s = open(t, func(c *Config) { c.Path = path })
+			} else if sticky && hit {
+				t.Errorf("fault %d: opened, though nothing can be written", at)
+			}
+			wantRoot(t, s, tree, 250)
+			if n := count(t, s, `SELECT count(*) FROM Leaf`); n != 280 {
+				t.Errorf("fault %d: %d leaves, want 280", at, n)
+			}
+			integrate(t, s, tree)
+			wantRoot(t, s, tree, 280)
+			s.Close()
+			if !hit {
+				t.Logf("sticky %v: %d operations, refused %d times", sticky, at-1, refused)
+				if at < 5 {
+					t.Error("the test does not test")
+				}
+				break
+			}
+		}
+	}
+}
+
 func tryIntegrateOnce(s *Storage, tree *trillian.Tree) error {
 	_, err := integrateBatch(s, tree, 500)
 	return err
