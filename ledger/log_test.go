@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,15 +142,26 @@ func TestAppendRefuses(t *testing.T) {
 func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
 	env := ledgertest.NewInMemory(t)
 	hold := make(chan struct{})
+	var committing atomic.Int32
 	env.Faults.Hook = func(call string, after bool) {
 		if call == ledgertest.CallCommit && !after {
+			committing.Add(1)
 			<-hold
 		}
 	}
 	go func() { hold <- struct{}{} }() // the first marker
 	l := env.Open()
-	env.Clock.Set(l.OpenEpoch().Until) // the batch begins with a marker too
 	var wg sync.WaitGroup
+	wg.Go(func() { // keeps the store busy while the others gather
+		g, _ := ledgertest.Disclosure(ledgertest.Person(100))
+		if _, err := l.Append(context.Background(), g); err != nil {
+			t.Errorf("first group: %v", err)
+		}
+	})
+	for committing.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	env.Clock.Set(l.OpenEpoch().Until) // the batch of the others begins with a marker
 	for i := range 20 {
 		wg.Go(func() {
 			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
@@ -162,13 +174,13 @@ func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
 			}
 		})
 	}
-	for l.Metrics().Waiting < 19 {
+	for l.Metrics().Waiting < 20 {
 		time.Sleep(time.Millisecond)
 	}
 	close(hold)
 	wg.Wait()
-	if n := l.Checkpoint().Size(); n != 18 {
-		t.Errorf("%d entries, want 16 and 2 markers", n)
+	if n := l.Checkpoint().Size(); n != 19 {
+		t.Errorf("%d entries, want 17 and 2 markers", n)
 	}
 }
 
