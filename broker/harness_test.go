@@ -8,11 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -229,4 +231,28 @@ func contains(t *testing.T, what, text string, words ...string) {
 			t.Errorf("%s lacks %q:\n%s", what, w, text)
 		}
 	}
+}
+
+// published returns every published entry, as anybody can read it from the log's tiles.
+func (w *world) published() []byte {
+	w.t.Helper()
+	size := w.b.Log().Checkpoint().Size()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
+	defer cancel()
+	if _, err := w.b.Log().AwaitPublished(ctx, proof.Index(size-1)); err != nil {
+		w.t.Fatal(err)
+	}
+	var out []byte
+	err := filepath.WalkDir(filepath.Join(w.b.PublicDir(), "tile", "entries"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		out = append(out, b...)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
 }

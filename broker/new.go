@@ -95,7 +95,7 @@ type Broker struct {
 	logged   map[string]struct{}
 	stopping chan struct{}
 	stop     sync.Once
-	work     sync.WaitGroup // the sweeper
+	work     sync.WaitGroup // what runs beside the requests
 }
 
 // New opens a broker's stores, recovers what an earlier process left, and starts it.
@@ -154,9 +154,21 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.finishErasures(ctx); err != nil {
 		return nil, fmt.Errorf("carrying through an erasure: %w", err)
 	}
-	b.work.Add(1)
+	b.work.Add(2)
 	go b.sweep(context.WithoutCancel(ctx))
+	go b.watchPolicy(context.WithoutCancel(ctx))
 	return b, nil
+}
+
+// watchPolicy has the policy engine take up changed files until the broker stops.
+func (b *Broker) watchPolicy(ctx context.Context) {
+	defer b.work.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { <-b.stopping; cancel() }()
+	if err := b.engine.Watch(ctx); err != nil {
+		b.log.Error("changes of the policy's files are not taken up by themselves; reload it (SIGHUP or regard policy reload)", "error", err)
+	}
 }
 
 func (b *Broker) openStores(ctx context.Context) (err error) {
