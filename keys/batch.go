@@ -20,6 +20,7 @@ type batcher[In, Out any] struct {
 	timeout  time.Duration
 	clearIn  func(*In)
 	clearOut func(*Out)
+	direct   bool // each call by itself, in its own goroutine
 
 	mu      sync.Mutex
 	queue   []*waiting[In, Out]
@@ -46,6 +47,9 @@ func (b *batcher[In, Out]) call(ctx context.Context, in In) (Out, error) {
 		var none Out
 		return none, err
 	}
+	if b.direct {
+		return b.alone(ctx, in)
+	}
 	w := &waiting[In, Out]{in: in, done: make(chan struct{})}
 	b.mu.Lock()
 	b.queue = append(b.queue, w)
@@ -68,6 +72,27 @@ func (b *batcher[In, Out]) call(ctx context.Context, in In) (Out, error) {
 		}
 	}
 	return w.out, w.err
+}
+
+func (b *batcher[In, Out]) alone(ctx context.Context, in In) (out Out, err error) {
+	batch := []In{in}
+	res, err := b.do(ctx, batch)
+	if b.clearIn != nil {
+		b.clearIn(&batch[0])
+	}
+	var items *BatchError
+	switch {
+	case errors.As(err, &items) && items.Items[0] != nil:
+		err = items.Items[0]
+	case err == nil && len(res) != 1:
+		err = fmt.Errorf("%w: it answered %d of 1 items", ErrUnavailable, len(res))
+	case err == nil:
+		out = res[0]
+	}
+	if b.clearOut != nil && len(res) == 1 {
+		b.clearOut(&res[0])
+	}
+	return out, err
 }
 
 func (b *batcher[In, Out]) fly() {

@@ -41,6 +41,9 @@ type Custodian interface {
 	Close() error
 }
 
+// InProcess is implemented by Custodians that answer within microseconds, without a network call: there is nothing to gain from joining calls then.
+type InProcess interface{ InProcess() }
+
 // RootKey names one of the two root keys.
 type RootKey string
 

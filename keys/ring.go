@@ -108,6 +108,9 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		r.stats.unwrapped.Add(int64(len(in)))
 		return r.custodian.Unwrap(ctx, in)
 	}, nil, func(k *[32]byte) { clear(k[:]) })
+	if _, ok := r.custodian.(InProcess); ok {
+		r.wraps.direct, r.unwraps.direct = true, true
+	}
 	for _, k := range []struct {
 		kind Kind
 		to   *Key
@@ -198,7 +201,9 @@ func wrappingAD(k *StoredKey) []byte {
 }
 
 func (r *Ring) wrap(ctx context.Context, k *Key, row *StoredKey) error {
-	w, err := r.wraps.call(ctx, Plain{Key: k.secret, AD: wrappingAD(row)})
+	p := Plain{Key: k.secret, AD: wrappingAD(row)}
+	defer clear(p.Key[:])
+	w, err := r.wraps.call(ctx, p)
 	if err != nil {
 		return fmt.Errorf("wrapping a %s key: %w", row.Kind, err)
 	}

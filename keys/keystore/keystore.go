@@ -76,7 +76,13 @@ type Keystore struct {
 	nothing state
 }
 
-var _ keys.Custodian = (*Keystore)(nil)
+var (
+	_ keys.Custodian = (*Keystore)(nil)
+	_ keys.InProcess = (*Keystore)(nil)
+)
+
+// InProcess implements keys.InProcess.
+func (*Keystore) InProcess() {}
 
 // state is the unsealed content, immutable.
 type state struct {
