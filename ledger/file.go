@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -25,6 +26,7 @@ type filer struct {
 // runFile labels behind the release path, whenever something was ordered but not more often than FileEvery.
 func (l *Log) runFile() {
 	defer close(l.fileDone)
+	backoff := time.Duration(0)
 	for {
 		select {
 		case <-l.wakeFile:
@@ -39,10 +41,11 @@ func (l *Log) runFile() {
 			l.count.fileErrors.Add(1)
 			l.cfg.Logger.Error("labelling entries failed; no epoch closes until it works", "error", err)
 			wake(l.wakeFile)
-			l.pause(max(maxBackoff, l.cfg.FileEvery))
-			continue
+			backoff = min(max(2*backoff, minBackoff), maxBackoff)
+		} else {
+			backoff = 0
 		}
-		l.pause(l.cfg.FileEvery)
+		l.pause(max(backoff, l.cfg.FileEvery))
 	}
 }
 
