@@ -51,6 +51,7 @@ func capabilities(testing bool) *ast.Capabilities {
 type program struct {
 	bundle         *Bundle
 	grant, reasons rego.PreparedEvalQuery
+	services       services
 }
 
 // compile compiles the policy of a bundle, without its tests. Errors wrap ErrBundle and name file and line.

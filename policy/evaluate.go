@@ -44,7 +44,7 @@ func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Durat
 	timer := time.AfterFunc(limit, cancel.Cancel)
 	defer timer.Stop()
 	options := append(make([]rego.EvalOption, 0, 7),
-		rego.EvalParsedInput(n.value()),
+		rego.EvalParsedInput(n.value(&p.services)),
 		// No built-in of ours reads the clock or draws at random; should one ever, it gets the request's time, and an error.
 		rego.EvalTime(n.Time),
 		rego.EvalSeed(noRandomness{}),

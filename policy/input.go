@@ -97,6 +97,7 @@ type normalInput struct {
 	Input
 	scopes    []Scope // keys of Service.Scopes in order
 	canonical []byte
+	service   []byte // the part of canonical that is the service
 }
 
 func (in Input) normal() (*normalInput, error) {
@@ -231,7 +232,9 @@ func (n *normalInput) appendRest() {
 	b = appendBool(append(b, `},"recipient_is_subject":`...), n.RecipientIsSubject)
 	b = append(b, `,"schema":"`+InputSchema+`","scopes":`...)
 	b = appendStrings(b, n.Scopes)
-	b = appendString(append(b, `,"service":{"id":`...), n.Service.ID)
+	b = append(b, `,"service":`...)
+	start := len(b)
+	b = appendString(append(b, `{"id":`...), n.Service.ID)
 	b = appendString(append(b, `,"provider":`...), n.Service.Provider)
 	b = append(b, `,"scopes":{`...)
 	for i, scope := range n.scopes {
@@ -242,10 +245,12 @@ func (n *normalInput) appendRest() {
 		b = appendStrings(b, n.Service.Scopes[scope])
 	}
 	b = appendStrings(append(b, `},"subject_types":`...), n.Service.SubjectTypes)
-	b = appendInt(append(b, `,"version":`...), n.Service.Version)
-	b = appendString(append(b, `},"subject_type":`...), n.SubjectType)
+	b = append(appendInt(append(b, `,"version":`...), n.Service.Version), '}')
+	end := len(b)
+	b = appendString(append(b, `,"subject_type":`...), n.SubjectType)
 	b = appendInt(append(b, `,"time":`...), n.Time.UnixMilli())
 	n.canonical = append(b, '}')
+	n.service = n.canonical[start:end]
 }
 
 // inputJSON is the wire form, for parsing only.

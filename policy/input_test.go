@@ -279,6 +279,8 @@ func FuzzParseAgreement(f *testing.F) {
 	})
 }
 
+var known services // shared by all tests, so that terms are found again
+
 // sameValue holds the terms that are evaluated against the bytes that are recorded.
 func sameValue(t *testing.T, in Input) {
 	t.Helper()
@@ -292,7 +294,7 @@ func sameValue(t *testing.T, in Input) {
 	if err := d.Decode(&v); err != nil {
 		t.Fatal(err)
 	}
-	if want, got := ast.MustInterfaceToValue(v), n.value(); want.Compare(got) != 0 {
+	if want, got := ast.MustInterfaceToValue(v), n.value(&known); want.Compare(got) != 0 {
 		t.Errorf("recorded %v, evaluated %v", want, got)
 	}
 }
@@ -407,6 +409,25 @@ func TestSIRET(t *testing.T) {
 	} {
 		if s.Valid() != want {
 			t.Errorf("%q: %v", s, !want)
+		}
+	}
+}
+
+func TestServicesAreBounded(t *testing.T) {
+	var k services
+	for i := range maxServices + 10 {
+		in := fixtureInput()
+		in.Service.Version = int64(i + 1)
+		n, err := in.normal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := k.term(n)
+		if again := k.term(n); again != first || first.Value.Compare(n.serviceTerm().Value) != 0 {
+			t.Fatal("not the term that was kept, or not of this service")
+		}
+		if len(k.terms) > maxServices {
+			t.Fatalf("%d services are kept", len(k.terms))
 		}
 	}
 }

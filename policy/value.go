@@ -2,6 +2,7 @@ package policy
 
 import (
 	"strconv"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -73,17 +74,53 @@ func (t *terms) integer(n int64) *ast.Term {
 
 func (t *terms) object(items ...[2]*ast.Term) *ast.Term { return t.put(ast.NewObject(items...)) }
 
-func (n *normalInput) value() ast.Value {
+// services keeps the terms of services, which are the larger part of an input and few: one for each set of scopes that is asked for
+// together. The key is the canonical JSON of the service in the input, so equal keys mean equal terms.
+type services struct {
+	mu    sync.RWMutex
+	terms map[string]*ast.Term
+}
+
+// maxServices bounds what is kept; beyond, it starts anew.
+const maxServices = 1024
+
+func (k *services) term(n *normalInput) *ast.Term {
+	k.mu.RLock()
+	t := k.terms[string(n.service)]
+	k.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	t = n.serviceTerm()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.terms == nil || len(k.terms) >= maxServices {
+		k.terms = map[string]*ast.Term{}
+	}
+	k.terms[string(n.service)] = t
+	return t
+}
+
+func (n *normalInput) serviceTerm() *ast.Term {
 	s := &n.Service
 	fields := 0
 	for _, f := range s.Scopes {
 		fields += len(f)
 	}
-	t := make(terms, 0, 24+len(n.Scopes)+2*len(n.scopes)+fields+len(s.SubjectTypes))
+	t := make(terms, 0, 8+2*len(n.scopes)+fields+len(s.SubjectTypes))
 	scopes := make([][2]*ast.Term, len(n.scopes))
 	for i, scope := range n.scopes {
 		scopes[i] = ast.Item(t.text(string(scope)), texts(&t, s.Scopes[scope]))
 	}
+	return t.object(
+		ast.Item(keyID, t.text(string(s.ID))), ast.Item(keyProvider, t.text(string(s.Provider))),
+		ast.Item(keyScopes, t.object(scopes...)), ast.Item(keySubjectTypes, texts(&t, s.SubjectTypes)),
+		ast.Item(keyVersion, t.integer(s.Version)),
+	)
+}
+
+func (n *normalInput) value(known *services) ast.Value {
+	t := make(terms, 0, 16+len(n.Scopes))
 	items := make([][2]*ast.Term, 0, 15)
 	items = append(items,
 		ast.Item(keyAgency, t.object(
@@ -99,10 +136,7 @@ func (n *normalInput) value() ast.Value {
 		ast.Item(keyRecipientIsSubject, ast.InternedTerm(n.RecipientIsSubject)),
 		ast.Item(keySchema, inputSchema),
 		ast.Item(keyScopes, texts(&t, n.Scopes)),
-		ast.Item(keyService, t.object(
-			ast.Item(keyID, t.text(string(s.ID))), ast.Item(keyProvider, t.text(string(s.Provider))),
-			ast.Item(keyScopes, t.object(scopes...)), ast.Item(keySubjectTypes, texts(&t, s.SubjectTypes)),
-			ast.Item(keyVersion, t.integer(s.Version)))),
+		ast.Item(keyService, known.term(n)),
 		ast.Item(keySubjectType, t.text(string(n.SubjectType))),
 		ast.Item(keyTime, t.integer(n.Time.UnixMilli())),
 	)
