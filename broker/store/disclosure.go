@@ -173,29 +173,35 @@ type PlacedRecord struct {
 	Text  []byte
 }
 
+const selectRecord = "SELECT r.log_index, r.owner, r.person, r.admin, l.text FROM records r JOIN leaves l USING (log_index)"
+
 // Records of a disclosure, the asked one first.
 func (s *Store) Records(ctx context.Context, d Seq) ([]PlacedRecord, error) {
-	rows, err := s.r.QueryContext(ctx,
-		"SELECT r.log_index, r.owner, r.person, r.admin, l.text FROM records r JOIN leaves l USING (log_index) WHERE r.disclosure = ? ORDER BY r.position", int64(d))
-	if err != nil {
-		return nil, classify(err)
-	}
-	defer rows.Close()
+	return s.records(ctx, selectRecord+" WHERE r.disclosure = ? ORDER BY r.position", int64(d))
+}
+
+// RecordsFrom lists records by increasing log index, from one on.
+func (s *Store) RecordsFrom(ctx context.Context, from proof.Index, limit int) ([]PlacedRecord, error) {
+	return s.records(ctx, selectRecord+" WHERE r.log_index >= ? ORDER BY r.log_index LIMIT ?", int64(from), limit)
+}
+
+func (s *Store) records(ctx context.Context, query string, args ...any) ([]PlacedRecord, error) {
 	var out []PlacedRecord
-	for rows.Next() {
+	err := s.each(ctx, query, func(scan func(...any) error) error {
 		var p PlacedRecord
 		var index int64
 		var owner []byte
-		if err := rows.Scan(&index, &owner, &p.Person, &p.Admin, &p.Text); err != nil {
-			return nil, classify(err)
+		if err := scan(&index, &owner, &p.Person, &p.Admin, &p.Text); err != nil {
+			return err
 		}
 		if copy(p.Owner[:], owner) != len(p.Owner) {
-			return nil, fmt.Errorf("%w: record %d is malformed", ErrCorrupt, index)
+			return fmt.Errorf("%w: record %d is malformed", ErrCorrupt, index)
 		}
 		p.Index = proof.Index(index)
 		out = append(out, p)
-	}
-	return out, classify(rows.Err())
+		return nil
+	}, args...)
+	return out, err
 }
 
 // Payload returns the sealed answer of a disclosure, ErrNotFound once it is gone.
