@@ -10,8 +10,11 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// Asked is who a question is about: in the caller's spelling, which the provider gets, and in canonical form, under which it is filed. It is personal data and redacts itself.
-type Asked struct {
+// Asked is who a question is about: in the caller's spelling, which the provider gets, and in canonical form, under which it is filed. It is personal data and redacts itself,
+// also when it is buried where fmt can't call its methods.
+type Asked struct{ *asked }
+
+type asked struct {
 	typ     SubjectType
 	value   string
 	pivot   proof.Pivot
@@ -23,7 +26,7 @@ const maxValue = 255
 
 // NewAsked checks who is asked about. For a pivot, value is empty and given names are separated by spaces. Errors are RequestErrors.
 func NewAsked(typ SubjectType, value string, pivot proof.Pivot) (Asked, error) {
-	a := Asked{typ: typ}
+	a := asked{typ: typ}
 	var err error
 	switch proof.SubjectType(typ) {
 	case proof.TypePivot:
@@ -54,7 +57,7 @@ func NewAsked(typ SubjectType, value string, pivot proof.Pivot) (Asked, error) {
 	if a.value == "" {
 		a.value = a.subject.Value()
 	}
-	return a, nil
+	return Asked{&a}, nil
 }
 
 func askedPivot(value string, p proof.Pivot) (Asked, error) {
@@ -75,7 +78,7 @@ func askedPivot(value string, p proof.Pivot) (Asked, error) {
 	if err != nil {
 		return Asked{}, refuse("/subject", "%s", reason(err))
 	}
-	return Asked{typ: SubjectType(proof.TypePivot), pivot: p, subject: s}, nil
+	return Asked{&asked{typ: SubjectType(proof.TypePivot), pivot: p, subject: s}}, nil
 }
 
 // reason is the text of a proof error, which never repeats a value, without the sentinel's.
@@ -96,14 +99,24 @@ func badText(s string, max int) string {
 	return ""
 }
 
-// Type is how the question names the subject.
-func (a Asked) Type() SubjectType { return a.typ }
+// Type is how the question names the subject; empty for the zero Asked.
+func (a Asked) Type() SubjectType {
+	if a.asked == nil {
+		return ""
+	}
+	return a.typ
+}
 
 // Subject is the canonical subject under which the question is filed; zero for the zero Asked.
-func (a Asked) Subject() proof.Subject { return a.subject }
+func (a Asked) Subject() proof.Subject {
+	if a.asked == nil {
+		return proof.Subject{}
+	}
+	return a.subject
+}
 
 // String shows the type alone.
-func (a Asked) String() string { return "asked:" + string(a.typ) + ":[redacted]" }
+func (a Asked) String() string { return "asked:" + string(a.Type()) + ":[redacted]" }
 
 // Format implements fmt.Formatter: every verb shows the type alone.
 func (a Asked) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }

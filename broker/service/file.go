@@ -15,12 +15,15 @@ type Filing struct {
 	Released []Pointer
 }
 
-// File returns the entries of a disclosure, each subject once. The first is that of the asked identifier, with all fields; the others are the people that the
+// File returns the entries of a disclosure, each subject once; none for the zero Asked. The first is that of the asked identifier, with all fields; the others are the people that the
 // answer identifies, in its order, each with the fields that concern them (docs/formats.md, section 5).
 //
 // Somebody whose stated birth date is no date is filed with as much of it as is one (2021-06-31: 2021-06), somebody whose sex or given names are not usable without them.
 // Somebody without a usable birth name cannot be filed alone: the asked identifier's entry, which holds all fields, stands for them.
 func (f *Filtered) File(who Asked) []Filing {
+	if who.asked == nil {
+		return nil
+	}
 	s := f.plan.def.schema
 	all := s.list(&f.obtained)
 	out := make([]Filing, 1, 1+len(f.people))

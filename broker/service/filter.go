@@ -9,8 +9,10 @@ import (
 	"strings"
 )
 
-// Filtered is what is left of an answer. It holds personal data and redacts itself.
-type Filtered struct {
+// Filtered is what is left of an answer; it shares no memory with it. It holds personal data and redacts itself, also when it is buried where fmt can't call its methods.
+type Filtered struct{ *filtered }
+
+type filtered struct {
 	plan       *Plan
 	out        []byte
 	links      []Link
@@ -133,7 +135,7 @@ func (p *Plan) Filter(answer []byte) (*Filtered, error) {
 	}
 	f := filter{
 		scanner:  scanner{b: answer, keys: make([][]byte, 0, 2*manyKeys)},
-		Filtered: &Filtered{plan: p, out: make([]byte, 0, len(answer))},
+		Filtered: &Filtered{&filtered{plan: p, out: make([]byte, 0, len(answer))}},
 		nodes:    p.def.schema.nodes, who: -1,
 	}
 	if f.space() != '{' {

@@ -16,11 +16,16 @@ import (
 // A Request is a question as it goes to the provider. Its URL holds the identity that is asked about, so it redacts itself.
 type Request struct {
 	Method string
-	url    string
+	url    *string // behind a pointer: fmt doesn't follow it
 }
 
 // URL returns the whole URL. It is personal data: never log it.
-func (r Request) URL() string { return r.url }
+func (r Request) URL() string {
+	if r.url == nil {
+		return ""
+	}
+	return *r.url
+}
 
 // String shows nothing.
 func (r Request) String() string { return "request:[redacted]" }
@@ -58,7 +63,8 @@ func (p *Plan) Request(who Asked, parameters map[string]string) (Request, error)
 	}
 	u := *p.def.schema.endpoint
 	u.RawQuery = q.b.String()
-	return Request{p.def.Method, u.String()}, nil
+	text := u.String()
+	return Request{p.def.Method, &text}, nil
 }
 
 // Check says whether a question fits the service, before anything is decided or granted. Its errors are RequestErrors (400).
@@ -70,8 +76,8 @@ func (d *Definition) Check(who Asked, parameters map[string]string) error {
 }
 
 func (d *Definition) checked(who Asked, parameters map[string]string, q *query) error {
-	m, ok := d.Subjects[who.typ]
-	if !ok || who.subject.IsZero() {
+	m, ok := d.Subjects[who.Type()]
+	if !ok {
 		return refuse("/subject/type", "the service doesn't take this type of subject; it takes %s", strings.Join(slices.Sorted(func(yield func(string) bool) {
 			for t := range d.Subjects {
 				if !yield(string(t)) {
@@ -82,7 +88,7 @@ func (d *Definition) checked(who Asked, parameters map[string]string, q *query) 
 	}
 	if who.typ != SubjectType(proof.TypePivot) {
 		q.add(m.Value, who.value)
-	} else if err := who.query(&m, q); err != nil {
+	} else if err := who.asked.query(&m, q); err != nil {
 		return err
 	}
 	known := 0
@@ -121,7 +127,7 @@ func (d *Definition) parameterNames() string {
 }
 
 // query writes a pivot identity in the caller's spelling.
-func (a *Asked) query(m *Mapping, q *query) error {
+func (a *asked) query(m *Mapping, q *query) error {
 	p := &a.pivot
 	for _, r := range m.Required {
 		var v string
