@@ -1,0 +1,237 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/api"
+	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/policy"
+)
+
+// brokerReady is what the parent has to know of a broker.
+type brokerReady struct {
+	Addr string
+	PID  int
+	Keys []string // of the log, as an agency knows them
+}
+
+// counts are what a broker counts of itself.
+type counts struct {
+	Ledger  ledger.Metrics
+	Commits int64 // of the store: intents, outcomes and labels; a sync each
+	Jobs    int64 // writes that they carried
+	Keys    keys.Stats
+	Mallocs uint64
+	Alloc   uint64 // bytes allocated since the start
+	GCs     uint32
+}
+
+type brokerRole struct {
+	b        *broker.Broker
+	listener *api.Listener
+	served   chan error
+	profile  *os.File
+	dir      string
+}
+
+func startBroker(ctx context.Context, raw json.RawMessage) (role, any, error) {
+	var cfg brokerConfig
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		return nil, nil, err
+	}
+	b, logger, err := cfg.open(ctx, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &brokerRole{b: b, served: make(chan error, 1)}
+	ready, err := r.listen(ctx, &cfg, logger)
+	if err != nil {
+		return nil, nil, errors.Join(err, r.close())
+	}
+	return r, ready, nil
+}
+
+func (r *brokerRole) listen(ctx context.Context, cfg *brokerConfig, logger *slog.Logger) (*brokerReady, error) {
+	certs, err := api.LoadCertificates(cfg.API.Cert, cfg.API.Key)
+	if err != nil {
+		return nil, err
+	}
+	// The limits that share a broker between agencies would only measure themselves; those on everybody together are as shipped.
+	a, err := api.New(api.Config{Broker: r.b, Logger: logger, Version: "bench", Rate: 1e6, Burst: 1e6})
+	if err != nil {
+		return nil, err
+	}
+	if r.listener, err = a.Listen("127.0.0.1:0", 4096, certs); err != nil {
+		return nil, err
+	}
+	go func() { r.served <- r.listener.Serve() }()
+	vkeys, err := r.b.LogKeys(ctx)
+	return &brokerReady{r.listener.Addr().String(), os.Getpid(), vkeys}, err
+}
+
+func (r *brokerRole) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	var errs []error
+	if r.listener != nil {
+		errs = append(errs, r.listener.Shutdown(ctx), <-r.served)
+	}
+	return errors.Join(append(errs, r.b.Close(ctx))...)
+}
+
+func (r *brokerRole) do(ctx context.Context, command string, arg json.RawMessage) (any, error) {
+	switch command {
+	case "counts":
+		return r.counts(), nil
+	case "settle":
+		return r.settle(ctx)
+	case "policy":
+		var p policyRun
+		if err := json.Unmarshal(arg, &p); err != nil {
+			return nil, err
+		}
+		return r.policy(ctx, &p)
+	case "profile":
+		var dir string
+		if err := json.Unmarshal(arg, &dir); err != nil {
+			return nil, err
+		}
+		return struct{}{}, r.startProfile(dir)
+	case "profiled":
+		return struct{}{}, r.stopProfile()
+	}
+	return nil, fmt.Errorf("the broker has no command %q", command)
+}
+
+func (r *brokerRole) counts() counts {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s := r.b.Store().Stats()
+	return counts{Ledger: r.b.Log().Metrics(), Commits: s.Commits.Load(), Jobs: s.Jobs.Load(), Keys: r.b.Ring().Stats(), Mallocs: m.Mallocs, Alloc: m.TotalAlloc, GCs: m.NumGC}
+}
+
+// settle waits until the broker has nothing left to do in the background, so that it doesn't weigh on what is measured next, and returns how long that took.
+func (r *brokerRole) settle(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	for {
+		m := r.b.Log().Metrics()
+		if m.Waiting == 0 && m.Unsigned == 0 && m.Unfiled == 0 && m.Published == m.Size {
+			return time.Since(start), nil
+		}
+		if m.Halted {
+			return 0, fmt.Errorf("the log halted: %w", r.b.Log().Err())
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// policyRun asks the policy alone, about agreements of the registry in random order.
+type policyRun struct{ Decisions int }
+
+type policyResult struct {
+	Agreements int
+	P50, P99   time.Duration
+}
+
+// policy measures an engine of its own, of the same bundle: the broker's own is not to be had without a request. Agreements are parsed once and kept, as the registry does.
+func (r *brokerRole) policy(ctx context.Context, p *policyRun) (*policyResult, error) {
+	reg, err := r.b.Store().Registry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defs := map[string]*service.Definition{}
+	for i := range reg.Services {
+		if defs[reg.Services[i].ID], err = service.Parse(reg.Services[i].YAML); err != nil {
+			return nil, err
+		}
+	}
+	var inputs []policy.Input
+	for i := range reg.Agreements {
+		row := &reg.Agreements[i]
+		a, err := policy.ParseAgreement(row.JSON)
+		if err != nil {
+			return nil, err
+		}
+		in, err := decisionInput(defs[row.Service], 0, 0, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		in.Agency.ID, in.Service.ID, in.Agreement, in.AgreementDigest = a.Agency, a.Service, a, row.Digest
+		inputs = append(inputs, in)
+	}
+	if len(inputs) == 0 {
+		return nil, errors.New("the registry holds no agreement")
+	}
+	engine, err := policy.New(ctx, policy.Config{Activate: func(context.Context, policy.Activation) error { return nil }})
+	if err != nil {
+		return nil, err
+	}
+	var h histogram
+	for i := range p.Decisions + p.Decisions/10 {
+		in := &inputs[rand.IntN(len(inputs))]
+		in.Time = time.Now()
+		begin := time.Now()
+		d, err := engine.Decide(ctx, *in)
+		took := time.Since(begin)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := d.Granted(); !ok {
+			return nil, fmt.Errorf("the policy refuses the benchmark's request: %v", d.Codes())
+		}
+		if i >= p.Decisions/10 { // the first warm it up
+			h.add(took)
+		}
+	}
+	return &policyResult{len(inputs), h.quantile(0.5), h.quantile(0.99)}, nil
+}
+
+func (r *brokerRole) startProfile(dir string) (err error) {
+	if r.profile != nil {
+		return errors.New("a profile is being taken already")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	runtime.SetMutexProfileFraction(100)
+	r.dir = dir
+	if r.profile, err = os.Create(filepath.Join(dir, "cpu.prof")); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(r.profile)
+}
+
+func (r *brokerRole) stopProfile() error {
+	if r.profile == nil {
+		return errors.New("no profile is being taken")
+	}
+	pprof.StopCPUProfile()
+	errs := []error{r.profile.Close()}
+	r.profile = nil
+	runtime.GC() // allocations are accounted at collections
+	for _, name := range []string{"allocs", "heap", "mutex"} {
+		f, err := os.Create(filepath.Join(r.dir, name+".prof"))
+		if err != nil {
+			return err
+		}
+		errs = append(errs, pprof.Lookup(name).WriteTo(f, 0), f.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,335 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// loadConfig says as whom the load asks: connection i is agency i mod len(Agencies).
+type loadConfig struct {
+	Agencies []tlsFiles
+	Persons  int
+	Services int
+}
+
+// segment is one stretch of load: every connection asks again as soon as it has its answer.
+type segment struct {
+	Broker      bool // else the proxy
+	Addr        string
+	Connections int
+	Time        time.Duration
+	First       int64  // where in the walk through the population it begins
+	Receipts    string // file to which receipts are appended, one JSON string a line
+	Samples     string // file to which whole answers are appended, one in sampleEvery
+}
+
+// loaded is what came of a segment.
+type loaded struct {
+	Answers  int64 // good ones, in Elapsed
+	Warm     int64 // good ones before it, of connections being made
+	Next     int64 // First of the next segment
+	Elapsed  time.Duration
+	Latency  histogram
+	Failures map[string]int64 // by status and code
+	Bytes    int64            // of the bodies of good answers
+}
+
+// sampleEvery is how many answers pass for one that is kept whole, to check the digest of its data.
+const sampleEvery = 256
+
+type load struct {
+	cfg   loadConfig
+	tls   []*tls.Config
+	walk  walk
+	conns map[string][]*http.Transport // by address: connections outlast a segment
+}
+
+func startLoad(_ context.Context, raw json.RawMessage) (role, any, error) {
+	l := &load{conns: map[string][]*http.Transport{}}
+	if err := json.Unmarshal(raw, &l.cfg); err != nil {
+		return nil, nil, err
+	}
+	for _, f := range l.cfg.Agencies {
+		c, err := f.client()
+		if err != nil {
+			return nil, nil, err
+		}
+		l.tls = append(l.tls, c)
+	}
+	l.walk = newWalk(l.cfg.Persons)
+	return l, struct{}{}, nil
+}
+
+func (l *load) close() error {
+	for _, list := range l.conns {
+		for _, t := range list {
+			t.CloseIdleConnections()
+		}
+	}
+	return nil
+}
+
+func (l *load) do(ctx context.Context, command string, arg json.RawMessage) (any, error) {
+	if command != "run" {
+		return nil, fmt.Errorf("the load has no command %q", command)
+	}
+	var s segment
+	if err := json.Unmarshal(arg, &s); err != nil {
+		return nil, err
+	}
+	return l.run(ctx, s)
+}
+
+// transport of one connection: it never opens a second one at the same time.
+func (l *load) transports(addr string, n int) []*http.Transport {
+	list := l.conns[addr]
+	for len(list) < n {
+		list = append(list, &http.Transport{TLSClientConfig: l.tls[len(list)%len(l.tls)], MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true, IdleConnTimeout: time.Minute})
+	}
+	l.conns[addr] = list
+	return list[:n]
+}
+
+func (l *load) run(ctx context.Context, s segment) (*loaded, error) {
+	workers := make([]*worker, s.Connections)
+	next := new(atomic.Int64)
+	next.Store(s.First)
+	var files [2]*os.File
+	for i, name := range []string{s.Receipts, s.Samples} {
+		if name == "" {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	for i, t := range l.transports(s.Addr, s.Connections) {
+		workers[i] = &worker{load: l, segment: &s, agency: i % len(l.tls), transport: t, next: next, failures: map[string]int64{}, receipts: spool{f: files[0]}, samples: spool{f: files[1]}}
+	}
+	// Handshakes first: the rate is that of connections that are kept.
+	each(workers, func(w *worker) { w.one(ctx, false) })
+	start := time.Now()
+	end := start.Add(s.Time)
+	each(workers, func(w *worker) {
+		for time.Now().Before(end) && ctx.Err() == nil && w.err == nil {
+			w.one(ctx, true)
+		}
+	})
+	res := &loaded{Elapsed: time.Since(start), Next: next.Load(), Failures: map[string]int64{}}
+	var errs []error
+	for _, w := range workers {
+		res.Answers += w.latency.N
+		res.Warm += w.warm
+		res.Bytes += w.bytes
+		res.Latency.merge(&w.latency)
+		for k, n := range w.failures {
+			res.Failures[k] += n
+		}
+		errs = append(errs, w.err, w.receipts.flush(), w.samples.flush())
+	}
+	return res, errors.Join(errs...)
+}
+
+func each(ws []*worker, f func(*worker)) {
+	var wg sync.WaitGroup
+	for _, w := range ws {
+		wg.Go(func() { f(w) })
+	}
+	wg.Wait()
+}
+
+// worker is one connection.
+type worker struct {
+	load      *load
+	segment   *segment
+	agency    int
+	transport *http.Transport
+	next      *atomic.Int64
+	request   []byte
+	body      bytes.Buffer
+
+	latency           histogram
+	warm, bytes       int64
+	failures          map[string]int64
+	receipts, samples spool
+	err               error // of this program, not of the other side
+}
+
+var asJSON = http.Header{"Content-Type": {"application/json"}}
+
+// one asks once.
+func (w *worker) one(ctx context.Context, counts bool) {
+	k := w.next.Add(1) - 1
+	who := pivot(w.load.walk.at(k))
+	var req *http.Request
+	var err error
+	if w.segment.Broker {
+		w.request = appendQuestion(w.request[:0], &who, serviceID(int(k)%w.load.cfg.Services), k)
+		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.segment.Addr+"/v1/disclosures", bytes.NewReader(w.request)); err == nil {
+			req.Header = asJSON
+		}
+	} else {
+		w.request = target(append(append(w.request[:0], "https://"...), w.segment.Addr...), &who)
+		req, err = http.NewRequestWithContext(ctx, http.MethodGet, string(w.request), nil)
+	}
+	if err != nil {
+		w.err = err
+		return
+	}
+	begin := time.Now()
+	status, err := w.send(req)
+	took := time.Since(begin)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		w.failures["connection"]++
+		time.Sleep(10 * time.Millisecond) // nobody there: don't spin
+	case status != http.StatusOK:
+		w.failures[fmt.Sprintf("%d %s", status, problemCode(w.body.Bytes()))]++
+		time.Sleep(10 * time.Millisecond)
+	default:
+		if w.segment.Broker && w.segment.Receipts != "" {
+			if w.err = w.keep(k); w.err != nil {
+				return
+			}
+		}
+		w.bytes += int64(w.body.Len())
+		if counts {
+			w.latency.add(took)
+		} else {
+			w.warm++
+		}
+	}
+}
+
+func (w *worker) send(req *http.Request) (int, error) {
+	res, err := w.transport.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	w.body.Reset()
+	_, err = w.body.ReadFrom(res.Body)
+	return res.StatusCode, err
+}
+
+// keep stores the receipt of an answer, and now and then the whole answer.
+func (w *worker) keep(k int64) error {
+	receipt, err := receiptOf(w.body.Bytes())
+	if err != nil {
+		return err
+	}
+	if err := w.receipts.write(receipt, []byte{'\n'}); err != nil {
+		return err
+	}
+	if k%sampleEvery != 0 {
+		return nil
+	}
+	var size [4]byte
+	binary.BigEndian.PutUint32(size[:], uint32(w.body.Len()))
+	return w.samples.write(size[:], w.body.Bytes())
+}
+
+var receiptMember = []byte(`"receipt":"`)
+
+// receiptOf finds the JSON string of the receipt in an answer, quotes included. A receipt is lines of base64 and plain words: nothing in it is escaped but the line ends.
+func receiptOf(body []byte) ([]byte, error) {
+	from := bytes.Index(body, receiptMember)
+	if from < 0 {
+		return nil, errors.New("an answer without a receipt")
+	}
+	from += len(receiptMember) - 1
+	end := bytes.IndexByte(body[from+1:], '"')
+	if end < 1 || body[from+end] == '\\' {
+		return nil, errors.New("an answer whose receipt isn't a plain string")
+	}
+	return body[from : from+end+2], nil
+}
+
+func problemCode(body []byte) string {
+	var p struct{ Code string }
+	if json.Unmarshal(body, &p) != nil || p.Code == "" {
+		return "without a code"
+	}
+	return p.Code
+}
+
+// What is asked for, and why, in every request.
+const (
+	purpose    = "aide-sociale"
+	legalBasis = "l114-8-crpa"
+)
+
+var scopes = []string{"adresse", "allocataires", "prestations", "quotient"}
+
+// appendQuestion writes the body of a request.
+func appendQuestion(b []byte, p *proof.Pivot, service string, k int64) []byte {
+	b = append(b, `{"service":"`...)
+	b = append(b, service...)
+	b = append(b, `","scopes":["`...)
+	b = append(b, strings.Join(scopes, `","`)...)
+	b = append(b, `"],"purpose":"`+purpose+`","legal_basis":"`+legalBasis+`","recipient":"`...)
+	b = append(b, recipientSIRET...)
+	b = fmt.Appendf(b, `","context":"Aide sociale facultative, dossier %d","object":"Instruction d'une demande","official":"agent-%03d","subject":{"type":"pivot","birth_name":"`, k, k%500)
+	b = append(b, p.BirthName...)
+	b = append(b, `","given_names":"`...)
+	b = append(b, p.GivenNames...)
+	b = append(b, `","birth_date":"`...)
+	b = append(b, p.BirthDate...)
+	b = append(b, `","sex":"`...)
+	b = append(b, p.Sex...)
+	b = append(b, `","birth_place":"`...)
+	b = append(b, p.BirthPlace...)
+	b = append(b, `","birth_country":"`...)
+	b = append(b, p.BirthCountry...)
+	return append(b, `"}}`...)
+}
+
+var recipientSIRET = siret(9001)
+
+// spool gathers what one worker writes, so that each write is of whole items: the file is opened for appending, which keeps them whole.
+type spool struct {
+	f *os.File
+	b []byte
+}
+
+const spoolSize = 256 << 10
+
+func (s *spool) write(parts ...[]byte) error {
+	for _, p := range parts {
+		s.b = append(s.b, p...)
+	}
+	if len(s.b) < spoolSize {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *spool) flush() error {
+	if s.f == nil || len(s.b) == 0 {
+		return nil
+	}
+	n, err := s.f.Write(s.b)
+	if err == nil && n < len(s.b) {
+		err = io.ErrShortWrite
+	}
+	s.b = s.b[:0]
+	return err
+}

@@ -1,0 +1,96 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// syncs counts what a process has the disk make durable, by the name of the file's role.
+type syncs map[string]int64
+
+// The files of a broker by what their syncs stand for. A write-ahead log is synced once a commit; the database behind it, and its directory, when the log is folded into it.
+var syncRoles = []struct{ suffix, role string }{
+	{"/store/store.db-wal", "store"},
+	{"/log/trillian.db-wal", "trillian"},
+	{"/signed/signed.db-wal", "signed"},
+	{"/store/store.db", "fold"},
+	{"/log/trillian.db", "fold"},
+	{"/signed/signed.db", "fold"},
+}
+
+var syncCall = regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
+
+func (s syncs) count(line, dir string) {
+	m := syncCall.FindStringSubmatch(line)
+	if m == nil {
+		return
+	}
+	role := "other"
+	if rest, ok := strings.CutPrefix(m[1], dir); ok {
+		for _, r := range syncRoles {
+			if rest == r.suffix {
+				role = r.role
+				break
+			}
+		}
+		if role == "other" && strings.HasPrefix(rest, "/public") {
+			role = "publication"
+		}
+	}
+	s[role]++
+}
+
+// countSyncs watches a process from outside with strace while f runs. Under strace every system call costs more, so nothing is timed meanwhile.
+func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs, error) {
+	path, err := exec.LookPath("strace")
+	if err != nil {
+		return nil, errNoStrace
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, "-f", "-y", "-q", "-e", "trace=fsync,fdatasync", "-e", "signal=none", "-p", strconv.Itoa(pid))
+	cmd.Cancel = func() error { return cmd.Process.Kill() } // the kernel detaches from what it traced
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoStrace, err)
+	}
+	counted := syncs{}
+	lines, refused := make(chan struct{}), ""
+	go func() {
+		defer close(lines)
+		in := bufio.NewScanner(out)
+		for in.Scan() {
+			if strings.HasPrefix(in.Text(), "strace:") {
+				refused = in.Text()
+			}
+			counted.count(in.Text(), dir)
+		}
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	select {
+	case <-lines: // it may not trace
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("%w: %s", errNoStrace, refused)
+	case <-time.After(time.Second):
+	}
+	err = f()
+	_ = cmd.Process.Signal(interrupt)
+	<-lines
+	_ = cmd.Wait() // it reports the signal
+	return counted, err
+}
+
+var errNoStrace = errors.New("no strace that may watch the broker")
