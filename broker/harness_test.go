@@ -35,7 +35,7 @@ const (
 
 // world is a broker with one provider, one agency and one agreement.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	cfg      broker.Config
 	b        *broker.Broker
 	caller   broker.Caller
@@ -49,6 +49,7 @@ type fakeProvider struct {
 	mu     sync.Mutex
 	asked  []*http.Request
 	answer func(w http.ResponseWriter, r *http.Request)
+	quiet  bool // keep no requests
 }
 
 func (p *fakeProvider) requests() []*http.Request {
@@ -57,13 +58,15 @@ func (p *fakeProvider) requests() []*http.Request {
 	return append([]*http.Request(nil), p.asked...)
 }
 
-func newWorld(t *testing.T, change func(*broker.Config)) *world {
+func newWorld(t testing.TB, change func(*broker.Config)) *world {
 	t.Helper()
 	w := &world{t: t, logs: &bytes.Buffer{}, provider: &fakeProvider{}}
 	w.provider.answer = household
 	w.provider.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.provider.mu.Lock()
-		w.provider.asked = append(w.provider.asked, r)
+		if !w.provider.quiet {
+			w.provider.asked = append(w.provider.asked, r)
+		}
 		answer := w.provider.answer
 		w.provider.mu.Unlock()
 		answer(rw, r)
@@ -140,7 +143,7 @@ func (w *world) populate() {
 	}
 }
 
-func newCert(t *testing.T, life time.Duration) *x509.Certificate {
+func newCert(t testing.TB, life time.Duration) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

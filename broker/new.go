@@ -136,7 +136,7 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.refresh(ctx); err != nil {
 		return nil, err
 	}
-	b.engine, err = policy.New(ctx, policy.Config{Source: cfg.Policy, Activate: b.activate, Logger: b.log})
+	b.engine, err = policy.New(ctx, policy.Config{Source: cfg.Policy, Activate: b.activate, Logger: b.log, Limit: 5 * time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("starting the policy engine: %w", err)
 	}
