@@ -133,7 +133,7 @@ func safeID(id string) string {
 }
 
 func bad(parameter, title, detail string) *broker.Problem {
-	return &broker.Problem{Status: 400, Code: "request.parameter.invalid", Title: title, Detail: detail, Parameter: parameter}
+	return &broker.Problem{Status: 400, Code: "request.invalid", Title: title, Detail: detail, Parameter: parameter}
 }
 
 // decode is strict: a misspelt member must not be ignored.

@@ -25,7 +25,7 @@ func TestDisclose(t *testing.T) {
 	s := start(t, nil)
 	for _, h2 := range []bool{false, true} {
 		c := s.clientOf(h2, s.mine)
-		r := s.do(t, c, "POST", "/v1/disclosures", question, "Idempotency-Key", "k 1", "X-Request-ID", "their-id",
+		r := s.do(t, c, "POST", "/v1/disclosures", question, "Idempotency-Key", "k1", "X-Request-ID", "their-id",
 			"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 		if r.status != 200 || (r.proto == "HTTP/2.0") != h2 {
 			t.Fatalf("got %d %s: %s", r.status, r.proto, r.body)
@@ -55,7 +55,7 @@ func TestDisclose(t *testing.T) {
 	want := &broker.Request{
 		Service: "svc", Scopes: []string{"a", "b"}, Purpose: "aid", LegalBasis: "law", Recipient: "13002526500013", Context: "secret-context", Object: "secret-object",
 		Subject:    broker.SubjectInput{Type: "pivot"},
-		Parameters: map[string]string{"year": "2026", "months": "1,2", "quote": "é😀"}, IdempotencyKey: "k 1", TraceID: "0af7651916cd43dd8448eb211c80319c",
+		Parameters: map[string]string{"year": "2026", "months": "1,2", "quote": "é😀"}, IdempotencyKey: "k1", TraceID: "0af7651916cd43dd8448eb211c80319c",
 	}
 	want.Subject.Pivot.BirthName, want.Subject.Pivot.GivenNames, want.Subject.Pivot.BirthDate = "FIXTUREPERSON", "Ada Zoé", "1990-01-02"
 	want.Subject.Pivot.Sex, want.Subject.Pivot.BirthPlace, want.Subject.Pivot.BirthCountry = "F", "75056", "99100"
@@ -292,15 +292,15 @@ func TestBadRequests(t *testing.T) {
 		status               int
 		header               []string
 	}{
-		{"empty", "", "request.parameter.invalid", "", 400, nil},
-		{"not JSON", "<xml/>", "request.parameter.invalid", "", 400, nil},
-		{"array", "[]", "request.parameter.invalid", "", 400, nil},
-		{"null", "null", "request.parameter.invalid", "", 400, nil},
+		{"empty", "", "request.invalid", "", 400, nil},
+		{"not JSON", "<xml/>", "request.invalid", "", 400, nil},
+		{"array", "[]", "request.invalid", "", 400, nil},
+		{"null", "null", "request.invalid", "", 400, nil},
 		{"truncated", question[:len(question)-2], "request.json.invalid", "", 400, nil},
 		{"trailing object", question + "{}", "request.json.invalid", "", 400, nil},
 		{"trailing NUL", question + "\x00", "request.json.invalid", "", 400, nil},
-		{"byte order mark", "\ufeff" + question, "request.parameter.invalid", "", 400, nil},
-		{"comment", "/* */" + question, "request.parameter.invalid", "", 400, nil},
+		{"byte order mark", "\ufeff" + question, "request.invalid", "", 400, nil},
+		{"comment", "/* */" + question, "request.invalid", "", 400, nil},
 		{"trailing comma", swap(`"object":"secret-object",`, `"object":"x",,`), "request.json.invalid", "", 400, nil},
 		{"unknown member", swap(`"purpose"`, `"porpoise"`), "request.parameter.unknown", "/porpoise", 400, nil},
 		{"another case", swap(`"purpose"`, `"Purpose"`), "request.parameter.unknown", "/Purpose", 400, nil},
@@ -309,42 +309,43 @@ func TestBadRequests(t *testing.T) {
 		{"duplicate by escape", swap(`"purpose":"aid"`, `"purpose":"aid","\u0070urpose":"aid"`), "request.parameter.duplicate", "/purpose", 400, nil},
 		{"duplicate in subject", swap(`"sex":"F"`, `"sex":"F","sex":"M"`), "request.parameter.duplicate", "/subject/sex", 400, nil},
 		{"duplicate parameter", swap(`"year":2026`, `"year":1,"year":2`), "request.parameter.duplicate", "/parameters/year", 400, nil},
-		{"number for text", swap(`"purpose":"aid"`, `"purpose":1`), "request.parameter.invalid", "/purpose", 400, nil},
-		{"null for text", swap(`"purpose":"aid"`, `"purpose":null`), "request.parameter.invalid", "/purpose", 400, nil},
-		{"text for list", swap(`["a","b"]`, `"a"`), "request.parameter.invalid", "/scopes", 400, nil},
-		{"number in list", swap(`["a","b"]`, `["a",2]`), "request.parameter.invalid", "/scopes/1", 400, nil},
-		{"object parameter", swap(`"year":2026`, `"year":{"a":1}`), "request.parameter.invalid", "/parameters/year", 400, nil},
-		{"boolean parameter", swap(`"year":2026`, `"year":true`), "request.parameter.invalid", "/parameters/year", 400, nil},
-		{"exponent", swap(`"year":2026`, `"year":2e3`), "request.parameter.invalid", "/parameters/year", 400, nil},
+		{"number for text", swap(`"purpose":"aid"`, `"purpose":1`), "request.invalid", "/purpose", 400, nil},
+		{"null for text", swap(`"purpose":"aid"`, `"purpose":null`), "request.invalid", "/purpose", 400, nil},
+		{"text for list", swap(`["a","b"]`, `"a"`), "request.invalid", "/scopes", 400, nil},
+		{"number in list", swap(`["a","b"]`, `["a",2]`), "request.invalid", "/scopes/1", 400, nil},
+		{"object parameter", swap(`"year":2026`, `"year":{"a":1}`), "request.invalid", "/parameters/year", 400, nil},
+		{"boolean parameter", swap(`"year":2026`, `"year":true`), "request.invalid", "/parameters/year", 400, nil},
+		{"exponent", swap(`"year":2026`, `"year":2e3`), "request.invalid", "/parameters/year", 400, nil},
 		{"leading zero", swap(`"year":2026`, `"year":02026`), "request.json.invalid", "", 400, nil},
-		{"comma in an item", swap(`["1",2]`, `["1,2"]`), "request.parameter.invalid", "/parameters/months/0", 400, nil},
+		{"comma in an item", swap(`["1",2]`, `["1,2"]`), "request.invalid", "/parameters/months/0", 400, nil},
 		{"broken UTF-8", swap("secret-object", "\xff"), "request.json.invalid", "", 400, nil},
 		{"overlong UTF-8", swap("secret-object", "\xc0\xaf"), "request.json.invalid", "", 400, nil},
 		{"UTF-8 surrogate", swap("secret-object", "\xed\xa0\x80"), "request.json.invalid", "", 400, nil},
 		{"half a surrogate pair", swap("secret-object", `\ud83d`), "request.json.invalid", "", 400, nil},
 		{"reversed pair", swap("secret-object", `\ude00\ud83d`), "request.json.invalid", "", 400, nil},
-		{"raw line feed", swap("secret-object", "a\nb"), "request.parameter.invalid", "/object", 400, nil},
-		{"escaped NUL", swap("secret-object", `a\u0000b`), "request.parameter.invalid", "/object", 400, nil},
-		{"escaped line feed", swap("secret-object", `a\nb`), "request.parameter.invalid", "/object", 400, nil},
-		{"DEL", swap("secret-object", "a\x7fb"), "request.parameter.invalid", "/object", 400, nil},
-		{"C1 control", swap("secret-object", "a\u0085b"), "request.parameter.invalid", "/object", 400, nil},
+		{"raw line feed", swap("secret-object", "a\nb"), "request.invalid", "/object", 400, nil},
+		{"escaped NUL", swap("secret-object", `a\u0000b`), "request.invalid", "/object", 400, nil},
+		{"escaped line feed", swap("secret-object", `a\nb`), "request.invalid", "/object", 400, nil},
+		{"DEL", swap("secret-object", "a\x7fb"), "request.invalid", "/object", 400, nil},
+		{"C1 control", swap("secret-object", "a\u0085b"), "request.invalid", "/object", 400, nil},
 		{"bad escape", swap("secret-object", `\x`), "request.json.invalid", "", 400, nil},
 		{"no subject", `{"service":"svc"}`, "request.parameter.missing", "/subject", 400, nil},
 		{"no type", `{"subject":{}}`, "request.parameter.missing", "/subject/type", 400, nil},
 		{"no value", `{"subject":{"type":"nir"}}`, "request.parameter.missing", "/subject/value", 400, nil},
-		{"value and pivot", swap(`"sex":"F"`, `"value":"x"`), "request.parameter.invalid", "/subject/value", 400, nil},
-		{"pivot member of a NIR", `{"subject":{"type":"nir","value":"1","sex":"F"}}`, "request.parameter.invalid", "/subject/sex", 400, nil},
-		{"long text", swap("secret-object", strings.Repeat("a", maxText+1)), "request.parameter.invalid", "/object", 400, nil},
-		{"long name", swap(`"year"`, `"`+strings.Repeat("a", maxName+1)+`"`), "request.parameter.invalid", "/parameters", 400, nil},
+		{"value and pivot", swap(`"sex":"F"`, `"value":"x"`), "request.invalid", "/subject/value", 400, nil},
+		{"pivot member of a NIR", `{"subject":{"type":"nir","value":"1","sex":"F"}}`, "request.invalid", "/subject/sex", 400, nil},
+		{"long text", swap("secret-object", strings.Repeat("a", maxText+1)), "request.invalid", "/object", 400, nil},
+		{"long name", swap(`"year"`, `"`+strings.Repeat("a", maxName+1)+`"`), "request.invalid", "/parameters", 400, nil},
 		{"deep", strings.Repeat(`{"subject":`, 5000), "request.parameter.unknown", "/subject/subject", 400, nil},
 		{"too large", question + strings.Repeat(" ", 64<<10), "request.body.large", "", 413, nil},
 		{"form", question, "request.body.type", "", 415, []string{"Content-Type", "", "Content-Type", "application/x-www-form-urlencoded"}},
 		{"no type of body", question, "request.body.type", "", 415, []string{"Content-Type", ""}},
 		{"latin 1", question, "request.body.type", "", 415, []string{"Content-Type", "", "Content-Type", "application/json; charset=iso-8859-1"}},
 		{"gzip", question, "request.body.type", "", 415, []string{"Content-Encoding", "gzip"}},
-		{"long key", question, "request.header.invalid", "", 400, []string{"Idempotency-Key", strings.Repeat("k", 256)}},
-		{"key not ASCII", question, "request.header.invalid", "", 400, []string{"Idempotency-Key", "é"}},
-		{"two keys", question, "request.header.invalid", "", 400, []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}},
+		{"long key", question, "idempotency.invalid", "", 400, []string{"Idempotency-Key", strings.Repeat("k", 256)}},
+		{"key not ASCII", question, "idempotency.invalid", "", 400, []string{"Idempotency-Key", "é"}},
+		{"key with a space", question, "idempotency.invalid", "", 400, []string{"Idempotency-Key", "a b"}},
+		{"two keys", question, "idempotency.invalid", "", 400, []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}},
 	} {
 		r := s.do(t, c, "POST", "/v1/disclosures", x.body, x.header...)
 		p := wantProblem(t, x.name, r, x.status, x.code)
@@ -355,7 +356,7 @@ func TestBadRequests(t *testing.T) {
 		if at != x.at {
 			t.Errorf("%s: at %q, want %q", x.name, at, x.at)
 		}
-		if x.code == "request.header.invalid" && (p.Source == nil || p.Source.Header != "Idempotency-Key") {
+		if x.code == "idempotency.invalid" && (p.Source == nil || p.Source.Header != "Idempotency-Key") {
 			t.Errorf("%s: %s", x.name, r.body)
 		}
 	}

@@ -115,10 +115,10 @@ func (s *scanner) subject(in *broker.SubjectInput) *broker.Problem {
 		p = s.missing()
 	case in.Type == "pivot" && hasValue:
 		s.push(value)
-		p = s.problem("request.parameter.invalid", "A subject of type pivot has no value.", "Send birth_name, given_names, birth_date, sex, birth_place, birth_country.")
+		p = s.problem("request.invalid", "A subject of type pivot has no value.", "Send birth_name, given_names, birth_date, sex, birth_place, birth_country.")
 	case in.Type != "pivot" && hasPivot:
 		s.push(pivot)
-		p = s.problem("request.parameter.invalid", "Only a subject of type pivot has this member.", "Send type and value.")
+		p = s.problem("request.invalid", "Only a subject of type pivot has this member.", "Send type and value.")
 	case in.Type != "pivot" && in.Value == "":
 		s.push("value")
 		p = s.missing()
@@ -172,7 +172,7 @@ func (s *scanner) joined(by string, item func() (string, *broker.Problem)) (stri
 	p := s.array(func() *broker.Problem {
 		v, p := item()
 		if p == nil && (v == "" || by == "," && strings.Contains(v, by)) {
-			p = s.problem("request.parameter.invalid", "An item of this list can't be empty or hold a comma.", "Correct or remove it.")
+			p = s.problem("request.invalid", "An item of this list can't be empty or hold a comma.", "Correct or remove it.")
 		}
 		items = append(items, v)
 		return p

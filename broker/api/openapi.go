@@ -91,7 +91,7 @@ type metaBody struct {
 }
 
 type problemBody struct {
-	Type   string      `json:"type" example:"urn:regard:problem:request.parameter.invalid"`
+	Type   string      `json:"type" example:"urn:regard:problem:request.invalid"`
 	Title  string      `json:"title"`
 	Status int         `json:"status"`
 	Detail string      `json:"detail" doc:"What to do."`
@@ -158,7 +158,7 @@ func document(version string) *huma.OpenAPI {
 		409: "The Idempotency-Key was used with another request, or its request is still running.", 410: "It was released, and the time to repeat it is over; the receipt is there.",
 		413: "The body is too large.", 415: "The body is not JSON.", 422: "The provider finds the request unprocessable; recorded.", 502: "The provider failed; recorded.", 504: "The provider did not answer in time; recorded.",
 	},
-		text("Idempotency-Key", "header", "1 to 255 printable ASCII characters, of the agency's choice: the same key and body give the same answer, and the provider is asked once.", false),
+		text("Idempotency-Key", "header", "1 to 255 printable ASCII characters without spaces, of the agency's choice: the same key and body give the same answer, and the provider is asked once.", false),
 		text("traceparent", "header", "W3C trace context; its trace id is recorded.", false),
 		text("X-Request-ID", "header", "Echoed in the answer.", false), language,
 	).RequestBody = &huma.RequestBody{Required: true, Content: content("application/json", requestBody{})}

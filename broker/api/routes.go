@@ -47,18 +47,18 @@ func (a *API) disclose(x *exchange) *broker.Problem {
 	return x.answer(answer)
 }
 
-// idempotencyKey takes at most one header of 1 to 255 printable ASCII characters.
+// idempotencyKey takes at most one header of 1 to 255 printable ASCII characters without spaces.
 func idempotencyKey(values []string) (string, *broker.Problem) {
 	if len(values) == 0 {
 		return "", nil
 	}
 	ok := len(values) == 1 && len(values[0]) >= 1 && len(values[0]) <= 255
 	for i := 0; ok && i < len(values[0]); i++ {
-		ok = values[0][i] >= 0x20 && values[0][i] < 0x7f
+		ok = values[0][i] > 0x20 && values[0][i] < 0x7f
 	}
 	if !ok {
-		return "", &broker.Problem{Status: 400, Code: "request.header.invalid", Title: "The Idempotency-Key is not valid.",
-			Detail: "Send one, of 1 to 255 printable ASCII characters, or none.", Parameter: "Idempotency-Key"}
+		return "", &broker.Problem{Status: 400, Code: "idempotency.invalid", Title: "The Idempotency-Key is not valid.",
+			Detail: "Send one, of 1 to 255 printable ASCII characters without spaces, or none.", Parameter: "Idempotency-Key"}
 	}
 	return values[0], nil
 }

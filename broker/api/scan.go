@@ -34,7 +34,7 @@ func (s *scanner) syntax() *broker.Problem {
 }
 
 func (s *scanner) wrongType(want string) *broker.Problem {
-	return s.problem("request.parameter.invalid", "A member of the request has the wrong type.", "Send "+want+".")
+	return s.problem("request.invalid", "A member of the request has the wrong type.", "Send "+want+".")
 }
 
 func (s *scanner) space() {
@@ -114,7 +114,7 @@ func (s *scanner) object(names []string, member func(at int, name string) *broke
 				again = again || o == name
 			}
 			if others = append(others, name); len(others) > maxItems {
-				return s.problem("request.parameter.invalid", "A member of the request has too many members.", "Send at most "+strconv.Itoa(maxItems)+".")
+				return s.problem("request.invalid", "A member of the request has too many members.", "Send at most "+strconv.Itoa(maxItems)+".")
 			}
 		}
 		if again {
@@ -150,7 +150,7 @@ func (s *scanner) array(item func() *broker.Problem) *broker.Problem {
 	for n := 0; ; n++ {
 		s.push(strconv.Itoa(n))
 		if n == maxItems {
-			return s.problem("request.parameter.invalid", "An array of the request has too many items.", "Send at most "+strconv.Itoa(maxItems)+".")
+			return s.problem("request.invalid", "An array of the request has too many items.", "Send at most "+strconv.Itoa(maxItems)+".")
 		}
 		if p := item(); p != nil {
 			return p
@@ -224,7 +224,7 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 			s.i += n
 		}
 		if r < 0x20 || r >= 0x7f && r < 0xa0 { // Unicode category Cc
-			return "", s.problem("request.parameter.invalid", "A text of the request holds a control character.", "Send text without line breaks, tabs and other control characters.")
+			return "", s.problem("request.invalid", "A text of the request holds a control character.", "Send text without line breaks, tabs and other control characters.")
 		}
 		t.WriteRune(r)
 	}
@@ -232,7 +232,7 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 }
 
 func (s *scanner) tooLong(limit int) *broker.Problem {
-	return s.problem("request.parameter.invalid", "A text of the request is too long.", "Send at most "+strconv.Itoa(limit)+" bytes.")
+	return s.problem("request.invalid", "A text of the request is too long.", "Send at most "+strconv.Itoa(limit)+" bytes.")
 }
 
 // escape reads an escape sequence. Half of a surrogate pair stands for no character and is refused.

@@ -1,0 +1,372 @@
+// Package client is how an agency asks a broker: one request, its answer, and the check of its receipt.
+//
+// What it guarantees. An answer comes back only with a receipt that was verified: signed by a log of the policy, included, opened to exactly what was asked (subject, purpose, legal basis, recipient,
+// context, object) and to these very data. A broker that records something else than it was asked is found out here. A request is repeated only with its Idempotency-Key, so the provider is asked once.
+//
+// What it doesn't. A provisional receipt rests on the log's word alone; fetch it again later (Disclosure), and once more when the epoch is closed, to hold the proof that it is in the person's roll.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// ErrReceipt: the broker's receipt does not prove what it should. Keep the bytes (Result.Receipt) as evidence, use no data of this answer, and tell the operator and the supervisory authority.
+var ErrReceipt = errors.New("the receipt does not prove what was asked and answered")
+
+// Config of a Client.
+type Config struct {
+	URL string // https://host:port
+	// Certificate of the agency.
+	Certificate tls.Certificate
+	Roots       *x509.CertPool // nil: the system's
+	// Policy names the log's keys and the witnesses. Mandatory.
+	Policy *proof.Policy
+	// RefuseProvisional demands the quorum of witnesses; an answer that has only a provisional receipt is then an error.
+	RefuseProvisional bool
+	// Attempts of one request while the broker is busy or the connection fails; 0 means 4.
+	Attempts int
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	base *url.URL
+	http *http.Client
+}
+
+// New checks the configuration. It opens no connection.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+		return nil, errors.New("the broker's URL has to be https://host:port")
+	}
+	if len(cfg.Certificate.Certificate) == 0 {
+		return nil, errors.New("a client certificate is needed")
+	}
+	if cfg.Policy == nil {
+		return nil, errors.New("the log's verification key is needed: without it no receipt can be checked")
+	}
+	if cfg.Attempts == 0 {
+		cfg.Attempts = 4
+	}
+	return &Client{cfg: cfg, base: u, http: &http.Client{
+		Timeout: 90 * time.Second,
+		// The certificate is always sent: brokers name no authorities from which a client could choose.
+		Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cfg.Certificate, nil },
+		}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// A Problem is what the broker answered instead of data (RFC 9457).
+type Problem struct {
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Source struct {
+		Parameter string `json:"parameter"`
+		Header    string `json:"header"`
+	} `json:"source"`
+	Meta struct {
+		Provider string `json:"provider"`
+	} `json:"meta"`
+	retry time.Duration
+}
+
+func (p *Problem) Error() string {
+	s := strconv.Itoa(p.Status) + " " + p.Code + ": " + p.Title
+	if at := p.Source.Parameter + p.Source.Header; at != "" {
+		s = strconv.Itoa(p.Status) + " " + p.Code + " at " + at + ": " + p.Title
+	}
+	if p.Detail != "" {
+		s += " " + p.Detail
+	}
+	return s
+}
+
+// A Reason of a refusal.
+type Reason struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// A Result was recorded by the broker, whatever its outcome.
+type Result struct {
+	ID       string
+	Outcome  string
+	AskedAt  time.Time
+	Repeated bool
+	Reasons  []Reason
+	Receipt  []byte
+	// Verdict of the receipt; its zero value if there was none to check.
+	Verdict proof.Verdict
+	Data    []byte   // exactly as released; nil unless there was an answer
+	Problem *Problem // why there are no data
+}
+
+type body struct {
+	ID       string          `json:"id"`
+	Outcome  string          `json:"outcome"`
+	AskedAt  time.Time       `json:"asked_at"`
+	Repeated bool            `json:"repeated"`
+	Reasons  []Reason        `json:"reasons"`
+	Receipt  string          `json:"receipt"`
+	Data     json.RawMessage `json:"data"`
+	Nested   *Problem        `json:"problem"`
+	Problem
+}
+
+// NewKey draws an Idempotency-Key.
+func NewKey() string { return rand.Text() }
+
+// Disclose sends one request, which is the JSON of POST /v1/disclosures. While the broker is busy or the connection fails it tries again with the same key; an empty key is drawn.
+// The error is a *Problem if nothing was recorded, and wraps ErrReceipt if the receipt is wrong; the Result then holds the receipt and no data.
+func (c *Client) Disclose(ctx context.Context, request []byte, key string) (*Result, error) {
+	var asked asked
+	if err := json.Unmarshal(request, &asked); err != nil {
+		return nil, fmt.Errorf("the request is not JSON of the expected form (near byte %d)", offset(err))
+	}
+	if key == "" {
+		key = NewKey()
+	}
+	var res *Result
+	for attempt := 1; ; attempt++ {
+		b, err := c.call(ctx, http.MethodPost, "/v1/disclosures", request, key)
+		if err == nil {
+			res, err = c.result(b, &asked)
+		}
+		var p *Problem
+		wait := time.Duration(attempt) * 500 * time.Millisecond
+		switch {
+		case err == nil || errors.Is(err, ErrReceipt):
+			return res, err
+		case errors.As(err, &p) && (p.Status != 503 && p.Status != 429 && !(p.Status == 409 && p.retry > 0)):
+			return nil, err
+		case errors.As(err, &p):
+			wait = max(wait, p.retry)
+		}
+		if attempt == c.cfg.Attempts {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(min(wait, 10*time.Second)):
+		}
+	}
+}
+
+// Disclosure fetches what became of an earlier request, with the newest form of its receipt. There are no data in it.
+func (c *Client) Disclosure(ctx context.Context, id string) (*Result, error) {
+	b, err := c.call(ctx, http.MethodGet, "/v1/disclosures/"+url.PathEscape(id), nil, "")
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.result(b, nil)
+	if err == nil && r.ID != id {
+		return nil, errors.New("the broker answered about another disclosure")
+	}
+	return r, err
+}
+
+// maxAnswer bounds an answer, in bytes.
+const maxAnswer = 64 << 20
+
+func (c *Client) call(ctx context.Context, method, path string, request []byte, key string) (*body, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json, application/problem+json")
+	if request != nil {
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking the broker: %w", err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the broker's answer: %w", err)
+	}
+	if len(text) > maxAnswer {
+		return nil, errors.New("the broker's answer is too large")
+	}
+	b := &body{}
+	if err := json.Unmarshal(text, b); err != nil {
+		return nil, fmt.Errorf("the broker answered %d with something that is not its JSON: is this a broker's URL?", res.StatusCode)
+	}
+	if res.StatusCode != http.StatusOK {
+		b.Status = res.StatusCode
+		if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 {
+			b.retry = time.Duration(s) * time.Second
+		}
+		p := b.Problem
+		b.Nested = &p
+		if b.ID == "" {
+			return nil, &p
+		}
+	}
+	return b, nil
+}
+
+// result checks the receipt, and only then hands out the data.
+func (c *Client) result(b *body, asked *asked) (*Result, error) {
+	r := &Result{ID: b.ID, Outcome: b.Outcome, AskedAt: b.AskedAt, Repeated: b.Repeated, Reasons: b.Reasons, Receipt: []byte(b.Receipt), Problem: b.Nested}
+	receipt, err := proof.ParseReceipt(r.Receipt)
+	if err != nil {
+		return r, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	v, err := receipt.Verify(c.cfg.Policy, proof.VerifyOptions{AllowProvisional: !c.cfg.RefuseProvisional})
+	if err != nil {
+		return r, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	if err := check(receipt.Opening(), b, asked); err != nil {
+		return r, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	r.Verdict, r.Data = v, b.Data
+	return r, nil
+}
+
+// check compares what was recorded with what was asked and answered.
+func check(o proof.Opening, b *body, asked *asked) error {
+	if o.Schema() != proof.SchemaDisclosure {
+		return errors.New("it is not about a disclosure")
+	}
+	same := func(f proof.Field, want string) error {
+		if o.Text(f) != want {
+			return fmt.Errorf("its %s is not the one of this request", o.Schema().Name(f))
+		}
+		return nil
+	}
+	err := errors.Join(same(proof.DisclosureID, b.ID), same(proof.DisclosureOutcome, b.Outcome), same(proof.DisclosureRole, proof.RoleAsked))
+	if asked != nil {
+		if service, _, _ := strings.Cut(o.Text(proof.DisclosureService), "@"); service != asked.Service {
+			err = errors.Join(err, errors.New("its service is not the one of this request"))
+		}
+		err = errors.Join(err, same(proof.DisclosurePurpose, asked.Purpose), same(proof.DisclosureLegalBasis, asked.LegalBasis), same(proof.DisclosureRecipient, asked.Recipient),
+			same(proof.DisclosureContext, asked.Context), same(proof.DisclosureObject, asked.Object), same(proof.DisclosureOfficial, asked.Official))
+		subject, serr := asked.Subject.canonical()
+		if serr != nil {
+			return errors.Join(err, errors.New("the subject that was asked has no canonical form, and the broker answered"))
+		}
+		if got, oerr := o.Subject(); oerr != nil || got != subject {
+			err = errors.Join(err, errors.New("its subject is not the one of this request"))
+		}
+	}
+	if err != nil || b.Data == nil {
+		return err
+	}
+	return CheckPayload(o, b.Data)
+}
+
+// CheckPayload shows that the data are those that a receipt speaks about (docs/formats.md, section 4: payload).
+func CheckPayload(o proof.Opening, data []byte) error {
+	key, kp := o.Value(proof.DisclosurePayloadKey)
+	want, wp := o.Value(proof.DisclosurePayload)
+	if kp != proof.Present || wp != proof.Present {
+		return errors.New("it shows no digest of the data")
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(data)
+	if !hmac.Equal(mac.Sum(nil), want) {
+		return errors.New("the data are not those that were recorded")
+	}
+	return nil
+}
+
+// offset of a JSON error; its text could repeat a value.
+func offset(err error) int64 {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return syntax.Offset
+	case errors.As(err, &kind):
+		return kind.Offset
+	}
+	return 0
+}
+
+// asked is a request as far as its record repeats it.
+type asked struct {
+	Service    string  `json:"service"`
+	Purpose    string  `json:"purpose"`
+	LegalBasis string  `json:"legal_basis"`
+	Recipient  string  `json:"recipient"`
+	Context    string  `json:"context"`
+	Object     string  `json:"object"`
+	Official   string  `json:"official"`
+	Subject    subject `json:"subject"`
+}
+
+type subject struct {
+	Type         string     `json:"type"`
+	Value        string     `json:"value"`
+	BirthName    string     `json:"birth_name"`
+	GivenNames   givenNames `json:"given_names"`
+	BirthDate    string     `json:"birth_date"`
+	Sex          string     `json:"sex"`
+	BirthPlace   string     `json:"birth_place"`
+	BirthCountry string     `json:"birth_country"`
+}
+
+type givenNames string
+
+// UnmarshalJSON takes one text or a list.
+func (g *givenNames) UnmarshalJSON(b []byte) error {
+	var one string
+	if err := json.Unmarshal(b, &one); err == nil {
+		*g = givenNames(one)
+		return nil
+	}
+	var list []string
+	err := json.Unmarshal(b, &list)
+	*g = givenNames(strings.Join(list, " "))
+	return err
+}
+
+// canonical is the subject under which the broker has to file the request (docs/formats.md, section 5).
+func (s *subject) canonical() (proof.Subject, error) {
+	switch proof.SubjectType(s.Type) {
+	case proof.TypePivot:
+		return proof.Pivot{BirthName: s.BirthName, GivenNames: string(s.GivenNames), BirthDate: s.BirthDate, Sex: s.Sex, BirthPlace: s.BirthPlace, BirthCountry: s.BirthCountry}.Subject()
+	case proof.TypeNIR:
+		return proof.NIR(s.Value)
+	case proof.TypeINE:
+		return proof.INE(s.Value)
+	case proof.TypeFranceTravail:
+		return proof.FranceTravail(s.Value)
+	case proof.TypeSIREN:
+		return proof.SIREN(s.Value)
+	case "siret":
+		v := strings.ReplaceAll(s.Value, " ", "")
+		if err := proof.SIRET(v); err != nil {
+			return proof.Subject{}, err
+		}
+		return proof.SIREN(v[:9])
+	}
+	return proof.Subject{}, proof.ErrSubject
+}

@@ -1,0 +1,121 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/config"
+)
+
+// source are the flags that say which configuration is meant.
+type source struct {
+	file string
+	set  []string
+}
+
+// places where a configuration is looked for, in order.
+var places = []string{"regard.yaml", "/etc/regard/regard.yaml"}
+
+func (s *source) flags(c *cobra.Command) {
+	c.Flags().StringVarP(&s.file, "config", "c", "", "configuration file (default: $REGARD_CONFIG, ./regard.yaml, /etc/regard/regard.yaml)")
+	c.Flags().StringArrayVar(&s.set, "set", nil, "set one key of the configuration: --set log.level=debug (repeatable; goes before file and environment)")
+}
+
+func (s *source) path() (string, error) {
+	if s.file != "" {
+		return s.file, nil
+	}
+	if f := os.Getenv("REGARD_CONFIG"); f != "" {
+		return f, nil
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
+		}
+	}
+	return "", usagef("no configuration: name it with --config, or make one with regard init")
+}
+
+func (s *source) load() (*config.Config, string, error) {
+	file, err := s.path()
+	if err != nil {
+		return nil, "", err
+	}
+	c, err := config.Load(config.Source{File: file, Environ: os.Environ(), Set: s.set})
+	var m *config.Mistakes
+	if err != nil && !errors.As(err, &m) {
+		err = usage{err}
+	}
+	return c, file, err
+}
+
+// caller are the flags of commands that speak to a running broker.
+type caller struct {
+	source
+	socket string
+}
+
+func (a *caller) flags(c *cobra.Command) {
+	a.source.flags(c)
+	c.Flags().StringVar(&a.socket, "socket", "", "administration socket (default: the one of the configuration)")
+}
+
+func (a *caller) client() (*admin.Client, error) {
+	if a.socket == "" {
+		c, _, err := a.load()
+		if err != nil {
+			return nil, fmt.Errorf("finding the administration socket (or name it with --socket): %w", err)
+		}
+		a.socket = c.Admin.Socket
+	}
+	return admin.NewClient(a.socket), nil
+}
+
+func configCommand() *cobra.Command {
+	var s source
+	var asJSON bool
+	check := &cobra.Command{
+		Use: "check", Short: "Check the configuration without starting anything", Args: noArgs,
+		Long:    "check reads the configuration as serve would, and lists every mistake with its line and what to do. It opens no connection.",
+		Example: "  regard config check --config /etc/regard/regard.yaml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, file, err := s.load()
+			if asJSON {
+				type mistake struct {
+					Key  string `json:"key"`
+					Line int    `json:"line,omitempty"`
+					Says string `json:"says"`
+					Do   string `json:"do"`
+				}
+				out := struct {
+					File     string    `json:"file"`
+					OK       bool      `json:"ok"`
+					Mistakes []mistake `json:"mistakes"`
+				}{file, err == nil, []mistake{}}
+				var m *config.Mistakes
+				if errors.As(err, &m) {
+					for _, x := range m.List {
+						out.Mistakes = append(out.Mistakes, mistake(x))
+					}
+				}
+				return errors.Join(printJSON(c.OutOrStdout(), out), err)
+			}
+			if err != nil {
+				return err
+			}
+			mode := "for trying out"
+			if cfg.Production {
+				mode = "for production"
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good, %s: log %s, data in %s, keys in %s\n", file, mode, cfg.Origin, cfg.DataDir, cfg.Keys.Mode)
+			return err
+		},
+	}
+	s.flags(check)
+	jsonFlag(check, &asJSON)
+	return group("config", "The configuration file", "The configuration is one YAML file; environment variables (REGARD_API_LISTEN for api.listen) and --set go before it.", "  regard config check", check)
+}

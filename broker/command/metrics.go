@@ -1,0 +1,126 @@
+package command
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+)
+
+// status of the instance, for regard status.
+func (i *Instance) status(ctx context.Context) admin.Status {
+	m, p := i.Broker.Log().Metrics(), i.Broker.PolicyStatus()
+	s := admin.Status{
+		Version: Version(), PID: os.Getpid(), Started: i.started.UTC().Truncate(time.Second), Ready: true, InFlight: i.Broker.InFlight(), Listening: i.Addresses,
+		Log: admin.LogStatus{
+			Origin: i.cfg.Origin, Size: m.Size, Published: m.Published, Waiting: m.Waiting, Epoch: uint64(m.Epoch), Until: m.Until, Lag: m.Lag.Round(time.Millisecond).String(), Halted: m.Halted,
+		},
+		Policy: admin.Policy{Revision: p.Revision, Digest: p.Digest.String(), Blob: p.Digest.Hex()},
+	}
+	if p.Problem != nil {
+		s.Policy.Problem = p.Problem.Error()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := i.Broker.Ready(ctx)
+	if err == nil {
+		s.Log.Keys, err = i.Broker.LogKeys(ctx)
+	}
+	if err != nil {
+		s.Ready, s.Problem = false, err.Error()
+	}
+	return s
+}
+
+// collector shows what the parts of a broker count, read when it is asked for.
+type collector struct {
+	b     *broker.Broker
+	parts []part
+}
+
+type sample struct {
+	log      ledger.Metrics
+	keys     keys.Stats
+	commits  int64
+	jobs     int64
+	inFlight int
+}
+
+type part struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*sample) float64
+}
+
+func newCollector(b *broker.Broker) prometheus.Collector {
+	c := &collector{b: b}
+	counter := func(name, help string, value func(*sample) float64) {
+		c.parts = append(c.parts, part{prometheus.NewDesc("regard_"+name, help, nil, nil), prometheus.CounterValue, value})
+	}
+	gauge := func(name, help string, value func(*sample) float64) {
+		c.parts = append(c.parts, part{prometheus.NewDesc("regard_"+name, help, nil, nil), prometheus.GaugeValue, value})
+	}
+	truth := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	counter("log_entries_total", "Entries that were given their place.", func(s *sample) float64 { return float64(s.log.Entries) })
+	counter("log_batches_total", "Batches of entries that were committed.", func(s *sample) float64 { return float64(s.log.Batches) })
+	counter("log_rounds_total", "Checkpoints that were signed.", func(s *sample) float64 { return float64(s.log.Rounds) })
+	counter("log_busy_total", "Groups of entries that were turned away because too many waited.", func(s *sample) float64 { return float64(s.log.Busy) })
+	counter("log_refused_total", "Groups of entries that could not be stored.", func(s *sample) float64 { return float64(s.log.Refused) })
+	counter("log_errors_total", "Errors of the log's stages; the work was repeated.", func(s *sample) float64 {
+		return float64(s.log.OrderErrors + s.log.SignErrors + s.log.FileErrors + s.log.PublishErrors)
+	})
+	counter("log_order_seconds_total", "Time spent placing and committing entries.", func(s *sample) float64 { return s.log.Order.Seconds() })
+	counter("log_integrate_seconds_total", "Time spent in Trillian.", func(s *sample) float64 { return (s.log.Add + s.log.Integrate).Seconds() })
+	counter("log_sign_seconds_total", "Time spent signing and storing checkpoints.", func(s *sample) float64 { return s.log.Sign.Seconds() })
+	counter("log_publish_seconds_total", "Time spent publishing.", func(s *sample) float64 { return s.log.Publish.Seconds() })
+	counter("log_filed_total", "Entries that were filed in rolls.", func(s *sample) float64 { return float64(s.log.Filed) })
+	counter("log_epochs_closed_total", "Epochs that were closed.", func(s *sample) float64 { return float64(s.log.EpochsClosed) })
+	gauge("log_waiting", "Entries that wait for their place.", func(s *sample) float64 { return float64(s.log.Waiting) })
+	gauge("log_unsigned", "Entries that have their place and no signed checkpoint yet.", func(s *sample) float64 { return float64(s.log.Unsigned) })
+	gauge("log_unfiled", "Entries that are not in a roll yet.", func(s *sample) float64 { return float64(s.log.Unfiled) })
+	gauge("log_size", "Entries under the signed checkpoint.", func(s *sample) float64 { return float64(s.log.Size) })
+	gauge("log_published_size", "Entries under the published checkpoint.", func(s *sample) float64 { return float64(s.log.Published) })
+	gauge("log_lag_seconds", "How long publication is behind.", func(s *sample) float64 { return s.log.Lag.Seconds() })
+	gauge("log_epoch", "Number of the open epoch.", func(s *sample) float64 { return float64(s.log.Epoch) })
+	gauge("log_epoch_until_seconds", "When the open epoch is due to close, in seconds since 1970.", func(s *sample) float64 { return float64(s.log.Until.UnixMilli()) / 1e3 })
+	gauge("log_epoch_close_seconds", "How long the last epoch took to close.", func(s *sample) float64 { return s.log.LastClose.Seconds() })
+	gauge("log_halted", "1 if the log can't prove its own history and signs nothing.", func(s *sample) float64 { return truth(s.log.Halted) })
+	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
+	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
+	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
+	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
+	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
+	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
+	counter("keys_cache_misses_total", "Subject keys that were not.", func(s *sample) float64 { return float64(s.keys.Misses) })
+	counter("keys_custodian_calls_total", "Calls to the custodian of the root keys, to wrap and to unwrap.", func(s *sample) float64 { return float64(s.keys.WrapCalls + s.keys.UnwrapCalls) })
+	gauge("keys_cached", "Subject keys in memory.", func(s *sample) float64 { return float64(s.keys.Cached) })
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for i := range c.parts {
+		ch <- c.parts[i].desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	st := c.b.Store().Stats()
+	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight()}
+	for i := range c.parts {
+		p := &c.parts[i]
+		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))
+	}
+}

@@ -1,0 +1,333 @@
+package command
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/api"
+	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/broker/provider"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/keys/keystore"
+	"github.com/regard-broker/regard/keys/vault"
+	"github.com/regard-broker/regard/policy"
+)
+
+func serveCommand() *cobra.Command {
+	var s source
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the broker", Args: noArgs,
+		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
+SIGHUP reads the policy bundle, the TLS certificates and the providers' credentials anew; what can't be used is logged, and the old stays in force.
+
+It speaks to agencies (api.listen, mutual TLS), to readers of the log (public.listen), to monitoring (ops.listen: /healthz, /readyz, /metrics) and to
+the other commands (admin.sock in the data directory).`,
+		Example: `  regard serve --config /etc/regard/regard.yaml
+  regard serve --set log.level=debug`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := s.load()
+			if err != nil {
+				return err
+			}
+			log := logger(cfg.Log, c)
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			i, err := Start(c.Context(), cfg, log)
+			if err != nil {
+				return err
+			}
+			for {
+				select {
+				case <-hup:
+					i.Reload(c.Context())
+				case err := <-i.Failed():
+					return errors.Join(err, i.Stop(context.WithoutCancel(c.Context())))
+				case <-c.Context().Done():
+					return i.Stop(context.WithoutCancel(c.Context()))
+				}
+			}
+		},
+	}
+	s.flags(c)
+	return c
+}
+
+func logger(cfg config.Log, c *cobra.Command) *slog.Logger {
+	opt := &slog.HandlerOptions{}
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // checked by config
+	opt.Level = level
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), opt))
+	}
+	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), opt))
+}
+
+// An Instance is a broker with its listeners.
+type Instance struct {
+	Broker *broker.Broker
+	// Addresses that are listened on, by name: api, public, ops.
+	Addresses map[string]string
+
+	cfg     *config.Config
+	log     *slog.Logger
+	started time.Time
+	reloads []func() error
+	servers []server // in the order in which they stop
+	failed  chan error
+}
+
+type server struct {
+	name  string
+	serve func() error
+	stop  func(context.Context) error
+}
+
+// Start opens everything that the configuration names; on an error nothing is left open. When it returns, requests are served.
+func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instance, err error) {
+	i = &Instance{cfg: cfg, log: log, started: time.Now(), Addresses: map[string]string{}, failed: make(chan error, 8)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, i.Stop(context.WithoutCancel(ctx)))
+			i = nil
+		}
+	}()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return i, fmt.Errorf("making the data directory: %w", err)
+	}
+	if !cfg.Production {
+		log.Warn("THIS BROKER IS FOR TRYING OUT (production: false): it listens on this machine only")
+	}
+	certs, err := api.LoadCertificates(cfg.API.Cert, cfg.API.Key)
+	if err != nil {
+		return i, err
+	}
+	i.reloads = append(i.reloads, certs.Reload)
+	providers, err := i.providers()
+	if err != nil {
+		return i, err
+	}
+	custodian, err := openKeys(ctx, cfg, log)
+	if err != nil {
+		return i, err
+	}
+	source := policy.Embedded()
+	if cfg.Policy.Dir != "" {
+		source = policy.FromPath(cfg.Policy.Dir)
+	}
+	i.Broker, err = broker.New(ctx, broker.Config{
+		DataDir: cfg.DataDir, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(),
+		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, Logger: log,
+	})
+	if err != nil {
+		return i, err
+	}
+	if err := i.loadServices(ctx); err != nil {
+		return i, err
+	}
+	if err := i.listen(certs); err != nil {
+		return i, err
+	}
+	for _, s := range i.servers {
+		go func() {
+			if err := s.serve(); err != nil {
+				i.failed <- fmt.Errorf("serving %s: %w", s.name, err)
+			}
+		}()
+	}
+	log.Info("ready", "version", Version(), "origin", cfg.Origin, "api", i.Addresses["api"], "public", i.Addresses["public"], "ops", i.Addresses["ops"], "admin", cfg.Admin.Socket)
+	return i, nil
+}
+
+// openKeys opens the custodian of the root keys.
+func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (keys.Custodian, error) {
+	switch cfg.Keys.Mode {
+	case config.Vault:
+		v := cfg.Keys.Vault
+		c, err := vault.Open(ctx, vault.Config{
+			Address: v.Address, Namespace: v.Namespace, CAFile: v.CAFile, RoleIDFile: v.RoleIDFile, SecretIDFile: v.SecretIDFile, SecretIDWrapped: v.SecretIDWrapped,
+			AppRoleMount: v.AuthMount, TransitMount: v.Mount, WrapKey: v.WrapKey, CheckpointKey: v.CheckpointKey, Logger: log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("opening the keys in Vault: %w", err)
+		}
+		return c, nil
+	case config.Keystore:
+		k := cfg.Keys.Keystore
+		c, err := keystore.Open(keystore.Config{Path: k.Path, PassphraseFile: k.PassphraseFile, KeyFile: k.KeyFile, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("opening the keystore: %w", err)
+		}
+		return c, nil
+	}
+	return nil, errors.New("no keys are configured")
+}
+
+// providers prepares the calls to providers; the client certificate follows its files.
+func (i *Instance) providers() (provider.Config, error) {
+	p := &i.cfg.Providers
+	out := provider.Config{Development: !i.cfg.Production, ConnectTimeout: p.ConnectTimeout.Std(), Connections: p.Connections, Logger: i.log}
+	if p.Cert != "" {
+		var current atomic.Pointer[tls.Certificate]
+		load := func() error {
+			c, err := tls.LoadX509KeyPair(p.Cert, p.Key)
+			if err != nil {
+				return fmt.Errorf("loading the certificate for providers: %w", err)
+			}
+			current.Store(&c)
+			return nil
+		}
+		if err := load(); err != nil {
+			return out, err
+		}
+		i.reloads = append(i.reloads, load)
+		out.Certificate = func() (*tls.Certificate, error) { return current.Load(), nil }
+	}
+	if p.CAFile != "" {
+		pem, err := os.ReadFile(p.CAFile)
+		if err != nil {
+			return out, fmt.Errorf("reading providers.ca_file: %w", err)
+		}
+		out.Roots = x509.NewCertPool()
+		if !out.Roots.AppendCertsFromPEM(pem) {
+			return out, usagef("providers.ca_file holds no certificate in PEM")
+		}
+	}
+	if p.Proxy != "" {
+		u, err := url.Parse(p.Proxy)
+		if err != nil {
+			return out, usagef("providers.proxy is not a URL")
+		}
+		out.Proxy = u
+	}
+	return out, nil
+}
+
+// loadServices puts the definitions of services.dir in force. A definition that is in force already changes nothing.
+func (i *Instance) loadServices(ctx context.Context) error {
+	if i.cfg.Services.Dir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(i.cfg.Services.Dir, "*.y*ml"))
+	if err != nil {
+		return fmt.Errorf("listing services.dir: %w", err)
+	}
+	slices.Sort(files)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return fmt.Errorf("reading a service definition: %w", err)
+		}
+		if _, err := i.Broker.PutService(ctx, b); err != nil {
+			p := broker.AsProblem(err)
+			return fmt.Errorf("loading %s: %s %s: %w", f, p.Title, p.Detail, err)
+		}
+	}
+	return nil
+}
+
+func (i *Instance) listen(certs *api.Certificates) error {
+	cfg, l := i.cfg, &i.cfg.Limits
+	metrics := api.NewMetrics()
+	if err := metrics.Register(newCollector(i.Broker)); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	handler, err := api.New(api.Config{
+		Broker: i.Broker, Logger: i.log, Metrics: metrics, Version: Version(), Rate: l.Rate, Burst: l.Burst, InFlight: l.InFlight, MaxBody: int64(l.Body), Read: l.ReadTimeout.Std(),
+	})
+	if err != nil {
+		return err
+	}
+	add := func(name string, ln *api.Listener, err error) error {
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		i.Addresses[name] = ln.Addr().String()
+		i.servers = append(i.servers, server{name, ln.Serve, ln.Shutdown})
+		return nil
+	}
+	ln, err := handler.Listen(cfg.API.Listen, l.Connections, certs)
+	if err := add("api", ln, err); err != nil {
+		return err
+	}
+	if cfg.Public.Listen != "" {
+		var public *api.Certificates
+		if cfg.Public.Cert != "" {
+			if public, err = api.LoadCertificates(cfg.Public.Cert, cfg.Public.Key); err != nil {
+				return err
+			}
+			i.reloads = append(i.reloads, public.Reload)
+		}
+		ln, err := api.ListenPublic(cfg.Public.Listen, l.Connections, i.Broker.Log().Handler(), i.log, public)
+		if err := add("public", ln, err); err != nil {
+			return err
+		}
+	}
+	calls, err := admin.Handler(admin.Config{Broker: i.Broker, Status: i.status, Logger: i.log})
+	if err != nil {
+		return err
+	}
+	socket, err := admin.Listen(cfg.Admin.Socket, calls, i.log)
+	if err != nil {
+		return err
+	}
+	i.servers = append(i.servers, server{"admin", socket.Serve, socket.Shutdown})
+	if cfg.Ops.Listen != "" {
+		ln, err := api.ListenOps(cfg.Ops.Listen, api.Ops(metrics, i.Broker.Ready), i.log)
+		return add("ops", ln, err)
+	}
+	return nil
+}
+
+// Failed gives the error of a listener that ended by itself.
+func (i *Instance) Failed() <-chan error { return i.failed }
+
+// Reload reads policy, certificates and credentials anew.
+func (i *Instance) Reload(ctx context.Context) {
+	ok := true
+	for _, f := range append(slices.Clone(i.reloads), func() error { return i.Broker.ReloadPolicy(ctx) }) {
+		if err := f(); err != nil {
+			ok = false
+			i.log.Error("reloading failed, the old stays in force", "error", err)
+		}
+	}
+	i.log.Info("reloaded", "ok", ok, "policy", i.Broker.PolicyStatus().Revision)
+}
+
+// Stop takes no more requests, lets those in flight end within limits.drain, and closes everything.
+func (i *Instance) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, i.cfg.Limits.Drain.Std())
+	defer cancel()
+	i.log.Info("stopping")
+	var errs []error
+	for _, s := range i.servers {
+		if err := s.stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+		}
+	}
+	if i.Broker != nil {
+		errs = append(errs, i.Broker.Close(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	i.log.Info("stopped")
+	return nil
+}
