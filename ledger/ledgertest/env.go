@@ -3,8 +3,12 @@ package ledgertest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +19,7 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedfile"
 )
 
 // Origin of the logs that this package makes.
@@ -22,12 +27,14 @@ const Origin = "log.regard.example/test"
 
 // Env is everything that a log needs, in memory but for Trillian's file and the tiles. Stores survive closing a log and opening another on the same Env.
 type Env struct {
-	Store    ledger.Store // a *Store in memory unless it is replaced before Config
-	Memory   *Store
-	Signed   *Signed
-	Labeler  *Labeler
-	Trillian trillian.TrillianLogClient
-	TreeID   int64
+	Store  ledger.Store // a *Store in memory unless it is replaced before Config
+	Memory *Store
+	Signed *Signed
+	// SignedStore takes the place of Signed if it is set.
+	SignedStore ledger.SignedStore
+	Labeler     *Labeler
+	Trillian    trillian.TrillianLogClient
+	TreeID      int64
 	// Integrate is Trillian's.
 	Integrate func(context.Context) error
 	Faults    *Faults
@@ -44,16 +51,7 @@ type Env struct {
 func New(t testing.TB) *Env {
 	t.Helper()
 	e := newEnv(t)
-	tr, err := embedded.Open(context.Background(), embedded.Config{Path: filepath.Join(t.TempDir(), "trillian.db")})
-	if err != nil {
-		t.Fatalf("opening the embedded Trillian: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := tr.Close(); err != nil {
-			t.Errorf("closing the embedded Trillian: %v", err)
-		}
-	})
-	e.Trillian, e.TreeID, e.Integrate = tr.Client(), tr.TreeID(), tr.Integrate
+	e.openTrillian(filepath.Join(t.TempDir(), "trillian.db"))
 	return e
 }
 
@@ -66,12 +64,66 @@ func NewInMemory(t testing.TB) *Env {
 	return e
 }
 
+// NewDurable returns an environment all of whose parts live in dir, its key too, and survive the process: to be opened again in another.
+func NewDurable(t testing.TB, dir string) *Env {
+	t.Helper()
+	keys := filepath.Join(dir, "key")
+	text, err := os.ReadFile(keys)
+	if errors.Is(err, fs.ErrNotExist) {
+		skey, vkey, kerr := note.GenerateKey(rand.Reader, Origin)
+		text, err = []byte(skey+"\n"+vkey), kerr
+		if err == nil {
+			err = os.WriteFile(keys, text, 0o600)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	skey, vkey, _ := strings.Cut(string(text), "\n")
+	e := newEnvWithKey(t, skey, vkey)
+	e.Dir = filepath.Join(dir, "public")
+	j, err := OpenJournal(filepath.Join(dir, "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	e.Store, e.Memory = j, j.Store
+	s, err := signedfile.Open(context.Background(), filepath.Join(dir, "signed.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	e.SignedStore = s
+	e.openTrillian(filepath.Join(dir, "trillian.db"))
+	return e
+}
+
+func (e *Env) openTrillian(path string) {
+	e.t.Helper()
+	tr, err := embedded.Open(context.Background(), embedded.Config{Path: path})
+	if err != nil {
+		e.t.Fatalf("opening the embedded Trillian: %v", err)
+	}
+	e.t.Cleanup(func() {
+		if err := tr.Close(); err != nil {
+			e.t.Errorf("closing the embedded Trillian: %v", err)
+		}
+	})
+	e.Trillian, e.TreeID, e.Integrate = tr.Client(), tr.TreeID(), tr.Integrate
+}
+
 func newEnv(t testing.TB) *Env {
 	t.Helper()
 	skey, vkey, err := note.GenerateKey(rand.Reader, Origin)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newEnvWithKey(t, skey, vkey)
+}
+
+func newEnvWithKey(t testing.TB, skey, vkey string) *Env {
+	t.Helper()
+	var err error
 	f := &Faults{}
 	e := &Env{
 		Memory: NewStore(), Signed: &Signed{}, Labeler: &Labeler{Faults: f}, Faults: f, t: t,
@@ -90,8 +142,12 @@ func newEnv(t testing.TB) *Env {
 // Config returns a configuration with all calls made to fail as Faults says. Publication and labelling are quick; the epoch is an hour of Clock's time.
 func (e *Env) Config() ledger.Config {
 	f := e.Faults
+	var signed ledger.SignedStore = e.Signed
+	if e.SignedStore != nil {
+		signed = e.SignedStore
+	}
 	return ledger.Config{
-		Origin: Origin, Store: FaultyStore{e.Store, f}, Signed: FaultySigned{e.Signed, f}, Trillian: FaultyTrillian{e.Trillian, f}, TreeID: e.TreeID,
+		Origin: Origin, Store: FaultyStore{e.Store, f}, Signed: FaultySigned{signed, f}, Trillian: FaultyTrillian{e.Trillian, f}, TreeID: e.TreeID,
 		Integrate: func(ctx context.Context) error { return f.do(CallIntegrate, func() error { return e.Integrate(ctx) }) },
 		Signers: func(context.Context) (s []note.Signer, err error) {
 			err = f.do(CallSign, func() error { s = []note.Signer{e.Signer}; return nil })
