@@ -49,8 +49,15 @@ func (s *scanner) text() (raw []byte, escaped bool, err error) {
 	}
 	s.i++
 	start, wide := s.i, false
-	for s.i < len(s.b) {
-		switch c := s.b[s.i]; {
+	for {
+		b, i := s.b, s.i
+		for i < len(b) && plain[b[i]] {
+			i++
+		}
+		if s.i = i; i == len(b) {
+			return nil, false, s.bad("truncated")
+		}
+		switch c := b[i]; {
 		case c == '"':
 			raw = s.b[start:s.i]
 			s.i++
@@ -66,12 +73,19 @@ func (s *scanner) text() (raw []byte, escaped bool, err error) {
 		case c < 0x20:
 			return nil, false, s.bad("control character in a string")
 		default:
-			wide = wide || c >= utf8.RuneSelf
+			wide = true
 			s.i++
 		}
 	}
-	return nil, false, s.bad("truncated")
 }
+
+// plain are the bytes of a string that need no second look: printable ASCII but the quote and the backslash.
+var plain = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'
+	}
+	return t
+}()
 
 // escape skips one escape sequence; a surrogate must have its pair.
 func (s *scanner) escape() error {
