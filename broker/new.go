@@ -20,6 +20,7 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedfile"
 	"github.com/regard-broker/regard/policy"
 )
 
@@ -82,7 +83,7 @@ type Broker struct {
 	store     *store.Store
 	ring      *keys.Ring
 	trillian  *embedded.Log
-	signed    *ledger.SignedFile
+	signed    *signedfile.Store
 	ledger    *ledger.Log
 	engine    *policy.Engine
 	providers *provider.Client
@@ -186,7 +187,7 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log}); err != nil {
 		return fmt.Errorf("opening Trillian: %w", err)
 	}
-	if b.signed, err = ledger.OpenSignedFile(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
+	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
 	var signedStore ledger.SignedStore = b.signed
