@@ -27,7 +27,8 @@ type Config struct {
 	Activate func(context.Context, Activation) error
 	// Logger for what happens to bundles; never for decisions. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Limit of the time of one evaluation. Zero: one second, some ten thousand times what the built-in bundle takes.
+	// Limit of the time of one evaluation, which takes microseconds: it stops a bundle that never ends. Zero: five seconds, so that a
+	// machine that stalls does not reach it.
 	Limit time.Duration
 	// Debounce is how long files must have been quiet before Watch reloads them. Zero: 250 ms.
 	Debounce time.Duration
@@ -53,7 +54,7 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 		return nil, errors.New("policy: Config.Limit and Config.Debounce can't be negative")
 	}
 	if config.Limit == 0 {
-		config.Limit = time.Second
+		config.Limit = 5 * time.Second
 	}
 	if config.Debounce == 0 {
 		config.Debounce = 250 * time.Millisecond
