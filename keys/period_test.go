@@ -15,11 +15,16 @@ import (
 
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
-	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-var _ ledger.Labeler = keys.Labels{}
+// What ledger.Labeler demands, spelled out so that these tests don't need the log to compile; the broker joins the two.
+var _ interface {
+	CurrentKey(ctx context.Context, t time.Time) (name string, public [32]byte, err error)
+	Label(ctx context.Context, name string, epoch proof.Epoch, subjects []proof.Subject) ([]proof.Label, error)
+	Prove(ctx context.Context, name string, epoch proof.Epoch, subject proof.Subject) (proof.Label, []byte, error)
+	RollSeed(ctx context.Context, name string, epoch proof.Epoch) ([32]byte, error)
+} = keys.Labels{}
 
 func nodeHash(l, r proof.Hash) proof.Hash {
 	return sha256.Sum256(append(append([]byte{1}, l[:]...), r[:]...))

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"sync"
@@ -54,7 +55,8 @@ type Ring struct {
 	wraps   *batcher[Plain, Wrapped]
 	unwraps *batcher[WrappedAD, [32]byte]
 
-	reference, index Key // HMAC keys, never change
+	reference, index Key       // HMAC keys, never change
+	owners           sync.Pool // of hash.Hash keyed by reference: keying costs more than hashing
 	public           publicKeys
 
 	ids    ids
@@ -121,6 +123,7 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		}
 		*k.to = e.key
 	}
+	r.owners.New = func() any { return hmac.New(sha256.New, r.reference.secret[:]) }
 	return r, nil
 }
 
@@ -151,12 +154,16 @@ func (r *Ring) Owner(s proof.Subject) (Owner, error) {
 	if s.IsZero() {
 		return Owner{}, errors.New("keys: the zero subject has no owner")
 	}
-	h := hmac.New(sha256.New, r.reference.secret[:])
-	_, _ = io.WriteString(h, string(s.Type()))
-	_, _ = h.Write([]byte{0})
-	_, _ = io.WriteString(h, s.Value())
-	var sum [32]byte
-	o := Owner(h.Sum(sum[:0])[:16])
+	h := r.owners.Get().(hash.Hash)
+	defer r.owners.Put(h)
+	h.Reset()
+	var buf [300]byte
+	in := append(buf[:0], s.Type()...)
+	in = append(in, 0)
+	in = append(in, s.Value()...)
+	_, _ = h.Write(in)
+	o := Owner(h.Sum(buf[:0])[:16]) // over what was hashed: the canonical form is personal data
+	clear(buf[:])
 	if o.IsZero() { // once in 2^128
 		return Owner{}, errors.New("keys: the owner came out as zero")
 	}
