@@ -50,7 +50,8 @@ func (e *Error) Error() string { return e.Cause + ": " + e.text }
 var errFirstByte, errTotal = errors.New("no first byte in time"), errors.New("not whole in time")
 
 // once is a body of no bytes that can't be had twice. With it the transport never repeats a call by itself, as it would on a connection that was closed without an answer
-// (net/http.Transport: "retries ... if the request is idempotent and either has no body or has its Request.GetBody defined").
+// (net/http.Transport: "retries ... if the request is idempotent and either has no body or has its Request.GetBody defined"). On HTTP/1 nothing of it is sent, on HTTP/2 an
+// empty frame.
 type once struct{}
 
 func (once) Read([]byte) (int, error) { return 0, io.EOF }
@@ -102,7 +103,6 @@ func classify(ctx context.Context, err error, other string) *Error {
 	}
 	var (
 		op      *net.OpError
-		alert   tls.AlertError
 		verify  *tls.CertificateVerificationError
 		record  tls.RecordHeaderError
 		unknown x509.UnknownAuthorityError
@@ -115,8 +115,8 @@ func classify(ctx context.Context, err error, other string) *Error {
 		e.Cause, e.text = CauseTimeout, cause.Error()
 	case cause != nil:
 		e.Cause, e.text = CauseAbandoned, "the caller gave up"
-	case errors.As(err, &alert):
-		e.Cause, e.text = CauseTLS, "the other side ended TLS: "+alert.Error()
+	case errors.As(err, &op) && op.Op == "remote error": // an alert, whose text is crypto/tls's own; mostly: our certificate is not accepted
+		e.Cause, e.text = CauseTLS, "the provider ended TLS: "+op.Err.Error()
 	case errors.As(err, &verify), errors.As(err, &unknown), errors.As(err, &name), errors.As(err, &invalid):
 		e.Cause, e.Asked, e.text = CauseTLS, false, "the provider's certificate is not accepted"
 	case errors.As(err, &record):
