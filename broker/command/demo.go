@@ -1,0 +1,33 @@
+package command
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker/demo"
+)
+
+func demoCommand() *cobra.Command {
+	var cfg demo.Config
+	c := &cobra.Command{
+		Use: "demo", Short: "Show the whole line on this machine, with invented people", Args: noArgs,
+		Long: `demo sets up a broker, providers of invented people and agencies, plays requests of every outcome, kills the broker, starts it again, waits for receipts to settle
+and checks them offline. Everything runs in programs of its own on this machine; regard-provider and regard-audit have to be beside regard (make build).`,
+		Example: "  regard demo\n  regard demo --vault bin/devvault   # the root keys in a real Vault server\n  regard demo --dir ./show --stay",
+		RunE: func(c *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			cfg.Bin, cfg.Out = filepath.Dir(self), c.OutOrStdout()
+			return demo.Run(c.Context(), cfg)
+		},
+	}
+	c.Flags().StringVar(&cfg.Dir, "dir", "", "where to make everything; it is kept (default: a temporary directory)")
+	c.Flags().StringVar(&cfg.Vault, "vault", "", "devvault program, for keys in a real Vault (default: an embedded keystore)")
+	c.Flags().BoolVar(&cfg.Stay, "stay", false, "leave everything running at the end")
+	c.Flags().BoolVarP(&cfg.Verbose, "verbose", "v", false, "show what the programs log")
+	return c
+}

@@ -1,0 +1,244 @@
+// Package demo plays the main line of Regard on one machine, with the programs that users run: a broker, providers of invented people, agencies, an auditor.
+//
+// What it guarantees. Everything it shows was done by the programs themselves in processes of their own; what it says was checked, was checked; if anything is not as it
+// should be it ends with an error. Everybody in it is invented. It listens on this machine only and removes what it made, unless told to keep it.
+//
+// What it doesn't. It is no test of speed, and its directory is no model for production: see docs/operate.md.
+package demo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Config of a demonstration.
+type Config struct {
+	// Bin is the directory of regard, regard-audit and regard-provider.
+	Bin string
+	// Dir is where everything is made; empty: a temporary directory that is removed at the end.
+	Dir string
+	// Vault is the path of a devvault program; empty: the keys are in an embedded keystore.
+	Vault string
+	// Stay leaves everything running at the end, until ctx ends.
+	Stay bool
+	// Out gets the story, Verbose also what the programs log.
+	Out     io.Writer
+	Verbose bool
+}
+
+// Run plays the demonstration.
+func Run(ctx context.Context, cfg Config) (err error) {
+	d := &demo{cfg: cfg, ctx: ctx}
+	if d.dir = cfg.Dir; d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "regard-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(d.dir)
+	}
+	if d.dir, err = filepath.Abs(d.dir); err != nil {
+		return err
+	}
+	if entries, err := os.ReadDir(d.dir); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: choose another directory, or remove what an earlier demonstration left", d.dir)
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	defer d.stopAll()
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.crash, d.settle, d.audit} {
+		if err := act(); err != nil {
+			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
+		}
+	}
+	d.sayf("\nDone in %s. Everybody here was invented.", time.Since(d.began).Round(time.Second))
+	if cfg.Stay {
+		d.sayf("Everything keeps running until you press Ctrl-C.\n  the log       http://%s/checkpoint\n  the directory %s\n  try           %s status --config %s/regard.yaml", d.public, d.dir, filepath.Join(cfg.Bin, "regard"), d.dir)
+		<-ctx.Done()
+	}
+	return nil
+}
+
+type demo struct {
+	cfg   Config
+	ctx   context.Context //nolint:containedctx // one run is one call
+	dir   string
+	began time.Time
+
+	api, public, ops, base string
+	vaultAddress           string
+	vkey                   string
+	serveArgs              []string
+	broker                 *process
+	processes              []*process
+	rows                   []row
+	keysIn                 string
+}
+
+func (d *demo) sayf(format string, args ...any) { fmt.Fprintf(d.cfg.Out, format+"\n", args...) }
+
+func (d *demo) path(elem ...string) string { return filepath.Join(append([]string{d.dir}, elem...)...) }
+
+// run runs a program to its end and returns its standard output. What is shown is what was run, with the demonstration's directory left out.
+func (d *demo) run(show bool, program string, args ...string) ([]byte, error) {
+	if show {
+		d.sayf("  $ %s", d.shown(program, args))
+	}
+	cmd := exec.CommandContext(d.ctx, filepath.Join(d.cfg.Bin, program), args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.Bytes(), &failedRun{program: program, err: err, output: errs.String()}
+	}
+	return out.Bytes(), nil
+}
+
+func (d *demo) shown(program string, args []string) string {
+	words := []string{program}
+	for _, a := range args {
+		a = strings.ReplaceAll(a, d.dir+"/", "")
+		if strings.ContainsAny(a, " '") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		words = append(words, a)
+	}
+	return strings.Join(words, " ")
+}
+
+type failedRun struct {
+	program string
+	err     error
+	output  string
+}
+
+func (f *failedRun) Error() string {
+	return fmt.Sprintf("%s: %v\n%s", f.program, f.err, strings.TrimSpace(f.output))
+}
+func (f *failedRun) Unwrap() error { return f.err }
+
+func (f *failedRun) code() int {
+	var e *exec.ExitError
+	if errors.As(f.err, &e) {
+		return e.ExitCode()
+	}
+	return -1
+}
+
+// A process is a program that keeps running.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	mu   sync.Mutex
+	tail []string // its last lines
+	done chan struct{}
+}
+
+func (d *demo) start(name, program string, args ...string) (*process, error) {
+	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.cmd.Dir = d.dir
+	// A demonstration that dies takes its programs with it.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	r, w := io.Pipe()
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	go func() {
+		s := bufio.NewScanner(r)
+		for s.Scan() {
+			p.mu.Lock()
+			if p.tail = append(p.tail, s.Text()); len(p.tail) > 40 {
+				p.tail = p.tail[1:]
+			}
+			p.mu.Unlock()
+			if d.cfg.Verbose {
+				d.sayf("    %s | %s", name, s.Text())
+			}
+		}
+		_, _ = io.Copy(io.Discard, r)
+	}()
+	go func() {
+		_ = p.cmd.Wait()
+		_ = w.Close()
+		close(p.done)
+	}()
+	d.processes = append(d.processes, p)
+	return p, nil
+}
+
+// stop asks a process to end, and insists after a while.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+func (d *demo) stopAll() {
+	for i := len(d.processes) - 1; i >= 0; i-- {
+		d.processes[i].stop()
+	}
+}
+
+func (d *demo) logs() string {
+	var b strings.Builder
+	for _, p := range d.processes {
+		p.mu.Lock()
+		fmt.Fprintf(&b, "\nlast lines of %s:\n  %s\n", p.name, strings.Join(p.tail[max(0, len(p.tail)-8):], "\n  "))
+		p.mu.Unlock()
+	}
+	return b.String()
+}
+
+// wait asks until so says yes, a process ends, or time is up.
+func (d *demo) wait(what string, long time.Duration, p *process, so func() bool) error {
+	deadline := time.Now().Add(long)
+	var ended chan struct{}
+	if p != nil {
+		ended = p.done
+	}
+	for !so() {
+		select {
+		case <-d.ctx.Done():
+			return d.ctx.Err()
+		case <-ended:
+			return fmt.Errorf("%s ended while waiting for %s", p.name, what)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %v for %s", long, what)
+		}
+	}
+	return nil
+}
+
+// freeAddress finds a port that nobody listens on now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func readJSON[T any](b []byte) (T, error) {
+	var v T
+	err := json.Unmarshal(b, &v)
+	return v, err
+}

@@ -1,0 +1,216 @@
+package demo
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// epoch is short, so that receipts settle while one watches.
+const epoch = 8 * time.Second
+
+// prepare makes keys and configuration and starts providers and broker.
+func (d *demo) prepare() (err error) {
+	d.began = time.Now()
+	for _, a := range []*string{&d.api, &d.public, &d.ops, &d.base} {
+		if *a, err = freeAddress(); err != nil {
+			return err
+		}
+	}
+	listen := d.base
+	d.base = "https://" + d.base
+	d.sayf("1. The operator sets up a broker, and connects it to providers of invented people.\n")
+	if _, err := d.run(true, "regard", "init", "--dir", d.dir+"/", "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
+		return err
+	}
+	if _, err := d.run(true, "regard", "keygen", "--name", "broker", "--out", d.path("secrets", "broker")); err != nil {
+		return err
+	}
+	if err := serverIdentity(d.path("provider.pem"), d.path("provider.key")); err != nil {
+		return err
+	}
+	if _, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services")); err != nil {
+		return err
+	}
+	provider, err := d.start("providers", filepath.Join(d.cfg.Bin, "regard-provider"), "--base", d.base, "--listen", listen, "--cert", d.path("provider.pem"), "--key", d.path("provider.key"),
+		"--broker-cert", d.path("secrets", "broker.pem"), "--access-log", d.path("provider-access.jsonl"))
+	if err != nil {
+		return err
+	}
+	if err := d.wait("the providers", 20*time.Second, provider, func() bool { return listening(listen) }); err != nil {
+		return err
+	}
+	d.serveArgs = []string{"serve", "--config", d.path("regard.yaml"),
+		"--set", "providers.cert=" + d.path("secrets", "broker.pem"), "--set", "providers.key=" + d.path("secrets", "broker.key"), "--set", "providers.ca_file=" + d.path("provider.pem")}
+	d.keysIn = "an embedded keystore"
+	if d.cfg.Vault != "" {
+		if err := d.vault(); err != nil {
+			return err
+		}
+		d.keysIn = "Vault"
+	}
+	d.sayf("  $ %s &", d.shown("regard", d.serveArgs))
+	if err := d.serve(); err != nil {
+		return err
+	}
+	out, err := d.run(true, "regard", "status", "--json", "--config", d.path("regard.yaml"))
+	if err != nil {
+		return err
+	}
+	status, err := readJSON[struct {
+		Log struct {
+			Keys []string `json:"keys"`
+		} `json:"log"`
+	}](out)
+	if err != nil || len(status.Log.Keys) == 0 {
+		return fmt.Errorf("regard status shows no log key (%v)", err)
+	}
+	d.vkey = status.Log.Keys[0]
+	d.sayf("\n  The log's key, which everybody pins: %s\n  The root keys are in %s.", d.vkey, d.keysIn)
+	return os.WriteFile(d.path("log.vkey"), []byte(d.vkey+"\n"), 0o600)
+}
+
+// serve starts the broker and waits until it is ready.
+func (d *demo) serve() (err error) {
+	if d.broker, err = d.start("broker", filepath.Join(d.cfg.Bin, "regard"), d.serveArgs...); err != nil {
+		return err
+	}
+	return d.wait("the broker", 60*time.Second, d.broker, func() bool {
+		res, err := http.Get("http://" + d.ops + "/readyz")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+}
+
+// vault starts a real Vault server for development and prepares it with the program's own command.
+func (d *demo) vault() error {
+	ready := d.path("vault-ready.json")
+	program, err := filepath.Abs(d.cfg.Vault)
+	if err != nil {
+		return err
+	}
+	d.sayf("  $ devvault -listen 127.0.0.1:0 -storage vault -ready-file vault-ready.json &")
+	p, err := d.start("vault", program, "-listen", "127.0.0.1:0", "-storage", d.path("vault"), "-ready-file", ready)
+	if err != nil {
+		return err
+	}
+	var text []byte
+	if err := d.wait("Vault", 60*time.Second, p, func() bool { text, err = os.ReadFile(ready); return err == nil }); err != nil {
+		return err
+	}
+	info, err := readJSON[struct {
+		Address   string `json:"address"`
+		RootToken string `json:"root_token"`
+	}](text)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.path("secrets", "vault-token"), []byte(info.RootToken), 0o600); err != nil {
+		return err
+	}
+	if _, err := d.run(true, "regard", "vault", "init", "--address", info.Address, "--token-file", d.path("secrets", "vault-token"), "--out", d.path("secrets"), "--role", "sequencer", "--unwrap"); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path("secrets", "vault-token")); err != nil {
+		return err
+	}
+	for _, kv := range []string{"keys.mode=vault", "keys.vault.address=" + info.Address,
+		"keys.vault.role_id_file=" + d.path("secrets", "sequencer.role_id"), "keys.vault.secret_id_file=" + d.path("secrets", "sequencer.secret_id")} {
+		d.serveArgs = append(d.serveArgs, "--set", kv)
+	}
+	return nil
+}
+
+// agencies of the demonstration; all invented, with SIRETs of a series that isn't issued.
+var agencies = []struct{ id, name, siret string }{
+	{"mairie-exempleville", "Mairie d'Exempleville (inventée)", "90000101700012"},
+	{"crous-exemple", "Crous d'Exemple (inventé)", "90000102500015"},
+	{"prefecture-exemple", "Préfecture d'Exemple (inventée)", "90000103300019"},
+}
+
+// agreements say which agency may ask what, for which purpose.
+var agreements = []struct{ id, agency, service, scopes, purpose, basis string }{
+	{"cantine-2026", "mairie-exempleville", "quotient-familial", "quotient,enfants", "tarif-cantine", "crpa-l114-8"},
+	{"bourses-2026", "crous-exemple", "statut-etudiant", "admissions", "bourse", "code-education-l821-1"},
+	{"echelon-2026", "mairie-exempleville", "etudiant-boursier", "statut,echelon", "aide-etudiants", "crpa-l114-8"},
+	{"marches-2026", "prefecture-exemple", "attestation-fiscale", "dates,document", "marche-public", "crpa-l114-8"},
+	{"annuaire-2026", "prefecture-exemple", "unites-legales", "identite,etat", "marche-public", "crpa-l114-8"},
+}
+
+// govern registers agencies and agreements: commands to the running broker, each an entry of the log.
+func (d *demo) govern() error {
+	d.sayf("\n2. Agencies make their keys; the operator registers their certificates and agreements. Each of these is an entry of the public log.\n")
+	config := []string{"--config", d.path("regard.yaml")}
+	for i, a := range agencies {
+		if _, err := d.run(i == 0, "regard", "keygen", "--name", a.name, "--out", d.path(a.id)); err != nil {
+			return err
+		}
+		if _, err := d.run(i == 0, "regard", append([]string{"agency", "add", a.id, "--name", a.name, "--siret", a.siret, "--cert", d.path(a.id + ".pem")}, config...)...); err != nil {
+			return err
+		}
+	}
+	from, to := time.Now().AddDate(0, 0, -1).Format(time.DateOnly), time.Now().AddDate(1, 0, 0).Format(time.DateOnly)
+	for i, a := range agreements {
+		args := []string{"agreement", "add", a.id, "--agency", a.agency, "--service", a.service}
+		for _, s := range strings.Split(a.scopes, ",") {
+			args = append(args, "--scope", s)
+		}
+		args = append(args, "--purpose", a.purpose, "--legal-basis", a.basis, "--not-before", from, "--not-after", to)
+		if _, err := d.run(i == 0, "regard", append(args, config...)...); err != nil {
+			return err
+		}
+	}
+	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies)-1, len(agreements)-1)
+	return nil
+}
+
+func listening(address string) bool {
+	c, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// serverIdentity makes a certificate for the providers' server on this machine.
+func serverIdentity(certFile, keyFile string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "providers of invented people"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+}
