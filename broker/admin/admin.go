@@ -109,7 +109,11 @@ func handle(log *slog.Logger, pattern string, c call) http.Handler {
 		}
 		if r.Method != http.MethodGet || err != nil {
 			peer, _ := r.Context().Value(peerKey{}).(Peer)
-			log.LogAttrs(r.Context(), slog.LevelInfo, "administration", slog.String("call", pattern), slog.String("id", safeID(r.PathValue("id"))),
+			id := r.PathValue("id")
+			if d, ok := v.(Done); ok {
+				id = d.ID
+			}
+			log.LogAttrs(r.Context(), slog.LevelInfo, "administration", slog.String("call", pattern), slog.String("id", safeID(id)),
 				slog.Int("status", status), slog.String("code", code), slog.Int("uid", peer.UID), slog.Int("pid", peer.PID))
 		}
 		b, err := json.Marshal(v)

@@ -222,7 +222,7 @@ func (a *API) finish(x *exchange) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 10)
-	attrs = append(attrs, slog.String("request", x.id), slog.String("path", x.path), slog.Int("status", x.status), slog.Duration("duration", took))
+	attrs = append(attrs, slog.String("request", x.id), slog.String("path", x.path), slog.Int("status", x.status), slog.Float64("duration_ms", float64(took.Microseconds())/1e3))
 	for _, v := range [...]struct{ key, value string }{
 		{"agency", x.caller.ID}, {"code", x.code}, {"outcome", string(x.outcome)}, {"disclosure", x.disclosure}, {"service", x.service},
 	} {

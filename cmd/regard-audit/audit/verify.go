@@ -1,0 +1,232 @@
+package audit
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// finding is what is said about one receipt.
+type finding struct {
+	File     string `json:"file"`
+	Proven   bool   `json:"proven"`
+	Problem  string `json:"problem,omitempty"`
+	State    string `json:"state"`
+	Kind     string `json:"kind,omitempty"`
+	Index    uint64 `json:"log_index"`
+	Epoch    uint64 `json:"epoch"`
+	Origin   string `json:"origin,omitempty"`
+	TreeSize uint64 `json:"tree_size"`
+	Root     string `json:"root,omitempty"`
+
+	Witnesses  []witness `json:"witnesses,omitempty"`
+	Unverified []string  `json:"unverified_signatures,omitempty"`
+
+	InRoll   bool       `json:"in_roll"`
+	RollSize uint64     `json:"roll_size,omitempty"`
+	Closed   *time.Time `json:"epoch_closed,omitempty"`
+
+	// Payload: "" was not asked, "matches", or why it doesn't.
+	Payload string `json:"payload,omitempty"`
+
+	says, not []string
+}
+
+type witness struct {
+	Name string     `json:"name"`
+	At   *time.Time `json:"at,omitempty"`
+}
+
+func verifyCommand() *cobra.Command {
+	var logKey, policy, payload string
+	var provisional, asJSON bool
+	c := &cobra.Command{
+		Use: "verify RECEIPT…", Short: "Verify receipts", Args: files,
+		Long: `verify checks receipts offline: the signature of the log, the quorum of witnesses if the policy names one, that the entry stands in the tree, that the opened fields
+are those that the entry commits to, and, if the receipt is settled, that the entry is in the person's only roll of its closed epoch.
+
+A receipt that carries the log's signature alone is refused unless --allow-provisional is given: the operator could still show others another history.
+With --payload it also checks that the data are the very bytes that were recorded: a file with the data, or the whole answer of the API.`,
+		Example: `  regard-audit verify --policy witnesses.policy answer.receipt
+  regard-audit verify --log-key regard.example.fr/2026+1a2b3c4d+AX… --allow-provisional --payload answer.data.json answer.receipt
+  regard-audit verify --log-key log.vkey --json *.receipt`,
+		RunE: func(c *cobra.Command, args []string) error {
+			p, err := readPolicy(c, logKey, policy)
+			if err != nil {
+				return err
+			}
+			if payload != "" && len(args) > 1 {
+				return inputError{errors.New("--payload goes with one receipt")}
+			}
+			findings := []finding{}
+			refused := false
+			for _, name := range args {
+				r, err := readReceipt(c, name)
+				if err != nil {
+					return err
+				}
+				f := verify(r, p, provisional)
+				f.File = name
+				if payload != "" {
+					b, err := read(c, payload)
+					if err != nil {
+						return err
+					}
+					f.checkPayload(r.Opening(), b)
+				}
+				refused = refused || !f.Proven
+				findings = append(findings, f)
+			}
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				err = e.Encode(findings)
+			} else {
+				for i := range findings {
+					findings[i].print(c.OutOrStdout())
+				}
+			}
+			if err == nil && refused {
+				err = errRefused
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&logKey, "log-key", "", "the log's verification key, or a file with it")
+	f.StringVar(&policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
+	f.StringVar(&payload, "payload", "", "file with the data, or with the whole answer")
+	f.BoolVar(&provisional, "allow-provisional", false, "accept receipts that carry the log's signature alone")
+	f.BoolVar(&asJSON, "json", false, "write JSON")
+	return c
+}
+
+func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
+	v, err := r.Verify(p, proof.VerifyOptions{AllowProvisional: provisional})
+	f := finding{Proven: err == nil, State: v.State.String()}
+	if err != nil {
+		f.Problem = problem(err, p)
+		if !errors.Is(err, proof.ErrNotWitnessed) {
+			return f
+		}
+	}
+	f.Kind, f.Index, f.Epoch, f.Origin, f.TreeSize, f.Root = string(v.Kind), uint64(v.Index), uint64(v.Epoch), v.Origin, v.Size, base64.StdEncoding.EncodeToString(v.Root[:])
+	f.Unverified, f.InRoll, f.RollSize = v.Unverified, v.InRoll, v.RollSize
+	f.say("The log %s signed a tree of %d entries.", v.Origin, v.Size)
+	f.say("The entry stands in it at index %d, in epoch %d.", v.Index, v.Epoch)
+	f.say("The fields that this receipt opens are those that the entry commits to.")
+	switch {
+	case v.State >= proof.Witnessed:
+		names := make([]string, 0, len(v.Witnesses))
+		for _, w := range v.Witnesses {
+			x := witness{Name: w.Name}
+			if w.Unix > 0 && w.Unix < 1<<40 {
+				at := time.Unix(int64(w.Unix), 0).UTC() // #nosec G115 -- bounded above
+				x.At = &at
+			}
+			f.Witnesses = append(f.Witnesses, x)
+			names = append(names, w.Name)
+		}
+		f.say("The quorum of witnesses saw this tree: %s.", strings.Join(names, ", "))
+	case !p.Demands():
+		f.deny("that others were shown the same tree: your policy names no quorum of witnesses, so all of this rests on the log's own signature.")
+	default:
+		f.deny("that others were shown the same tree: the quorum of witnesses is missing, so all of this rests on the log's own signature.")
+	}
+	if v.InRoll {
+		closed := v.Closed.Time()
+		f.Closed = &closed
+		f.say("The entry is in the only roll that this identifier has in epoch %d, which was closed at %s; the roll has room for %d entries.", v.Epoch, closed.Format(time.RFC3339), v.RollSize)
+		f.deny("anything about other identifiers of the same person, or about other epochs.")
+	} else {
+		f.deny("that the person will see this entry: it is not settled. Fetch the receipt again when its epoch is closed.")
+	}
+	for _, name := range v.Unverified {
+		f.deny("the signature line of %q: your policy doesn't know its key.", name)
+	}
+	return f
+}
+
+// problem says why, for people.
+func problem(err error, p *proof.Policy) string {
+	switch {
+	case errors.Is(err, proof.ErrNotWitnessed) && !p.Demands():
+		return "The receipt is provisional: your policy names no witnesses. Give a policy with a quorum, or --allow-provisional."
+	case errors.Is(err, proof.ErrNotWitnessed):
+		return "The receipt is provisional: the quorum of witnesses is missing. Fetch it again from the broker, or give --allow-provisional."
+	case errors.Is(err, proof.ErrSignature):
+		return "The tree is not signed as your policy demands (" + err.Error() + "). Is this the log's key?"
+	}
+	return "What it claims is not proven (" + err.Error() + "). Keep it: it is evidence against whoever made it."
+}
+
+func (f *finding) say(format string, args ...any) {
+	f.says = append(f.says, fmt.Sprintf(format, args...))
+}
+func (f *finding) deny(format string, args ...any) {
+	f.not = append(f.not, fmt.Sprintf(format, args...))
+}
+
+// checkPayload compares the data, or the member data of an answer, byte by byte through their keyed digest.
+func (f *finding) checkPayload(o proof.Opening, b []byte) {
+	key, kp := o.Value(proof.DisclosurePayloadKey)
+	want, wp := o.Value(proof.DisclosurePayload)
+	if o.Schema() != proof.SchemaDisclosure || kp != proof.Present || wp != proof.Present {
+		f.Proven, f.Payload = false, "no digest"
+		f.Problem = join(f.Problem, "The receipt opens no digest of the data: it is for another reader, or no data were released.")
+		return
+	}
+	candidates := [][]byte{b}
+	var answer struct {
+		Receipt string          `json:"receipt"`
+		Data    json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(b, &answer) == nil && answer.Receipt != "" && answer.Data != nil {
+		candidates = append(candidates, answer.Data)
+	}
+	for _, c := range candidates {
+		mac := hmac.New(sha256.New, key)
+		mac.Write(c)
+		if hmac.Equal(mac.Sum(nil), want) {
+			f.Payload = "matches"
+			f.say("The data are, byte by byte, those that were recorded.")
+			return
+		}
+	}
+	f.Proven, f.Payload = false, "differs"
+	f.Problem = join(f.Problem, "The data are not those that were recorded. They have to be the very bytes of the answer, not formatted anew.")
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + " " + b
+}
+
+func (f *finding) print(w io.Writer) {
+	verdict := "PROVEN, " + f.State
+	if !f.Proven {
+		verdict = "REFUSED"
+	}
+	fmt.Fprintf(w, "%s: %s\n", f.File, verdict)
+	if f.Problem != "" {
+		fmt.Fprintf(w, "  %s\n", f.Problem)
+	}
+	for _, s := range f.says {
+		fmt.Fprintf(w, "  proven      %s\n", s)
+	}
+	for _, s := range f.not {
+		fmt.Fprintf(w, "  not proven  %s\n", s)
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/cmd/regard-audit/audit"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"regard":       main,
+		"regard-audit": func() { os.Exit(audit.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs what people type. Brokers are processes of their own, providers are here.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			for _, name := range []string{"API", "PUBLIC", "OPS"} {
+				addr, err := freeAddr()
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, addr)
+			}
+			e.Setenv("REPO", repo(t))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id},
+	})
+}
+
+func repo(t *testing.T) string {
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+// calls counts what each script's provider was asked.
+var calls sync.Map // *testscript.TestScript → *atomic.Int64
+
+// provider starts a provider of the service household; $PROVIDER is its address.
+func provider(ts *testscript.TestScript, _ bool, _ []string) {
+	n := &atomic.Int64{}
+	calls.Store(ts, n)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.Add(1)
+		if strings.Contains(r.URL.Query().Get("nomNaissance"), "SLOW") {
+			time.Sleep(1500 * time.Millisecond)
+		}
+		fmt.Fprint(w, `{"data": {"quotient": {"valeur": 1234}, "membres": [{"nom": "MARTIN", "prenoms": "CAMILLE", "naissance": "1990-01-31", "sexe": "F"}], "adresse": "1 rue de la Paix"}}`)
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv("PROVIDER", s.URL)
+}
+
+// asked N: the provider was asked that often.
+func asked(ts *testscript.TestScript, _ bool, args []string) {
+	v, _ := calls.Load(ts)
+	if got := fmt.Sprint(v.(*atomic.Int64).Load()); got != args[0] {
+		ts.Fatalf("the provider was asked %s times, not %s", got, args[0])
+	}
+}
+
+// ready SOCKET waits for a broker.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	c := admin.NewClient(ts.MkAbs(args[0]))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		st, err := c.Status(context.Background())
+		if (err == nil && st.Ready) != neg {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not in time: %v %s", err, st.Problem)
+		}
+	}
+}
+
+// hup SOCKET sends SIGHUP to the broker.
+func hup(ts *testscript.TestScript, _ bool, args []string) {
+	st, err := admin.NewClient(ts.MkAbs(args[0])).Status(context.Background())
+	ts.Check(err)
+	ts.Check(syscall.Kill(st.PID, syscall.SIGHUP))
+}
+
+// expand FILE… puts the values of variables into files.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	for _, f := range args {
+		f = ts.MkAbs(f)
+		b, err := os.ReadFile(f)
+		ts.Check(err)
+		ts.Check(os.WriteFile(f, []byte(os.Expand(string(b), ts.Getenv)), 0o600))
+	}
+}
+
+// fetch URL FILE writes status, headers and body.
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	res, err := http.Get(args[0])
+	ts.Check(err)
+	defer res.Body.Close()
+	f, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	fmt.Fprintln(f, res.Status)
+	ts.Check(res.Header.Write(f))
+	_, err = f.ReadFrom(res.Body)
+	ts.Check(err)
+	ts.Check(f.Close())
+}
+
+// until TEXT FILE waits until the file holds the text; until TEXT -- COMMAND… until the command's output does.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		var b []byte
+		if args[1] == "--" {
+			_ = ts.Exec(args[2], args[3:]...)
+			b = []byte(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+		} else {
+			b, _ = os.ReadFile(ts.MkAbs(args[1]))
+		}
+		if strings.Contains(string(b), args[0]) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no %q in time in:\n%s", args[0], b)
+		}
+	}
+}
+
+// logkey STATUS FILE writes the log's newest key.
+func logKey(ts *testscript.TestScript, _ bool, args []string) {
+	var st admin.Status
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &st))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(st.Log.Keys[0]+"\n"), 0o600))
+}
+
+// id RESULT sets $ID to the disclosure's id.
+func id(ts *testscript.TestScript, _ bool, args []string) {
+	var r struct {
+		ID string `json:"id"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
+	ts.Setenv("ID", r.ID)
+}
