@@ -389,3 +389,40 @@ func TestTamperedStoreIsNotPublished(t *testing.T) {
 		t.Errorf("size %d was published", cp.Size())
 	}
 }
+
+// Trillian lost everything, or the end: it is rebuilt from the store, the log goes on, and nothing was signed meanwhile.
+func TestRebuild(t *testing.T) {
+	ctx := context.Background()
+	env := ledgertest.New(t)
+	l := env.Open()
+	appendN(t, l, 0, 30)
+	env.Close(l)
+	before := l.Checkpoint()
+	signed := len(env.Signed.History())
+
+	fresh := ledgertest.NewTrillian()
+	env.Trillian, env.Integrate, env.TreeID = fresh, fresh.Integrate, 1
+	if _, err := ledger.Open(ctx, env.Config()); !errors.Is(err, ledger.ErrHalted) {
+		t.Fatalf("open on an empty Trillian: %v", err)
+	}
+	if size, err := ledger.Rebuild(ctx, env.Config()); err != nil || size != 31 {
+		t.Fatalf("rebuild: %d, %v", size, err)
+	}
+	if size, err := ledger.Rebuild(ctx, env.Config()); err != nil || size != 31 {
+		t.Fatalf("rebuild of what is there: %d, %v", size, err)
+	}
+	if len(env.Signed.History()) != signed {
+		t.Error("rebuilding signed something")
+	}
+	l = env.Open()
+	appendN(t, l, 30, 5)
+	checkExtends(t, env, before, l.Checkpoint())
+	env.Close(l)
+
+	env.Memory.Tamper(7, []byte("regard/none@v1\n"))
+	fresh = ledgertest.NewTrillian()
+	env.Trillian, env.Integrate = fresh, fresh.Integrate
+	if _, err := ledger.Rebuild(ctx, env.Config()); !errors.Is(err, ledger.ErrHalted) {
+		t.Errorf("rebuild from a store that was changed: %v", err)
+	}
+}

@@ -1,13 +1,30 @@
 // Package ledger turns entries into a transparency log: it orders them, has Trillian hash them, signs checkpoints, publishes
 // C2SP tiles, and closes epochs with their rolls and index.
 //
-// What it guarantees. When [Log.Append] returns without an error, every entry of the group stands in the tree under a checkpoint that this log has signed
+// # What it guarantees
+//
+// When [Log.Append] returns without an error, every entry of the group stands in the tree under a checkpoint that this log has signed
 // and stored durably, together with whatever was attached to the group; the checkpoint extends every checkpoint signed before. An entry is committed with its
 // log index and epoch in one transaction of the [Store] before Trillian hears of it, so a retry always rebuilds the same tree. Nothing is signed that is not
 // proven to extend the last signed checkpoint.
 //
-// What it doesn't. An appended entry is not yet published (tiles follow within seconds), not yet witnessed, and not yet in a roll: labels and rolls are made off
+// # What it doesn't
+//
+// An appended entry is not yet published (tiles follow within seconds), not yet witnessed, and not yet in a roll: labels and rolls are made off
 // the release path and are complete when the epoch closes. An error of Append doesn't mean that the entries will never be in the log: once committed, they will.
+// Trillian isn't trusted: its root is compared with the one that the order gives before anything is signed. The Store is: whoever can write to it before an entry is
+// signed decides what is signed; after that a change shows.
+//
+// # Epochs
+//
+// An epoch ends on schedule, in UTC, by the log's own clock, also when nothing happens. Nothing is ordered while it closes: every filed entry gets its label first, and one that
+// can't be labelled holds the log up, since leaving it out would hide it. When the broker was down over one end or several, one long epoch is closed late, at the next start, and the
+// epoch that opens then ends on schedule again: epochs are numbered, not dated. Times never go back within a log: while the clock is behind the log's last time by up to an
+// hour the log keeps its time and says so; behind by more, it refuses with [ErrUnavailable] rather than back-date.
+//
+// # Cost
+//
+// A round, of as many entries as gathered while the one before was under way, takes at most four fsyncs: commit of the order, leaves to Trillian, integration, signed checkpoint.
 package ledger
 
 import (

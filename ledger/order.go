@@ -317,8 +317,14 @@ func (l *Log) committed(b *Batch, o *ordered, counts map[proof.Kind]uint64) {
 	l.mu.Lock()
 	l.next += proof.Index(len(o.leaves))
 	l.open = *l.order.open
-	l.pending = append(l.pending, o)
+	halted := l.halted
+	if halted == nil {
+		l.pending = append(l.pending, o)
+	}
 	l.mu.Unlock()
+	if halted != nil { // meanwhile: nobody signs any more
+		o.finish(outcome{err: halted})
+	}
 	l.count.entries.Add(int64(len(o.leaves)))
 	for i := range o.leaves {
 		if o.leaves[i].Kind.Filed() {

@@ -38,6 +38,9 @@ func (l *Log) runPublish() {
 			l.count.publishErrs.Add(1)
 			l.pub.w = nil // whatever it wrote: begin again from what is on the disk
 			l.cfg.Logger.Error("publishing failed; it is tried again", "error", err)
+			if going && l.isHalted() {
+				<-l.stop // once more at the end; every second would only fill the log
+			}
 		}
 		if !going {
 			return

@@ -11,6 +11,7 @@ import (
 	"github.com/google/trillian/types"
 	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -261,6 +262,14 @@ func (l *Log) add(ctx context.Context, leaves []Leaf, inTree uint64) error {
 		req.Leaves[i] = &trillian.LogLeaf{LeafIndex: int64(leaf.Index), LeafValue: leaf.Text, LeafIdentityHash: leaf.Identity[:]}
 	}
 	res, err := l.cfg.Trillian.AddSequencedLeaves(ctx, req)
+	if c := status.Code(err); c == codes.AlreadyExists || c == codes.FailedPrecondition {
+		// A storage may answer so for the request as a whole. It is all right if all of it is there.
+		if n, rerr := l.readBack(ctx, leaves, inTree); rerr != nil {
+			return rerr
+		} else if n == len(leaves) {
+			return nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("adding leaves to Trillian: %w", err)
 	}
@@ -284,9 +293,9 @@ func (l *Log) add(ctx context.Context, leaves []Leaf, inTree uint64) error {
 		}
 	}
 	if unknown {
-		return l.readBack(ctx, leaves, inTree)
+		_, err = l.readBack(ctx, leaves, inTree)
 	}
-	return nil
+	return err
 }
 
 func (l *Log) sameLeaf(want *Leaf, got *trillian.LogLeaf) error {
@@ -296,30 +305,31 @@ func (l *Log) sameLeaf(want *Leaf, got *trillian.LogLeaf) error {
 	return nil
 }
 
-// readBack compares leaves with what Trillian has. Trillian serves leaves beyond its root only in a range that begins below it, and may not serve them at
+// readBack compares leaves with what Trillian has, and returns how many it could compare. Trillian serves leaves beyond its root only in a range that begins below it, and may not serve them at
 // all; what isn't compared here shows in the root, which is compared in any case before anything is signed.
-func (l *Log) readBack(ctx context.Context, leaves []Leaf, inTree uint64) error {
+func (l *Log) readBack(ctx context.Context, leaves []Leaf, inTree uint64) (n int, err error) {
 	first := uint64(leaves[0].Index)
 	start := first
 	if start >= inTree {
 		if inTree == 0 {
-			return nil
+			return 0, nil
 		}
 		start = inTree - 1
 	}
 	count := first - start + uint64(len(leaves))
 	r, err := l.cfg.Trillian.GetLeavesByRange(ctx, &trillian.GetLeavesByRangeRequest{LogId: l.cfg.TreeID, StartIndex: int64(start), Count: int64(count)})
 	if err != nil {
-		return fmt.Errorf("reading leaves back from Trillian: %w", err)
+		return 0, fmt.Errorf("reading leaves back from Trillian: %w", err)
 	}
 	for _, got := range r.GetLeaves() {
 		if i := got.GetLeafIndex() - int64(first); i >= 0 && i < int64(len(leaves)) {
 			if err := l.sameLeaf(&leaves[i], got); err != nil {
-				return err
+				return n, err
 			}
+			n++
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // signTree signs a checkpoint of the grown tree and makes it durable: from here on nothing else is ever signed for this size.
