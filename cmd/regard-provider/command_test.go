@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/service"
+)
+
+func run(ctx context.Context, out io.Writer, args ...string) error {
+	c := command()
+	c.SetArgs(args)
+	c.SetOut(out)
+	c.SetErr(out)
+	return c.ExecuteContext(ctx)
+}
+
+// write makes a certificate for 127.0.0.1 and returns the names of its files.
+func write(t *testing.T, dir, name string) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+func TestServices(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "services")
+	var out bytes.Buffer
+	if err := run(context.Background(), &out, "services", "--base", "https://provider.example:8443", "--out", dir); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 10 || strings.Count(out.String(), "\n") != 10 {
+		t.Fatalf("%d files, %v\n%s", len(files), err, &out)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := service.Parse(b)
+		if err != nil || !strings.HasPrefix(d.Endpoint, "https://provider.example:8443/") || string(d.ID)+".yaml" != f.Name() {
+			t.Errorf("%s: %v", f.Name(), err)
+		}
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := write(t, dir, "provider")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "--broker-cert are needed"},
+		{[]string{"--cert", cert, "--key", key}, "--broker-cert are needed"},
+		{[]string{"--cert", cert, "--key", cert, "--broker-cert", cert}, "reading --cert and --key"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", key}, "no PEM certificate"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--population", "-1"}, "--population"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--base", "provider"}, "base URL"},
+		{[]string{"--colour", "red"}, "unknown flag"},
+		{[]string{"services", "--base", "x"}, "base URL"},
+	} {
+		if err := run(context.Background(), io.Discard, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, want %q", c.args, err, c.want)
+		}
+	}
+}
+
+type buffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+func (b *buffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.Buffer.String() }
+
+// TestServe runs the command until it is told to stop.
+func TestServe(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := write(t, dir, "provider")
+	brokerCert, brokerKey := write(t, dir, "broker")
+	access := filepath.Join(dir, "access.jsonl")
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var out buffer
+	done := make(chan error, 1)
+	go func() {
+		done <- run(ctx, &out, "--listen", "127.0.0.1:0", "--base", "https://provider.example", "--cert", cert, "--key", key, "--broker-cert", brokerCert, "--access-log", access)
+	}()
+	var address string
+	for address == "" {
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+		if _, after, ok := strings.Cut(out.String(), " on "); ok && strings.HasSuffix(after, "\n") {
+			address = strings.TrimSpace(after)
+		}
+	}
+	broker, err := tls.LoadX509KeyPair(brokerCert, brokerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := certificate(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(own)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{broker}}}}
+	resp, err := client.Get("https://" + address + "/v1/geo/commune?code=31555")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || resp.StatusCode != 200 || !strings.Contains(string(body), "Toulouse") {
+		t.Errorf("%s %s %v", resp.Status, body, err)
+	}
+	client.CloseIdleConnections()
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("after the signal: %v", err)
+	}
+	if b, err := os.ReadFile(access); err != nil || strings.Count(string(b), "\n") != 1 || !strings.Contains(string(b), `"service":"commune"`) {
+		t.Errorf("access log %q, %v", b, err)
+	}
+}
