@@ -24,6 +24,14 @@ func MonthOf(t time.Time) string { return t.UTC().Format(monthForm) }
 
 func windowOf(t time.Time) string { return t.UTC().Format(windowForm) }
 
+func payloadEnds(window string) (time.Time, error) {
+	start, err := time.Parse(windowForm, window)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("it has no period: %w", ErrAltered)
+	}
+	return start.Add(time.Minute + PayloadLife), nil
+}
+
 // periods holds the unwrapped keys that are nobody's in particular. There are few: it is bounded by the periods in use.
 type periods struct {
 	now func() time.Time
@@ -47,6 +55,7 @@ type periodKey struct {
 	period string
 	until  time.Time
 	label  proof.LabelKey // of KindLabel
+	ends   time.Time      // of KindPayload: from then on it opens nothing, swept or not
 }
 
 type flight struct {
@@ -186,8 +195,13 @@ func (r *Ring) adopt(ctx context.Context, row *StoredKey, gen uint64) (*periodKe
 
 func (r *Ring) newPeriodKey(k Key, period string) (*periodKey, error) {
 	e := &periodKey{key: k, period: period, until: r.now().Add(r.shared.age)}
-	if k.kind == KindLabel {
-		var err error
+	var err error
+	switch k.kind {
+	case KindPayload:
+		if e.ends, err = payloadEnds(period); err != nil {
+			return nil, fmt.Errorf("payload key %s: %w", k.id, err)
+		}
+	case KindLabel:
 		if e.label, err = proof.ParseLabelKey(k.secret[:]); err != nil {
 			return nil, fmt.Errorf("label key %s: %w", k.id, ErrAltered)
 		}
@@ -286,11 +300,11 @@ func (r *Ring) sweep(ctx context.Context, now time.Time) (int, error) {
 			return 0, fmt.Errorf("listing payload keys: %w", err)
 		}
 		for i := range rows {
-			start, err := time.Parse(windowForm, rows[i].Period)
+			ends, err := payloadEnds(rows[i].Period)
 			if err != nil {
-				return 0, fmt.Errorf("payload key %s has no period: %w", rows[i].ID, ErrAltered)
+				return 0, fmt.Errorf("payload key %s: %w", rows[i].ID, err)
 			}
-			if !now.Before(start.Add(time.Minute + PayloadLife)) {
+			if !now.Before(ends) {
 				gone = append(gone, rows[i].ID)
 			}
 		}

@@ -240,6 +240,8 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	b.clock.add(time.Second)
+	_, err = b.ring.OpenPayload(ctx, sealed, v)
+	wants(t, "after its time, before the sweep", err, keys.ErrNoKey)
 	if n := sweep(b.ring); n == 0 {
 		t.Error("nothing was swept")
 	}

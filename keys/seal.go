@@ -167,7 +167,7 @@ func (r *Ring) SealPayload(ctx context.Context, set proof.Hash, plaintext []byte
 }
 
 // OpenPayload opens an answer for the proof that every entry of its set is in the log (G1). It fails with ErrUnproven for the zero Verified, with ErrAltered for the proof of another set,
-// and with ErrNoKey once its minute's key was destroyed: answer 410 then.
+// and with ErrNoKey from PayloadLife after its minute, whether its key was swept yet or not: answer 410 then.
 func (r *Ring) OpenPayload(ctx context.Context, s Sealed, v proof.Verified) ([]byte, error) {
 	set, err := v.Set()
 	if err != nil || set.IsZero() {
@@ -183,6 +183,9 @@ func (r *Ring) OpenPayload(ctx context.Context, s Sealed, v proof.Verified) ([]b
 	e, err := r.periodByID(ctx, KindPayload, h.key)
 	if err != nil {
 		return nil, err
+	}
+	if !r.now().Before(e.ends) {
+		return nil, fmt.Errorf("payload key %s is past its time: %w", h.key, ErrNoKey)
 	}
 	return r.open(&e.key, set[:], s)
 }
