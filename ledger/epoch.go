@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
@@ -141,7 +144,7 @@ func (l *Log) indexDir(epoch proof.Epoch) string {
 	return filepath.Join(l.cfg.Dir, "index", epoch.String())
 }
 
-// writeIndex builds the index of an epoch from its filings, in memory bounded by the largest roll, and its tiles with it.
+// writeIndex builds the index of an epoch from its filings, in memory bounded by the largest rolls, and its tiles with it.
 func (l *Log) writeIndex(ctx context.Context, epoch proof.Epoch, seed [32]byte, items uint64) (proof.IndexSummary, error) {
 	dir := l.indexDir(epoch)
 	// What an attempt left behind that ended before its marker was committed.
@@ -168,41 +171,63 @@ func (l *Log) writeIndex(ctx context.Context, epoch proof.Epoch, seed [32]byte, 
 	return sum, nil
 }
 
+// rollBatch is how many rolls are computed at the same time: nothing is ordered meanwhile, so all processors may help.
+const rollBatch = 512
+
 // rolls gives all labels of an epoch, increasing, with the roots of their rolls.
 func (l *Log) rolls(ctx context.Context, epoch proof.Epoch, seed [32]byte, fail *error) iter.Seq2[proof.Label, proof.Hash] {
+	type roll struct {
+		label   proof.Label
+		indexes []proof.Index
+		root    proof.Hash
+	}
 	return func(yield func(proof.Label, proof.Hash) bool) {
-		var label proof.Label
-		var indexes []proof.Index
+		var batch []roll
 		stopped := errors.New("stopped")
 		emit := func() error {
-			if len(indexes) == 0 {
-				return nil
+			var work errgroup.Group
+			work.SetLimit(runtime.GOMAXPROCS(0))
+			for chunk := range slices.Chunk(batch, rollBatch/16) {
+				work.Go(func() error {
+					for i := range chunk {
+						r, err := proof.NewRoll(seed, chunk[i].label, chunk[i].indexes)
+						if err != nil {
+							return err
+						}
+						chunk[i].root = r.Root()
+					}
+					return nil
+				})
 			}
-			roll, err := proof.NewRoll(seed, label, indexes)
-			if err != nil {
+			if err := work.Wait(); err != nil {
 				return err
 			}
-			indexes = indexes[:0]
-			if !yield(label, roll.Root()) {
-				return stopped
+			for i := range batch {
+				if !yield(batch[i].label, batch[i].root) {
+					return stopped
+				}
 			}
+			batch = batch[:0]
 			return nil
 		}
 		err := l.cfg.Store.Filings(ctx, epoch, func(f Filing) error {
-			if f.Label != label {
-				if err := emit(); err != nil {
-					return err
+			if n := len(batch); n == 0 || batch[n-1].label != f.Label {
+				if n == rollBatch {
+					if err := emit(); err != nil {
+						return err
+					}
 				}
-				label = f.Label
+				batch = append(batch, roll{label: f.Label})
 			}
-			indexes = append(indexes, f.Index)
+			last := &batch[len(batch)-1]
+			last.indexes = append(last.indexes, f.Index)
 			return nil
 		})
 		if err == nil {
 			err = emit()
 		}
 		if err != nil && !errors.Is(err, stopped) {
-			*fail = fmt.Errorf("reading filings: %w", err)
+			*fail = fmt.Errorf("making rolls: %w", err)
 		}
 	}
 }

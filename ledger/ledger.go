@@ -137,6 +137,7 @@ type Unfiled struct {
 // Store keeps the order of the log durably. Every method may be called concurrently with the others; Commit is called by one goroutine at a time.
 // An error of Commit leaves it open whether the batch is stored: the log reads the tail again before it goes on.
 type Store interface {
+	// Tail returns the end of the order, all of it as of one moment.
 	Tail(context.Context) (Tail, error)
 	// Commit stores the batch and the groups' attachments in one durable transaction, or nothing. It refuses a batch whose First isn't the tail's Next. If an attachment
 	// can't be stored, whatever the state of the disk, the error wraps ErrRefused and nothing is stored: one bad group must not stop the others.
