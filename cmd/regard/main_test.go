@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,19 +40,12 @@ func TestScripts(t *testing.T) {
 				}
 				e.Setenv(name, addr)
 			}
-			e.Setenv("REPO", repo(t))
+			e.Setenv("DEVVAULT", os.Getenv("REGARD_DEVVAULT"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id},
+		Condition: func(cond string) (bool, error) { return cond == "vault" && os.Getenv("REGARD_DEVVAULT") != "", nil },
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile},
 	})
-}
-
-func repo(t *testing.T) string {
-	dir, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func freeAddr() (string, error) {
@@ -169,4 +161,15 @@ func id(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
 	ts.Setenv("ID", r.ID)
+}
+
+// vaultfile READY TOKEN sets $VAULT to the test server's address and writes its root token.
+func vaultFile(ts *testscript.TestScript, _ bool, args []string) {
+	var r struct {
+		Address string `json:"address"`
+		Root    string `json:"root_token"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
+	ts.Setenv("VAULT", r.Address)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(r.Root), 0o600))
 }

@@ -1,0 +1,99 @@
+package command
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func run(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = Main(args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// 2 says that the input was at fault and nothing was tried; everything else that fails is 1.
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("REGARD_CONFIG", "")
+	if err := os.WriteFile("bad.yaml", []byte("nonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{0, "", []string{"version"}}, {0, "", []string{"version", "--json"}}, {0, "", []string{"request", "--example"}}, {0, "", []string{"completion", "bash"}}, {0, "", []string{"policy", "check"}},
+		{2, "has no command", []string{"frob"}}, {2, "unknown flag", []string{"serve", "--frob"}}, {2, "takes no arguments", []string{"serve", "x"}}, {2, "has no command", []string{"agency", "frob"}},
+		{2, "no configuration", []string{"serve"}}, {2, "nonsense is not a known key", []string{"config", "check", "-c", "bad.yaml"}}, {2, "no such file", []string{"serve", "-c", "none.yaml"}},
+		{2, "needs the agency's id", []string{"agency", "revoke"}}, {2, "--cert is missing", []string{"agency", "add", "x", "--socket", "s"}}, {2, "not both", []string{"agreement", "add", "-f", "bad.yaml", "--scope", "x", "--socket", "s"}},
+		{2, "not an agreement", []string{"agreement", "add", "-f", "bad.yaml", "--socket", "s"}}, {2, "not a usable service definition", []string{"service", "check", "bad.yaml"}}, {2, "no such file", []string{"service", "check", "none.yaml"}},
+		{2, "not a usable policy bundle", []string{"policy", "check", "none"}}, {2, "--origin is missing", []string{"init"}}, {2, "--name and --out", []string{"keygen"}}, {2, "--url is missing", []string{"request", "-f", "bad.yaml"}},
+		{2, "--address and --token-file", []string{"vault", "init"}}, {2, "--role: choose", []string{"vault", "init", "--address", "https://x", "--token-file", "bad.yaml", "--role", "x"}},
+		{1, "no broker runs there: start it with regard serve", []string{"status", "--socket", filepath.Join(dir, "none.sock")}},
+	} {
+		code, out, errs := run(x.args...)
+		if code != x.code || !strings.Contains(errs, x.says) {
+			t.Errorf("regard %s: exit code %d, %s", strings.Join(x.args, " "), code, errs)
+		}
+		if code != 0 && out != "" {
+			t.Errorf("regard %s: standard output %q", strings.Join(x.args, " "), out)
+		}
+	}
+}
+
+// Every command says what it does and shows how.
+func TestHelp(t *testing.T) {
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if sub.Name() == "help" || sub.Name() == "completion" {
+				continue
+			}
+			if sub.Short == "" || sub.Example == "" {
+				t.Errorf("%s has no summary or no example", sub.CommandPath())
+			}
+			if c.HasSubCommands() && strings.HasSuffix(sub.CommandPath(), " list") && sub.Flags().Lookup("json") == nil {
+				t.Errorf("%s lists and has no --json", sub.CommandPath())
+			}
+			walk(sub)
+		}
+	}
+	walk(Root())
+}
+
+// A directory that init made works; where it fails, it leaves nothing that would stop the next try.
+func TestInit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	s := Setup{Dir: dir, Origin: "has space", API: "127.0.0.1:1", Public: "127.0.0.1:2", Ops: "127.0.0.1:3", Epoch: 1e9}
+	if _, err := Init(s); err == nil {
+		t.Fatal("a bad origin passed")
+	}
+	s.Origin = "regard.example/x"
+	file, err := Init(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := run("config", "check", "-c", file); code != 0 {
+		t.Error(errs)
+	}
+	err = filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := Init(s); !errors.As(err, &usage{}) {
+		t.Errorf("again: %v", err)
+	}
+}
