@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -74,8 +76,10 @@ func TestCacheIsBounded(t *testing.T) {
 func TestBatcher(t *testing.T) {
 	var mu sync.Mutex
 	calls, items := 0, 0
+	var carried atomic.Int64
 	hold := make(chan struct{})
 	b := newBatcher(time.Minute, func(_ context.Context, in []int) ([]int, error) {
+		carried.Add(int64(len(in)))
 		<-hold
 		mu.Lock()
 		defer mu.Unlock()
@@ -114,9 +118,9 @@ func TestBatcher(t *testing.T) {
 		}
 		close(hold)
 	})
-	for waiting := 0; waiting < 290; { // until nearly all wait
+	for waiting := 0; waiting < 301; runtime.Gosched() { // until all are under way or wait
 		b.mu.Lock()
-		waiting = len(b.queue)
+		waiting = len(b.queue) + int(carried.Load())
 		b.mu.Unlock()
 	}
 	cancel()
