@@ -108,6 +108,9 @@ func (d *demo) run(show bool, program string, args ...string) ([]byte, error) {
 func (d *demo) shown(program string, args []string) string {
 	words := []string{program}
 	for _, a := range args {
+		if a == d.dir {
+			a = "."
+		}
 		a = strings.ReplaceAll(a, d.dir+"/", "")
 		if strings.ContainsAny(a, " '") {
 			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"

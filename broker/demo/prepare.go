@@ -32,7 +32,7 @@ func (d *demo) prepare() (err error) {
 	listen := d.base
 	d.base = "https://" + d.base
 	d.sayf("1. The operator sets up a broker, and connects it to providers of invented people.\n")
-	if _, err := d.run(true, "regard", "init", "--dir", d.dir+"/", "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
+	if _, err := d.run(true, "regard", "init", "--dir", d.dir, "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
 		return err
 	}
 	if _, err := d.run(true, "regard", "keygen", "--name", "broker", "--out", d.path("secrets", "broker")); err != nil {

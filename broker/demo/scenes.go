@@ -240,36 +240,41 @@ func (d *demo) asked(id string) (int, error) {
 // crash kills the broker under load, starts it again and repeats what was not answered.
 func (d *demo) crash() error {
 	d.sayf("\n4. The broker is killed (kill -9) while requests are running, and started again. The agencies repeat what was not answered, with the same Idempotency-Key.\n")
-	const clients, each = 6, 3
+	const clients, each = 6, 6
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	results := map[string]result{}
-	lost := 0
-	killed := make(chan struct{})
+	some, killed := make(chan struct{}), make(chan struct{})
 	for c := range clients {
 		wg.Go(func() {
 			for i := range each {
 				s := scenes()[6]
-				key := fmt.Sprintf("crash-%d-%d", c, i)
-				r, err := d.ask(false, 100+c*each+i, &s, key)
-				if err != nil || r.ID == "" || r.Receipt == "" {
-					mu.Lock()
-					lost++
-					mu.Unlock()
+				n, key := 100+c*each+i, fmt.Sprintf("crash-%d-%d", c, i)
+				r, err := d.ask(false, n, &s, key)
+				if err != nil || r.Receipt == "" {
 					<-killed
-					r, err = d.insist(100+c*each+i, &s, key)
+					r, err = d.insist(n, &s, key)
 				}
 				mu.Lock()
 				if err == nil {
-					results[key] = r
+					if results[key] = r; len(results) == clients {
+						close(some)
+					}
 				}
 				mu.Unlock()
 			}
 		})
 	}
-	time.Sleep(400 * time.Millisecond)
+	select {
+	case <-some:
+	case <-time.After(30 * time.Second):
+		return errors.New("no request was answered in 30 s")
+	}
 	_ = d.broker.cmd.Process.Kill()
 	<-d.broker.done
+	mu.Lock()
+	before := len(results)
+	mu.Unlock()
 	err := d.serve()
 	close(killed)
 	wg.Wait()
@@ -293,7 +298,7 @@ func (d *demo) crash() error {
 	if len(ids) != clients*each {
 		return fmt.Errorf("%d of %d requests have a receipt", len(ids), clients*each)
 	}
-	d.sayf("  %d requests, %d cut off by the crash. All have one receipt each now; %d are recorded as interrupted. No provider was asked twice for one.", clients*each, lost, interrupted)
+	d.sayf("  %d requests: %d answered before the crash, the others after it. All have one receipt each; %d are recorded as interrupted. No provider was asked twice for one.", clients*each, before, interrupted)
 	return nil
 }
 
@@ -321,6 +326,7 @@ func (d *demo) settle() error {
 		}
 		r, err := readJSON[result](out)
 		if err == nil && r.Settled {
+			r.Data = first.result.Data // it isn't given again
 			first.result = r
 		}
 		return first.result.Settled
@@ -359,15 +365,16 @@ func (d *demo) audit() error {
 	if err := os.WriteFile(d.path("tampered.receipt"), text, 0o600); err != nil {
 		return err
 	}
-	_, err = d.run(true, "regard-audit", "verify", d.path("tampered.receipt"), "--log-key", d.path("log.vkey"), "--allow-provisional")
+	out, err = d.run(true, "regard-audit", "verify", d.path("tampered.receipt"), "--log-key", d.path("log.vkey"), "--allow-provisional")
 	var f *failedRun
 	if !errors.As(err, &f) || f.code() < 1 {
 		return fmt.Errorf("a receipt with a changed byte was not refused: %w", err)
 	}
-	d.sayf("%s", indent(f.output))
+	d.sayf("%s", indent(string(out)+f.output))
 	return nil
 }
 
+// indent sets what a program said off from the story.
 func indent(s string) string {
-	return "    " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    ")
+	return "\n    " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    ")
 }
