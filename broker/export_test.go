@@ -6,6 +6,16 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
+// Stages are the instants at which a crash must lose nothing, in their order.
+var Stages = []string{
+	string(stageIntent), string(stageProvider), string(stageOutcome), string(stageAdd), string(stageIntegrate), string(stageSign), string(stageRelease),
+}
+
+// SetAt has f told when a stage has just ended. Whoever waits in f holds the pipeline there.
+func (c *Config) SetAt(f func(stage string)) {
+	c.at = func(s stage) { f(string(s)) }
+}
+
 // Filed counts the entries of everybody, as only the holder of the keys can.
 func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 	out := map[proof.Subject]int{}

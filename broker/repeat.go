@@ -53,8 +53,8 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	if err := b.upgrade(ctx, a, past); err != nil {
 		return nil, err
 	}
-	if a.Outcome == Denied {
-		return a, nil
+	if a.Outcome == Denied || past.interrupted() {
+		return a, nil // nobody said anything that could be repeated
 	}
 	if _, ok := again.decision.Granted(); !ok {
 		a.Problem, a.Reasons = deniedProblem(), again.decision.Reasons()
@@ -129,6 +129,10 @@ func (p *past) indexes() []proof.Index {
 	return out
 }
 
+func (p *past) interrupted() bool {
+	return p.opening.Text(proof.DisclosureCause) == causeInterrupted
+}
+
 func (p *past) answer() *Answer {
 	a := &Answer{ID: p.row.ID, Outcome: Outcome(p.opening.Text(proof.DisclosureOutcome)), AskedAt: p.row.AskedAt}
 	for _, code := range p.opening.List(proof.DisclosureReasons) {
@@ -142,7 +146,7 @@ func (p *past) answer() *Answer {
 	case Failed:
 		cause := p.opening.Text(proof.DisclosureCause)
 		a.Problem = &Problem{Status: 502, Code: cause, Title: "The request was not completed.", Detail: "The attempt is recorded. Make a new request, with a new Idempotency-Key.", Provider: p.opening.Text(proof.DisclosureProvider)}
-		if cause == causeInterrupted {
+		if p.interrupted() {
 			a.Problem.Status, a.Problem.Title = 503, "The broker was interrupted while it carried out this request."
 		}
 	}
