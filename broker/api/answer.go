@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
 
@@ -101,7 +103,7 @@ func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
 	if p.Status < 400 || p.Status > 599 || p.Code == "" {
 		p = broker.AsProblem(errors.New("api: not a problem"))
 	}
-	x.code = p.Code
+	x.code = kind(p)
 	b := x.problemMembers(append(make([]byte, 0, 512), '{'), p)
 	if a != nil {
 		b = x.recorded(append(b, ','), a)
@@ -115,9 +117,22 @@ func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
 	x.write(p.Status, b)
 }
 
+// kind of a problem: its code, but where that is a provider's own, which could be any text, only that it is one. Types, logs and metrics say no more.
+func kind(p *broker.Problem) string {
+	if p.Provider == "" || strings.HasPrefix(p.Code, "provider.") {
+		return p.Code
+	}
+	// provider/timeout is ours, provider/504/37002 ends with the provider's.
+	parts := strings.SplitN(p.Code, "/", 3)
+	if len(parts) >= 2 && parts[0] == "provider" && proof.IsToken(parts[1]) && len(parts[1]) <= 20 {
+		return "provider/" + parts[1]
+	}
+	return "provider/" + strconv.Itoa(p.Status)
+}
+
 // problemMembers appends the members of RFC 9457 and ours.
 func (x *exchange) problemMembers(b []byte, p *broker.Problem) []byte {
-	b = appendText(append(b, `"type":`...), problemType+p.Code)
+	b = appendText(append(b, `"type":`...), problemType+kind(p))
 	b = appendText(append(b, `,"title":`...), p.Title)
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(p.Status), 10)

@@ -533,3 +533,25 @@ func TestTraceparent(t *testing.T) {
 		}
 	}
 }
+
+// A provider's own code is passed to the agency; types, logs and metrics get none of it.
+func TestKind(t *testing.T) {
+	for code, want := range map[string]string{"provider/timeout": "provider/timeout", "provider/504/37002": "provider/504", "37003": "provider/404", "Jean MARTIN": "provider/404", "provider/Jean MARTIN": "provider/404", "provider.empty": "provider.empty", "interrupted": "provider/404"} {
+		if got := kind(&broker.Problem{Status: 404, Code: code, Provider: "p"}); got != want {
+			t.Errorf("%s: %s, want %s", code, got, want)
+		}
+	}
+	if got := kind(&broker.Problem{Status: 404, Code: "service.unknown"}); got != "service.unknown" {
+		t.Errorf("ours: %s", got)
+	}
+	s := start(t, nil)
+	s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) {
+		a := released()
+		a.Outcome, a.Data, a.Problem = broker.Empty, nil, &broker.Problem{Status: 404, Code: "FIXTUREPERSON", Title: "FIXTUREPERSON is unknown.", Detail: "x", Provider: "p"}
+		return a, nil
+	}
+	r := s.do(t, s.client(s.mine), "POST", "/v1/disclosures", question)
+	if !strings.Contains(r.body, `"code":"FIXTUREPERSON"`) || !strings.Contains(r.body, `"type":"urn:regard:problem:provider/404"`) || strings.Contains(s.log.String(), "FIXTURE") {
+		t.Errorf("%s\n%s", r.body, s.log)
+	}
+}
