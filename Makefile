@@ -33,7 +33,7 @@ SOAKFLAGS  ?=
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: build ## run the demonstration: one process, no server to install
+demo: build ## play the main line on this machine: nothing to install, invented people
 	$(BIN)/regard demo
 
 demo-vault: build devvault ## the same with a real Vault server (test and demo build)
@@ -42,9 +42,11 @@ demo-vault: build devvault ## the same with a real Vault server (test and demo b
 build: ## build the commands into bin/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
 
-test: lint rego-test devvault ## all checks and tests, as continuous integration runs them
+test: lint rego-test devvault build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(TESTFLAGS) ./...
+	$(STEP) 'demo' $(BIN)/regard demo
+	$(STEP) 'demo with Vault' $(BIN)/regard demo --vault=$(BIN)/devvault
 	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
 	$(STEP) 'tests of the Vault test server' env -C deploy/devvault $(PLAIN) go test ./...
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -228,6 +229,7 @@ func released(file string) (out []string) {
 			out = append(out, "/"+top+"/"+name)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
