@@ -41,7 +41,7 @@ type Config struct {
 	Development bool
 	// Proxy for all calls; nil: none. The environment is never looked at.
 	Proxy *url.URL
-	// ConnectTimeout is for TCP and TLS each; 0: 3 s.
+	// ConnectTimeout is for TCP, and three times as long for TLS, which costs both sides computation; 0: 3 s. A service's first_byte counts from before that.
 	ConnectTimeout time.Duration
 	// IdleTimeout is how long an unused connection is kept; 0: 30 s. It should be less than the providers' own, else calls meet connections that are being closed.
 	IdleTimeout time.Duration
@@ -116,7 +116,7 @@ func New(cfg Config) (*Client, error) {
 	c.transport = &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:        tlsConfig,
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
+		TLSHandshakeTimeout:    3 * cfg.ConnectTimeout,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 		DisableCompression:     true, // a small body must not become a large one

@@ -29,8 +29,7 @@ func (f *Filtered) File(who Asked) []Filing {
 	out := make([]Filing, 1, 1+len(f.people))
 	out[0] = Filing{Subject: who.subject, Role: proof.RoleAsked, Obtained: all, Released: s.list(&f.released)}
 	complete := who.typ == SubjectType(proof.TypePivot) && who.pivot.Complete()
-	type part struct{ held, passed set }
-	parts := make([]part, 1, cap(out))
+	held := make([]set, 1, cap(out)) // by each entry after the first
 	for i := range f.people {
 		p := &f.people[i]
 		subject, ok := p.subject(&s.rules[p.rule], who, complete)
@@ -42,15 +41,15 @@ func (f *Filtered) File(who Asked) []Filing {
 			at++
 		}
 		if at == len(out) {
-			out, parts = append(out, Filing{Subject: subject, Role: proof.RoleAnswer}), append(parts, part{})
+			out, held = append(out, Filing{Subject: subject, Role: proof.RoleAnswer}), append(held, set{})
 		}
 		common := s.rules[p.rule].concerns.and(&f.obtained)
-		parts[at].held.join(&p.held)
-		parts[at].held.join(&common)
+		held[at].join(&p.held)
+		held[at].join(&common)
 	}
 	for i := 1; i < len(out); i++ {
-		passed := parts[i].held.and(&f.released)
-		out[i].Obtained, out[i].Released = s.list(&parts[i].held), s.list(&passed)
+		passed := held[i].and(&f.released)
+		out[i].Obtained, out[i].Released = s.list(&held[i]), s.list(&passed)
 	}
 	return out
 }

@@ -84,9 +84,8 @@ type rule struct {
 // set is a set of leaves.
 type set [8]uint64
 
-func (s *set) add(i int)      { s[i/64] |= 1 << (i % 64) }
-func (s *set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
-func (s set) empty() bool     { return s == set{} }
+func (s *set) add(i int)  { s[i/64] |= 1 << (i % 64) }
+func (s set) empty() bool { return s == set{} }
 
 func (s *set) join(t *set) {
 	for i := range s {

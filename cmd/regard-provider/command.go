@@ -74,12 +74,12 @@ func servicesCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(out, 0o755); err != nil {
+			if err := os.MkdirAll(out, 0o750); err != nil {
 				return err
 			}
 			for _, s := range all {
 				name := filepath.Join(out, string(s.Definition.ID)+".yaml")
-				if err := os.WriteFile(name, s.YAML, 0o644); err != nil {
+				if err := os.WriteFile(name, s.YAML, 0o600); err != nil {
 					return err
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), name)
