@@ -113,7 +113,7 @@ type Log struct {
 
 	mu       sync.Mutex
 	waiting  []*waiter
-	entries  int // in waiting
+	entries  int // that wait to be ordered, or are being ordered
 	next     proof.Index
 	pending  []*ordered // committed, not signed
 	signed   *signed    // last signed checkpoint; nil only within Open
@@ -216,12 +216,13 @@ func checkGroup(g Group) error {
 func (l *Log) enqueue(w *waiter) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ahead := l.entries + int(uint64(l.next)-l.signed.edge.size)
 	switch {
 	case l.halted != nil:
 		return l.halted
 	case l.closed:
 		return fmt.Errorf("%w: closed", ErrUnavailable)
-	case l.entries+int(uint64(l.next)-l.signed.edge.size)+len(w.group.Entries) > l.cfg.MaxWaiting && l.entries+int(uint64(l.next)-l.signed.edge.size) > 0:
+	case ahead > 0 && ahead+len(w.group.Entries) > l.cfg.MaxWaiting: // a single large group finds its way in when nobody waits
 		l.count.busy.Add(1)
 		return ErrBusy
 	case !l.lagSince.IsZero() && time.Since(l.lagSince) > l.cfg.MaxLag:
@@ -229,6 +230,7 @@ func (l *Log) enqueue(w *waiter) error {
 		return fmt.Errorf("%w: publication is behind", ErrBusy)
 	}
 	l.waiting = append(l.waiting, w)
+	w.counted = true
 	l.entries += len(w.group.Entries)
 	wake(l.wakeOrder)
 	return nil
@@ -251,7 +253,8 @@ func (l *Log) halt(format string, args ...any) error {
 	}
 	err = l.halted
 	waiting, pending := l.waiting, l.pending
-	l.waiting, l.entries, l.pending = nil, 0, nil
+	l.uncount(waiting)
+	l.waiting, l.pending = nil, nil
 	l.mu.Unlock()
 	for _, w := range waiting {
 		w.finish(outcome{err: err})

@@ -36,7 +36,7 @@ type Metrics struct {
 	Filed, EpochsClosed, Publications int64
 
 	// Gauges.
-	Waiting   int    // entries in Append that aren't ordered
+	Waiting   int    // entries in Append that aren't ordered yet
 	Unsigned  uint64 // entries ordered and not signed
 	Unfiled   int64  // entries ordered since Open and not labelled
 	Size      uint64 // entries under the signed checkpoint

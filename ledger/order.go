@@ -19,6 +19,8 @@ type waiter struct {
 	leaves []Leaf // set by stage A, in the order of group.Entries
 	done   chan outcome
 	told   bool
+	// counted: it is part of Log.entries. Guarded by Log.mu.
+	counted bool
 }
 
 type outcome struct {
@@ -99,6 +101,9 @@ func (l *Log) runOrder() {
 			if rest, err := l.orderBatch(ws); err != nil {
 				l.count.orderErrors.Add(1)
 				l.cfg.Logger.Error("ordering entries failed; nothing is released, and it is tried again", "error", err)
+				l.mu.Lock()
+				l.uncount(rest)
+				l.mu.Unlock()
 				for _, w := range rest {
 					w.finish(outcome{err: unavailable(err)})
 				}
@@ -151,8 +156,17 @@ func (l *Log) take() []*waiter {
 	if len(l.waiting) == 0 {
 		l.waiting = nil
 	}
-	l.entries -= entries
 	return ws
+}
+
+// uncount takes waiters out of the number of those that wait to be ordered: they are, or they never will be. The caller holds l.mu.
+func (l *Log) uncount(ws []*waiter) {
+	for _, w := range ws {
+		if w.counted {
+			w.counted = false
+			l.entries -= len(w.group.Entries)
+		}
+	}
 }
 
 // orderWork reports whether stage A has something to do without entries.
@@ -205,6 +219,9 @@ func (l *Log) orderBatch(ws []*waiter) ([]*waiter, error) {
 		switch err := l.commit(ctx, []*waiter{w}, nil); {
 		case errors.Is(err, ErrRefused):
 			l.count.refused.Add(1)
+			l.mu.Lock()
+			l.uncount(ws[i : i+1])
+			l.mu.Unlock()
 			w.finish(outcome{err: err})
 		case err != nil:
 			return ws[i:], err
@@ -316,6 +333,7 @@ func (l *Log) committed(b *Batch, o *ordered, counts map[proof.Kind]uint64) {
 	}
 	l.mu.Lock()
 	l.next += proof.Index(len(o.leaves))
+	l.uncount(o.waiters)
 	l.open = *l.order.open
 	halted := l.halted
 	if halted == nil {
