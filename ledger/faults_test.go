@@ -11,10 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/trillian"
 	mproof "github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/ledgertest"
@@ -425,4 +429,53 @@ func TestRebuild(t *testing.T) {
 	if _, err := ledger.Rebuild(ctx, env.Config()); !errors.Is(err, ledger.ErrHalted) {
 		t.Errorf("rebuild from a store that was changed: %v", err)
 	}
+}
+
+// strict answers a request that repeats a leaf with an error for the whole request.
+type strict struct {
+	trillian.TrillianLogClient
+	seen map[int64]bool
+	lose int // answers to lose
+	no   int // requests refused
+}
+
+func (s *strict) AddSequencedLeaves(ctx context.Context, r *trillian.AddSequencedLeavesRequest, o ...grpc.CallOption) (*trillian.AddSequencedLeavesResponse, error) {
+	for _, leaf := range r.Leaves {
+		if s.seen[leaf.LeafIndex] {
+			s.no++
+			return nil, status.Error(codes.FailedPrecondition, "conflicting LeafIndex")
+		}
+	}
+	res, err := s.TrillianLogClient.AddSequencedLeaves(ctx, r, o...)
+	for _, leaf := range r.Leaves {
+		s.seen[leaf.LeafIndex] = true
+	}
+	if s.lose > 0 {
+		s.lose--
+		return nil, status.Error(codes.Unavailable, "the answer got lost")
+	}
+	return res, err
+}
+
+// A storage that refuses a repeated request as a whole doesn't stop the log: it reads back what is there.
+func TestRepeatedRequestIsRefused(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	s := &strict{TrillianLogClient: env.Trillian, seen: map[int64]bool{}}
+	env.Trillian = s
+	l := env.Open()
+	appendN(t, l, 0, 2)
+	s.lose = 1
+	g, _ := ledgertest.Disclosure(ledgertest.Person(9))
+	if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatalf("append while the answer got lost: %v", err)
+	}
+	for l.Metrics().Unsigned > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	appendN(t, l, 3, 1)
+	env.Close(l)
+	if s.no == 0 {
+		t.Error("no request was repeated")
+	}
+	checkWithFsck(t, env)
 }
