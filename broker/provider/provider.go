@@ -45,7 +45,8 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout is how long an unused connection is kept; 0: 30 s. It should be less than the providers' own, else calls meet connections that are being closed.
 	IdleTimeout time.Duration
-	// Connections is the greatest number of connections to one host; 0: 256.
+	// Connections is the greatest number of connections to one host; 0: as many as the services' limits let be used, of which 256 are kept when they are idle.
+	// Calls that wait for a connection spend their first_byte on it, so a limit should be no less than the concurrent calls of all services of a host.
 	Connections int
 	// Failures of the last Window calls that make a provider be left alone for Pause; 0: 10 of 20, 10 s.
 	Failures, Window uint
@@ -99,9 +100,6 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Connections < 0 || cfg.Failures > cfg.Window {
 		return nil, errors.New("provider: negative connections, or more failures than calls in their window")
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 256
-	}
 	if cfg.Failures == 0 {
 		cfg.Failures, cfg.Window = 10, 20
 	}
@@ -121,7 +119,7 @@ func New(cfg Config) (*Client, error) {
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 		DisableCompression:     true, // a small body must not become a large one
 		MaxConnsPerHost:        cfg.Connections,
-		MaxIdleConnsPerHost:    cfg.Connections,
+		MaxIdleConnsPerHost:    max(256, cfg.Connections),
 		IdleConnTimeout:        cfg.IdleTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 	}

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/regard-broker/regard/broker/service"
@@ -155,7 +156,7 @@ func (c *Client) Fetch(ctx context.Context, q Question, l service.Link) (service
 	if q.Service == nil || q.Service.Links[l.Pointer].Mode != service.LinkFetch || !slices.Contains(q.Service.Links[l.Pointer].Hosts, hostOf(u)) {
 		return service.Document{}, &Error{Cause: CauseConfig, text: "not a link that the definition fetches"}
 	}
-	a, err := c.call(ctx, q, u, l.Rule.MaxBytes, l.Rule.MediaTypes[0])
+	a, err := c.call(ctx, q, u, l.Rule.MaxBytes, strings.Join(l.Rule.MediaTypes, ", "))
 	if err != nil {
 		return service.Document{}, err
 	}

@@ -472,6 +472,34 @@ func TestPDF(t *testing.T) {
 	}
 }
 
+// BenchmarkHandler is what one answer costs the provider, without TLS.
+func BenchmarkHandler(b *testing.B) {
+	w := newWorld(b, func(c *Config) { c.AccessLog = nil })
+	a, err := Population{Size: 1000, Seed: 7}.Asked(3)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := w.services["quotient-familial"]
+	plan, err := service.NewPlan(d, d.Fields())
+	if err != nil {
+		b.Fatal(err)
+	}
+	q, err := plan.Request(a, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", q.URL(), nil)
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{w.broker.Leaf}}
+	b.ReportAllocs()
+	for b.Loop() {
+		rec := httptest.NewRecorder()
+		w.Config.Handler.ServeHTTP(rec, r)
+		if rec.Code != 200 {
+			b.Fatal(rec.Code)
+		}
+	}
+}
+
 func BenchmarkServer(b *testing.B) {
 	w := newWorld(b, func(c *Config) { c.AccessLog = nil })
 	a, err := Population{Size: 1000, Seed: 7}.Asked(3)

@@ -28,7 +28,10 @@ func (f *Filtered) File(who Asked) []Filing {
 	all := s.list(&f.obtained)
 	out := make([]Filing, 1, 1+len(f.people))
 	out[0] = Filing{Subject: who.subject, Role: proof.RoleAsked, Obtained: all, Released: s.list(&f.released)}
-	complete := who.typ == SubjectType(proof.TypePivot) && who.pivot.Complete()
+	var complete *proof.Pivot // the asked identity, folded, if it is complete
+	if p, ok := who.subject.Pivot(); ok && p.Complete() {
+		complete = &p
+	}
 	held := make([]set, 1, cap(out)) // by each entry after the first
 	for i := range f.people {
 		p := &f.people[i]
@@ -58,7 +61,7 @@ func (f *Filtered) File(who Asked) []Filing {
 func (f *Filtered) People() int { return len(f.people) }
 
 // subject decides under whom one person is filed; false if there is no name to file under.
-func (p *instance) subject(r *rule, who Asked, complete bool) (proof.Subject, bool) {
+func (p *instance) subject(r *rule, who Asked, complete *proof.Pivot) (proof.Subject, bool) {
 	said := proof.Stated{
 		BirthName: p.said[fieldBirthName], GivenNames: p.givenNames(), BirthDate: dateOf(p.said[fieldBirthDate]), Sex: p.said[fieldSex],
 		BirthPlace: p.said[fieldBirthPlace], BirthCountry: p.said[fieldBirthCountry],
@@ -70,10 +73,11 @@ func (p *instance) subject(r *rule, who Asked, complete bool) (proof.Subject, bo
 			said.Sex = "?" // a word that the definition doesn't know agrees with nothing
 		}
 	}
-	if proof.FoldName(said.BirthName) == "" {
+	name := proof.FoldName(said.BirthName)
+	if name == "" {
 		return proof.Subject{}, false
 	}
-	if complete && r.MayBeAsked && who.pivot.Agrees(said) {
+	if complete != nil && r.MayBeAsked && name == complete.BirthName && complete.Agrees(said) {
 		return who.subject, true
 	}
 	person := proof.Person{BirthName: said.BirthName, GivenNames: said.GivenNames, BirthDate: said.BirthDate, Sex: said.Sex}

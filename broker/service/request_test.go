@@ -228,6 +228,52 @@ func TestRedaction(t *testing.T) {
 	}
 }
 
+// FuzzRequest: whatever a caller says is a value of the query, or refused.
+func FuzzRequest(f *testing.F) {
+	f.Add("L'Héritier", "Jean-Marie Zoé", "1980-02-29", "texte", "x")
+	f.Add("A&ine=1", "../..", "", "texte", "%0d%0a")
+	f.Add("A\x00", "#", "1980", "annee", "2024")
+	d := parse(f, small)
+	p := plan(f, d)
+	f.Fuzz(func(t *testing.T, name, given, date, parameter, value string) {
+		who, err := service.NewAsked("pivot", "", proof.Pivot{BirthName: name, GivenNames: given, BirthDate: date})
+		if err != nil {
+			if !errors.Is(err, service.ErrRequest) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		r, err := p.Request(who, map[string]string{parameter: value})
+		if (err == nil) != (d.Check(who, map[string]string{parameter: value}) == nil) {
+			t.Error("Check and Request differ")
+		}
+		if err != nil {
+			if !errors.Is(err, service.ErrRequest) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		query, ok := strings.CutPrefix(r.URL(), d.Endpoint+"?")
+		if !ok || strings.ContainsAny(query, "/\\#?<>\"' ") || strings.ContainsFunc(query, func(c rune) bool { return c < 0x21 || c > 0x7e }) {
+			t.Fatalf("reaches another place: %q", r.URL())
+		}
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := url.Values{"nom": {strings.TrimSpace(name)}, parameter: {value}, "champs": q["champs"]}
+		if g := strings.Fields(given); len(g) > 0 {
+			want["prenoms[]"] = g
+		}
+		if date != "" {
+			want["date"] = []string{date}
+		}
+		if diff := cmp.Diff(want, q); diff != "" {
+			t.Errorf("query (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func BenchmarkRequest(b *testing.B) {
 	p := plan(b, definition(b, "quotient-familial"))
 	who := asked(b, "pivot", "", marie)
