@@ -54,6 +54,34 @@ type Server struct {
 type endpoint struct {
 	def    *service.Definition
 	handle func(url.Values) (any, *failure)
+
+	mu   sync.Mutex
+	kept map[string]*selection // by the parameter's text
+}
+
+// selection is what a question asks for; all: everything, because it selects nothing.
+type selection struct {
+	fields []string
+	keep   map[service.Pointer]bool
+	all    bool
+}
+
+// maxKept bounds the selections that an endpoint remembers: brokers ask for the same few again and again.
+const maxKept = 256
+
+// selection reads the selecting parameter; false if it names what the service doesn't have.
+func (e *endpoint) selection(text string) (*selection, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s, ok := e.kept[text]; ok {
+		return s, true
+	}
+	s := &selection{fields: selected(text, e.def.Select.Separator)}
+	keep, ok := wanted(e.def, s.fields)
+	if s.keep, s.all = keep, keep == nil; ok && len(e.kept) < maxKept {
+		e.kept[text] = s
+	}
+	return s, ok
 }
 
 // failure is a provider's error answer.
@@ -90,7 +118,7 @@ func New(cfg Config) (*Server, error) {
 		if h == nil {
 			return nil, fmt.Errorf("reference provider: nothing answers for %s", v.Definition.ID)
 		}
-		s.services[u.Path] = &endpoint{v.Definition, h}
+		s.services[u.Path] = &endpoint{def: v.Definition, handle: h, kept: map[string]*selection{}}
 	}
 	return s, nil
 }
@@ -189,23 +217,26 @@ func (s *Server) answer(r *http.Request, line *Access) (body []byte, media strin
 		return fail("", &failure{404, "00404", "Page inconnue", "Il n'y a rien à cette adresse."})
 	}
 	q := r.URL.Query()
-	var keep map[service.Pointer]bool
+	chosen := &selection{all: true}
 	if sel := e.def.Select; sel != nil {
-		line.Fields = selected(q.Get(sel.Parameter), sel.Separator)
-		q.Del(sel.Parameter)
 		var ok bool
-		if keep, ok = wanted(e.def, line.Fields); !ok {
+		chosen, ok = e.selection(q.Get(sel.Parameter))
+		line.Fields = chosen.fields
+		q.Del(sel.Parameter)
+		if !ok {
 			return fail(e.def.Provider.Name, &failure{422, "00422", "Champ inconnu", "La sélection nomme un champ que le service n'a pas."})
 		}
 	}
-	line.Subject = s.hash(q)
+	if s.cfg.AccessLog != nil {
+		line.Subject = s.hash(q)
+	}
 	tree, f := e.handle(q)
 	if f != nil {
 		return fail(e.def.Provider.Name, f)
 	}
 	answer := map[string]any{"data": tree, "links": map[string]any{}, "meta": map[string]any{}}
-	if keep != nil {
-		answer["data"] = prune(tree, "/data", keep)
+	if !chosen.all {
+		answer["data"] = prune(tree, "/data", chosen.keep)
 	}
 	b, err := json.Marshal(answer)
 	if err != nil {
