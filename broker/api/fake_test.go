@@ -107,6 +107,19 @@ func identity(t testing.TB, name string, from, to time.Time) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
+func writeIdentity(t testing.TB, id tls.Certificate, cert, key string) {
+	t.Helper()
+	private, err := x509.MarshalPKCS8PrivateKey(id.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: id.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func valid(t testing.TB, name string) tls.Certificate {
 	return identity(t, name, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 }
@@ -155,15 +168,7 @@ func start(t testing.TB, change func(*Config)) *server {
 	own := valid(t, "localhost")
 	s.ca.AddCert(own.Leaf)
 	dir := t.TempDir()
-	key, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert": {Type: "CERTIFICATE", Bytes: own.Certificate[0]}, "key": {Type: "PRIVATE KEY", Bytes: key}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeIdentity(t, own, filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
 	certs, err := LoadCertificates(filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
 	if err != nil {
 		t.Fatal(err)
