@@ -173,7 +173,11 @@ func ask(t *testing.T, c *Case, who service.Asked, d *service.Definition, scopes
 		t.Errorf("released (-want +got):\n%s", diff)
 	}
 	filings := f.File(who)
-	if diff := cmp.Diff(subjects(full, c, who), names(filings)); diff != "" {
+	entries, err := c.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names(entries), names(subjects(filings))); diff != "" {
 		t.Errorf("filed (-want +got):\n%s", diff)
 	}
 	if filings[0].Role != proof.RoleAsked || filings[0].Subject != who.Subject() {
@@ -208,57 +212,18 @@ func prune(v any, at string, keep map[string]bool) (any, bool) {
 	return v, true
 }
 
-func names(f []service.Filing) []string {
-	var out []string
+func subjects(f []service.Filing) []proof.Subject {
+	var out []proof.Subject
 	for _, e := range f {
-		out = append(out, string(e.Subject.Type())+" "+e.Subject.Value())
+		out = append(out, e.Subject)
 	}
 	return out
 }
 
-// subjects is under whom the answer is filed, the slow and simple way: docs/formats.md, section 5, read by hand for each service.
-func subjects(full any, c *Case, who service.Asked) []string {
-	out := []string{string(who.Subject().Type()) + " " + who.Subject().Value()}
-	add := func(name, given, date, sex string) {
-		if name == "" {
-			return
-		}
-		p := c.Pivot
-		same := c.Type == "pivot" && p.GivenNames != "" && len(p.BirthDate) == 10 && p.Sex != "" && p.BirthCountry != "" && (p.BirthPlace != "" || p.BirthCountry != "99100") &&
-			proof.FoldName(name) == proof.FoldName(p.BirthName) && (given == "" || proof.FoldName(given) == proof.FoldName(p.GivenNames)) &&
-			(date == "" || date == p.BirthDate) && (sex == "" || sex == p.Sex)
-		s := out[0]
-		if !same {
-			s = "person " + strings.Join([]string{proof.FoldName(name), proof.FoldName(given), date, sex}, "|")
-		}
-		for _, o := range out {
-			if o == s {
-				return
-			}
-		}
-		out = append(out, s)
-	}
-	data := full.(map[string]any)["data"].(map[string]any)
-	text := func(m map[string]any, key string) string { s, _ := m[key].(string); return s }
-	id, _ := data["identite"].(map[string]any)
-	switch c.Service {
-	case "quotient-familial":
-		for _, key := range []string{"allocataires", "enfants"} {
-			for _, e := range data[key].([]any) {
-				m := e.(map[string]any)
-				add(text(m, "nom_naissance"), text(m, "prenoms"), text(m, "date_naissance"), text(m, "sexe"))
-			}
-		}
-	case "etudiant-boursier":
-		add(text(id, "nom"), id["prenoms"].([]any)[0].(string), text(id, "date_naissance"), text(id, "sexe"))
-	case "statut-etudiant":
-		add(text(id, "nom_naissance"), text(id, "prenom"), text(id, "date_naissance"), "")
-	case "statut-demandeur-emploi":
-		add(text(id, "nom_naissance"), text(id, "prenom"), text(id, "date_naissance"), map[string]string{"Masculin": "M", "Féminin": "F"}[text(id, "sexe")])
-	case "unites-legales":
-		m := data["personne_physique_attributs"].(map[string]any)
-		given := strings.TrimSpace(text(m, "prenom_1") + " " + text(m, "prenom_2") + " " + text(m, "prenom_3") + " " + text(m, "prenom_4"))
-		add(text(m, "nom_naissance"), given, "", text(m, "sexe"))
+func names(all []proof.Subject) []string {
+	var out []string
+	for _, s := range all {
+		out = append(out, string(s.Type())+" "+s.Value())
 	}
 	return out
 }
