@@ -73,8 +73,13 @@ func (c *Case) people(data map[string]any) ([]proof.Person, error) {
 			}
 		}
 	case "etudiant-boursier":
-		given, _ := id["prenoms"].([]any)
-		all = append(all, proof.Person{BirthName: text(id, "nom"), GivenNames: strings.Trim(fmt.Sprint(given...), "[]"), BirthDate: text(id, "date_naissance"), Sex: text(id, "sexe")})
+		var given []string
+		list, _ := id["prenoms"].([]any)
+		for _, g := range list {
+			name, _ := g.(string)
+			given = append(given, name)
+		}
+		all = append(all, proof.Person{BirthName: text(id, "nom"), GivenNames: strings.Join(given, " "), BirthDate: text(id, "date_naissance"), Sex: text(id, "sexe")})
 	case "statut-etudiant":
 		all = append(all, proof.Person{BirthName: text(id, "nom_naissance"), GivenNames: text(id, "prenom"), BirthDate: text(id, "date_naissance")})
 	case "statut-demandeur-emploi":
