@@ -177,7 +177,7 @@ func (b *Bundle) Test(ctx context.Context) ([]TestResult, error) {
 func runTests(ctx context.Context, modules map[string]*ast.Module) ([]TestResult, error) {
 	compiler := ast.NewCompiler().WithCapabilities(capabilities(true)).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
 	results, err := tester.NewRunner().SetCompiler(compiler).SetModules(modules).RaiseBuiltinErrors(true).
-		SetTimeout(testLimit).SetParallel(1).Run(ctx, modules)
+		SetTimeout(testLimit).SetParallel(1).RunTests(ctx, nil)
 	if err != nil {
 		return nil, bundleError("%v", err)
 	}

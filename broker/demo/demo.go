@@ -78,7 +78,6 @@ type demo struct {
 	began time.Time
 
 	api, public, ops, base string
-	vaultAddress           string
 	vkey                   string
 	serveArgs              []string
 	broker                 *process
@@ -96,7 +95,7 @@ func (d *demo) run(show bool, program string, args ...string) ([]byte, error) {
 	if show {
 		d.sayf("  $ %s", d.shown(program, args))
 	}
-	cmd := exec.CommandContext(d.ctx, filepath.Join(d.cfg.Bin, program), args...)
+	cmd := exec.CommandContext(d.ctx, filepath.Join(d.cfg.Bin, program), args...) // #nosec G204 -- the demonstration's own programs, named by itself
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -149,7 +148,7 @@ type process struct {
 }
 
 func (d *demo) start(name, program string, args ...string) (*process, error) {
-	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{})} // #nosec G204 -- as above
 	p.cmd.Dir = d.dir
 	// A demonstration that dies takes its programs with it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -134,7 +134,7 @@ func (k LabelKey) Label(s Subject, e Epoch) Label {
 	b = append(b, k.pub[:]...)
 	b = appendLabelInput(b, s, e)
 	u := sha512.Sum512(b)
-	g, err := r255.NewElement().SetUniformBytes(u[:])
+	g, err := r255.NewIdentityElement().SetUniformBytes(u[:])
 	if err != nil {
 		panic("proof: 64 bytes refused: " + err.Error()) // only the length can be wrong
 	}

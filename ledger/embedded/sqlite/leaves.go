@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// stop ends a query early.
-var stop = errors.New("stop")
+// errStop ends a query early.
+var errStop = errors.New("stop")
 
 // One answer of GetLeavesByRange holds at most this much: its contract allows a
 // shorter one when the range is too big to handle in one go.
@@ -248,7 +248,7 @@ func (t *logTX) leavesByRange(start, count int64, maxBytes int) ([]*trillian.Log
 	total, next := 0, start
 	err := t.c.query(`SELECT `+leafColumns+` FROM Leaf WHERE Id BETWEEN ? AND ?`, func(r []driver.Value) error {
 		if integer(r[0])&(maxLeaves-1) != next || total > maxBytes {
-			return stop
+			return errStop
 		}
 		leaf, err := scanLeaf(r)
 		if err != nil {
@@ -259,7 +259,7 @@ func (t *logTX) leavesByRange(start, count int64, maxBytes int) ([]*trillian.Log
 		next++
 		return nil
 	}, key(t.slot, start), key(t.slot, start+count-1))
-	if err != nil && err != stop {
+	if err != nil && err != errStop {
 		return nil, err
 	}
 	if next < start+count && next < int64(t.root.TreeSize) && total <= maxBytes {

@@ -16,9 +16,6 @@ const (
 
 	// rootsKept is how many of its latest roots a tree keeps.
 	rootsKept = 8
-
-	// maxVariables is SQLite's default limit of bound parameters a statement.
-	maxVariables = 32766
 )
 
 // schema: no foreign keys and no secondary indexes, every row is found by its
