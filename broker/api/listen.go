@@ -76,7 +76,7 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
 // Serve answers until Shutdown; then it returns nil.
 func (l *Listener) Serve() error {
-	err := errors.New("")
+	var err error
 	if l.tls {
 		err = l.server.ServeTLS(l.ln, "", "")
 	} else {
