@@ -34,6 +34,7 @@ type Options struct {
 	Dir         string        // where the databases go, which should be a disk; a directory is made in it
 	Keep        bool          // leave it there
 	CPUProfile  string        // directory for profiles of the broker, taken while nothing else is measured; empty: none
+	BrokerEnv   []string      // added to the broker's environment alone, to try settings of the Go runtime: "GOGC=400"
 	JSON        bool
 }
 
@@ -205,7 +206,7 @@ func (r *runner) broker(ctx context.Context, name string) (*running, error) {
 	b := &running{name: name, receipts: r.path(name + ".receipts"), samples: r.path(name + ".samples")}
 	start := time.Now()
 	var err error
-	if b.child, err = spawn(ctx, "broker", r.config(name), &b.ready); err != nil {
+	if b.child, err = spawn(ctx, "broker", r.config(name), &b.ready, r.o.BrokerEnv...); err != nil {
 		return nil, fmt.Errorf("%w (its log: %s)", err, r.config(name).Log)
 	}
 	b.opened = time.Since(start)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,7 +13,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
-	"github.com/regard-broker/regard/broker/api"
+	"github.com/regard-broker/regard/broker/command"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -39,10 +38,10 @@ type counts struct {
 	GCs     uint32
 }
 
+// brokerRole is `regard serve` with somebody who asks it how it is.
 type brokerRole struct {
+	instance *command.Instance
 	b        *broker.Broker
-	listener *api.Listener
-	served   chan error
 	profile  *os.File
 	dir      string
 }
@@ -52,45 +51,27 @@ func startBroker(ctx context.Context, raw json.RawMessage) (role, any, error) {
 	if err := json.Unmarshal(raw, &cfg); err != nil {
 		return nil, nil, err
 	}
-	b, logger, err := cfg.open(ctx, 0)
+	settings, err := cfg.settings()
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &brokerRole{b: b, served: make(chan error, 1)}
-	ready, err := r.listen(ctx, &cfg, logger)
+	logger, err := cfg.logger()
+	if err != nil {
+		return nil, nil, err
+	}
+	i, err := command.Start(ctx, settings, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &brokerRole{instance: i, b: i.Broker}
+	vkeys, err := r.b.LogKeys(ctx)
 	if err != nil {
 		return nil, nil, errors.Join(err, r.close())
 	}
-	return r, ready, nil
+	return r, &brokerReady{i.Addresses["api"], os.Getpid(), vkeys}, nil
 }
 
-func (r *brokerRole) listen(ctx context.Context, cfg *brokerConfig, logger *slog.Logger) (*brokerReady, error) {
-	certs, err := api.LoadCertificates(cfg.API.Cert, cfg.API.Key)
-	if err != nil {
-		return nil, err
-	}
-	// The limits that share a broker between agencies would only measure themselves; those on everybody together are as shipped.
-	a, err := api.New(api.Config{Broker: r.b, Logger: logger, Version: "bench", Rate: 1e6, Burst: 1e6})
-	if err != nil {
-		return nil, err
-	}
-	if r.listener, err = a.Listen("127.0.0.1:0", 4096, certs); err != nil {
-		return nil, err
-	}
-	go func() { r.served <- r.listener.Serve() }()
-	vkeys, err := r.b.LogKeys(ctx)
-	return &brokerReady{r.listener.Addr().String(), os.Getpid(), vkeys}, err
-}
-
-func (r *brokerRole) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
-	defer cancel()
-	var errs []error
-	if r.listener != nil {
-		errs = append(errs, r.listener.Shutdown(ctx), <-r.served)
-	}
-	return errors.Join(append(errs, r.b.Close(ctx))...)
-}
+func (r *brokerRole) close() error { return r.instance.Stop(context.Background()) }
 
 func (r *brokerRole) do(ctx context.Context, command string, arg json.RawMessage) (any, error) {
 	switch command {

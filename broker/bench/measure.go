@@ -20,19 +20,53 @@ type series struct {
 	Rate        float64 // answers a second
 	P50, P99    time.Duration
 	Bytes       int64         // of a body, on average
-	CPU         time.Duration `json:",omitempty"` // of the broker for one answer, from the first to the end of what it does afterwards
+	CPU         time.Duration `json:",omitempty"` // of the broker or proxy for one answer; with what the broker does afterwards
 	Batch       float64       `json:",omitempty"` // entries in a signed batch
 	Settled     time.Duration `json:",omitempty"` // the longest that the broker was busy after a stretch
 	Allocated   int64         `json:",omitempty"` // bytes for one answer
+	Stages      stages        `json:",omitzero"`
 	Failures    map[string]int64
 
 	latency histogram
+	counted counts
 	bytes   int64
 	total   int64 // with those before the clock runs
 	cpu     time.Duration
-	entries int64
-	rounds  int64
-	alloc   uint64
+}
+
+// stages are what the log spends on a batch, on average: A orders, B has Trillian add and integrate and signs. Intents go to the store beside them.
+type stages struct{ Order, Add, Integrate, Sign time.Duration }
+
+// since subtracts what was counted before.
+func (c *counts) since(before *counts) counts {
+	d := counts{Commits: c.Commits - before.Commits, Jobs: c.Jobs - before.Jobs, Alloc: c.Alloc - before.Alloc, Mallocs: c.Mallocs - before.Mallocs, GCs: c.GCs - before.GCs}
+	l, b := &c.Ledger, &before.Ledger
+	d.Ledger.Entries, d.Ledger.Batches, d.Ledger.Rounds = l.Entries-b.Entries, l.Batches-b.Batches, l.Rounds-b.Rounds
+	d.Ledger.Order, d.Ledger.Add, d.Ledger.Integrate, d.Ledger.Sign = l.Order-b.Order, l.Add-b.Add, l.Integrate-b.Integrate, l.Sign-b.Sign
+	return d
+}
+
+func (c *counts) add(d *counts) {
+	c.Commits += d.Commits
+	c.Jobs += d.Jobs
+	c.Alloc += d.Alloc
+	c.Mallocs += d.Mallocs
+	c.GCs += d.GCs
+	l, e := &c.Ledger, &d.Ledger
+	l.Entries += e.Entries
+	l.Batches += e.Batches
+	l.Rounds += e.Rounds
+	l.Order += e.Order
+	l.Add += e.Add
+	l.Integrate += e.Integrate
+	l.Sign += e.Sign
+}
+
+func perOne(total time.Duration, n int64) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return total / time.Duration(n)
 }
 
 func (s *series) add(l *loaded) {
@@ -57,11 +91,21 @@ func (s *series) add(l *loaded) {
 // through loads the proxy for a stretch.
 func (r *runner) through(ctx context.Context, s *series, d time.Duration) error {
 	var l loaded
+	before, err := r.proxy.usage(ctx)
+	if err != nil {
+		return err
+	}
 	if err := r.load.ask(ctx, "run", segment{Addr: r.proxyAddr, Connections: s.Connections, Time: d, First: r.next}, &l); err != nil {
+		return err
+	}
+	after, err := r.proxy.usage(ctx)
+	if err != nil {
 		return err
 	}
 	r.next = l.Next
 	s.add(&l)
+	s.cpu += after.CPU - before.CPU
+	s.CPU = perOne(s.cpu, s.total)
 	return nil
 }
 
@@ -93,15 +137,16 @@ func (r *runner) asking(ctx context.Context, b *running, s *series, d time.Durat
 	r.next = l.Next
 	s.add(&l)
 	s.cpu += used.CPU - cpu.CPU
-	s.entries += after.Ledger.Entries - before.Ledger.Entries
-	s.rounds += after.Ledger.Rounds - before.Ledger.Rounds
-	s.alloc += after.Alloc - before.Alloc
-	s.Settled = max(s.Settled, settled)
+	more := after.since(&before)
+	s.counted.add(&more)
+	c := &s.counted.Ledger
+	s.CPU, s.Settled = perOne(s.cpu, s.total), max(s.Settled, settled)
+	s.Stages = stages{perOne(c.Order, c.Batches), perOne(c.Add, c.Rounds), perOne(c.Integrate, c.Rounds), perOne(c.Sign, c.Rounds)}
 	if s.total > 0 {
-		s.CPU, s.Allocated = s.cpu/time.Duration(s.total), int64(s.alloc)/s.total
+		s.Allocated = int64(s.counted.Alloc) / s.total
 	}
-	if s.rounds > 0 {
-		s.Batch = float64(s.entries) / float64(s.rounds)
+	if c.Rounds > 0 {
+		s.Batch = float64(c.Entries) / float64(c.Rounds)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys/keystore"
@@ -36,36 +36,48 @@ type brokerConfig struct {
 
 const origin = "regard.bench/log"
 
-// open opens the broker in a directory as `regard serve` does in embedded mode.
-func (cfg *brokerConfig) open(ctx context.Context, sweep time.Duration) (*broker.Broker, *slog.Logger, error) {
+// settings is the configuration of the broker, as `regard serve` would read it from a file.
+func (cfg *brokerConfig) settings() (*config.Config, error) {
+	return config.Load(config.Source{Set: []string{
+		"data_dir=" + cfg.Dir, "origin=" + origin,
+		"keys.keystore.key_file=" + filepath.Join(cfg.Dir, "keystore.key"),
+		"api.listen=127.0.0.1:0", "public.listen=", "ops.listen=127.0.0.1:0",
+		"api.cert=" + cfg.API.Cert, "api.key=" + cfg.API.Key,
+		"providers.cert=" + cfg.Client.Cert, "providers.key=" + cfg.Client.Key, "providers.ca_file=" + cfg.Client.CA,
+		// The limits that share a broker between agencies would only measure themselves; those on everybody together are as shipped.
+		"limits.rate=1000000", "limits.burst=1000000",
+	}})
+}
+
+func (cfg *brokerConfig) logger() (*slog.Logger, error) {
 	f, err := os.OpenFile(cfg.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	logger := slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelInfo})), nil
+}
+
+// fill opens the broker in a directory, a new one if there is none, to be filled: without listeners, and without the sweeper, which would take
+// intents that no request of the pipeline works on for interrupted ones.
+func (cfg *brokerConfig) fill(ctx context.Context) (*broker.Broker, error) {
+	logger, err := cfg.logger()
+	if err != nil {
+		return nil, err
+	}
 	keyring := keystore.Config{Path: filepath.Join(cfg.Dir, "keystore"), KeyFile: filepath.Join(cfg.Dir, "keystore.key"), Logger: logger}
 	if _, err := os.Stat(keyring.Path); errors.Is(err, os.ErrNotExist) {
 		if err := errors.Join(os.MkdirAll(cfg.Dir, 0o700), keystore.CreateKeyFile(keyring.KeyFile), keystore.Create(keyring)); err != nil {
-			return nil, nil, fmt.Errorf("making a keystore: %w", err)
+			return nil, fmt.Errorf("making a keystore: %w", err)
 		}
 	}
 	custodian, err := keystore.Open(keyring)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	roots, err := cfg.Client.pool()
-	if err != nil {
-		return nil, nil, err
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.Client.Cert, cfg.Client.Key)
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := broker.New(ctx, broker.Config{
-		DataDir: cfg.Dir, Origin: origin, Custodian: custodian, Logger: logger, SweepEvery: sweep,
-		Providers: provider.Config{Certificate: func() (*tls.Certificate, error) { return &pair, nil }, Roots: roots, Logger: logger},
+	return broker.New(ctx, broker.Config{
+		DataDir: cfg.Dir, Origin: origin, Custodian: custodian, Logger: logger, SweepEvery: 24 * time.Hour,
+		Providers: provider.Config{Development: true}, Development: true, // it asks nobody
 	})
-	return b, logger, err
 }
 
 // preloader opens a broker without its API, to fill it.
@@ -76,8 +88,7 @@ func startPreload(ctx context.Context, raw json.RawMessage) (role, any, error) {
 	if err := json.Unmarshal(raw, &cfg); err != nil {
 		return nil, nil, err
 	}
-	// The sweeper would take intents that no request of the pipeline works on for interrupted ones.
-	b, _, err := cfg.open(ctx, 24*time.Hour)
+	b, err := cfg.fill(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -87,7 +87,7 @@ func (r *Report) judge() {
 	}
 	r.aim("one request at a time, p50", "< "+show(aimSingle), r.Single.Broker.P50 < aimSingle, "%s (proxy %s)", show(r.Single.Broker.P50), show(r.Single.Proxy.P50))
 	for _, p := range r.Loads {
-		r.aim(fmt.Sprintf("broker's CPU for a disclosure, %d connections", p.Broker.Connections), "≤ "+show(aimCPU), p.Broker.CPU <= aimCPU, "%s", show(p.Broker.CPU))
+		r.aim(fmt.Sprintf("broker's CPU for a disclosure, %d connections", p.Broker.Connections), "≤ "+show(aimCPU), p.Broker.CPU <= aimCPU, "%s (proxy %s a request)", show(p.Broker.CPU), show(p.Proxy.CPU))
 	}
 	if r.Syncs.Seen == nil {
 		r.Targets = append(r.Targets, Target{What: "fsyncs a batch", Aim: fmt.Sprintf("≤ %.0f", aimSyncs), Measured: "not counted: " + r.Syncs.Why, Unknown: true})
@@ -136,14 +136,15 @@ func (r *Report) write(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", g.What, g.Aim, g.Measured, verdict)
 	}
-	fmt.Fprintln(t, "\nload\tanswers\trate\tp50\tp99\tbody\tCPU\tallocated\tbatch\tsettled")
+	fmt.Fprintln(t, "\nload\tanswers\trate\tp50\tp99\tbody\tCPU\tallocated\tbatch\torder + add + integrate + sign\tsettled")
 	line := func(name string, s *series) {
 		if s.Answers == 0 && len(s.Failures) == 0 {
 			return
 		}
 		fmt.Fprintf(t, "%s, %d\t%d\t%.0f/s\t%s\t%s\t%d B", name, s.Connections, s.Answers, s.Rate, show(s.P50), show(s.P99), s.Bytes)
-		if s.CPU > 0 {
-			fmt.Fprintf(t, "\t%s\t%d kB\t%.1f\t%s", show(s.CPU), s.Allocated>>10, s.Batch, show(s.Settled))
+		fmt.Fprintf(t, "\t%s", show(s.CPU))
+		if g := &s.Stages; s.Batch > 0 {
+			fmt.Fprintf(t, "\t%d kB\t%.1f\t%s + %s + %s + %s\t%s", s.Allocated>>10, s.Batch, show(g.Order), show(g.Add), show(g.Integrate), show(g.Sign), show(s.Settled))
 		}
 		fmt.Fprintln(t)
 	}

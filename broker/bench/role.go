@@ -130,14 +130,15 @@ type child struct {
 	dec  *json.Decoder
 }
 
-// spawn starts a role and waits until it is ready.
-func spawn(ctx context.Context, name string, config, ready any) (*child, error) {
+// spawn starts a role and waits until it is ready. environ is added to this process's environment.
+func spawn(ctx context.Context, name string, config, ready any, environ ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
 	c := &child{name: name, cmd: exec.Command(self, RoleArg, name)}
 	c.cmd.Stderr = os.Stderr
+	c.cmd.Env = append(os.Environ(), environ...)
 	// Ctrl-C reaches the whole group; the parent ends the children in order.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.in, err = c.cmd.StdinPipe(); err != nil {

@@ -52,6 +52,13 @@ func options(args []string) (bench.Options, error) {
 	f.BoolVar(&o.Keep, "keep", o.Keep, "leave databases and logs there")
 	f.StringVar(&o.CPUProfile, "cpuprofile", o.CPUProfile, "directory for profiles of the broker")
 	f.BoolVar(&o.JSON, "json", o.JSON, "print JSON instead of the table")
+	f.Func("broker-env", "add NAME=VALUE to the broker's environment alone, to try settings of the Go runtime (repeatable)", func(s string) error {
+		if !strings.Contains(s, "=") {
+			return errors.New("want NAME=VALUE")
+		}
+		o.BrokerEnv = append(o.BrokerEnv, s)
+		return nil
+	})
 	f.Func("connections", "numbers of connections, separated by commas (default 64,256)", func(s string) error {
 		o.Connections = nil
 		for part := range strings.SplitSeq(s, ",") {
