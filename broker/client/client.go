@@ -178,7 +178,10 @@ func (c *Client) Disclose(ctx context.Context, request []byte, key string) (*Res
 
 // Disclosure fetches what became of an earlier request, with the newest form of its receipt. There are no data in it.
 func (c *Client) Disclosure(ctx context.Context, id string) (*Result, error) {
-	b, err := c.call(ctx, http.MethodGet, "/v1/disclosures/"+url.PathEscape(id), nil, "")
+	if !IsID(id) {
+		return nil, errors.New("this is not the id of a disclosure")
+	}
+	b, err := c.call(ctx, http.MethodGet, "/v1/disclosures/"+id, nil, "")
 	if err != nil {
 		return nil, err
 	}
@@ -189,11 +192,28 @@ func (c *Client) Disclosure(ctx context.Context, id string) (*Result, error) {
 	return r, err
 }
 
+// IsID reports whether s has the form of a disclosure's id: a UUID in lower case. It can be used in a file's name.
+func IsID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			if c != '-' {
+				return false
+			}
+		} else if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+			return false
+		}
+	}
+	return true
+}
+
 // maxAnswer bounds an answer, in bytes.
 const maxAnswer = 64 << 20
 
 func (c *Client) call(ctx context.Context, method, path string, request []byte, key string) (*body, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(request))
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+path, bytes.NewReader(request))
 	if err != nil {
 		return nil, err
 	}

@@ -167,6 +167,9 @@ Exit codes: 0 there is an answer and its receipt is good; 1 there is none (the r
 		Use: "get ID", Short: "Fetch the newest form of a receipt", Args: someArgs(1, false, "the disclosure's id"),
 		Example: "  regard request get 01935a11-2233-7444-8555-66778899aabb --url https://broker.example.fr:8443 --cert ccas.pem --key ccas.key --log-key log.vkey --out answers",
 		RunE: func(c *cobra.Command, args []string) error {
+			if !client.IsID(args[0]) {
+				return usagef("%q is not the id of a disclosure", args[0])
+			}
 			cl, err := g.client()
 			if err != nil {
 				return err
@@ -195,7 +198,7 @@ func (a *asker) report(c *cobra.Command, res *client.Result, failed error) error
 	if res == nil {
 		return failed
 	}
-	if !isID(res.ID) {
+	if !client.IsID(res.ID) {
 		return errors.Join(failed, errors.New("the broker's answer has no proper id"))
 	}
 	if err := os.MkdirAll(a.out, 0o700); err != nil {
@@ -256,9 +259,4 @@ func settledNote(yes bool) string {
 		return ", settled"
 	}
 	return ""
-}
-
-// isID keeps what a broker says from becoming a path.
-func isID(s string) bool {
-	return len(s) == 36 && !strings.ContainsFunc(s, func(r rune) bool { return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'f' || r == '-') })
 }

@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) { return cond == "vault" && os.Getenv("REGARD_DEVVAULT") != "", nil },
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile},
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile, "release": release, "closed": closed},
 	})
 }
 
@@ -57,17 +57,30 @@ func freeAddr() (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// calls counts what each script's provider was asked.
-var calls sync.Map // *testscript.TestScript → *atomic.Int64
+// upstream is a script's provider.
+type upstream struct {
+	asked atomic.Int64
+	gate  chan bool // closed by release: the provider answers to SLOW then
+}
+
+var upstreams sync.Map // *testscript.TestScript → *upstream
+
+func upstreamOf(ts *testscript.TestScript) *upstream {
+	v, ok := upstreams.Load(ts)
+	if !ok {
+		ts.Fatalf("this script has no provider")
+	}
+	return v.(*upstream)
+}
 
 // provider starts a provider of the service household; $PROVIDER is its address.
 func provider(ts *testscript.TestScript, _ bool, _ []string) {
-	n := &atomic.Int64{}
-	calls.Store(ts, n)
+	u := &upstream{gate: make(chan bool)}
+	upstreams.Store(ts, u)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.Add(1)
-		if strings.Contains(r.URL.Query().Get("nomNaissance"), "SLOW") {
-			time.Sleep(1500 * time.Millisecond)
+		u.asked.Add(1)
+		if strings.EqualFold(r.URL.Query().Get("nomNaissance"), "SLOW") {
+			<-u.gate
 		}
 		fmt.Fprint(w, `{"data": {"quotient": {"valeur": 1234}, "membres": [{"nom": "MARTIN", "prenoms": "CAMILLE", "naissance": "1990-01-31", "sexe": "F"}], "adresse": "1 rue de la Paix"}}`)
 	}))
@@ -77,9 +90,25 @@ func provider(ts *testscript.TestScript, _ bool, _ []string) {
 
 // asked N: the provider was asked that often.
 func asked(ts *testscript.TestScript, _ bool, args []string) {
-	v, _ := calls.Load(ts)
-	if got := fmt.Sprint(v.(*atomic.Int64).Load()); got != args[0] {
+	if got := fmt.Sprint(upstreamOf(ts).asked.Load()); got != args[0] {
 		ts.Fatalf("the provider was asked %s times, not %s", got, args[0])
+	}
+}
+
+// release lets the provider answer.
+func release(ts *testscript.TestScript, _ bool, _ []string) { close(upstreamOf(ts).gate) }
+
+// closed ADDRESS waits until nobody listens there any more.
+func closed(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", args[0])
+		if err != nil {
+			return
+		}
+		c.Close()
+		if time.Now().After(end) {
+			ts.Fatalf("somebody still listens")
+		}
 	}
 }
 
