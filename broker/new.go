@@ -123,9 +123,10 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		b.cfg.SweepEvery = 5 * time.Second
 	}
 	b.places = make(chan struct{}, b.cfg.MaxInFlight)
+	opened := b // what is returned with an error is nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.close())
+			err = errors.Join(err, opened.close())
 		}
 	}()
 	if err := b.openStores(ctx); err != nil {
