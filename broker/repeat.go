@@ -14,6 +14,9 @@ import (
 	"github.com/regard-broker/regard/policy"
 )
 
+// publishWait is how long a caller waits for the publication of what is recorded already, usually a second: a log that can't sign or publish must not hold every place.
+const publishWait = 5 * time.Second
+
 // errNoDisclosure has one form for disclosures that never were and those of other agencies.
 func errNoDisclosure() *Problem {
 	return &Problem{Status: 404, Code: "disclosure.unknown", Title: "There is no such disclosure.", Detail: "Check the id; an agency sees its own disclosures only."}
@@ -68,7 +71,9 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	case err != nil:
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
-	appended, err := b.ledger.Prove(ctx, past.indexes())
+	wait, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	appended, err := b.ledger.Prove(wait, past.indexes())
 	if err != nil {
 		return nil, unavailable("log.unavailable", "The log can't prove the entries now.", err)
 	}
@@ -156,7 +161,9 @@ func (p *past) answer() *Answer {
 // upgrade puts into a the receipt of the asked entry at its best: witnessed and settled as soon as the log can show it. What is handed out is verified first.
 func (b *Broker) upgrade(ctx context.Context, a *Answer, p *past) error {
 	index := p.records[0].Index
-	if _, err := b.ledger.AwaitPublished(ctx, index); err != nil {
+	wait, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	if _, err := b.ledger.AwaitPublished(wait, index); err != nil {
 		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
 	}
 	receipt, err := b.ledger.Receipt(ctx, index, p.opening)

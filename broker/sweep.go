@@ -90,6 +90,10 @@ func (b *Broker) interrupted(ctx context.Context) (int, error) {
 }
 
 func (b *Broker) interrupt(ctx context.Context, d *store.Disclosure) error {
+	// Its request may have ended well between the reading of the list and the look into b.begun.
+	if now, err := b.store.Disclosure(ctx, d.ID); err != nil || now.Done {
+		return err
+	}
 	row := store.Record{Owner: d.Owner, Person: d.Person, Admin: d.Admin}
 	rec, err := b.openRecord(ctx, &row)
 	if err != nil {
