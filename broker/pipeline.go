@@ -267,7 +267,7 @@ func (d *disclosure) question(ctx context.Context) {
 		d.fail("request/unfit", &Problem{Status: 500, Code: "internal", Title: "Internal error.", Detail: "The provider was not asked; the attempt is recorded."})
 		return
 	}
-	q := provider.Question{Service: p.service.def, Request: req, Disclosure: uuid.UUID(d.id).String(), TraceID: p.traceID, Purpose: p.req.Purpose}
+	q := provider.Question{Service: p.service.def, Request: req, Disclosure: uuid.UUID(d.id).String(), TraceID: p.traceID}
 	answer, err := d.b.providers.Ask(ctx, q)
 	if err == nil {
 		err = d.read(ctx, q, answer)
@@ -287,7 +287,7 @@ func (d *disclosure) unanswered(err error) {
 		switch e.Cause {
 		case provider.CauseTimeout:
 			p.Status, p.Title = 504, "The provider didn't answer in time."
-		case provider.CauseRefused, provider.CauseBusy:
+		case provider.CauseRefused, provider.CauseBusy, provider.CauseRate:
 			p.Status, p.Title = 503, "The provider is not asked at the moment, because it failed too often or is asked too much."
 		}
 	}
@@ -298,8 +298,10 @@ func (d *disclosure) unanswered(err error) {
 // causeUnreadable is recorded when an answer is not what its service promises.
 const causeUnreadable = "provider/answer"
 
+// fail sets the outcome, and leaves what is known of the answer as it is.
 func (d *disclosure) fail(cause string, problem *Problem) {
-	d.result = result{outcome: Failed, cause: cause, said: &envelope{problem: problem}}
+	r := &d.result
+	r.outcome, r.cause, r.said = Failed, cause, &envelope{problem: problem}
 }
 
 // read takes from an answer what was granted and whom it identifies. Everything else is dropped here.
@@ -324,6 +326,9 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 	if err != nil {
 		return err
 	}
+	// From here on the provider has answered about these people, whatever becomes of the rest: their entries say so.
+	filings := left.File(d.plan.asked)
+	d.result.obtained, d.result.others = stringsOf(left.Obtained()), filings[1:]
 	var documents []service.Document
 	for _, link := range left.Links() {
 		doc, err := d.b.providers.Fetch(ctx, q, link)
@@ -336,9 +341,8 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 	if err != nil {
 		return err
 	}
-	filings := left.File(d.plan.asked)
-	d.result = result{outcome: Released, said: &envelope{data: data}, data: data,
-		obtained: stringsOf(left.Obtained()), released: stringsOf(left.Released()), others: filings[1:]}
+	r := &d.result
+	r.outcome, r.said, r.data, r.released = Released, &envelope{data: data}, data, stringsOf(left.Released())
 	if n := left.Undeclared(); n > 0 {
 		d.b.log.Info("dropped what the service doesn't declare", "disclosure", uuid.UUID(d.id), "service", def.Ref(), "members", n)
 	}
@@ -514,7 +518,11 @@ func (d *disclosure) describe() ([]described, error) {
 			return nil, err
 		}
 		f := &fields{rec: rec}
-		d.outcome(f, obtained, stringsOf(other.Released), now)
+		released := stringsOf(other.Released)
+		if d.result.outcome != Released {
+			released = nil
+		}
+		d.outcome(f, obtained, released, now)
 		owner, err := d.b.ring.Owner(other.Subject)
 		if err = errors.Join(f.err, err); err != nil {
 			return nil, err

@@ -150,8 +150,6 @@ type Store interface {
 	File(context.Context, proof.Epoch, []Filing) error
 	// Filings calls fn for all filings of an epoch by increasing label, then index.
 	Filings(ctx context.Context, epoch proof.Epoch, fn func(Filing) error) error
-	// Label of an entry. ErrNotFound if it is not filed yet.
-	Label(context.Context, proof.Index) (proof.Label, error)
 	// Roll lists the entries of one label in an epoch by increasing index.
 	Roll(ctx context.Context, epoch proof.Epoch, label proof.Label) ([]proof.Index, error)
 	// Epoch returns a closed epoch. ErrNotFound if it is open or unknown.

@@ -140,8 +140,6 @@ type Question struct {
 	Disclosure string
 	// TraceID is the W3C trace id, 32 hex digits; empty: no traceparent is sent.
 	TraceID string
-	// Purpose is sent as Regard-Purpose if it is not empty.
-	Purpose string
 	// Intent is the broker's signed announcement, sent as Regard-Intent if it is not empty.
 	Intent string
 }
@@ -300,7 +298,7 @@ func (g *gate) leave() { <-g.places }
 // header writes what the provider is told beside the question.
 func (q *Question) header(accept string) (http.Header, error) {
 	h := http.Header{"Accept": {accept}, "User-Agent": {"regard"}}
-	for _, f := range [...]struct{ name, value string }{{"X-Request-Id", q.Disclosure}, {"Regard-Purpose", q.Purpose}, {"Regard-Intent", q.Intent}} {
+	for _, f := range [...]struct{ name, value string }{{"X-Request-Id", q.Disclosure}, {"Regard-Intent", q.Intent}} {
 		if f.value == "" {
 			continue
 		}

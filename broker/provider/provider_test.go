@@ -149,7 +149,7 @@ func (w *world) question(t testing.TB) provider.Question {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return provider.Question{Service: w.def, Request: r, Disclosure: "0192f3a4-0000-7000-8000-000000000001", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", Purpose: "bourse", Intent: "signed"}
+	return provider.Question{Service: w.def, Request: r, Disclosure: "0192f3a4-0000-7000-8000-000000000001", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", Intent: "signed"}
 }
 
 func (w *world) ask(t testing.TB) (provider.Answer, error) {
@@ -197,7 +197,7 @@ func TestAsk(t *testing.T) {
 			if got.Proto != proto || got.Method != "GET" || got.URL.Path != "/v1/small" || got.URL.RawQuery != "nom="+secret || len(got.TransferEncoding) > 0 || got.ContentLength > 0 || got.Header.Get("Content-Length") != "" {
 				t.Errorf("asked with %s %s %v, %d bytes", got.Proto, got.Method, got.TransferEncoding, got.ContentLength)
 			}
-			if !strings.HasPrefix(trace, "00-4bf92f3577b34da6a3ce929d0e0e4736-") || len(trace) != 55 || got.Header.Get("Regard-Purpose") != "bourse" || got.Header.Get("Regard-Intent") != "signed" ||
+			if !strings.HasPrefix(trace, "00-4bf92f3577b34da6a3ce929d0e0e4736-") || len(trace) != 55 || got.Header.Get("Regard-Intent") != "signed" ||
 				got.Header.Get("Accept-Encoding") != "" || got.TLS.PeerCertificates[0].Subject.CommonName != "broker" {
 				t.Errorf("headers %v", got.Header)
 			}
@@ -478,7 +478,7 @@ func TestNowhereElse(t *testing.T) {
 		t.Error("somebody else was asked")
 	}
 	for _, bad := range []func(*provider.Question){
-		func(q *provider.Question) { q.Disclosure = "a\r\nX: y" }, func(q *provider.Question) { q.Purpose = "é" }, func(q *provider.Question) { q.TraceID = "zz" },
+		func(q *provider.Question) { q.Disclosure = "a\r\nX: y" }, func(q *provider.Question) { q.TraceID = "zz" },
 	} {
 		q := w.question(t)
 		bad(&q)

@@ -395,10 +395,6 @@ func (f *filter) linked(n *node, raw []byte, escaped, emit bool) (kept bool, err
 		return false, nil
 	}
 	switch {
-	case n.link != nil && n.link.Mode == LinkPass:
-		f.released.add(n.leaf)
-		f.out = append(append(append(f.out, '"'), raw...), '"')
-		return true, nil
 	case n.link == nil || n.link.Mode == LinkWithhold:
 		f.withheld.add(n.leaf)
 		return false, nil

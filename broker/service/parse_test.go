@@ -79,7 +79,6 @@ persons:
 links:
   /data/lien: {mode: withhold}
   /data/doc: {mode: fetch, hosts: [docs.example, "docs.example:8443"], media_types: [application/pdf], max_bytes: 1000}
-  /data/site: {mode: pass}
 errors:
   code: /errors/0/code
   title: /errors/0/title
@@ -150,10 +149,10 @@ func TestParseRefuses(t *testing.T) {
 		{"link is a number", "/data/lien: {", "/data/nombre: {", "line 52"},
 		{"fetch from anywhere", "hosts: [docs.example, \"docs.example:8443\"]", "hosts: []", "line 53"},
 		{"fetch from a pattern", "hosts: [docs.example,", "hosts: ['*.example',", "line 53"},
-		{"empty by status alone", `codes: ["404a", "37003"]`, "codes: []", "line 61"},
-		{"limit", "concurrent: 4", "concurrent: 0", "line 62: limits.concurrent"},
-		{"total before first byte", "total: 2s", "total: 1ms", "line 62: limits.total"},
-		{"a number for a time", "total: 2s", "total: often", "line 62"},
+		{"empty by status alone", `codes: ["404a", "37003"]`, "codes: []", "line 60"},
+		{"limit", "concurrent: 4", "concurrent: 0", "line 61: limits.concurrent"},
+		{"total before first byte", "total: 2s", "total: 1ms", "line 61: limits.total"},
+		{"a number for a time", "total: 2s", "total: often", "line 61"},
 		{"two documents", "method: GET", "method: GET\n---\nid: other", ""},
 		{"everything", small, "", "line 1"},
 		{"not YAML", "{id: p,", "{id: p", ""},

@@ -196,7 +196,6 @@ type LinkMode string
 const (
 	LinkWithhold LinkMode = "withhold" // never released
 	LinkFetch    LinkMode = "fetch"    // the broker fetches the document and puts it in the URL's place
-	LinkPass     LinkMode = "pass"     // released as it is: for public addresses that give no access to data
 )
 
 // A LinkRule is the treatment of one link.

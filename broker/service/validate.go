@@ -258,7 +258,7 @@ func (c *checker) links(d *Definition, s *schema) {
 			if len(l.Hosts) == 0 || len(l.MediaTypes) == 0 || l.MaxBytes < 1 || l.MaxBytes > maxAnswer {
 				c.fail(at, "fetch wants hosts, media_types and max_bytes (at most %d)", maxAnswer)
 			}
-		case LinkWithhold, LinkPass:
+		case LinkWithhold:
 			if l.Hosts != nil || l.MediaTypes != nil || l.MaxBytes != 0 {
 				c.fail(at, "hosts, media_types and max_bytes are for fetch")
 			}

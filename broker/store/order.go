@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -20,24 +23,29 @@ type Attachment interface {
 // Order is the part of the store that the log needs (ledger.Store), but for Unfiled: whose entry it is is sealed, and the store has no keys.
 type Order struct{ *Store }
 
-// Tail implements ledger.Store.
+// Tail implements ledger.Store, in one read transaction.
 func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
 	var t ledger.Tail
+	snapshot, err := s.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return t, classify(err)
+	}
+	defer snapshot.Rollback() //nolint:errcheck // it only read
 	var next sql.NullInt64
-	if err := s.r.QueryRowContext(ctx, "SELECT max(log_index) FROM leaves").Scan(&next); err != nil {
+	if err := snapshot.QueryRowContext(ctx, "SELECT max(log_index) FROM leaves").Scan(&next); err != nil {
 		return t, classify(err)
 	}
 	if !next.Valid {
 		return t, nil
 	}
 	t.Next = proof.Index(next.Int64 + 1)
-	open, err := scanEpoch(s.r.QueryRowContext(ctx, selectEpoch+" WHERE closer IS NULL"))
+	open, err := scanEpoch(snapshot.QueryRowContext(ctx, selectEpoch+" WHERE closer IS NULL"))
 	if err != nil {
 		return t, fmt.Errorf("reading the open epoch: %w", err)
 	}
 	t.Open = &open.OpenEpoch
 	t.Counts = map[proof.Kind]uint64{}
-	rows, err := s.r.QueryContext(ctx, "SELECT kind, count(*) FROM leaves WHERE log_index >= ? GROUP BY kind", int64(open.Marker))
+	rows, err := snapshot.QueryContext(ctx, "SELECT kind, count(*) FROM leaves WHERE log_index >= ? GROUP BY kind", int64(open.Marker))
 	if err != nil {
 		return t, classify(err)
 	}
@@ -81,19 +89,29 @@ func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 					return err
 				}
 			}
-			if g.Attach == nil {
-				continue
-			}
-			a, ok := g.Attach.(Attachment)
-			if !ok {
-				return fmt.Errorf("store: can't store a %T with an entry", g.Attach)
-			}
-			if err := a.apply(t, g.Leaves); err != nil {
+			if err := attach(t, g.Attach, g.Leaves); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// attach stores what comes with a group. What is wrong with the attachment, and not with the disk, wraps ledger.ErrRefused: the other groups go on without it.
+func attach(t *tx, what any, leaves []ledger.Leaf) error {
+	if what == nil {
+		return nil
+	}
+	a, ok := what.(Attachment)
+	if !ok {
+		return fmt.Errorf("%w: a %T can't be stored with an entry", ledger.ErrRefused, what)
+	}
+	err := a.apply(t, leaves)
+	var se *sqlite.Error
+	if err == nil || errors.As(err, &se) && se.Code()&0xff != sqlite3.SQLITE_CONSTRAINT {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ledger.ErrRefused, err)
 }
 
 func openEpoch(t *tx, e *ledger.OpenEpoch) error {
@@ -279,20 +297,4 @@ func (s Order) EpochOf(ctx context.Context, i proof.Index) (proof.Epoch, error) 
 		return 0, fmt.Errorf("log index %d: %w", i, ledger.ErrNotFound)
 	}
 	return proof.Epoch(n), err
-}
-
-// Label implements ledger.Store.
-func (s Order) Label(ctx context.Context, i proof.Index) (proof.Label, error) {
-	var label proof.Label
-	epoch, err := s.EpochOf(ctx, i)
-	if err != nil {
-		return label, err
-	}
-	var b []byte
-	err = classify(s.r.QueryRowContext(ctx, "SELECT label FROM filings WHERE epoch = ? AND log_index = ?", int64(epoch), int64(i)).Scan(&b))
-	if errors.Is(err, ErrNotFound) || err == nil && len(b) != len(label) {
-		return label, fmt.Errorf("label of log index %d: %w", i, ledger.ErrNotFound)
-	}
-	copy(label[:], b)
-	return label, err
 }

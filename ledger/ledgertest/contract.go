@@ -213,9 +213,6 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 		if _, err := s.Epoch(ctx, 0); !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("epoch 0: %v", err)
 		}
-		if _, err := s.Label(ctx, 0); !errors.Is(err, ledger.ErrNotFound) {
-			t.Errorf("label of entry 0: %v", err)
-		}
 	})
 	t.Run("order", func(t *testing.T) {
 		x := start(t)
@@ -344,15 +341,6 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 		}
 		if r := must(t)(x.s.Roll(ctx, 1, a)); len(r) != 0 {
 			t.Errorf("roll in another epoch: %v", r)
-		}
-		if z, err := x.s.Label(ctx, 4); err != nil || z != c {
-			t.Errorf("label of 4: %v, %v", z, err)
-		}
-		if _, err := x.s.Label(ctx, 6); !errors.Is(err, ledger.ErrNotFound) {
-			t.Errorf("label of an unfiled entry: %v", err)
-		}
-		if _, err := x.s.Label(ctx, 0); !errors.Is(err, ledger.ErrNotFound) {
-			t.Errorf("label of a marker: %v", err)
 		}
 		stop := errors.New("stop")
 		if err := x.s.Filings(ctx, 0, func(ledger.Filing) error { return stop }); !errors.Is(err, stop) {

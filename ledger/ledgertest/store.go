@@ -228,17 +228,6 @@ func (s *Store) Filings(ctx context.Context, epoch proof.Epoch, fn func(ledger.F
 	return nil
 }
 
-// Label implements ledger.Store.
-func (s *Store) Label(ctx context.Context, i proof.Index) (proof.Label, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	z, ok := s.labels[i]
-	if !ok {
-		return z, fmt.Errorf("%w: no label", ledger.ErrNotFound)
-	}
-	return z, ctx.Err()
-}
-
 // Roll implements ledger.Store.
 func (s *Store) Roll(ctx context.Context, epoch proof.Epoch, label proof.Label) ([]proof.Index, error) {
 	s.mu.Lock()
