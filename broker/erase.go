@@ -19,7 +19,7 @@ import (
 // gate keeps requests about a person from being recorded while that person is being erased. It belongs to one process: the only broker of its store.
 type gate struct {
 	mu     sync.RWMutex
-	owners map[keys.Owner]bool
+	owners map[keys.Owner]bool // shut; false: nobody is at it, the sweeper carries it through
 }
 
 // errErasing: wait, then seal anew: the person's keys are being destroyed.
@@ -30,7 +30,7 @@ func (g *gate) pass(owners []keys.Owner, f func() error) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, o := range owners {
-		if g.owners[o] {
+		if _, shut := g.owners[o]; shut {
 			return errErasing
 		}
 	}
@@ -41,7 +41,7 @@ func (g *gate) pass(owners []keys.Owner, f func() error) error {
 func (g *gate) shut(o keys.Owner) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.owners[o] {
+	if _, shut := g.owners[o]; shut {
 		return false
 	}
 	if g.owners == nil {
@@ -57,6 +57,26 @@ func (g *gate) open(o keys.Owner) {
 	delete(g.owners, o)
 }
 
+// leave keeps it shut and lets the sweeper go on.
+func (g *gate) leave(o keys.Owner) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.owners[o] = false
+}
+
+// left lists whom nobody is at.
+func (g *gate) left() map[keys.Owner]bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	out := map[keys.Owner]bool{}
+	for o, busy := range g.owners {
+		if !busy {
+			out[o] = true
+		}
+	}
+	return out
+}
+
 // An Erasure that has been carried out.
 type Erasure struct {
 	Index proof.Index // of the erasure@v1 entry
@@ -66,8 +86,10 @@ type Erasure struct {
 // Erase destroys the keys of one identifier of a person: their part of every record so far can't be read any more by anybody. An erasure@v1 entry in their roll says so; the
 // administrative parts, the proofs and receipts handed out remain. It takes a few seconds, for every entry of theirs must be in its roll first. ground is a token, e.g. "rgpd-17".
 //
+// If it fails on the way, it may go on by itself, and until then no request about the person is carried out: what came after its reach must not be destroyed with the rest.
+//
 // Legal holds, contests and the time to think it over are the caller's business.
-func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string) (Erasure, error) {
+func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string) (_ Erasure, err error) {
 	if !proof.IsToken(ground) {
 		return Erasure{}, invalid("/ground", "The ground is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
@@ -78,7 +100,14 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if !b.gate.shut(owner) {
 		return Erasure{}, conflict("erasure.in_progress", "This person is being erased already.", "Wait for it.")
 	}
-	defer b.gate.open(owner)
+	begun := false // in the store, perhaps
+	defer func() {
+		if err != nil && begun {
+			b.gate.leave(owner)
+		} else {
+			b.gate.open(owner)
+		}
+	}()
 	asked := b.now()
 	if err := b.until(ctx, func() (bool, error) { busy, err := b.store.HasOpenIntent(ctx, owner); return !busy, err }); err != nil {
 		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
@@ -103,6 +132,7 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 		b.saved(true, sealed)
 	}
 	e := store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
+	begun = true
 	if err := b.store.BeginErasure(ctx, &e); err != nil {
 		return Erasure{}, err
 	}
@@ -155,19 +185,47 @@ func (b *Broker) finishErasures(ctx context.Context) error {
 		return err
 	}
 	for i := range open {
-		e := &open[i]
-		var rec *proof.Record
-		if !e.Logged {
-			if rec, err = b.openRecord(ctx, &e.Record); err != nil {
+		if err := b.resumeErasure(ctx, &open[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leftErasures carries through what failed in this process.
+func (b *Broker) leftErasures(ctx context.Context) error {
+	left := b.gate.left()
+	if len(left) == 0 {
+		return nil
+	}
+	open, err := b.store.OpenErasures(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range open {
+		if left[open[i].Owner] {
+			if err := b.resumeErasure(ctx, &open[i]); err != nil {
 				return err
 			}
 		}
-		if _, err := b.finishErasure(ctx, e, rec); err != nil {
-			return err
-		}
-		b.log.Info("carried through an erasure that was interrupted")
+	}
+	for o := range left {
+		b.gate.open(o)
 	}
 	return nil
+}
+
+func (b *Broker) resumeErasure(ctx context.Context, e *store.Erasure) (err error) {
+	var rec *proof.Record
+	if !e.Logged {
+		if rec, err = b.openRecord(ctx, &e.Record); err != nil {
+			return err
+		}
+	}
+	if _, err = b.finishErasure(ctx, e, rec); err == nil {
+		b.log.Info("carried through an erasure that was interrupted")
+	}
+	return err
 }
 
 // until asks again and again, until it is so.

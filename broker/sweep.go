@@ -27,6 +27,7 @@ func (b *Broker) sweep(ctx context.Context) {
 		case <-t.C:
 		}
 		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error { _, err := b.interrupted(ctx); return err })
+		b.try(ctx, "carrying through erasures", b.leftErasures)
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "logging keys", b.logKeys)
 		b.try(ctx, "ending the retention of old months", b.endRetention)

@@ -1,0 +1,327 @@
+package broker_test
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/keys/keystore"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// stolen is a copy of the whole disk, the keystore included, as a thief has it.
+type stolen struct {
+	t     *testing.T
+	dir   string
+	store *store.Store
+	ring  *keys.Ring
+	raw   map[keys.KeyID][32]byte // every data key that can still be unwrapped
+	rows  []keys.StoredKey
+}
+
+func steal(t *testing.T, from string) *stolen {
+	t.Helper()
+	s := &stolen{t: t, dir: filepath.Join(t.TempDir(), "stolen"), raw: map[keys.KeyID][32]byte{}}
+	copyTree(t, from, s.dir)
+	return s
+}
+
+// open comes after what has to be searched for in the files as they were found: opening changes them.
+func (s *stolen) open() {
+	s.t.Helper()
+	ctx := s.t.Context()
+	custodian, err := keystore.Open(killKeystore(s.dir))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { custodian.Close() })
+	if s.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(s.dir, "store")}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { s.store.Close() })
+	if s.ring, err = keys.New(ctx, keys.Config{Custodian: custodian, Store: s.store}); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.rows, err = s.store.ListKeys(ctx, "", keys.KeyID{}, 10_000); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, k := range s.rows {
+		ad := fmt.Appendf(nil, "regard/key/v1\x00%s\x00", k.Kind)
+		ad = append(append(append(ad, k.Owner[:]...), k.ID[:]...), k.Period...)
+		out, err := custodian.Unwrap(ctx, []keys.WrappedAD{{Wrapped: k.Wrapped, AD: ad}})
+		if err != nil {
+			s.t.Fatalf("the key %s of kind %s can't be unwrapped, and so not be tried: %v", k.ID, k.Kind, err)
+		}
+		s.raw[k.ID] = out[0]
+	}
+}
+
+// blobs reads everything sealed that belongs to an owner, or to nobody in particular, straight from the tables.
+func (s *stolen) blobs(owner keys.Owner) (persons, payloads [][]byte) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "store", "store.db")+"?_pragma=query_only(1)")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	read := func(query string, args ...any) (out [][]byte) {
+		rows, err := db.QueryContext(s.t.Context(), query, args...)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var b []byte
+			if err := rows.Scan(&b); err != nil {
+				s.t.Fatal(err)
+			}
+			out = append(out, b)
+		}
+		if err := rows.Err(); err != nil {
+			s.t.Fatal(err)
+		}
+		return out
+	}
+	persons = read("SELECT person FROM records WHERE owner = ?1 UNION SELECT person FROM disclosures WHERE owner = ?1 AND person IS NOT NULL UNION SELECT person FROM erasures WHERE owner = ?1", owner[:])
+	return persons, read("SELECT sealed FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:])
+}
+
+// opens says whether a blob can be opened, by the ring or by any key that is left, whatever it is for.
+func (s *stolen) opens(owner keys.Owner, blob []byte) bool {
+	s.t.Helper()
+	if _, err := s.ring.OpenPerson(s.t.Context(), owner, owner[:], blob); err == nil {
+		return true
+	} else if !errors.Is(err, keys.ErrNoKey) {
+		s.t.Errorf("opening a blob: %v", err)
+	}
+	const header = 18
+	for _, k := range s.raw {
+		aead, err := chacha20poly1305.NewX(k[:])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ad := append([]byte("regard/sealed/v1\x00"), blob[:header]...)
+		nonce := blob[header : header+chacha20poly1305.NonceSizeX]
+		for _, ad := range [][]byte{append(bytes.Clone(ad), owner[:]...), ad} {
+			if _, err := aead.Open(nil, nonce, blob[header+chacha20poly1305.NonceSizeX:], ad); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// files is all that lies on the disk, one after the other.
+func (s *stolen) files() []byte {
+	s.t.Helper()
+	var all []byte
+	for _, name := range []string{"store/store.db", "store/store.db-wal", "store/store.db-shm", "log/trillian.db", "log/trillian.db-wal", "signed/signed.db", "signed/signed.db-wal"} {
+		b, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}
+
+// TestErasedIsUnreadable: whoever takes the whole disk and the keystore the moment Erase has returned, and kept every sealed blob from before, can't open anything of that person.
+func TestErasedIsUnreadable(t *testing.T) {
+	data := t.TempDir()
+	cfg := killKeystore(data)
+	if err := os.Mkdir(filepath.Dir(cfg.Path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(keystore.CreateKeyFile(cfg.KeyFile), keystore.Create(cfg)); err != nil {
+		t.Fatal(err)
+	}
+	custodian, err := keystore.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWatched(t, func(c *broker.Config) { c.DataDir, c.Custodian = data, unclosed{custodian} })
+	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		// Everybody has the same child; and the one to be erased is stated in the answers about others too.
+		fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":5},"membres":[{"nom":%q,"prenoms":"ZOE","naissance":"1984-02-29","sexe":"F"},{"nom":"ENFANT","prenoms":"NOE","naissance":"2015-06-30","sexe":"M"}],"adresse":"1 RUE"}}`, r.URL.Query().Get("nomNaissance"))
+	}
+	var mine, others []*broker.Answer
+	for i := range 6 {
+		req := asker("TUE PARTIE")
+		req.IdempotencyKey = fmt.Sprint("mine", i)
+		mine = append(mine, w.disclose(req))
+		others = append(others, w.disclose(asker("TUE RESTE "+letters(int64(i+1)))))
+	}
+	subject, err := killPivot("TUE PARTIE").Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := w.b.Ring().Owner(subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := proof.Pivot{BirthName: "ENFANT", GivenNames: "NOE", BirthDate: "2015-06-30", Sex: "M"}.Person().Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	childOwner, err := w.b.Ring().Owner(child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := steal(t, data)
+	erasure, err := w.b.Erase(t.Context(), subject, "rgpd-17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := steal(t, data)
+	afterFiles := after.files()
+	before.open()
+	after.open()
+
+	persons, payloads := before.blobs(owner)
+	if len(persons) != len(mine) || len(payloads) != len(mine) {
+		t.Fatalf("before: %d parts and %d answers", len(persons), len(payloads))
+	}
+	for _, b := range persons {
+		if !before.opens(owner, b) {
+			t.Fatal("before the erasure the thief's way doesn't open anything either: it shows nothing")
+		}
+	}
+	late, latePayloads := after.blobs(owner)
+	if len(late) <= len(persons) || len(latePayloads) != 0 {
+		t.Errorf("afterwards: %d parts and %d answers", len(late), len(latePayloads))
+	}
+	for _, b := range append(persons, late...) {
+		if after.opens(owner, b) {
+			t.Error("a part of the erased person can be opened")
+		}
+	}
+	destroyed := 0
+	for _, k := range before.rows {
+		if k.Owner != owner {
+			continue
+		}
+		destroyed++
+		if _, ok := after.raw[k.ID]; ok {
+			t.Errorf("the key %s is still there", k.ID)
+		}
+		if bytes.Contains(afterFiles, k.Wrapped) || bytes.Contains(afterFiles, k.Wrapped[:24]) || bytes.Contains(afterFiles, k.Wrapped[len(k.Wrapped)-24:]) {
+			t.Errorf("the wrapped key %s lingers in a file", k.ID)
+		}
+	}
+	if destroyed == 0 {
+		t.Error("the person had no keys")
+	}
+	for _, p := range payloads {
+		if bytes.Contains(afterFiles, p) || bytes.Contains(afterFiles, p[len(p)-24:]) {
+			t.Error("a sealed answer of the person lingers in a file")
+		}
+	}
+	kept, _ := after.blobs(childOwner)
+	if len(kept) != len(mine)+len(others) {
+		t.Errorf("the child has %d parts", len(kept))
+	}
+	for _, b := range kept {
+		if !after.opens(childOwner, b) {
+			t.Error("a part of somebody else can't be opened any more")
+		}
+	}
+	for _, a := range append(mine, others...) {
+		w.verify(a.Receipt) // as handed out before
+	}
+	for _, a := range others {
+		got, err := w.b.Disclosure(t.Context(), w.caller, a.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := proof.ParseReceipt(got.Receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, p := r.Opening().Value(proof.FieldSubject); p != proof.Present {
+			t.Error("the receipt of somebody else can't be opened any more")
+		}
+	}
+	if n := strings.Count(string(w.published()), "regard/erasure@v1\n"); n != 1 {
+		t.Errorf("the log has %d erasures", n)
+	}
+	if erasure.Index <= erasure.Reach {
+		t.Errorf("the erasure at %d reaches to %d", erasure.Index, erasure.Reach)
+	}
+}
+
+// TestErasureThatMeetsAFailure: the log goes down in the middle of an erasure. When it is back, the erasure is carried through, by itself or when it is asked for again, and
+// what is recorded about the person after the erasure's reach can be read, after a restart too: nothing beyond the reach may be destroyed.
+func TestErasureThatMeetsAFailure(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
+			f := newFaulty(t)
+			w := newWatched(t, func(c *broker.Config) { c.Custodian, c.SweepEvery = f, 50*time.Millisecond })
+			w.provider.answer = couple
+			before := w.disclose(asker("TUE PARTIE"))
+			subject, err := killPivot("TUE PARTIE").Subject()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.down("Sign", keys.ErrSealed)
+			if _, err := w.b.Erase(t.Context(), subject, "rgpd-17"); err == nil {
+				t.Fatal("erased while nothing could be signed")
+			}
+			f.up()
+			if restart {
+				w.close()
+				w.open()
+			}
+			req := asker("TUE PARTIE")
+			req.IdempotencyKey = "after"
+			after := w.finally(req)
+			if after.Outcome != broker.Released {
+				t.Fatalf("%+v", after)
+			}
+			for deadline := time.Now().Add(20 * time.Second); w.hidden(before) != true; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the erasure that failed was never carried through")
+				}
+			}
+			w.close()
+			w.open()
+			if w.hidden(after) {
+				t.Error("what was recorded after the erasure can't be read")
+			}
+			e, err := w.b.Erase(t.Context(), subject, "rgpd-17")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !w.hidden(after) || e.Index <= e.Reach {
+				t.Errorf("erased again: %+v", e)
+			}
+		})
+	}
+}
+
+// hidden says whether a disclosure's person part can't be opened any more.
+func (w *watched) hidden(a *broker.Answer) bool {
+	w.t.Helper()
+	got, err := w.b.Disclosure(w.t.Context(), w.caller, a.ID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.verify(got.Receipt)
+	r, err := proof.ParseReceipt(got.Receipt)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, p := r.Opening().Value(proof.FieldSubject)
+	return p == proof.Hidden
+}
