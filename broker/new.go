@@ -88,15 +88,16 @@ type Broker struct {
 	engine    *policy.Engine
 	providers *provider.Client
 
-	registry atomic.Pointer[registry]
-	places   chan struct{} // one for each request that is being carried out
-	begun    sync.Map      // ids of disclosures that a request of this process is working on
-	admin    sync.Mutex    // one change at a time
-	gate     gate
-	logged   map[string]struct{}
-	stopping chan struct{}
-	stop     sync.Once
-	work     sync.WaitGroup // what runs beside the requests
+	registry  atomic.Pointer[registry]
+	places    chan struct{} // one for each request that is being carried out
+	begun     sync.Map      // ids of disclosures that a request of this process is working on
+	admin     sync.Mutex    // one change at a time
+	gate      gate
+	replayers sync.Map // *policy.Replayer by digest of the bundle
+	logged    map[string]struct{}
+	stopping  chan struct{}
+	stop      sync.Once
+	work      sync.WaitGroup // what runs beside the requests
 }
 
 // New opens a broker's stores, recovers what an earlier process left, and starts it.

@@ -38,7 +38,10 @@ func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*A
 	if err != nil {
 		return nil, err
 	}
-	a := past.answer()
+	a, err := b.pastAnswer(ctx, past)
+	if err != nil {
+		return nil, err
+	}
 	return a, b.upgrade(ctx, a, past)
 }
 
@@ -51,7 +54,10 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	if err != nil {
 		return nil, err
 	}
-	a := past.answer()
+	a, err := b.pastAnswer(ctx, past)
+	if err != nil {
+		return nil, err
+	}
 	a.Repeated = true
 	if err := b.upgrade(ctx, a, past); err != nil {
 		return nil, err
@@ -138,14 +144,17 @@ func (p *past) interrupted() bool {
 	return p.opening.Text(proof.DisclosureCause) == causeInterrupted
 }
 
-func (p *past) answer() *Answer {
+// pastAnswer says what became of a disclosure. The reasons of a refusal come from running the recorded decision again under the recorded bundle (G6).
+func (b *Broker) pastAnswer(ctx context.Context, p *past) (*Answer, error) {
 	a := &Answer{ID: p.row.ID, Outcome: Outcome(p.opening.Text(proof.DisclosureOutcome)), AskedAt: p.row.AskedAt}
-	for _, code := range p.opening.List(proof.DisclosureReasons) {
-		a.Reasons = append(a.Reasons, policy.Reason{Code: policy.Code(code)})
-	}
 	switch a.Outcome {
 	case Denied:
 		a.Problem = deniedProblem()
+		again, err := b.replay(ctx, p.opening)
+		if err != nil {
+			return nil, fmt.Errorf("replaying the decision of %v: %w", uuid.UUID(p.row.ID), err)
+		}
+		a.Reasons = again.Reasons
 	case Empty:
 		a.Problem = &Problem{Status: 404, Code: "provider.empty", Title: "The provider knows nobody by this identity.", Provider: p.opening.Text(proof.DisclosureProvider)}
 	case Failed:
@@ -155,7 +164,29 @@ func (p *past) answer() *Answer {
 			a.Problem.Status, a.Problem.Title = 503, "The broker was interrupted while it carried out this request."
 		}
 	}
-	return a
+	return a, nil
+}
+
+// replay runs a recorded decision again.
+func (b *Broker) replay(ctx context.Context, o proof.Opening) (policy.Recorded, error) {
+	digest, err := proof.ParseHash(o.Text(proof.DisclosurePolicy))
+	if err != nil {
+		return policy.Recorded{}, err
+	}
+	r, ok := b.replayers.Load(digest)
+	if !ok {
+		bundle, err := b.store.Bundle(ctx, digest)
+		if err != nil {
+			return policy.Recorded{}, err
+		}
+		made, err := policy.NewReplayer(ctx, bundle.Bytes)
+		if err != nil {
+			return policy.Recorded{}, err
+		}
+		r, _ = b.replayers.LoadOrStore(digest, made) // one for each bundle that ever was in force
+	}
+	input, _ := o.Value(proof.DisclosureInput)
+	return r.(*policy.Replayer).Replay(ctx, input)
 }
 
 // upgrade puts into a the receipt of the asked entry at its best: witnessed and settled as soon as the log can show it. What is handed out is verified first.

@@ -286,7 +286,8 @@ func (l *Log) place(ws []*waiter, t *turn) (*Batch, *ordered, map[proof.Kind]uin
 		return nil, nil, nil, fmt.Errorf("reading randomness: %w", err)
 	}
 	// ChaCha8 is a cryptographic generator; its seed is fresh for each batch.
-	rand.New(rand.NewChaCha8([32]byte(random[:32]))).Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
+	rand.New(rand.NewChaCha8([32]byte(random[:32]))).Shuffle( // #nosec G404 -- see above
+		len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
 	random = random[32:]
 
 	o := &ordered{leaves: make([]Leaf, 0, n), hashes: make([]proof.Hash, 0, n), waiters: ws}

@@ -31,7 +31,7 @@ func Rebuild(ctx context.Context, cfg Config) (uint64, error) {
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if inTree > cp.Size() {
-		return 0, fmt.Errorf("Trillian's tree has %d entries, more than the signed checkpoint of %d: nothing to rebuild", inTree, cp.Size())
+		return 0, fmt.Errorf("the tree in Trillian has %d entries, more than the signed checkpoint of %d: nothing to rebuild", inTree, cp.Size())
 	}
 	l.signed = &signed{}
 	if err := l.rebuildTo(ctx, inTree, root, false); err != nil {

@@ -277,10 +277,12 @@ func makeDirs(dir string, dirs map[string]bool) error {
 				return err
 			}
 		}
+		// #nosec G301 -- what is published is for everybody
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("making a directory for tiles: %w", err)
 		}
-		if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
+		// #nosec G302 -- whatever the umask
+		if err := os.Chmod(dir, 0o755); err != nil {
 			return fmt.Errorf("making a directory for tiles: %w", err)
 		}
 	} else if err != nil {
