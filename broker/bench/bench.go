@@ -142,6 +142,9 @@ func (r *runner) path(name ...string) string {
 
 // prepare makes certificates, starts everything but the broker, and fills the registry that all brokers of the run begin with.
 func (r *runner) prepare(ctx context.Context) (err error) {
+	if r.report.Yardstick[0], err = yardstick(); err != nil {
+		return err
+	}
 	if r.ca, err = newAuthority(r.path("tls")); err != nil {
 		return fmt.Errorf("making certificates: %w", err)
 	}

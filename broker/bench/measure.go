@@ -2,6 +2,8 @@ package bench
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -224,6 +226,9 @@ func (r *runner) first(ctx context.Context) (err error) {
 		return err
 	}
 	r.report.Peak = u.PeakRSS
+	if r.report.Yardstick[1], err = yardstick(); err != nil {
+		return err
+	}
 	r.say("policy alone")
 	if err := b.ask(ctx, "policy", policyRun{20_000}, &r.report.Policy); err != nil {
 		return err
@@ -353,6 +358,25 @@ func (r *runner) verify(ctx context.Context, b *running) (err error) {
 		t.First = v.First
 	}
 	return errors.Join(os.Remove(b.receipts), os.Remove(b.samples))
+}
+
+// yardstick is how long one processor needs for an Ed25519 verification while nothing else of the run is at work: the same machine is not always as fast.
+func yardstick() (time.Duration, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return 0, err
+	}
+	msg := make([]byte, 256)
+	sig := ed25519.Sign(private, msg)
+	var h histogram
+	for range 2000 {
+		begin := time.Now()
+		if !ed25519.Verify(public, msg, sig) {
+			return 0, errors.New("a good signature doesn't verify")
+		}
+		h.add(time.Since(begin))
+	}
+	return h.quantile(0.5), nil
 }
 
 func cpuModel(cpuinfo string) string {

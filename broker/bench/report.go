@@ -24,6 +24,8 @@ type Report struct {
 	Verified verified
 	Peak     int64         // bytes, VmHWM of the broker without earlier records
 	Seeding  time.Duration // of the registry
+	// Yardstick is the time of one Ed25519 verification before the loads and after them.
+	Yardstick [2]time.Duration
 }
 
 // full is the part with earlier records.
@@ -181,6 +183,7 @@ func (r *Report) notes(w io.Writer) {
 	if f := &r.Full; f.Records > 0 {
 		fmt.Fprintf(w, "\npreload: %d records in %s (%.0f/s); the broker then opened in %s", f.Records, show(f.Preloading), float64(f.Records)/f.Preloading.Seconds(), show(f.Opening))
 	}
+	fmt.Fprintf(w, "\nyardstick: one Ed25519 verification took %s before the loads and %s after them", show(r.Yardstick[0]), show(r.Yardstick[1]))
 	if failures := r.failures(); failures != "" {
 		fmt.Fprintf(w, "\nanswers that were errors, not counted in any rate: %s", failures)
 	}
