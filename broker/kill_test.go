@@ -35,7 +35,7 @@ import (
 const (
 	killDir      = "REGARD_TEST_KILL_DIR"
 	killProvider = "REGARD_TEST_KILL_PROVIDER"
-	killAt       = "REGARD_TEST_KILL_AT" // "<stage> <nth>", or empty
+	killAt       = "REGARD_TEST_KILL_AT" // "<stage> <nth>", or "<stage> <nth> erase" to count from an erasure on, or empty
 )
 
 // killClients ask at the same time.
@@ -59,6 +59,69 @@ func TestKillEverywhere(t *testing.T) {
 		}
 	}
 	c.finish()
+}
+
+// TestKillErasure kills the broker at every stage of an erasure. The next start carries it through; what is recorded about the person afterwards can be read, also after one more start.
+func TestKillErasure(t *testing.T) {
+	if os.Getenv(killDir) != "" {
+		t.Skip("in the child")
+	}
+	c := newCampaign(t)
+	c.start("", 0).stop(t)
+	stages := []string{"outcome", "add", "integrate", "sign", "release"}
+	subject := func(p *child, id store.ID) proof.Presence {
+		t.Helper()
+		a, err := p.call("/disclosure", &killRequest{ID: id})
+		if err != nil || !a.Final {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		r, err := proof.ParseReceipt(a.Receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, presence := r.Opening().Value(proof.FieldSubject)
+		return presence
+	}
+	for i, stage := range stages {
+		ask := func(p *child, name, key string) store.ID {
+			t.Helper()
+			a, err := p.call("/disclose", &killRequest{Name: name, Key: key + stage, Scope: "quotient"})
+			if err != nil || !a.Final {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			return a.ID
+		}
+		name := "TUE PARTIE " + letters(int64(i+1))
+		p := c.start(stage+" 1 erase", 0)
+		before, other := ask(p, name, "before"), ask(p, "TUE RESTE", "other")
+		if a, err := p.call("/erase", &killRequest{Name: name}); err == nil {
+			t.Fatalf("erased, and not killed at %s: %+v", stage, a)
+		}
+		p.wait(t)
+		p = c.start("", 0)
+		if got := subject(p, before); got != proof.Hidden {
+			t.Errorf("killed at %s: the erasure wasn't carried through", stage)
+		}
+		after := ask(p, name, "after")
+		p.stop(t)
+		p = c.start("", 0)
+		if subject(p, before) != proof.Hidden || subject(p, after) != proof.Present || subject(p, other) != proof.Present {
+			t.Errorf("killed at %s: after one more start something else can be read", stage)
+		}
+		p.stop(t)
+	}
+	erasures := 0
+	err := filepath.WalkDir(filepath.Join(c.dir, "public", "tile", "entries"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		erasures = max(erasures, bytes.Count(text, []byte("regard/erasure@v1\n"))) // partial tiles repeat each other
+		return err
+	})
+	if err != nil || erasures != len(stages) {
+		t.Errorf("the log has %d erasures, not %d: %v", erasures, len(stages), err)
+	}
 }
 
 // campaign is a broker in a child process, its provider and its clients.
@@ -335,6 +398,7 @@ func TestKillChild(t *testing.T) {
 		t.Skip("run by TestKillEverywhere")
 	}
 	var armed atomic.Bool
+	erase := false
 	w := &world{t: t, logs: &bytes.Buffer{}, provider: &fakeProvider{Server: &httptest.Server{URL: os.Getenv(killProvider)}}}
 	cfg := broker.Config{
 		DataDir: dir, Origin: "regard.example/log", Development: true, Epoch: time.Second,
@@ -352,6 +416,7 @@ func TestKillChild(t *testing.T) {
 		if _, err := fmt.Sscan(at, &stage, &nth); err != nil {
 			t.Fatal(err)
 		}
+		erase = strings.HasSuffix(at, " erase")
 		cfg.SetAt(func(s string) {
 			if armed.Load() && s == stage && atomic.AddInt64(&n, 1) == nth {
 				if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
@@ -364,7 +429,7 @@ func TestKillChild(t *testing.T) {
 	// The very first start isn't killed; later ones are while they recover too.
 	ready := filepath.Join(dir, "ready")
 	_, statErr := os.Stat(ready)
-	armed.Store(statErr == nil)
+	armed.Store(statErr == nil && !erase)
 	w.cfg = cfg
 	w.open()
 	if statErr != nil {
@@ -372,14 +437,14 @@ func TestKillChild(t *testing.T) {
 		if err := os.WriteFile(ready, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		armed.Store(true)
+		armed.Store(!erase)
 	}
 	w.caller = broker.Caller{ID: "mairie", Name: "Mairie d'Exemple", SIRET: mairie}
-	w.serve(filepath.Join(dir, "socket"))
+	w.serve(filepath.Join(dir, "socket"), &armed)
 }
 
 // serve answers the parent until its end of the pipe is closed.
-func (w *world) serve(socket string) {
+func (w *world) serve(socket string, armed *atomic.Bool) {
 	t := w.t
 	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
@@ -423,6 +488,14 @@ func (w *world) serve(socket string) {
 	})
 	handle("/disclosure", func(ctx context.Context, q *killRequest) (*broker.Answer, error) {
 		return w.b.Disclosure(ctx, w.caller, q.ID)
+	})
+	handle("/erase", func(ctx context.Context, q *killRequest) (*broker.Answer, error) {
+		armed.Store(true)
+		subject, err := killPivot(q.Name).Subject()
+		if err == nil {
+			_, err = w.b.Erase(ctx, subject, "rgpd-17")
+		}
+		return &broker.Answer{}, err
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() {
