@@ -16,6 +16,12 @@ func (c *Config) SetAt(f func(stage string)) {
 	c.at = func(s stage) { f(string(s)) }
 }
 
+// CloseLog closes Trillian's database under the running broker.
+func (b *Broker) CloseLog() error { return b.trillian.Close() }
+
+// CloseSigned closes the store of the signed checkpoint under the running broker.
+func (b *Broker) CloseSigned() error { return b.signed.Close() }
+
 // Filed counts the entries of everybody, as only the holder of the keys can.
 func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 	out := map[proof.Subject]int{}

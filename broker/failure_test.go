@@ -492,3 +492,52 @@ func TestSecondBroker(t *testing.T) {
 		t.Errorf("the first one: %+v", a)
 	}
 }
+
+// TestClosedUnderIt closes the database of each part under the running broker, as a disk that is gone would. Requests fail clearly; the next start finds everything.
+func TestClosedUnderIt(t *testing.T) {
+	for part, c := range map[string]struct {
+		close func(*broker.Broker) error
+		ready bool // Ready looks at the part itself
+	}{
+		"store":  {func(b *broker.Broker) error { return b.Store().Close() }, false},
+		"log":    {(*broker.Broker).CloseLog, true},
+		"signed": {(*broker.Broker).CloseSigned, true},
+	} {
+		t.Run(part, func(t *testing.T) {
+			w := newWatched(t, nil)
+			w.provider.answer = couple
+			before := w.disclose(asker("TUE AVANT"))
+			if err := c.close(w.b); err != nil {
+				t.Fatal(err)
+			}
+			met := asker("TUE PENDANT")
+			for _, req := range []*broker.Request{met, asker("TUE AVANT"), met} {
+				a, err := w.b.Disclose(t.Context(), w.caller, req)
+				if err == nil && a.Repeated && req != met {
+					w.verify(a.Receipt) // it was recorded and published before
+					continue
+				}
+				w.nothing("closed", a, err)
+			}
+			if !c.ready {
+				if err := w.b.Ready(t.Context()); err == nil {
+					t.Error("says that it is ready")
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_ = w.b.Close(ctx) // something is closed already
+			w.open()
+			if a := w.finally(met); a.Outcome == broker.Released != (a.Data != nil) {
+				t.Errorf("%+v", a)
+			}
+			w.verify(before.Receipt)
+			if a := w.finally(asker("TUE AVANT")); !a.Repeated || !bytes.Equal(a.Data, before.Data) {
+				t.Errorf("%+v", a)
+			}
+			if a := w.finally(asker("TUE APRES")); a.Outcome != broker.Released {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}

@@ -560,9 +560,12 @@ func (b *Broker) append(ctx context.Context, g ledger.Group) (ledger.Appended, e
 }
 
 func keysProblem(err error) error {
+	var p *Problem
 	switch {
+	case errors.As(err, &p), errors.Is(err, keys.ErrAltered), errors.Is(err, keys.ErrNoKey), errors.Is(err, keys.ErrUnproven):
+		return err
 	case errors.Is(err, keys.ErrUnavailable), errors.Is(err, keys.ErrDenied), errors.Is(err, keys.ErrClosed):
 		return unavailable("keys.unavailable", "The keys are not available.", err)
 	}
-	return err
+	return unavailable("store.unavailable", "The broker can't read its keys now.", err) // what is left are the errors of the store that keeps them
 }
