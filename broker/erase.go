@@ -19,36 +19,62 @@ import (
 // gate keeps requests about a person from being recorded while that person is being erased. It belongs to one process: the only broker of its store.
 type gate struct {
 	mu     sync.RWMutex
-	owners map[keys.Owner]bool // shut; false: nobody is at it, the sweeper carries it through
+	owners map[keys.Owner]phase
 }
+
+// phase of an erasure. None waits for somebody who waits for it: while it is closing, every request that has begun is still recorded.
+type phase int
+
+const (
+	phaseClosing phase = iota + 1 // nothing about the person begins; the erasure waits for what has begun
+	phaseShut                     // nothing about the person is recorded: the erasure is at work
+	phaseLeft                     // the same, but it failed: the sweeper carries it through
+)
 
 // errErasing: wait, then seal anew: the person's keys are being destroyed.
 var errErasing = errors.New("the person is being erased")
 
-// pass runs f, which records something about the owners, unless one of them is being erased.
+// begin runs f, which stores an intent about the owner, unless its erasure has been asked for.
+func (g *gate) begin(o keys.Owner, f func() error) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.owners[o] >= phaseClosing {
+		return errErasing
+	}
+	return f()
+}
+
+// pass runs f, which records the outcome of a request that has begun, unless one of the owners is being erased.
 func (g *gate) pass(owners []keys.Owner, f func() error) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, o := range owners {
-		if _, shut := g.owners[o]; shut {
+		if g.owners[o] >= phaseShut {
 			return errErasing
 		}
 	}
 	return f()
 }
 
-// shut waits for what has passed and lets nothing about the owner pass any more; false if somebody else has shut it.
-func (g *gate) shut(o keys.Owner) bool {
+// close waits for the intents that are being stored and lets none about the owner begin any more; false if somebody else has closed it.
+func (g *gate) close(o keys.Owner) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, shut := g.owners[o]; shut {
+	if g.owners[o] != 0 {
 		return false
 	}
 	if g.owners == nil {
-		g.owners = map[keys.Owner]bool{}
+		g.owners = map[keys.Owner]phase{}
 	}
-	g.owners[o] = true
+	g.owners[o] = phaseClosing
 	return true
+}
+
+// set waits for what has passed.
+func (g *gate) set(o keys.Owner, p phase) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.owners[o] = p
 }
 
 func (g *gate) open(o keys.Owner) {
@@ -57,20 +83,13 @@ func (g *gate) open(o keys.Owner) {
 	delete(g.owners, o)
 }
 
-// leave keeps it shut and lets the sweeper go on.
-func (g *gate) leave(o keys.Owner) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.owners[o] = false
-}
-
-// left lists whom nobody is at.
+// left lists whose erasure nobody is at.
 func (g *gate) left() map[keys.Owner]bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	out := map[keys.Owner]bool{}
-	for o, busy := range g.owners {
-		if !busy {
+	for o, p := range g.owners {
+		if p == phaseLeft {
 			out[o] = true
 		}
 	}
@@ -97,13 +116,13 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if err != nil {
 		return Erasure{}, keysProblem(err)
 	}
-	if !b.gate.shut(owner) {
+	if !b.gate.close(owner) {
 		return Erasure{}, conflict("erasure.in_progress", "This person is being erased already.", "Wait for it.")
 	}
 	begun := false // in the store, perhaps
 	defer func() {
 		if err != nil && begun {
-			b.gate.leave(owner)
+			b.gate.set(owner, phaseLeft)
 		} else {
 			b.gate.open(owner)
 		}
@@ -112,6 +131,7 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if err := b.until(ctx, func() (bool, error) { busy, err := b.store.HasOpenIntent(ctx, owner); return !busy, err }); err != nil {
 		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
+	b.gate.set(owner, phaseShut)
 	reach, _, err := b.store.LastIndex(ctx)
 	if err != nil {
 		return Erasure{}, err
@@ -194,8 +214,8 @@ func (b *Broker) finishErasures(ctx context.Context) error {
 
 // leftErasures carries through what failed in this process.
 func (b *Broker) leftErasures(ctx context.Context) error {
-	left := b.gate.left()
-	if len(left) == 0 {
+	waiting := b.gate.left()
+	if len(waiting) == 0 {
 		return nil
 	}
 	open, err := b.store.OpenErasures(ctx)
@@ -203,13 +223,13 @@ func (b *Broker) leftErasures(ctx context.Context) error {
 		return err
 	}
 	for i := range open {
-		if left[open[i].Owner] {
+		if waiting[open[i].Owner] {
 			if err := b.resumeErasure(ctx, &open[i]); err != nil {
 				return err
 			}
 		}
 	}
-	for o := range left {
+	for o := range waiting {
 		b.gate.open(o)
 	}
 	return nil

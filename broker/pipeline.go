@@ -156,6 +156,9 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 		ID: d.id, Agency: p.caller.ID, AskedAt: p.at, Owner: d.owner, Person: sealed.row.Person, Admin: sealed.row.Admin,
 		Fresh: []*keys.StoredKey{sealed.fresh},
 	}
+	if in.Key, err = keys.KeyOf(in.Person); err != nil {
+		return store.Disclosure{}, false, err
+	}
 	body, err := b.digest(p.req)
 	if err != nil {
 		return store.Disclosure{}, false, err
@@ -170,13 +173,13 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	}
 	var row store.Disclosure
 	var again bool
-	err = b.gate.pass([]keys.Owner{d.owner}, func() (err error) {
+	err = b.gate.begin(d.owner, func() (err error) {
 		row, again, err = b.store.Begin(ctx, in)
 		return err
 	})
 	b.saved(err == nil && !again, sealed)
 	switch {
-	case errors.Is(err, errErasing):
+	case errors.Is(err, errErasing), errors.Is(err, keys.ErrNoKey):
 		return row, false, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
 	case errors.Is(err, store.ErrConflict):
 		return row, false, &Problem{Status: 409, Code: "idempotency.conflict", Title: "This Idempotency-Key was used with another request.", Detail: "Use a new key for a new request."}
@@ -329,6 +332,8 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 	// From here on the provider has answered about these people, whatever becomes of the rest: their entries say so.
 	filings := left.File(d.plan.asked)
 	d.result.obtained, d.result.others = stringsOf(left.Obtained()), filings[1:]
+	ctx, cancel := context.WithTimeout(ctx, def.Limits.Total) // for all documents together
+	defer cancel()
 	var documents []service.Document
 	for _, link := range left.Links() {
 		doc, err := d.b.providers.Fetch(ctx, q, link)
@@ -395,6 +400,9 @@ type described struct {
 	rec     *proof.Record
 }
 
+// erasingWait is how long a request waits for the erasure of somebody in its answer, which takes a few seconds.
+const erasingWait = 30 * time.Second
+
 // record seals the records and appends their entries. If one of the people is being erased at this moment it waits, and seals under the keys that they have then.
 func (d *disclosure) record(ctx context.Context, recs []described, entries []proof.Entry, sealed keys.Sealed) (appended ledger.Appended, err error) {
 	b := d.b
@@ -402,7 +410,7 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 	for i := range recs {
 		owners[i] = recs[i].owner
 	}
-	for {
+	for until := time.Now().Add(erasingWait); ; {
 		err = b.gate.pass(owners, func() error {
 			out := &store.Outcome{Disclosure: d.seq}
 			if sealed != nil && d.plan.req.IdempotencyKey != "" {
@@ -423,6 +431,9 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 		})
 		if !errors.Is(err, errErasing) {
 			return appended, err
+		}
+		if time.Now().After(until) { // an erasure that can't be finished; the sweeper records that this request was interrupted
+			return appended, unavailable("subject.erasing", "Records about a person in the answer are being erased.", err)
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -324,4 +326,121 @@ func (w *watched) hidden(a *broker.Answer) bool {
 	}
 	_, p := r.Opening().Value(proof.FieldSubject)
 	return p == proof.Hidden
+}
+
+// TestErasureAndRequestMeet: an erasure that is asked for while a provider is being asked about the person waits for that request, and the request doesn't wait for the erasure.
+func TestErasureAndRequestMeet(t *testing.T) {
+	w := newWatched(t, nil)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-answer
+		couple(rw, r)
+	}
+	subject, err := killPivot("TUE PARTIE").Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var a *broker.Answer
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var err error
+		if a, err = w.b.Disclose(ctx, w.caller, asker("TUE PARTIE")); err != nil || a.Outcome != broker.Released {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+	<-asked
+	var e broker.Erasure
+	wg.Go(func() {
+		if e, err = w.b.Erase(ctx, subject, "rgpd-17"); err != nil {
+			t.Errorf("erasing: %v", err)
+		}
+	})
+	late := asker("TUE PARTIE")
+	late.IdempotencyKey, late.Scopes = "", []string{"address"} // refused, so that the provider isn't asked
+	for {
+		// As soon as the erasure has been asked for, nothing about the person begins.
+		if _, err := w.b.Disclose(ctx, w.caller, late); err != nil {
+			if p := broker.AsProblem(err); p.Code != "subject.erasing" || p.Status != 503 {
+				t.Errorf("%v", err)
+			}
+			break
+		}
+	}
+	close(answer)
+	wg.Wait()
+	if a == nil || t.Failed() {
+		return
+	}
+	r, err := proof.ParseReceipt(a.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Index() > e.Reach || !w.hidden(a) {
+		t.Errorf("the request at %d isn't within the erasure's reach %d", r.Index(), e.Reach)
+	}
+}
+
+// TestErasuresThatCross: two people who stand in the answers about each other are erased again and again while both are asked about. Nobody waits for ever.
+func TestErasuresThatCross(t *testing.T) {
+	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 50 * time.Millisecond })
+	names := []string{"TUE UN", "TUE AUTRE"}
+	people := make([]proof.Subject, 2)
+	for i, name := range names {
+		var err error
+		if people[i], err = killPivot(name).Person().Subject(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		other := names[0]
+		if r.URL.Query().Get("nomNaissance") == other {
+			other = names[1]
+		}
+		time.Sleep(5 * time.Millisecond)
+		fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":5},"membres":[{"nom":%q,"prenoms":"ZOE","naissance":"1984-02-29","sexe":"F"}],"adresse":"1 RUE"}}`, other)
+	}
+	// Asked as person too, so that a request waits for one of them and is waited for by the other.
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for c := range 6 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				req := request()
+				req.Subject.Pivot = proof.Pivot{BirthName: names[(c+i)%2], GivenNames: "ZOE", BirthDate: "1984-02-29", Sex: "F", BirthPlace: "75056", BirthCountry: "99100"}
+				if a, err := w.b.Disclose(ctx, w.caller, req); err != nil && broker.AsProblem(err).Code != "subject.erasing" || err == nil && a.Outcome != broker.Released {
+					t.Errorf("%+v, %v", a, err)
+					return
+				}
+			}
+		})
+	}
+	var erasing sync.WaitGroup
+	for i := range 2 {
+		pivot, err := killPivot(names[i]).Subject()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []proof.Subject{pivot, people[i]} {
+			erasing.Go(func() {
+				for range 3 {
+					if _, err := w.b.Erase(ctx, s, "rgpd-17"); err != nil {
+						t.Errorf("erasing: %v", err)
+					}
+				}
+			})
+		}
+	}
+	erasing.Wait()
+	close(done)
+	wg.Wait()
 }
