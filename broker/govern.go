@@ -30,10 +30,13 @@ func conflict(code, title, detail string) *Problem {
 
 // govern logs entries with what is attached to them and puts the registry that follows in force.
 func (b *Broker) govern(ctx context.Context, attach store.Attachment, entries ...proof.Entry) error {
-	if _, err := b.append(context.WithoutCancel(ctx), ledger.Group{Entries: entries, Attach: attach}); err != nil {
-		return err
+	ctx = context.WithoutCancel(ctx)
+	_, err := b.append(ctx, ledger.Group{Entries: entries, Attach: attach})
+	// Also after an error: the change may be stored, and what stands in the log must be in force.
+	if rerr := b.refresh(ctx); err == nil {
+		err = rerr
 	}
-	return b.refresh(context.WithoutCancel(ctx))
+	return err
 }
 
 // agencyKeyEntry is the public trace of a certificate: its key's digest under the agency's name.
@@ -229,12 +232,12 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 		return nil, &Problem{Status: 400, Code: "service.insecure", Title: "The service's endpoint is not https.", Detail: "Plain http is for development brokers."}
 	}
 	digest := def.Digest()
-	if old := b.registry.Load().services[string(def.ID)]; old != nil {
-		if old.row.Digest == digest {
+	if old, ok := b.registry.Load().latest[string(def.ID)]; ok {
+		if old.Digest == digest && old.State == store.Active {
 			return def, nil
 		}
-		if def.Version <= old.row.Version {
-			return nil, conflict("service.version", fmt.Sprintf("Version %d of service %s is in force with another content.", old.row.Version, def.ID), "Increase the version of the changed definition.")
+		if def.Version < old.Version || def.Version == old.Version && old.Digest != digest {
+			return nil, conflict("service.version", fmt.Sprintf("Version %d of service %s stands in the log with another content.", old.Version, def.ID), "Increase the version of the changed definition.")
 		}
 	}
 	if _, err := b.ledger.PutBlob(ctx, yaml); err != nil {
@@ -286,6 +289,12 @@ func (b *Broker) activate(ctx context.Context, a policy.Activation) error {
 		Entries: []proof.Entry{proof.PolicyActivated{Revision: a.Revision, Bundle: proof.Hash(a.Digest)}},
 		Attach:  &store.BundleActivation{Bundle: store.Bundle{Digest: a.Digest, Revision: a.Revision, Bytes: a.Bytes}},
 	})
+	if err != nil {
+		// It may be stored all the same, and then it is in the log: the bundle has to be in force.
+		if last, lerr := b.store.LastBundle(context.WithoutCancel(ctx)); lerr == nil && last.Digest == a.Digest {
+			return nil
+		}
+	}
 	return err
 }
 
@@ -360,7 +369,8 @@ func (b *Broker) endRetention(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if b.now().Before(until) {
+			// The log's own time counts, too: keys don't come back when a clock is set right.
+			if b.now().Before(until) || b.ledger.OpenEpoch().Opened.Before(until) {
 				continue
 			}
 			e := proof.KeyChanged{Key: fmt.Sprintf("%s.%s", use, k.Period), Use: use, State: proof.Destroyed, Until: proof.TimeOf(until)}

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -43,6 +44,9 @@ func invalid(parameter, title, detail string) *Problem {
 // plan validates a request. Its errors are all *Problem with a 4xx status.
 func (b *Broker) plan(reg *registry, caller Caller, req *Request) (*plan, error) {
 	p := &plan{caller: caller, req: req, at: b.now()}
+	if a, ok := reg.agencies[caller.ID]; !ok || a.State != store.Active {
+		return nil, errUnknownCaller() // revoked since the connection was made
+	}
 	p.service = reg.services[req.Service]
 	if p.service == nil {
 		return nil, &Problem{Status: 404, Code: "service.unknown", Title: "There is no such service.", Detail: "GET /v1/services lists them.", Parameter: "/service"}

@@ -21,6 +21,7 @@ type registry struct {
 	keys       map[[32]byte]agencyKey
 	agencies   map[string]store.Agency
 	services   map[string]*serviceEntry
+	latest     map[string]store.Service           // withdrawn ones, too
 	agreements map[agreementKey][]*agreementEntry // by id; revoked ones last
 	byID       map[policy.AgreementID]*agreementEntry
 }
@@ -78,7 +79,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
-		keys: map[[32]byte]agencyKey{}, agencies: map[string]store.Agency{}, services: map[string]*serviceEntry{},
+		keys: map[[32]byte]agencyKey{}, agencies: map[string]store.Agency{}, services: map[string]*serviceEntry{}, latest: map[string]store.Service{},
 		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{},
 	}
 	for _, a := range rows.Agencies {
@@ -91,6 +92,7 @@ func newRegistry(rows *store.Registry) (*registry, error) {
 	}
 	for i := range rows.Services {
 		row := rows.Services[i]
+		r.latest[row.ID] = row
 		if row.State != store.Active {
 			continue
 		}

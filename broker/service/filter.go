@@ -44,6 +44,9 @@ func (l Link) Format(f fmt.State, _ rune) { fmt.Fprint(f, l.String()) }
 // LogValue implements slog.LogValuer: it shows the pointer alone.
 func (l Link) LogValue() slog.Value { return slog.StringValue(l.String()) }
 
+// maxLinks bounds the documents that are fetched for one answer.
+const maxLinks = 16
+
 // placeholder stands in the output where a document goes.
 const placeholder = "null"
 
@@ -406,6 +409,9 @@ func (f *filter) linked(n *node, raw []byte, escaped, emit bool) (kept bool, err
 	if err != nil || !n.link.allows(u, f.plan.def.schema.plain) {
 		f.withheld.add(n.leaf) // it leads elsewhere than the definition allows: nobody follows it
 		return false, nil
+	}
+	if len(f.links) == maxLinks {
+		return false, f.bad("more documents than are fetched")
 	}
 	u.Fragment = ""
 	f.released.add(n.leaf)

@@ -294,6 +294,9 @@ func (c *checker) limits(d *Definition) {
 	between("first_byte", l.FirstByte, time.Millisecond, 2*time.Minute)
 	between("total", l.Total, l.FirstByte, 5*time.Minute)
 	between("wait", l.Wait, 0, time.Minute)
+	if l.Wait+l.Total > time.Minute {
+		c.fail(path("limits", "total"), "wait and total together: at most 1m, for agencies wait no longer")
+	}
 	count("answer_bytes", l.AnswerBytes, 1, maxAnswer)
 	count("concurrent", int64(l.Concurrent), 1, 4096)
 	count("persons", int64(l.Persons), 1, maxPersons)

@@ -29,6 +29,8 @@ type Intent struct {
 	Owner   keys.Owner
 	// Person and Admin are the asked record's parts, sealed. Person is final; Admin lacks the outcome.
 	Person, Admin []byte
+	// Key is the data key that sealed Person. If it is not stored any more the person was erased since, and Begin fails with keys.ErrNoKey. Zero: not checked.
+	Key keys.KeyID
 	// Fresh are data keys that have to be durable with it.
 	Fresh []*keys.StoredKey // nil ones are skipped
 }
@@ -61,6 +63,9 @@ func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool
 			}
 		}
 		if err := saveKeys(t, in.Fresh); err != nil {
+			return err
+		}
+		if err := hasKey(t, in.Key); err != nil {
 			return err
 		}
 		res, err := t.exec("INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, person, admin) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?)",

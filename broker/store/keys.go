@@ -129,6 +129,21 @@ func saveKeys(t *tx, ks []*keys.StoredKey) error {
 	return nil
 }
 
+// hasKey fails with keys.ErrNoKey if a key isn't stored. Keys are destroyed by the same writer, so the answer holds for the whole transaction.
+func hasKey(t *tx, id keys.KeyID) error {
+	if id.IsZero() {
+		return nil
+	}
+	var n int
+	if err := t.row("SELECT count(*) FROM keys WHERE id = ?", id[:]).Scan(&n); err != nil {
+		return err
+	}
+	if n == 0 {
+		return keys.ErrNoKey
+	}
+	return nil
+}
+
 // ReplaceKeys implements keys.KeyStore.
 func (s *Store) ReplaceKeys(ctx context.Context, ks []keys.StoredKey) error {
 	return s.do(ctx, func(t *tx) error {
@@ -162,9 +177,14 @@ var errWALBusy = errors.New("store: the write-ahead log is in use and still hold
 
 // cutWAL folds the write-ahead log into the database and truncates it, waiting for readers.
 func (s *Store) cutWAL(ctx context.Context) error {
-	for range 20 {
+	for range 100 {
 		busy := 1
 		err := s.outside(ctx, func(conn *sql.Conn) error {
+			// All writes wait meanwhile: a reader is waited for between the tries, not within them.
+			if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 50"); err != nil {
+				return err
+			}
+			defer conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA busy_timeout = 5000") //nolint:errcheck // the same statement just worked
 			var frames, done int
 			return conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
 		})
