@@ -64,9 +64,9 @@ func TestGoodVectors(t *testing.T) {
 		if !f.Proven || f.State != g.State || f.Kind != g.Kind || f.Index != g.Index || f.InRoll != g.InRoll || (f.InRoll && (f.RollSize < 4 || f.Closed == nil)) {
 			t.Errorf("%d (%s): %+v", i, g.Reader, f)
 		}
-		// Strictly, provisional is refused, with sentences for people.
+		// Strictly, with a quorum in the policy, provisional is unusable: not refuted.
 		code, out, _ = run("verify", "--policy", policy, r)
-		if want := g.State == "provisional"; (code == Refused) != want || strings.Contains(out, "REFUSED") != want || strings.Contains(out, "PROVEN") == want {
+		if want := g.State == "provisional"; (code == Input) != want || strings.Contains(out, "UNUSABLE") != want || strings.Contains(out, "PROVEN") == want || strings.Contains(out, "REFUTED") {
 			t.Errorf("%d: %s: exit code %d: %s", i, g.State, code, out)
 		}
 		// An answer of the API does as well as a receipt.
@@ -109,7 +109,7 @@ func TestPayload(t *testing.T) {
 	wrong := write(t, dir, "data", "not the data")
 	for i, g := range v.Good {
 		code, out, _ := run("verify", "--policy", policy, "--allow-provisional", "--payload", wrong, write(t, dir, "receipt", g.Text))
-		if code != Refused || !strings.Contains(out, "REFUSED") {
+		if code != Refused || !strings.Contains(out, "REFUTED") {
 			t.Errorf("%d: exit code %d, %s", i, code, out)
 		}
 	}

@@ -36,6 +36,9 @@ type finding struct {
 	RollSize uint64     `json:"roll_size,omitempty"`
 	Closed   *time.Time `json:"epoch_closed,omitempty"`
 
+	// Unusable: nothing in it is wrong, but it lacks the quorum that the policy demands.
+	Unusable bool `json:"unusable,omitempty"`
+
 	// Payload: "" was not asked, "matches", or why it doesn't.
 	Payload string `json:"payload,omitempty"`
 
@@ -55,10 +58,14 @@ func verifyCommand() *cobra.Command {
 		Long: `verify checks receipts offline: the signature of the log, the quorum of witnesses if the policy names one, that the entry stands in the tree, that the opened fields
 are those that the entry commits to, and, if the receipt is settled, that the entry is in the person's only roll of its closed epoch.
 
-A receipt that carries the log's signature alone is refused unless --allow-provisional is given: the operator could still show others another history.
+With --log-key, or a policy whose quorum is none, the log's signature is enough, and the verdict says "provisional": the operator could still show others another history. With a
+quorum, a receipt that lacks it is unusable unless --allow-provisional is given.
+
+Exit codes: 0 everything is verified, 1 something is refuted, 2 something is unusable: not a receipt, no key, or no quorum.
+
 With --payload it also checks that the data are the very bytes that were recorded: a file with the data, or the whole answer of the API.`,
 		Example: `  regard-audit verify --policy witnesses.policy answer.receipt
-  regard-audit verify --log-key regard.example.fr/2026+1a2b3c4d+AX… --allow-provisional --payload answer.data.json answer.receipt
+  regard-audit verify --log-key regard.example.fr/2026+1a2b3c4d+AX… --payload answer.data.json answer.receipt
   regard-audit verify --log-key log.vkey --json *.receipt`,
 		RunE: func(c *cobra.Command, args []string) error {
 			p, err := readPolicy(c, logKey, policy)
@@ -69,7 +76,7 @@ With --payload it also checks that the data are the very bytes that were recorde
 				return inputError{errors.New("--payload goes with one receipt")}
 			}
 			findings := []finding{}
-			refused := false
+			refused, unusable := false, false
 			for _, name := range args {
 				r, err := readReceipt(c, name)
 				if err != nil {
@@ -84,7 +91,8 @@ With --payload it also checks that the data are the very bytes that were recorde
 					}
 					f.checkPayload(r.Opening(), b)
 				}
-				refused = refused || !f.Proven
+				refused = refused || !f.Proven && !f.Unusable
+				unusable = unusable || f.Unusable
 				findings = append(findings, f)
 			}
 			if asJSON {
@@ -96,8 +104,12 @@ With --payload it also checks that the data are the very bytes that were recorde
 					findings[i].print(c.OutOrStdout())
 				}
 			}
-			if err == nil && refused {
+			switch {
+			case err != nil:
+			case refused:
 				err = errRefused
+			case unusable:
+				err = inputError{errors.New("a receipt lacks the quorum of witnesses that the policy demands")}
 			}
 			return err
 		},
@@ -112,13 +124,15 @@ With --payload it also checks that the data are the very bytes that were recorde
 }
 
 func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
-	v, err := r.Verify(p, proof.VerifyOptions{AllowProvisional: provisional})
+	// A policy that demands no witnesses accepts the log's signature alone.
+	v, err := r.Verify(p, proof.VerifyOptions{AllowProvisional: provisional || !p.Demands()})
 	f := finding{Proven: err == nil, State: v.State.String()}
 	if err != nil {
-		f.Problem = problem(err, p)
+		f.Problem = problem(err)
 		if !errors.Is(err, proof.ErrNotWitnessed) {
 			return f
 		}
+		f.Unusable = true
 	}
 	f.Kind, f.Index, f.Epoch, f.Origin, f.TreeSize, f.Root = string(v.Kind), uint64(v.Index), uint64(v.Epoch), v.Origin, v.Size, base64.StdEncoding.EncodeToString(v.Root[:])
 	f.Unverified, f.InRoll, f.RollSize = v.Unverified, v.InRoll, v.RollSize
@@ -158,10 +172,8 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 }
 
 // problem says why, for people.
-func problem(err error, p *proof.Policy) string {
+func problem(err error) string {
 	switch {
-	case errors.Is(err, proof.ErrNotWitnessed) && !p.Demands():
-		return "The receipt is provisional: your policy names no witnesses. Give a policy with a quorum, or --allow-provisional."
 	case errors.Is(err, proof.ErrNotWitnessed):
 		return "The receipt is provisional: the quorum of witnesses is missing. Fetch it again from the broker, or give --allow-provisional."
 	case errors.Is(err, proof.ErrSignature):
@@ -182,7 +194,7 @@ func (f *finding) checkPayload(o proof.Opening, b []byte) {
 	key, kp := o.Value(proof.DisclosurePayloadKey)
 	want, wp := o.Value(proof.DisclosurePayload)
 	if o.Schema() != proof.SchemaDisclosure || kp != proof.Present || wp != proof.Present {
-		f.Proven, f.Payload = false, "no digest"
+		f.Proven, f.Unusable, f.Payload = false, false, "no digest"
 		f.Problem = join(f.Problem, "The receipt opens no digest of the data: it is for another reader, or no data were released.")
 		return
 	}
@@ -203,7 +215,7 @@ func (f *finding) checkPayload(o proof.Opening, b []byte) {
 			return
 		}
 	}
-	f.Proven, f.Payload = false, "differs"
+	f.Proven, f.Unusable, f.Payload = false, false, "differs"
 	f.Problem = join(f.Problem, "The data are not those that were recorded. They have to be the very bytes of the answer, not formatted anew.")
 }
 
@@ -216,8 +228,11 @@ func join(a, b string) string {
 
 func (f *finding) print(w io.Writer) {
 	verdict := "PROVEN, " + f.State
-	if !f.Proven {
-		verdict = "REFUSED"
+	switch {
+	case f.Unusable:
+		verdict = "UNUSABLE"
+	case !f.Proven:
+		verdict = "REFUTED"
 	}
 	fmt.Fprintf(w, "%s: %s\n", f.File, verdict)
 	if f.Problem != "" {
