@@ -3,12 +3,15 @@ package cases
 import (
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/regard-broker/regard/broker/service"
 )
 
-// A Simulator answers as the sandbox does, at the paths of the services' endpoints. Like the sandbox it takes no notice of a selection of fields.
+// A Simulator answers as the sandbox does, at the paths of the services' endpoints. Like the sandbox it gives everything whatever the selection of fields, but it keeps
+// the selections it was sent.
 // Safe for concurrent use.
 type Simulator struct {
 	mu      sync.Mutex
@@ -16,12 +19,13 @@ type Simulator struct {
 	selects map[service.ID]string
 	cases   map[string]*Case // service?query
 	asked   map[string]int
+	sent    map[string][]string // selections by case
 	lost    int
 }
 
 // NewSimulator makes one for definitions of the reference services.
 func NewSimulator(all []Case, definitions ...*service.Definition) (*Simulator, error) {
-	s := &Simulator{paths: map[string]service.ID{}, selects: map[service.ID]string{}, cases: map[string]*Case{}, asked: map[string]int{}}
+	s := &Simulator{paths: map[string]service.ID{}, selects: map[service.ID]string{}, cases: map[string]*Case{}, asked: map[string]int{}, sent: map[string][]string{}}
 	for _, d := range definitions {
 		u, err := url.Parse(d.Endpoint)
 		if err != nil {
@@ -45,6 +49,13 @@ func (s *Simulator) Asked(name string) int {
 	return s.asked[name]
 }
 
+// Selections returns what each question of a case asked for, in their order: the text of the selecting parameter, empty if there was none.
+func (s *Simulator) Selections(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.sent[name])
+}
+
 // Lost returns how many questions belonged to no case.
 func (s *Simulator) Lost() int {
 	s.mu.Lock()
@@ -57,7 +68,9 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	s.mu.Lock()
 	id := s.paths[r.URL.Path]
+	selection := ""
 	if name := s.selects[id]; name != "" {
+		selection = strings.Join(q[name], "\x00") // twice is never right
 		q.Del(name)
 	}
 	c := s.cases[string(id)+"?"+normal(q)]
@@ -68,6 +81,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.asked[c.Name]++
+	s.sent[c.Name] = append(s.sent[c.Name], selection)
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(c.Status)
