@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -47,6 +48,10 @@ func capabilities(testing bool) *ast.Capabilities {
 	return c
 }
 
+// compiling lets one compilation run at a time in this process: OPA's compiler writes to terms that all compilations share (ast.transformTerm sets the value of
+// package-level terms, if only to what it was).
+var compiling sync.Mutex
+
 // program is a bundle that was compiled. It is safe for concurrent use.
 type program struct {
 	bundle         *Bundle
@@ -59,6 +64,8 @@ type program struct {
 // With inline, OPA evaluates as much of the policy as it can without an input: what is left of grant is one conjunction over the input,
 // which takes half the time. It decides the same; a test holds the two together.
 func compile(ctx context.Context, b *Bundle, inline bool) (*program, error) {
+	compiling.Lock()
+	defer compiling.Unlock()
 	modules, err := parse(b, false)
 	if err != nil {
 		return nil, err
@@ -175,6 +182,8 @@ func (b *Bundle) Test(ctx context.Context) ([]TestResult, error) {
 }
 
 func runTests(ctx context.Context, modules map[string]*ast.Module) ([]TestResult, error) {
+	compiling.Lock()
+	defer compiling.Unlock()
 	compiler := ast.NewCompiler().WithCapabilities(capabilities(true)).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
 	results, err := tester.NewRunner().SetCompiler(compiler).SetModules(modules).RaiseBuiltinErrors(true).
 		SetTimeout(testLimit).SetParallel(1).RunTests(ctx, nil)
