@@ -171,6 +171,12 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 	if s == nil {
 		return 0, notFound("service", string(a.Service))
 	}
+	for _, o := range a.Obligations {
+		// Fail closed: what this version can't fulfil isn't promised.
+		if o == policy.ObligationNotifyPerson || o == policy.ObligationWaitForWitnesses {
+			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it has no witnesses and notifies nobody.", o), "Leave it out, or wait for a version that can.")
+		}
+	}
 	for _, scope := range a.Scopes {
 		if _, ok := s.scopes[scope]; !ok {
 			return 0, invalid("/scopes", fmt.Sprintf("The service has no scope %q.", scope), "regard service list shows its scopes.")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -194,7 +195,8 @@ func (b *Broker) upgrade(ctx context.Context, a *Answer, p *past) error {
 	index := p.records[0].Index
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	if _, err := b.ledger.AwaitPublished(wait, index); err != nil {
+	// All entries, not this one alone: the outcome is told, too.
+	if _, err := b.ledger.AwaitPublished(wait, slices.Max(p.indexes())); err != nil {
 		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
 	}
 	receipt, err := b.ledger.Receipt(ctx, index, p.opening)

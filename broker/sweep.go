@@ -18,6 +18,9 @@ const causeInterrupted = "interrupted"
 // sweep does what has to be done again and again, until the broker stops.
 func (b *Broker) sweep(ctx context.Context) {
 	defer b.work.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { <-b.stopping; cancel() }() // a round in hand doesn't hold up the end
 	t := time.NewTicker(b.cfg.SweepEvery)
 	defer t.Stop()
 	for {

@@ -13,7 +13,7 @@ import (
 const InputSchema = "regard/input@v1"
 
 // MaxInput bounds a canonical input and a canonical agreement, in bytes.
-const MaxInput = 256 << 10
+const MaxInput = 64 << 10 // what one field of a record holds
 
 // AgencyState says what the broker knows about the agency that asks.
 type AgencyState string

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -376,19 +377,15 @@ func (f *filter) state(what field, raw []byte, escaped bool) {
 
 // startsURL reports whether a string is a web address, by its first characters.
 func startsURL(raw []byte, escaped bool) bool {
-	if len(raw) < 8 {
+	if escaped {
+		raw = unescape(raw)
+	}
+	raw = bytes.TrimLeft(raw, " \t\r\n")
+	if len(raw) == 0 || raw[0]|0x20 != 'h' && raw[0] != '/' {
 		return false
 	}
-	if !escaped {
-		return raw[0]|0x20 == 'h' && isWeb(string(raw[:8]))
-	}
-	u := unescape(raw)
-	return isWeb(string(u[:min(8, len(u))]))
-}
-
-func isWeb(s string) bool {
-	s = strings.ToLower(s)
-	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
+	s := strings.ToLower(string(raw[:min(8, len(raw))]))
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "//")
 }
 
 // linked treats a string that is a link, or looks like one.
