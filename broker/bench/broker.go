@@ -78,7 +78,7 @@ func (r *brokerRole) do(ctx context.Context, command string, arg json.RawMessage
 	case "counts":
 		return r.counts(), nil
 	case "settle":
-		return r.settle(ctx)
+		return settle(ctx, r.b)
 	case "policy":
 		var p policyRun
 		if err := json.Unmarshal(arg, &p); err != nil {
@@ -105,15 +105,15 @@ func (r *brokerRole) counts() counts {
 }
 
 // settle waits until the broker has nothing left to do in the background, so that it doesn't weigh on what is measured next, and returns how long that took.
-func (r *brokerRole) settle(ctx context.Context) (time.Duration, error) {
+func settle(ctx context.Context, b *broker.Broker) (time.Duration, error) {
 	start := time.Now()
 	for {
-		m := r.b.Log().Metrics()
+		m := b.Log().Metrics()
 		if m.Waiting == 0 && m.Unsigned == 0 && m.Unfiled == 0 && m.Published == m.Size {
 			return time.Since(start), nil
 		}
 		if m.Halted {
-			return 0, fmt.Errorf("the log halted: %w", r.b.Log().Err())
+			return 0, fmt.Errorf("the log halted: %w", b.Log().Err())
 		}
 		select {
 		case <-ctx.Done():

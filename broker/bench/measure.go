@@ -302,8 +302,8 @@ func (r *runner) second(ctx context.Context) (err error) {
 	if err := r.fill(ctx, "full", "records", records{Records: r.o.Preload, Persons: r.o.Persons, Agencies: r.o.Agencies, Services: r.o.Services, Endpoint: r.endpoint}, &done); err != nil {
 		return err
 	}
-	full.Records, full.Preloading = r.o.Preload, done.Elapsed
-	r.say("preloaded in %s", done.Elapsed.Round(time.Second))
+	full.Records, full.Preloading, full.Labelling = r.o.Preload, done.Elapsed, done.Settled
+	r.say("preloaded in %s, labelled %s later", done.Elapsed.Round(time.Second), done.Settled.Round(time.Second))
 	b, err := r.broker(ctx, "full")
 	if err != nil {
 		return err

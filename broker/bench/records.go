@@ -27,8 +27,8 @@ type records struct {
 
 // preloaded is how that went.
 type preloaded struct {
-	Elapsed time.Duration
-	Bytes   int64 // of the broker's directory, afterwards
+	Elapsed time.Duration // until the last record was under a signed checkpoint
+	Settled time.Duration // from then on until all were labelled and published
 }
 
 // past makes disclosures as the pipeline does (broker/pipeline.go): the same rows, sealed with the same keys, through the store's and the log's own interfaces. What is left
@@ -59,7 +59,9 @@ func (p *preloader) records(ctx context.Context, r *records) (*preloaded, error)
 	if err := atOnce(ctx, r.Records, m.one); err != nil {
 		return nil, fmt.Errorf("preloading records: %w", err)
 	}
-	return &preloaded{Elapsed: time.Since(start)}, nil
+	done := &preloaded{Elapsed: time.Since(start)}
+	done.Settled, err = settle(ctx, p.b)
+	return done, err
 }
 
 func (m *past) one(ctx context.Context, i int) error {

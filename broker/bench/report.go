@@ -30,12 +30,14 @@ type Report struct {
 
 // full is the part with earlier records.
 type full struct {
-	Records             int
-	Preloading, Opening time.Duration
-	Broker              series
-	Beside              series // a broker without earlier records, in the same turns
-	Proxy               series
-	Peak                int64
+	Records    int
+	Preloading time.Duration
+	Labelling  time.Duration // of what waited when the last record was signed
+	Opening    time.Duration
+	Broker     series
+	Beside     series // a broker without earlier records, in the same turns
+	Proxy      series
+	Peak       int64
 }
 
 // syncCount is what a short load cost in syncs.
@@ -181,7 +183,7 @@ func (r *Report) notes(w io.Writer) {
 	fmt.Fprintf(w, "\nreceipts: %d verified, %d B each, and %d whole answers against their digests", v.Receipts, v.Bytes/max(v.Receipts+v.Bad, 1), v.Samples)
 	fmt.Fprintf(w, "\nmemory: VmHWM %d MB without earlier records", r.Peak>>20)
 	if f := &r.Full; f.Records > 0 {
-		fmt.Fprintf(w, "\npreload: %d records in %s (%.0f/s); the broker then opened in %s", f.Records, show(f.Preloading), float64(f.Records)/f.Preloading.Seconds(), show(f.Opening))
+		fmt.Fprintf(w, "\npreload: %d records in %s (%.0f/s), the last labels %s later; the broker then opened in %s", f.Records, show(f.Preloading), float64(f.Records)/f.Preloading.Seconds(), show(f.Labelling), show(f.Opening))
 	}
 	fmt.Fprintf(w, "\nyardstick: one Ed25519 verification took %s before the loads and %s after them", show(r.Yardstick[0]), show(r.Yardstick[1]))
 	if failures := r.failures(); failures != "" {
