@@ -279,6 +279,8 @@ const (
 	UseLabel      KeyUse = "label"      // VRF, makes labels
 	UseRecord     KeyUse = "record"     // symmetric, seals administrative parts
 	UseAgency     KeyUse = "agency"     // an agency's client certificate
+	UseIntent     KeyUse = "intent"     // Ed25519, signs the intents that providers get
+	UseAuditor    KeyUse = "auditor"    // of an auditor who cosigns indexes
 )
 
 // KeyChanged says that a key entered into force or left it.
@@ -287,7 +289,7 @@ type KeyChanged struct {
 	Key    string // token
 	Use    KeyUse
 	State  Status // Active, Retired, Revoked or Destroyed
-	Public Hash   // the public key; for UseAgency the SHA-256 of the SubjectPublicKeyInfo; zero (written "-") for UseRecord
+	Public Hash   // the public key; for UseAgency the SHA-256 of the SubjectPublicKeyInfo, for UseAuditor of the verification key's text; zero (written "-") for UseRecord
 	Until  Time   // end of the retention that was promised for it, 0 if none
 }
 
@@ -324,7 +326,7 @@ func (k KeyChanged) valid() bool {
 	switch k.Use {
 	case UseRecord:
 		return k.Public.IsZero() && k.Until >= 0
-	case UseCheckpoint, UseLabel, UseAgency:
+	case UseCheckpoint, UseLabel, UseAgency, UseIntent, UseAuditor:
 		return !k.Public.IsZero() && k.Until >= 0
 	}
 	return false
@@ -402,6 +404,54 @@ func parseRestart(epoch Epoch, l *lines) (Entry, error) {
 	}
 	root, err := l.hash("root")
 	return Restart{epoch, reason, size, root}, err
+}
+
+// Audit says that an auditor was shown the administrative parts of erased
+// people's records, of which nobody can be told in a roll any more. It covers
+// whole closed epochs: a narrower range would point at somebody.
+type Audit struct {
+	Epoch   Epoch
+	Auditor string // token
+	From    Index  // of the first entry covered, a marker
+	To      Index  // of the last entry covered, right before a later marker
+	Reason  string // token
+}
+
+func (Audit) Kind() Kind                { return KindAudit }
+func (a Audit) In() Epoch               { return a.Epoch }
+func (a Audit) WithEpoch(e Epoch) Entry { a.Epoch = e; return a }
+func (a Audit) AppendText(b []byte) ([]byte, error) {
+	if !IsToken(a.Auditor) || a.From > a.To || a.To > maxInt || !IsToken(a.Reason) {
+		return b, formatError("%s: auditor, from, to or reason not valid", KindAudit)
+	}
+	out, err := appendHead(b, KindAudit, a.Epoch)
+	if err != nil {
+		return b, err
+	}
+	out = appendLine(out, "auditor", a.Auditor)
+	out = appendUintLine(out, "from", uint64(a.From))
+	out = appendUintLine(out, "to", uint64(a.To))
+	return appendLine(out, "reason", a.Reason), nil
+}
+
+func parseAudit(epoch Epoch, l *lines) (Entry, error) {
+	auditor, err := l.token("auditor")
+	if err != nil {
+		return nil, err
+	}
+	from, err := l.uint("from")
+	if err != nil {
+		return nil, err
+	}
+	to, err := l.uint("to")
+	if err != nil {
+		return nil, err
+	}
+	if from > to {
+		return nil, l.errorf("to is before from")
+	}
+	reason, err := l.token("reason")
+	return Audit{epoch, auditor, Index(from), Index(to), reason}, err
 }
 
 // isDate reports whether s is YYYY-MM-DD, YYYY-MM or YYYY, and a day that

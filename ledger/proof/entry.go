@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"strings"
 )
 
 // maxEntry is the bound of an entry's text: it must be shorter.
@@ -15,6 +16,7 @@ type Kind string
 const (
 	KindAccess     Kind = "access@v1"
 	KindAgreement  Kind = "agreement@v1"
+	KindAudit      Kind = "audit@v1"
 	KindDeferred   Kind = "deferred@v1"
 	KindDisclosure Kind = "disclosure@v1"
 	KindEpoch      Kind = "epoch@v1"
@@ -27,7 +29,7 @@ const (
 )
 
 // kinds lists all kinds by increasing name, the order of counts in a marker.
-var kinds = [...]Kind{KindAccess, KindAgreement, KindDeferred, KindDisclosure, KindEpoch,
+var kinds = [...]Kind{KindAccess, KindAgreement, KindAudit, KindDeferred, KindDisclosure, KindEpoch,
 	KindErasure, KindKey, KindOpened, KindPolicy, KindRestart, KindService}
 
 // Kinds returns all kinds by increasing name.
@@ -55,6 +57,17 @@ func (k Kind) Schema() Schema {
 		return SchemaErasure
 	}
 	return 0
+}
+
+// valid reports whether k has the form of a type, known or not: token@v1 with a
+// version of at least 1.
+func (k Kind) valid() bool {
+	i := strings.LastIndex(string(k), "@v")
+	if i < 0 || !IsToken(string(k[:i])) {
+		return false
+	}
+	n, ok := parseUint([]byte(k[i+2:]))
+	return ok && n >= 1
 }
 
 func (k Kind) known() bool {
@@ -109,29 +122,47 @@ func CommitmentOf(e Entry) (Commitment, bool) {
 
 const entryPrefix = "regard/"
 
-// ParseEntry parses the canonical text of an entry. It refuses kinds it does
-// not know.
-func ParseEntry(text []byte) (Entry, error) {
+// ParseHead reads what every entry begins with, whatever its type: that type and
+// the epoch. It accepts types that it does not know (Kinds has those it knows)
+// and looks at nothing but the form of text in the lines that follow: for readers that
+// count the entries of an epoch and hash them.
+func ParseHead(text []byte) (Kind, Epoch, error) {
 	l := lines{what: "entry", rest: text}
+	return parseHead(&l)
+}
+
+func parseHead(l *lines) (Kind, Epoch, error) {
+	text := l.rest
 	if len(text) >= maxEntry {
-		return nil, formatError("entry of %d bytes, want less than %d", len(text), maxEntry)
+		return "", 0, formatError("entry of %d bytes, want less than %d", len(text), maxEntry)
 	}
 	if !isText(text, true) {
-		return nil, formatError("entry: control characters or invalid UTF-8")
+		return "", 0, formatError("entry: control characters or invalid UTF-8")
+	}
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		return "", 0, formatError("entry: does not end with a line feed")
 	}
 	first, err := l.next()
 	if err != nil {
-		return nil, err
+		return "", 0, err
 	}
 	name, ok := bytes.CutPrefix(first, []byte(entryPrefix))
-	if !ok {
-		return nil, l.errorf("want %q and a type", entryPrefix)
+	if kind := Kind(name); !ok || !kind.valid() {
+		return "", 0, l.errorf("want %q and a type", entryPrefix)
 	}
 	epoch, err := l.uint("epoch")
+	return Kind(name), Epoch(epoch), err
+}
+
+// ParseEntry parses the canonical text of an entry. Of kinds it does not know
+// it says ErrUnknown.
+func ParseEntry(text []byte) (Entry, error) {
+	l := lines{what: "entry", rest: text}
+	kind, epoch, err := parseHead(&l)
 	if err != nil {
 		return nil, err
 	}
-	e, err := parseBody(Kind(name), Epoch(epoch), &l)
+	e, err := parseBody(kind, epoch, &l)
 	if err != nil {
 		return nil, err
 	}
@@ -168,9 +199,11 @@ func parseBody(kind Kind, epoch Epoch, l *lines) (Entry, error) {
 		return parseKeyChanged(epoch, l)
 	case KindRestart:
 		return parseRestart(epoch, l)
+	case KindAudit:
+		return parseAudit(epoch, l)
 	}
 	l.n = 1
-	return nil, l.errorf("type not known to this version")
+	return nil, l.wrap(ErrUnknown)
 }
 
 // appendHead appends the first line and the epoch.
@@ -216,6 +249,21 @@ func appendCommitted(b []byte, k Kind, e Epoch, c Commitment) ([]byte, error) {
 		return b, err
 	}
 	return appendHashLine(out, "commitment", Hash(c)), nil
+}
+
+// releaseCommitment returns the commitment of an entry on which an answer may
+// be released: one that is filed, or Deferred, which will be. It accepts exactly
+// what ParseEntry accepts for those kinds.
+func releaseCommitment(text []byte) (Commitment, error) {
+	if !bytes.HasPrefix(text, []byte(entryPrefix+string(KindDeferred)+"\n")) {
+		return filedCommitment(text)
+	}
+	e, err := ParseEntry(text)
+	if err != nil {
+		return Commitment{}, err
+	}
+	c, _ := CommitmentOf(e)
+	return c, nil
 }
 
 // filedCommitment reads kind and commitment of a filed entry without

@@ -2,6 +2,7 @@ package proof_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -31,9 +32,25 @@ func sampleEntries() []proof.Entry {
 		proof.KeyChanged{Epoch: 812, Key: "log-2026", Use: proof.UseCheckpoint, State: proof.Active, Public: hashOf("public")},
 		proof.KeyChanged{Epoch: 812, Key: "records-2026-11", Use: proof.UseRecord, State: proof.Destroyed, Until: 1_900_000_000_000},
 		proof.KeyChanged{Epoch: 812, Key: "mairie-lyon.1", Use: proof.UseAgency, State: proof.Revoked, Public: hashOf("spki")},
+		proof.KeyChanged{Epoch: 812, Key: "intents-2026", Use: proof.UseIntent, State: proof.Active, Public: hashOf("intent key")},
+		proof.KeyChanged{Epoch: 812, Key: "cour-des-comptes.2", Use: proof.UseAuditor, State: proof.Active, Public: hashOf("auditor vkey")},
 		proof.KeyChanged{Epoch: 812, Key: "labels-2026-11", Use: proof.UseLabel, State: proof.Retired, Public: proof.Hash(vrf)},
 		proof.Restart{Epoch: 812, Reason: "backup-restored", Size: 99, Root: hashOf("root")},
+		proof.Audit{Epoch: 812, Auditor: "cour-des-comptes", From: 1000, To: 1603, Reason: "yearly"},
 	}
+}
+
+// laterMarker closes an epoch that holds types which this version does not know.
+func laterMarker(disclosures, items uint64) proof.Marker {
+	m := proof.Marker{Epoch: 812, Opened: 1_764_000_000_000, Until: 1_764_086_400_000,
+		VRF: must(proof.NewLabelKey(&detRand{seed: "entry"})).Public(), Closed: &proof.Closed{
+			Previous: hashOf("previous"), First: 1000, Size: disclosures + 8, Items: items, Bits: proof.BucketBits(items), Index: hashOf("index"),
+			Counts: []proof.Count{{Kind: "disclosure@v10", N: 2}, {Kind: "disclosure@v2", N: 1}, {Kind: "epoch@v1", N: 1}, {Kind: "zzz.new_type-1@v1", N: 4}},
+		}}
+	if disclosures > 0 {
+		m.Closed.Counts = append([]proof.Count{{Kind: proof.KindDisclosure, N: disclosures}}, m.Closed.Counts...)
+	}
+	return m
 }
 
 // fullMarker counts every kind with the largest numbers that go together.
@@ -52,7 +69,7 @@ func fullMarker() proof.Marker {
 }
 
 func TestEntriesRoundTrip(t *testing.T) {
-	for _, e := range append(sampleEntries(), fullMarker()) {
+	for _, e := range append(sampleEntries(), fullMarker(), laterMarker(600, 9)) {
 		b := text(t, e)
 		if len(b) >= 1024 {
 			t.Errorf("%s: %d bytes", e.Kind(), len(b))
@@ -80,7 +97,7 @@ func TestEntriesRoundTrip(t *testing.T) {
 
 func TestZeroEntriesRefused(t *testing.T) {
 	for _, e := range []proof.Entry{proof.Disclosure{}, proof.Access{}, proof.Erasure{}, proof.Opened{}, proof.Deferred{}, proof.Marker{},
-		proof.PolicyActivated{}, proof.AgreementChanged{}, proof.ServiceChanged{}, proof.KeyChanged{}, proof.Restart{}} {
+		proof.PolicyActivated{}, proof.AgreementChanged{}, proof.ServiceChanged{}, proof.KeyChanged{}, proof.Restart{}, proof.Audit{}} {
 		if _, err := proof.EntryText(e); !errors.Is(err, proof.ErrFormat) {
 			t.Errorf("zero %T: %v, want ErrFormat", e, err)
 		}
@@ -97,6 +114,7 @@ func badEntries() []struct{ reason, text string } {
 	for _, e := range sampleEntries() {
 		all[e.Kind()] = string(must(proof.EntryText(e)))
 	}
+	later := string(must(proof.EntryText(laterMarker(600, 9))))
 	d, m, def, k := all[proof.KindDisclosure], all[proof.KindEpoch], all[proof.KindDeferred], all[proof.KindKey]
 	r := strings.NewReplacer
 	return []struct{ reason, text string }{
@@ -135,7 +153,14 @@ func badEntries() []struct{ reason, text string } {
 		{"a count of zero", r("count policy@v1 1", "count policy@v1 0", "size 604", "size 603").Replace(m)},
 		{"counts out of order", r("count erasure@v1 2\ncount policy@v1 1", "count policy@v1 1\ncount erasure@v1 2").Replace(m)},
 		{"a kind counted twice", r("count disclosure@v1 600", "count disclosure@v1 300\ncount disclosure@v1 300").Replace(m)},
-		{"a kind that is not known counted", r("policy@v1", "zzz@v1").Replace(m)},
+		{"a count of what is no type: no version", r("policy@v1", "zzz").Replace(m)},
+		{"a count of what is no type: version 0", r("policy@v1", "zzz@v0").Replace(m)},
+		{"a count of what is no type: leading zero", r("policy@v1", "zzz@v01").Replace(m)},
+		{"a count of what is no type: capitals", r("policy@v1", "Zzz@v1").Replace(m)},
+		{"a count of what is no type: no name", r("count policy@v1 1\n", "", "count disclosure", "count @v1 1\ncount disclosure").Replace(m)},
+		{"types that are not known out of order", r("disclosure@v10", "disclosure@v2", "disclosure@v2", "disclosure@v10").Replace(later)},
+		{"more labels than entries that may be filed", r("items 9", "items 608", "bits 2", "bits 8").Replace(later)},
+		{"no label for filed entries, and a type that is not known", r("items 9", "items 0", "bits 2", "bits 0").Replace(later)},
 		{"the closed epoch's own marker not counted", r("count epoch@v1 1\n", "", "size 604", "size 603").Replace(m)},
 		{"two markers in an epoch", r("count epoch@v1 1", "count epoch@v1 2", "size 604", "size 605").Replace(m)},
 		{"more labels than filed entries", r("items 9", "items 603", "bits 2", "bits 8").Replace(m)},
@@ -154,6 +179,8 @@ func badEntries() []struct{ reason, text string } {
 		{"use not known", r("use label", "use labels").Replace(k)},
 		{"a label key without its public half", k[:strings.Index(k, "public")] + "public -\nuntil 0\n"},
 		{"a symmetric key with a public half", r("use label", "use record").Replace(k)},
+		{"a range that ends before it begins", r("to 1603", "to 999").Replace(all[proof.KindAudit])},
+		{"an auditor that is no token", r("cour-des-comptes", "Cour des comptes").Replace(all[proof.KindAudit])},
 		{"a negative time", r("until 0", "until -1").Replace(k)},
 		{"1024 bytes", r("Tribunal judiciaire de Bobigny (n° 12/2026)", strings.Repeat("x", 1024-len(def)+44)).Replace(def)},
 	}
@@ -170,6 +197,75 @@ func TestBadEntriesRefused(t *testing.T) {
 		}
 		if _, err := proof.ParseEntry([]byte(c.text)); !errors.Is(err, proof.ErrFormat) {
 			t.Errorf("%s: %v, want ErrFormat\n%s", c.reason, err, c.text)
+		}
+	}
+}
+
+// A marker may count types of later versions: which of them are filed isn't known, so items are bounded by what may be.
+func TestMarkerOfLaterVersion(t *testing.T) {
+	for _, c := range []struct {
+		disclosures, items uint64
+		ok                 bool
+	}{
+		{0, 0, true}, {0, 1, true}, {0, 7, true}, {0, 8, false},
+		{1, 0, false}, {1, 1, true}, {1, 8, true}, {1, 9, false},
+		{600, 607, true}, {600, 608, false},
+	} {
+		m := laterMarker(c.disclosures, c.items)
+		b, err := proof.EntryText(m)
+		if !c.ok {
+			if !errors.Is(err, proof.ErrFormat) {
+				t.Errorf("%d disclosures, %d items: %v, want ErrFormat", c.disclosures, c.items, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%d disclosures, %d items: %v", c.disclosures, c.items, err)
+			continue
+		}
+		if again, err := proof.ParseEntry(b); err != nil || cmp.Diff(proof.Entry(m), again) != "" {
+			t.Errorf("%d disclosures, %d items: %v\n%s", c.disclosures, c.items, err, cmp.Diff(proof.Entry(m), again))
+		}
+	}
+	// As many types as fit in an entry.
+	m := laterMarker(600, 9)
+	for i := range 30 {
+		m.Closed.Counts = append(m.Closed.Counts, proof.Count{Kind: proof.Kind(fmt.Sprintf("zzz.x%02d@v1", i)), N: 1})
+		m.Closed.Size++
+	}
+	if _, err := proof.ParseEntry(text(t, m)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnknownType(t *testing.T) {
+	for text, want := range map[string]proof.Kind{
+		"regard/disclosure@v2\nepoch 7\nanything é\n": "disclosure@v2", "regard/new.thing@v12\nepoch 7\n": "new.thing@v12",
+	} {
+		if _, err := proof.ParseEntry([]byte(text)); !errors.Is(err, proof.ErrUnknown) || !errors.Is(err, proof.ErrFormat) {
+			t.Errorf("%q: %v, want ErrUnknown, which is an ErrFormat", text, err)
+		}
+		if kind, epoch, err := proof.ParseHead([]byte(text)); err != nil || kind != want || epoch != 7 {
+			t.Errorf("head of %q: %q %d %v", text, kind, epoch, err)
+		}
+	}
+	// What is malformed for every version isn't merely unknown.
+	for _, text := range []string{
+		"", "regard/new\nepoch 7\n", "regard/New@v1\nepoch 7\n", "regard/new@v0\nepoch 7\n", "regard/new@v1x\nepoch 7\n", "regard/@v1\nepoch 7\n",
+		"regard/new@v1\n", "regard/new@v1\nepoch x\n", "regard/new@v1\nepoch 7", "regard/new@v1\nepoch 7\nlast", "regard/new@v1\nepoch 7\n\x00\n",
+		"regard/new@v1\nepoch 7\n" + strings.Repeat("x", 1001) + "\n", "other/new@v1\nepoch 7\n",
+	} {
+		if _, err := proof.ParseEntry([]byte(text)); !errors.Is(err, proof.ErrFormat) || errors.Is(err, proof.ErrUnknown) {
+			t.Errorf("%q: %v, want ErrFormat alone", text, err)
+		}
+		if _, _, err := proof.ParseHead([]byte(text)); !errors.Is(err, proof.ErrFormat) {
+			t.Errorf("head of %q: %v", text, err)
+		}
+	}
+	// No malformed known entry is taken for one of a later version.
+	for _, c := range badEntries() {
+		if _, err := proof.ParseEntry([]byte(c.text)); errors.Is(err, proof.ErrUnknown) != (c.reason == "type not known") {
+			t.Errorf("%s: %v", c.reason, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package proof_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -11,7 +12,7 @@ import (
 // What parses re-serialises to the same bytes; what doesn't wraps a sentinel.
 
 func FuzzParseEntry(f *testing.F) {
-	for _, e := range append(sampleEntries(), fullMarker()) {
+	for _, e := range append(sampleEntries(), fullMarker(), laterMarker(600, 9)) {
 		f.Add(must(proof.EntryText(e)))
 	}
 	for _, c := range badEntries() {
@@ -23,9 +24,13 @@ func FuzzParseEntry(f *testing.F) {
 			if !errors.Is(err, proof.ErrFormat) {
 				t.Fatalf("%v wraps no ErrFormat", err)
 			}
+			kind, _, herr := proof.ParseHead(in)
+			if errors.Is(err, proof.ErrUnknown) != (herr == nil && !slices.Contains(proof.Kinds(), kind)) {
+				t.Fatalf("%q: %v, but its head: %q %v", in, err, kind, herr)
+			}
 			// The short way of Verify accepts no entry that the parser refuses:
 			// it would find it in a tree of this one leaf.
-			if filedShortWay(in) {
+			if releasable(in) {
 				t.Fatalf("Verify accepts what ParseEntry refuses: %q", in)
 			}
 			return
@@ -33,15 +38,19 @@ func FuzzParseEntry(f *testing.F) {
 		if out, err := e.AppendText(nil); err != nil || !bytes.Equal(in, out) {
 			t.Fatalf("%q re-serialises to %q, %v", in, out, err)
 		}
-		if filedShortWay(in) != e.Kind().Filed() {
+		kind, epoch, err := proof.ParseHead(in)
+		if err != nil || kind != e.Kind() || epoch != e.In() {
+			t.Fatalf("head of %q: %s, %d, %v", in, kind, epoch, err)
+		}
+		if releasable(in) != (kind.Filed() || kind == proof.KindDeferred) {
 			t.Fatalf("Verify and ParseEntry disagree on %q", in)
 		}
 	})
 }
 
-// filedShortWay reports whether Verify takes text as a filed entry, in a tree
-// that holds nothing else.
-func filedShortWay(text []byte) bool {
+// releasable reports whether Verify takes text, in a tree that holds nothing
+// else.
+func releasable(text []byte) bool {
 	w := &fuzzWorld
 	lw := &world{signer: w.signer, policy: w.policy, hashes: []proof.Hash{refLeaf(text)}}
 	_, err := proof.Verify(lw.verified(1), []proof.Proven{{Text: text}})

@@ -28,7 +28,7 @@ type Closed struct {
 	Previous Hash    // leaf hash of the previous marker
 	First    Index   // log index of the previous marker
 	Size     uint64  // number of entries, that marker included
-	Counts   []Count // by increasing kind; they add up to Size
+	Counts   []Count // by increasing kind, known to this version or not; they add up to Size
 	Items    uint64  // number of labels in the index
 	Bits     uint8   // bucket bits of the index: BucketBits(Items)
 	Index    Hash    // root of the index
@@ -79,17 +79,20 @@ func (m Marker) check() error {
 	if c.First > maxInt || c.Size > maxInt || uint64(c.First) > maxInt-c.Size {
 		return formatError("%s: first and size exceed 2^63-1", KindEpoch)
 	}
-	var sum, filed, markers uint64
+	var sum, filed, unknown, markers uint64
 	for i, n := range c.Counts {
-		if !n.Kind.known() || i > 0 && c.Counts[i-1].Kind >= n.Kind {
-			return formatError("%s: count of an unknown type or out of order", KindEpoch)
+		if !n.Kind.valid() || i > 0 && c.Counts[i-1].Kind >= n.Kind {
+			return formatError("%s: count of what is no type, or out of order", KindEpoch)
 		}
 		if n.N < 1 || n.N > maxInt-sum {
 			return formatError("%s: count is 0 or the sum exceeds 2^63-1", KindEpoch)
 		}
 		sum += n.N
-		if n.Kind.Filed() {
+		switch {
+		case n.Kind.Filed():
 			filed += n.N
+		case !n.Kind.known():
+			unknown += n.N // may be filed or not
 		}
 		if n.Kind == KindEpoch {
 			markers = n.N
@@ -101,7 +104,9 @@ func (m Marker) check() error {
 	if markers != 1 {
 		return formatError("%s: a closed epoch has one marker, its own", KindEpoch)
 	}
-	if c.Items > filed || (c.Items == 0) != (filed == 0) {
+	// A type of later versions may be filed: a marker that counts one is not
+	// refused for it. Without one this is the exact relation.
+	if c.Items > filed+unknown || c.Items == 0 && filed > 0 {
 		return formatError("%s: items do not agree with the counts of filed entries", KindEpoch)
 	}
 	if c.Bits != BucketBits(c.Items) {
@@ -185,8 +190,8 @@ func parseClosed(l *lines) (*Closed, error) {
 			return nil, err
 		}
 		n, ok := parseUint(w[1])
-		if !ok || len(c.Counts) == len(kinds) {
-			return nil, l.errorf("count is not a canonical integer, or one too many")
+		if !ok {
+			return nil, l.errorf("count is not a canonical integer")
 		}
 		c.Counts = append(c.Counts, Count{Kind(w[0]), n})
 	}

@@ -28,6 +28,10 @@ var (
 	// ErrFormat: the bytes are not in the canonical form. Refuse them; asking
 	// again for the same object will not help.
 	ErrFormat = errors.New("not in canonical form")
+	// ErrUnknown: an entry of a type that was defined after this version. It
+	// wraps ErrFormat. The entry can be hashed, counted and proven to be in the
+	// log (ParseHead), but not read: get a newer version.
+	ErrUnknown = fmt.Errorf("type not known to this version: %w", ErrFormat)
 	// ErrUnproven: well-formed, but what it claims is not shown: a hash path, a
 	// VRF proof, a commitment or a link to a marker does not hold. Treat it as
 	// evidence against whoever made it and keep the bytes.

@@ -148,7 +148,7 @@ func takeMarker(l *lines, key string) (Marker, Index, []byte, error) {
 	}
 	index, ok1 := parseUint(w[0])
 	n, ok2 := parseUint(w[1])
-	if !ok1 || !ok2 || n > 64 {
+	if !ok1 || !ok2 || n > maxEntry/8 { // no marker has so many
 		return Marker{}, 0, nil, l.errorf("index or number of lines is not valid")
 	}
 	at := l.n

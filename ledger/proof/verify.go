@@ -57,8 +57,8 @@ func (v Verified) Witnessed() bool { return v.checkpoint.Witnessed() }
 func (v Verified) Checkpoint() Checkpoint { return v.checkpoint }
 
 // Verify shows that all entries of a disclosure are in the tree of cp. They
-// must be of kinds that are filed in a person's roll, at distinct indexes, and
-// at least one. It checks no signature (VerifyCheckpoint did) and costs one
+// must be of kinds that are filed in a person's roll, or Deferred, at distinct
+// indexes, and at least one. It checks no signature (VerifyCheckpoint did) and costs one
 // hash a level.
 func Verify(cp Checkpoint, entries []Proven) (Verified, error) {
 	if cp.IsZero() {
@@ -74,7 +74,7 @@ func Verify(cp Checkpoint, entries []Proven) (Verified, error) {
 		if len(e.Text) >= maxEntry {
 			return Verified{}, formatError("entry of %d bytes, want less than %d", len(e.Text), maxEntry)
 		}
-		c, err := filedCommitment(e.Text)
+		c, err := releaseCommitment(e.Text)
 		if err != nil {
 			return Verified{}, err
 		}

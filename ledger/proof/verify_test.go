@@ -65,6 +65,16 @@ func TestVerify(t *testing.T) {
 			deferred = w.proven(proof.Index(i), size)
 		}
 	}
+	// A disclosure that its person learns of later is released on its deferred entry, alone or with others.
+	e := must(proof.ParseEntry(deferred.Text))
+	c, _ := proof.CommitmentOf(e)
+	if v := must(proof.Verify(cp, []proof.Proven{deferred})); must(v.Set()) != proof.SetDigest([]proof.Commitment{c}) {
+		t.Error("deferred: another set")
+	}
+	first, _ := proof.CommitmentOf(must(proof.ParseEntry(one.Text)))
+	if v := must(proof.Verify(cp, []proof.Proven{one, deferred})); must(v.Set()) != proof.SetDigest([]proof.Commitment{first, c}) {
+		t.Error("deferred with another: another set")
+	}
 	for name, entries := range map[string][]proof.Proven{
 		"none":                nil,
 		"empty":               {},
@@ -72,7 +82,9 @@ func TestVerify(t *testing.T) {
 		"one of them wrong":   {one, {Index: all[1].Index, Text: all[1].Text, Path: all[2].Path}},
 		"marker":              {marker},
 		"governance":          {policy},
-		"deferred":            {deferred},
+		"deferred, cut":       {{Index: deferred.Index, Text: deferred.Text[:len(deferred.Text)-1], Path: deferred.Path}},
+		"deferred elsewhere":  {{Index: deferred.Index + 1, Text: deferred.Text, Path: deferred.Path}},
+		"deferred twice":      {deferred, deferred},
 		"a set with a marker": {one, marker},
 		"another index":       with(func(p *proof.Proven) { p.Index++ }),
 		"index beyond":        with(func(p *proof.Proven) { p.Index = proof.Index(size) }),
@@ -151,6 +163,15 @@ func TestVerifyEntry(t *testing.T) {
 	cp := w.verified(size)
 	for i := range w.texts {
 		e, err := proof.VerifyEntry(cp, w.proven(proof.Index(i), size))
+		if bytes.HasPrefix(w.texts[i], []byte("regard/later@v1\n")) {
+			if !errors.Is(err, proof.ErrUnknown) {
+				t.Errorf("an entry of a type that isn't known: %v", err)
+			}
+			if _, err := proof.Verify(cp, []proof.Proven{w.proven(proof.Index(i), size)}); !errors.Is(err, proof.ErrUnproven) {
+				t.Errorf("a set with an entry of a type that isn't known: %v", err)
+			}
+			continue
+		}
 		if err != nil || string(text(t, e)) != string(w.texts[i]) {
 			t.Errorf("entry %d: %v", i, err)
 		}
