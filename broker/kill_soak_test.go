@@ -3,16 +3,12 @@
 package broker_test
 
 import (
-	"os"
 	"testing"
 	"time"
 )
 
 // TestSoakKill kills the broker from outside at random times, while it recovers, while it works and while it closes an epoch: 200 times on one directory.
 func TestSoakKill(t *testing.T) {
-	if os.Getenv(killDir) != "" {
-		t.Skip("in the child")
-	}
 	c := newCampaign(t)
 	c.round("release 5", 0) // the first start sets up what the requests need, and isn't killed
 	for i := range 200 {

@@ -42,10 +42,11 @@ const (
 const killClients = 16
 
 // TestKillEverywhere kills the broker with SIGKILL under load at the end of every stage of the pipeline, three times each, on one directory. What is checked afterwards
-// rests on what others hold: the provider's access log, the clients' answers, the published log.
+// rests on what others hold: the provider's access log, the clients' answers, the published log. It is also the test that the broker's process is started with.
 func TestKillEverywhere(t *testing.T) {
-	if os.Getenv(killDir) != "" {
-		t.Skip("in the child")
+	if dir := os.Getenv(killDir); dir != "" {
+		killChild(t, dir)
+		return
 	}
 	c := newCampaign(t)
 	for round := range 3 {
@@ -63,9 +64,6 @@ func TestKillEverywhere(t *testing.T) {
 
 // TestKillErasure kills the broker at every stage of an erasure. The next start carries it through; what is recorded about the person afterwards can be read, also after one more start.
 func TestKillErasure(t *testing.T) {
-	if os.Getenv(killDir) != "" {
-		t.Skip("in the child")
-	}
 	c := newCampaign(t)
 	c.start("", 0).stop(t)
 	stages := []string{"outcome", "add", "integrate", "sign", "release"}
@@ -298,7 +296,7 @@ func (c *campaign) start(at string, after time.Duration) *child {
 		c.t.Fatal(err)
 	}
 	socket := filepath.Join(c.dir, "socket")
-	p := &child{cmd: exec.Command(exe, "-test.run=^TestKillChild$", "-test.timeout=300s"), out: &syncWriter{w: &bytes.Buffer{}}, ended: make(chan struct{})}
+	p := &child{cmd: exec.Command(exe, "-test.run=^TestKillEverywhere$", "-test.timeout=300s"), out: &syncWriter{w: &bytes.Buffer{}}, ended: make(chan struct{})}
 	p.client = &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{
 		MaxIdleConnsPerHost: killClients,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -391,12 +389,8 @@ func (p *child) call(path string, req *killRequest) (a killAnswer, err error) {
 	return a, json.NewDecoder(res.Body).Decode(&a)
 }
 
-// TestKillChild is the process that is killed; on its own it does nothing.
-func TestKillChild(t *testing.T) {
-	dir := os.Getenv(killDir)
-	if dir == "" {
-		t.Skip("run by TestKillEverywhere")
-	}
+// killChild is the process that is killed.
+func killChild(t *testing.T, dir string) {
 	var armed atomic.Bool
 	erase := false
 	w := &world{t: t, logs: &bytes.Buffer{}, provider: &fakeProvider{Server: &httptest.Server{URL: os.Getenv(killProvider)}}}

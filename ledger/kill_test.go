@@ -28,12 +28,8 @@ const (
 	killAt  = "REGARD_TEST_KILL_AT" // "<call> <before|after> <nth>"
 )
 
-// TestKillChild is the process that TestKill kills; on its own it does nothing.
-func TestKillChild(t *testing.T) {
-	dir := os.Getenv(killDir)
-	if dir == "" {
-		t.Skip("run by TestKill")
-	}
+// killChild is the process that TestKill kills.
+func killChild(t *testing.T, dir string) {
 	var call, when string
 	var nth int32
 	if _, err := fmt.Sscan(os.Getenv(killAt), &call, &when, &nth); err != nil {
@@ -86,8 +82,9 @@ func TestKillChild(t *testing.T) {
 // kill -9 at each step of the path, three times each on the same files: what was acknowledged stays, where it was, under checkpoints that all are prefixes of one
 // history.
 func TestKill(t *testing.T) {
-	if os.Getenv(killDir) != "" {
-		t.Skip("in the child")
+	if dir := os.Getenv(killDir); dir != "" {
+		killChild(t, dir)
+		return
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -101,7 +98,7 @@ func TestKill(t *testing.T) {
 			dir := t.TempDir()
 			var checkpoints [][]byte
 			for _, nth := range []int{1, 2, 3, 9} {
-				cmd := exec.Command(exe, "-test.run=^TestKillChild$", "-test.timeout=60s")
+				cmd := exec.Command(exe, "-test.run=^TestKill$", "-test.timeout=60s")
 				cmd.Env = append(os.Environ(), killDir+"="+dir, fmt.Sprintf("%s=%s %d", killAt, at, nth))
 				out, err := cmd.CombinedOutput()
 				var ee *exec.ExitError

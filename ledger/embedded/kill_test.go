@@ -22,13 +22,17 @@ import (
 // Everything it said was added or integrated is there afterwards, and adding all
 // leaves again gives the one root that they determine.
 func TestKilledAtAnyMoment(t *testing.T) {
+	if path := os.Getenv("REGARD_TEST_KILL"); path != "" {
+		killedChild(t, path)
+		return
+	}
 	const kills = 30
 	path := filepath.Join(t.TempDir(), "log.db")
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	added, integrated := int64(0), int64(0)
 	e := newExpect()
 	for range kills {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestHelperKilled$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyMoment$")
 		cmd.Env = append(os.Environ(), "REGARD_TEST_KILL="+path, fmt.Sprintf("REGARD_TEST_ADDED=%d", added))
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -87,13 +91,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestHelperKilled is the child. It starts over from the tree it finds, as the
+// killedChild is the child. It starts over from the tree it finds, as the
 // sequencer does, so that it repeats what was added but not integrated.
-func TestHelperKilled(t *testing.T) {
-	path := os.Getenv("REGARD_TEST_KILL")
-	if path == "" {
-		t.Skip("runs as a child of TestKilledAtAnyMoment")
-	}
+func killedChild(t *testing.T, path string) {
 	ctx := context.Background()
 	l, err := Open(ctx, Config{Path: path})
 	if err != nil {

@@ -40,6 +40,12 @@ func wantErr(t testing.TB, err error, words ...string) {
 }
 
 func TestSecondOpenerIsRefused(t *testing.T) {
+	if path := os.Getenv("REGARD_TEST_OPEN"); path != "" { // the second process
+		if err := tryOpen(t, path); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
 	s := open(t)
 	err := tryOpen(t, s.path)
 	if !errors.Is(err, ErrLocked) {
@@ -48,7 +54,7 @@ func TestSecondOpenerIsRefused(t *testing.T) {
 	wantErr(t, err, s.path+".lock", "stop it first")
 
 	// Another process, too.
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHelperOpen$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondOpenerIsRefused$", "-test.v")
 	cmd.Env = append(os.Environ(), "REGARD_TEST_OPEN="+s.path)
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), ErrLocked.Error()) {
@@ -62,17 +68,6 @@ func TestSecondOpenerIsRefused(t *testing.T) {
 	}
 	if err := tryOpen(t, s.path); err != nil {
 		t.Errorf("opening again after Close: %v", err)
-	}
-}
-
-// TestHelperOpen is the second process.
-func TestHelperOpen(t *testing.T) {
-	path := os.Getenv("REGARD_TEST_OPEN")
-	if path == "" {
-		t.Skip("runs as a child of TestSecondOpenerIsRefused")
-	}
-	if err := tryOpen(t, path); err != nil {
-		t.Fatal(err)
 	}
 }
 
