@@ -143,7 +143,14 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 	if err != nil {
 		return err
 	}
+	fi, err := f.Stat()
 	f.Close()
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("others than its owner may read or write it (mode %v): chmod 600", fi.Mode().Perm())
+	}
 	dsn := "file:" + s.path + pragmas
 	// secure_delete: a destroyed key must not linger in free pages.
 	if s.w, err = sql.Open("sqlite", dsn+"&_pragma=secure_delete(1)&_pragma=cache_size(-32000)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"); err != nil {

@@ -74,6 +74,18 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
+func TestFileThatOthersReadIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).Close()
+	if err := os.Chmod(filepath.Join(dir, "store.db"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := store.Open(t.Context(), store.Config{Dir: dir}); err == nil {
+		s.Close()
+		t.Fatal("a database that everybody can read was opened")
+	}
+}
+
 func TestDamagedFileIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "store.db"), []byte("this was a database once, before something else wrote over it, page by page"), 0o600); err != nil {
