@@ -96,7 +96,7 @@ func checkHistory(t *testing.T, env *ledgertest.Env, appended []proof.Commitment
 func TestFailures(t *testing.T) {
 	for _, call := range []string{
 		ledgertest.CallCommit, ledgertest.CallAdd, ledgertest.CallIntegrate, ledgertest.CallRoot, ledgertest.CallSign, ledgertest.CallSwap,
-		ledgertest.CallCommit + "+" + ledgertest.CallTail, ledgertest.CallSwap + "+" + ledgertest.CallLast, ledgertest.CallAdd + "+" + ledgertest.CallRange,
+		ledgertest.CallCommit + "+" + ledgertest.CallNext, ledgertest.CallSwap + "+" + ledgertest.CallLast, ledgertest.CallAdd + "+" + ledgertest.CallRange,
 		ledgertest.CallIntegrate + "+" + ledgertest.CallLeaves, ledgertest.CallUnfiled, ledgertest.CallFile, ledgertest.CallLabel,
 	} {
 		for _, fault := range []ledgertest.Fault{ledgertest.Fail, ledgertest.FailAfter} {

@@ -137,8 +137,10 @@ type Unfiled struct {
 // Store keeps the order of the log durably. Every method may be called concurrently with the others; Commit is called by one goroutine at a time.
 // An error of Commit leaves it open whether the batch is stored: the log reads the tail again before it goes on.
 type Store interface {
-	// Tail returns the end of the order, all of it as of one moment.
+	// Tail returns the end of the order, all of it as of one moment. It may take time in proportion to the open epoch.
 	Tail(context.Context) (Tail, error)
+	// Next returns Tail's Next alone, in a time that does not depend on the size of the log.
+	Next(context.Context) (proof.Index, error)
 	// Commit stores the batch and the groups' attachments in one durable transaction, or nothing. It refuses a batch whose First isn't the tail's Next. If an attachment
 	// can't be stored, whatever the state of the disk, the error wraps ErrRefused and nothing is stored: one bad group must not stop the others.
 	Commit(context.Context, *Batch) error

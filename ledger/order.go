@@ -360,18 +360,18 @@ func (l *Log) settleOrder(ctx context.Context) error {
 	if u == nil {
 		return nil
 	}
-	tail, err := l.cfg.Store.Tail(ctx)
+	next, err := l.cfg.Store.Next(ctx)
 	if err != nil {
 		return fmt.Errorf("finding out whether the last batch is stored: %w", err)
 	}
 	first, end := u.batch.First, u.batch.First+proof.Index(len(u.ordered.leaves))
-	switch tail.Next {
+	switch next {
 	case first:
 		l.order.unsure = nil
 		return nil
 	case end:
 	default:
-		return l.halt("the store's order ends at log index %d, where this log left it at %d or %d: another process writes to it. Stop that process, then start again", tail.Next, first, end)
+		return l.halt("the store's order ends at log index %d, where this log left it at %d or %d: another process writes to it. Stop that process, then start again", next, first, end)
 	}
 	i := 0
 	err = l.cfg.Store.Leaves(ctx, first, end, func(got Leaf) error {

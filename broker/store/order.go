@@ -61,6 +61,15 @@ func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
 	return t, classify(rows.Err())
 }
 
+// Next implements ledger.Store: one look at the end of an index.
+func (s Order) Next(ctx context.Context) (proof.Index, error) {
+	var next int64
+	if err := s.r.QueryRowContext(ctx, "SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
+		return 0, classify(err)
+	}
+	return proof.Index(next), nil
+}
+
 // Commit implements ledger.Store.
 func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 	return s.do(ctx, func(t *tx) error {

@@ -201,6 +201,9 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 		if tail, err := s.Tail(ctx); err != nil || tail.Next != 0 || tail.Open != nil || len(tail.Counts) != 0 {
 			t.Errorf("tail of an empty store: %+v, %v", tail, err)
 		}
+		if next, err := s.Next(ctx); err != nil || next != 0 {
+			t.Errorf("next of an empty store: %d, %v", next, err)
+		}
 		if err := s.Leaves(ctx, 0, 1, func(ledger.Leaf) error { return nil }); err == nil {
 			t.Error("leaf 0 of an empty store")
 		}
@@ -265,6 +268,9 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 		if tail, err := x.s.Tail(ctx); err != nil || tail.Next != 3 || tail.Counts[proof.KindDisclosure] != 2 {
 			t.Errorf("tail after refused batches: %+v, %v", tail, err)
 		}
+		if next, err := x.s.Next(ctx); err != nil || next != 3 {
+			t.Errorf("next after refused batches: %d, %v", next, err)
+		}
 		x.batch(1)
 	})
 	t.Run("cancelled", func(t *testing.T) {
@@ -294,6 +300,9 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 		}
 		if _, err := x.s.Epoch(ctx, 3); !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("the open epoch: %v", err)
+		}
+		if next, err := x.s.Next(ctx); err != nil || next != x.next {
+			t.Errorf("next is %d (%v), want %d", next, err, x.next)
 		}
 		for _, l := range x.all {
 			if e, err := x.s.EpochOf(ctx, l.Index); err != nil || e != l.Epoch {

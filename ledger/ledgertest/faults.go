@@ -28,6 +28,7 @@ const (
 // Calls that can be made to fail, by the names that Arm and Hook know.
 const (
 	CallTail      = "Store.Tail"
+	CallNext      = "Store.Next"
 	CallCommit    = "Store.Commit"
 	CallLeaves    = "Store.Leaves"
 	CallUnfiled   = "Store.Unfiled"
@@ -126,6 +127,11 @@ type FaultyStore struct {
 func (s FaultyStore) Tail(ctx context.Context) (t ledger.Tail, err error) {
 	err = s.Faults.do(CallTail, func() error { t, err = s.Store.Tail(ctx); return err })
 	return t, err
+}
+
+func (s FaultyStore) Next(ctx context.Context) (i proof.Index, err error) {
+	err = s.Faults.do(CallNext, func() error { i, err = s.Store.Next(ctx); return err })
+	return i, err
 }
 
 func (s FaultyStore) Commit(ctx context.Context, b *ledger.Batch) error {

@@ -80,6 +80,13 @@ func (s *Store) Tail(ctx context.Context) (ledger.Tail, error) {
 	return t, ctx.Err()
 }
 
+// Next implements ledger.Store.
+func (s *Store) Next(ctx context.Context) (proof.Index, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return proof.Index(len(s.leaves)), ctx.Err()
+}
+
 // Commit implements ledger.Store.
 func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
 	s.mu.Lock()
