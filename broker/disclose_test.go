@@ -5,11 +5,14 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
 )
 
 func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
@@ -48,9 +51,17 @@ func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
 	if got := q.Get("champs"); bytes.Contains([]byte(got), []byte("adresse")) || !bytes.Contains([]byte(got), []byte("/data/quotient/valeur")) {
 		t.Errorf("asked for fields %q", got)
 	}
-	// The child is somebody else: an entry of their own under their own identity.
-	if got := w.b.Log().Checkpoint().Size(); got < 3 {
-		t.Errorf("the log has %d entries", got)
+	// The child is somebody else: an entry of their own under their own identity. The mother whom the answer names is she who was asked about.
+	mother, err := marie.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := proof.ParseSubject(string(proof.TypePerson), "EXEMPLE FICTIF|NOE|2015-06|M") // there is no 31 June
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := filedBy(t, w), map[proof.Subject]int{mother: 1, child: 1}; !maps.Equal(got, want) {
+		t.Errorf("filed under %s, want %s", spell(got), spell(want))
 	}
 }
 
@@ -65,6 +76,37 @@ func TestDeniedIsRecordedAndNobodyAsked(t *testing.T) {
 	w.verify(a.Receipt)
 	if n := len(w.provider.requests()); n != 0 {
 		t.Errorf("the provider was asked %d times", n)
+	}
+	r, err := proof.ParseReceipt(a.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := r.Opening()
+	if got := o.Text(proof.DisclosureOutcome); got != proof.OutcomeDenied {
+		t.Errorf("recorded outcome %q", got)
+	}
+	if got := codesOf(a.Reasons); !slices.Equal(got, []policy.Code{"scope.not_covered"}) || !slices.Equal(o.List(proof.DisclosureReasons), words(got)) {
+		t.Errorf("reasons %v, recorded %v", got, o.List(proof.DisclosureReasons))
+	}
+	if got := o.List(proof.DisclosureRequested); !slices.Equal(got, []string{"/data/adresse"}) {
+		t.Errorf("recorded as what would have been asked for: %v", got)
+	}
+	for name, f := range map[string]proof.Field{"obtained": proof.DisclosureObtained, "released": proof.DisclosureReleased} {
+		if v, p := o.Value(f); p != proof.Present || len(v) != 0 {
+			t.Errorf("%s: %q, presence %v; want none, and that it can be seen", name, v, p)
+		}
+	}
+	for name, f := range map[string]proof.Field{"payload": proof.DisclosurePayload, "agreement": proof.DisclosureAgreement} {
+		if v, _ := o.Value(f); name == "payload" && len(v) != 0 || name == "agreement" && string(v) != "cantine@1" {
+			t.Errorf("%s: %q", name, v)
+		}
+	}
+	subject, err := marie.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := filedBy(t, w), map[proof.Subject]int{subject: 1}; !maps.Equal(got, want) {
+		t.Errorf("filed under %s, want %s", spell(got), spell(want))
 	}
 }
 
