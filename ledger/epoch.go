@@ -21,15 +21,33 @@ import (
 // maxStepBack is how far the clock may be behind the log's own time before the log refuses to go on.
 const maxStepBack = time.Hour
 
-// monotonic is a clock that never goes back within a log, so that no marker is older than the one before.
+// maxStepAhead is how far the clock may be ahead of the log's own time before the log refuses to go on; a log with long epochs waits for two of them.
+const maxStepAhead = 31 * 24 * time.Hour
+
+// monotonic is a clock that never goes back within a log, so that no marker is older than the one before, nor far ahead: a marker can't be taken back, and one of a time
+// that hasn't come would keep the log from going on until then.
 type monotonic struct {
-	last  time.Time
+	last  time.Time // zero before the very first marker
+	ahead time.Duration
 	alarm bool
 }
 
-// now returns the log's time. A clock that is behind by little stands still; one that is behind by much is an error: the log won't back-date.
+// leap reports an error if t is too far ahead to be believed.
+func (m *monotonic) leap(t time.Time) error {
+	if m.last.IsZero() || t.Sub(m.last) <= m.ahead {
+		return nil
+	}
+	return fmt.Errorf("%w: the clock says %s, but the last time this log has seen is %s, more than %v before: set the clock right. If the log really stood still so long, start it once with the clock confirmed (ConfirmClock)",
+		ErrUnavailable, t.UTC().Format(time.RFC3339), m.last.Format(time.RFC3339), m.ahead)
+}
+
+// now returns the log's time. A clock that is behind by little stands still; one that is behind or ahead by much is an error: the log won't back-date, nor
+// close epochs before their time.
 func (m *monotonic) now(t time.Time, logger *slog.Logger) (time.Time, error) {
 	t = t.UTC()
+	if err := m.leap(t); err != nil {
+		return t, err
+	}
 	switch {
 	case !t.Before(m.last):
 		m.last, m.alarm = t, false

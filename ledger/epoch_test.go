@@ -287,6 +287,96 @@ func TestClockStepsBack(t *testing.T) {
 	}
 }
 
+// A clock that jumps far ahead, be it for a moment, closes nothing: the marker would keep the log from going on until that time has come.
+func TestClockJumpsAhead(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	start := time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+	env.Clock.Set(start)
+	l := env.Open()
+	appendN(t, l, 0, 1)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	for _, step := range []time.Duration{31*24*time.Hour + time.Second, 10 * 365 * 24 * time.Hour} {
+		env.Clock.Set(start.Add(step))
+		_, err := l.Append(context.Background(), g)
+		if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "set the clock right") {
+			t.Errorf("append with a clock %v ahead: %v", step, err)
+		}
+		if n := l.OpenEpoch().Number; n != 0 {
+			t.Fatalf("epoch %d was opened by a clock %v ahead", n, step)
+		}
+	}
+	// The clock is right again, and so is the log.
+	env.Clock.Set(start.Add(time.Minute))
+	appendN(t, l, 0, 1)
+	if n := l.OpenEpoch().Number; n != 0 {
+		t.Errorf("epoch %d is open, want 0", n)
+	}
+	// A month without a broker awake isn't a jump, however often it happens.
+	for e := range proof.Epoch(3) {
+		env.Clock.Advance(31 * 24 * time.Hour)
+		appendN(t, l, 0, 1)
+		if n := l.OpenEpoch().Number; n != e+1 {
+			t.Errorf("epoch %d is open, want %d", n, e+1)
+		}
+	}
+}
+
+// A log with long epochs waits for two of them.
+func TestClockAheadByLongEpochs(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	start := time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+	env.Clock.Set(start)
+	cfg := env.Config()
+	cfg.Epoch = 90 * 24 * time.Hour
+	l := env.OpenWith(cfg)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	env.Clock.Set(start.Add(180*24*time.Hour + time.Second))
+	if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("append with a clock more than two epochs ahead: %v", err)
+	}
+	env.Clock.Set(start.Add(180 * 24 * time.Hour))
+	appendN(t, l, 0, 1)
+	if n := l.OpenEpoch().Number; n != 1 {
+		t.Errorf("epoch %d is open, want 1", n)
+	}
+}
+
+// At a start it takes the operator's word that the log really stood still so long.
+func TestClockAheadAtStart(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	start := time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+	env.Clock.Set(start)
+	l := env.Open()
+	appendN(t, l, 0, 3)
+	env.Close(l)
+	size := l.Checkpoint().Size()
+	later := start.Add(400 * 24 * time.Hour)
+	env.Clock.Set(later)
+	_, err := ledger.Open(context.Background(), env.Config())
+	if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "ConfirmClock") {
+		t.Fatalf("opening 400 days later: %v", err)
+	}
+	if next, err := env.Store.Next(context.Background()); err != nil || uint64(next) != size {
+		t.Errorf("the refused start left the order at %d (%v), want %d", next, err, size)
+	}
+	cfg := env.Config()
+	cfg.ConfirmClock = true
+	l = env.OpenWith(cfg)
+	appendN(t, l, 0, 1)
+	if open := l.OpenEpoch(); open.Number != 1 || !open.Opened.Equal(later) {
+		t.Errorf("after a confirmed start: %+v", open)
+	}
+	// The word was for the start alone.
+	env.Clock.Advance(32 * 24 * time.Hour)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("a jump after a confirmed start: %v", err)
+	}
+	env.Close(l)
+	env.Clock.Set(later)
+	env.Close(env.Open()) // needs no word any more
+}
+
 type lockedWriter struct {
 	mu *sync.Mutex
 	b  *bytes.Buffer

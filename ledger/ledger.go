@@ -20,7 +20,8 @@
 // An epoch ends on schedule, in UTC, by the log's own clock, also when nothing happens. Nothing is ordered while it closes: every filed entry gets its label first, and one that
 // can't be labelled holds the log up, since leaving it out would hide it. When the broker was down over one end or several, one long epoch is closed late, at the next start, and the
 // epoch that opens then ends on schedule again: epochs are numbered, not dated. Times never go back within a log: while the clock is behind the log's last time by up to an
-// hour the log keeps its time and says so; behind by more, it refuses with [ErrUnavailable] rather than back-date.
+// hour the log keeps its time and says so; behind by more, it refuses with [ErrUnavailable] rather than back-date. While the clock is more than 31 days (or two epochs, if they are longer) ahead of
+// the last time that the log has seen, it refuses too, and [Open] does, unless the operator has confirmed the clock ([Config].ConfirmClock): a marker can't be taken back.
 //
 // # Cost
 //

@@ -40,6 +40,9 @@ type Config struct {
 	Cosign func(ctx context.Context, note []byte) ([]byte, error)
 	// Clock gives the times of markers; nil means time.Now.
 	Clock func() time.Time
+	// ConfirmClock says that Clock is right although it is more than 31 days (and more than two epochs) ahead of the last marker: Open refuses that otherwise. It is an
+	// operator's word for one start, after the log really stood still so long, and no setting to keep.
+	ConfirmClock bool
 	// Rand draws identities and orders batches; nil means crypto/rand.
 	Rand io.Reader
 	// Logger gets what the operator has to know; nil: nothing. No entry and no subject is ever logged.
@@ -141,7 +144,7 @@ type signed struct {
 }
 
 // Open recovers the log and starts it; on empty stores it makes a new log and signs its first checkpoint. ErrHalted says that the stores contradict each other,
-// with what to do about it; nothing was signed then.
+// with what to do about it; nothing was signed then. ErrUnavailable: a part is down, or the clock is too far ahead to be believed (ConfirmClock).
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

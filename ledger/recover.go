@@ -30,10 +30,14 @@ func (l *Log) recover(ctx context.Context) error {
 		return l.halt("the store has %d entries but its open epoch doesn't agree: restore the store", tail.Next)
 	}
 	l.next = tail.Next
+	l.order.clock.ahead = max(maxStepAhead, 2*l.cfg.Epoch)
 	if tail.Open != nil {
 		l.order.open, l.order.counts, l.open = tail.Open, tail.Counts, *tail.Open
 		l.order.clock.last = tail.Open.Opened
 		if err := l.checkTail(tail); err != nil {
+			return err
+		}
+		if err := l.checkClock(); err != nil {
 			return err
 		}
 	}
@@ -51,6 +55,18 @@ func (l *Log) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// checkClock compares the clock with the last marker: years ahead, and the first thing a log did would be to close an epoch in the future.
+func (l *Log) checkClock() error {
+	now := l.cfg.Clock()
+	err := l.order.clock.leap(now)
+	if err == nil || !l.cfg.ConfirmClock {
+		return err
+	}
+	l.cfg.Logger.Warn("the clock is far ahead of the last marker, and was confirmed by the operator", "clock", now.UTC(), "marker", l.order.clock.last)
+	l.order.clock.last = now.UTC()
 	return nil
 }
 
