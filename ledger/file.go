@@ -23,6 +23,14 @@ type filer struct {
 	known map[proof.Subject]proof.Label // labels are costly, and people appear more than once a day
 }
 
+// Forget drops what the log keeps in memory about a subject that is being erased: its canonical form is needed for labels, and kept for as long as the epoch. It waits for
+// the labelling that is under way. Call it when all entries about the subject are labelled, its erasure included: one that is labelled later brings it back.
+func (l *Log) Forget(subject proof.Subject) {
+	l.files.mu.Lock()
+	defer l.files.mu.Unlock()
+	delete(l.files.known, subject)
+}
+
 // runFile labels behind the release path, whenever something was ordered but not more often than FileEvery.
 func (l *Log) runFile() {
 	defer close(l.fileDone)
