@@ -3,7 +3,7 @@
 // What it guarantees. Only processes of the broker's own user or of root are answered: the kernel says who is at the other end (SO_PEERCRED), the file mode is the second lock. A change that
 // was answered stands in the log and is in force for the next request. Every call is logged with the caller's user id.
 //
-// What it doesn't. It knows no roles: whoever may use the socket may do all of it. Nothing personal passes through it.
+// What it doesn't. It knows no roles: whoever may use the socket may do all of it. Nothing personal passes through it but what history and erase are about, and that is never logged.
 package admin
 
 import (
@@ -23,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
 
@@ -40,6 +41,8 @@ type Broker interface {
 	Definitions() []*service.Definition
 	ReloadPolicy(context.Context) error
 	PolicyStatus() policy.Status
+	History(context.Context, proof.Subject, broker.AccessBy, broker.HistoryPage) (*broker.History, error)
+	Erase(ctx context.Context, subject proof.Subject, ground string) (broker.Erasure, error)
 }
 
 // Config of a Server. All fields but Logger are mandatory.
@@ -80,6 +83,8 @@ func Handler(cfg Config) (http.Handler, error) {
 		"POST /services/{id}/withdraw": s.withdrawService,
 		"GET /policy":                  s.policy,
 		"POST /policy/reload":          s.reloadPolicy,
+		"POST /history":                s.history,
+		"POST /erase":                  s.erase,
 	} {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
 	}

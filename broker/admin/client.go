@@ -184,3 +184,13 @@ func (c *Client) Policy(ctx context.Context) (Policy, error) { return get[Policy
 func (c *Client) ReloadPolicy(ctx context.Context) (Policy, error) {
 	return post[Policy](ctx, c, nil, "policy", "reload")
 }
+
+// History shows what the log holds about one identifier of a person. Every record that is opened for it is logged before.
+func (c *Client) History(ctx context.Context, q HistoryQuery) (History, error) {
+	return post[History](ctx, c, q, "history")
+}
+
+// Erase destroys the keys of one identifier of a person; there is no way back.
+func (c *Client) Erase(ctx context.Context, q ErasureOrder) (Erased, error) {
+	return post[Erased](ctx, c, q, "erase")
+}

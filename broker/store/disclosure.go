@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -188,6 +189,45 @@ func (s *Store) Records(ctx context.Context, d Seq) ([]PlacedRecord, error) {
 // RecordsFrom lists records by increasing log index, from one on.
 func (s *Store) RecordsFrom(ctx context.Context, from proof.Index, limit int) ([]PlacedRecord, error) {
 	return s.records(ctx, selectRecord+" WHERE r.log_index >= ? ORDER BY r.log_index LIMIT ?", int64(from), limit)
+}
+
+// RecordsOf lists an owner's records by decreasing log index, those below before (0: from the newest), of one kind of entry or, if kind is empty, of every kind but
+// deferred: of those the person learns when the delay ends.
+func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind, before proof.Index, limit int) ([]PlacedRecord, error) {
+	if before == 0 || before > math.MaxInt64 {
+		before = math.MaxInt64
+	}
+	return s.records(ctx, selectRecord+" WHERE r.owner = ? AND r.log_index < ? AND l.kind <> ? AND (? = '' OR l.kind = ?) ORDER BY r.log_index DESC LIMIT ?",
+		owner[:], int64(before), string(proof.KindDeferred), string(kind), string(kind), limit)
+}
+
+// AccessLogged is attached to access@v1 entries of one owner: it gives each its record, in their order.
+type AccessLogged struct {
+	Records []Record
+	// Fresh are data keys that have to be durable with them.
+	Fresh []*keys.StoredKey // nil ones are skipped
+	// Keys sealed the person parts. If one is not stored the owner was erased since, and nothing is.
+	Keys []keys.KeyID
+}
+
+func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
+	if len(leaves) != len(a.Records) {
+		return fmt.Errorf("store: %d entries for %d records", len(leaves), len(a.Records))
+	}
+	if err := saveKeys(t, a.Fresh); err != nil {
+		return err
+	}
+	for _, id := range a.Keys {
+		if err := hasKey(t, id); err != nil {
+			return err
+		}
+	}
+	for i := range leaves {
+		if err := saveRecord(t, leaves[i].Index, nil, 0, &a.Records[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) records(ctx context.Context, query string, args ...any) ([]PlacedRecord, error) {

@@ -1,0 +1,169 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/admin"
+)
+
+// person is the flag with which commands take a subject.
+type person struct{ file string }
+
+func (p *person) flag(c *cobra.Command) {
+	c.Flags().StringVarP(&p.file, "file", "f", "", `the subject (JSON, as in a request's "subject"), - for standard input`)
+}
+
+func (p *person) read(c *cobra.Command) (admin.Subject, error) {
+	if p.file == "" {
+		return admin.Subject{}, usagef("--file is missing: the subject, or - for standard input; it is never an argument, for other users of the machine could read it")
+	}
+	b, err := readInput(c, p.file, 64<<10)
+	if err != nil {
+		return admin.Subject{}, err
+	}
+	s, err := admin.ParseSubject(b)
+	if err != nil {
+		return s, usagef("%s: %s", p.file, explainProblem(err))
+	}
+	return s, nil
+}
+
+const subjectExample = `{"type": "pivot", "birth_name": "Martin", "given_names": ["Camille"], "birth_date": "1990-01-31", "sex": "F", "birth_place": "75056", "birth_country": "99100"}`
+
+func historyCommand() *cobra.Command {
+	var who person
+	var q admin.HistoryQuery
+	var c *cobra.Command
+	c = administer(&cobra.Command{
+		Use: "history", Short: "Show a person's entries, and log that you did", Args: noArgs,
+		Long: `history shows what the log holds under one identifier of a person, newest first: for the help desk, until the person can look alone. It opens what the
+person may see, but for context and object. Before anything is opened, every record of the page gets an entry of its own in the log: who read it (your user id), which
+fields, why. The person sees these entries, and they are part of the next history.
+
+Entries under another identifier of the same person (pivot, person, nir, …) are a history of their own; type person has birth_name, given_names, birth_date and sex.
+
+State "erased": an erasure made it unreadable. "retired": its retention has ended. "damaged": it can't be read and nothing in the log says why; that is an alarm, and exit code 1.
+The subject is ` + subjectExample + `, or {"type": "nir", "value": "…"}.`,
+		Example: `  regard history -f subject.json --reason 'call 2026-0042 of the person'
+  regard history -f - --reason 'call 2026-0042 of the person' --kind disclosure --limit 20 < subject.json
+  regard history -f subject.json --reason 'call 2026-0042 of the person' --before 8391 --json`,
+	}, func(ctx context.Context, cl *admin.Client, _ []string) (admin.History, error) {
+		if strings.TrimSpace(q.Reason) == "" {
+			return admin.History{}, usagef("--reason is missing: it stands in the log, and the person sees it")
+		}
+		if q.Limit < 1 || q.Limit > 200 {
+			return admin.History{}, usagef("--limit is not between 1 and 200")
+		}
+		var err error
+		if q.Subject, err = who.read(c); err != nil {
+			return admin.History{}, err
+		}
+		return cl.History(ctx, q)
+	}, showHistory)
+	who.flag(c)
+	c.Flags().StringVar(&q.Reason, "reason", "", "why you look, on one line and without names: it stays readable after an erasure")
+	c.Flags().IntVar(&q.Limit, "limit", 50, "entries, at most 200; each record that is opened costs an entry")
+	c.Flags().Uint64Var(&q.Before, "before", 0, "entries below this log index (default: the newest)")
+	c.Flags().StringVar(&q.Kind, "kind", "", "disclosure, access, erasure or opened (default: all)")
+	return c
+}
+
+// explainProblem is a problem's text for people.
+func explainProblem(err error) string {
+	var p *broker.Problem
+	if !errors.As(err, &p) {
+		return err.Error()
+	}
+	e := admin.Error{Title: p.Title, Detail: p.Detail, Parameter: p.Parameter}
+	return e.Error()
+}
+
+func showHistory(c *cobra.Command, h admin.History) error {
+	w := c.OutOrStdout()
+	if len(h.Entries) == 0 {
+		_, err := fmt.Fprintln(w, "There is no entry under this identifier.")
+		return err
+	}
+	damaged := 0
+	rows := make([][]string, len(h.Entries))
+	for i, e := range h.Entries {
+		rows[i] = historyRow(&e)
+		if e.State == "damaged" {
+			damaged++
+		}
+	}
+	var text bytes.Buffer
+	if err := table(&text, "INDEX TIME ENTRY BY ROLE PROVIDER SERVICE PURPOSE LEGAL-BASIS OUTCOME FIELDS-OR-REASON", rows); err != nil {
+		return err
+	}
+	for i, line := range strings.SplitAfter(text.String(), "\n") {
+		if i > 0 && i <= len(h.Entries) && h.Entries[i-1].State == "damaged" && colourful(w) {
+			line = "\x1b[31m" + strings.TrimSuffix(line, "\n") + "\x1b[0m\n"
+		}
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+	}
+	e := c.ErrOrStderr()
+	if h.Next > 0 {
+		fmt.Fprintf(e, "There are more: --before %d\n", h.Next)
+	}
+	if h.Logged > 0 {
+		fmt.Fprintf(e, "%d records were opened, and the log says so: by %s.\n", h.Logged, h.Reader)
+	}
+	if damaged > 0 {
+		return fmt.Errorf("%d of these entries can't be read, and the log doesn't say why: compare the data directory with a backup", damaged)
+	}
+	return nil
+}
+
+func historyRow(e *admin.HistoryEntry) []string {
+	kind := e.Kind
+	if kind == "" {
+		kind = "?"
+	}
+	row := []string{strconv.FormatUint(e.Index, 10), "-", kind, "-", "-", "-", "-", "-", "-", e.State, "-"}
+	when := func(t time.Time) { row[1] = t.UTC().Format("2006-01-02T15:04:05Z") }
+	switch {
+	case e.Disclosure != nil:
+		d := e.Disclosure
+		when(d.AskedAt)
+		row[3], row[4], row[5], row[6], row[7], row[8], row[9] = d.Agency, d.Role, d.Provider, d.Service, d.Purpose, d.LegalBasis, d.Outcome
+		if d.Cause != "" {
+			row[9] += " (" + d.Cause + ")"
+		}
+		if len(d.Released) > 0 {
+			row[10] = strings.Join(d.Released, ",")
+		}
+	case e.Access != nil:
+		a := e.Access
+		when(a.At)
+		row[3], row[4], row[9], row[10] = a.Reader, a.Role, "read "+strconv.FormatUint(a.Target, 10), a.Reason
+	case e.Erasure != nil:
+		x := e.Erasure
+		when(x.ErasedAt)
+		row[9], row[10] = "erased up to "+strconv.FormatUint(x.Reach, 10), x.Ground
+	}
+	return row
+}
+
+// colourful says whether w is a terminal whose user wants colours (https://no-color.org).
+func colourful(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

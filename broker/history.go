@@ -1,0 +1,508 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+const (
+	historyPage = 50  // records, if the caller says nothing
+	maxHistory  = 200 // records of one call; each costs an entry
+	maxReason   = 200 // characters
+)
+
+// AccessBy says who reads somebody's records and why. The person sees all of it.
+type AccessBy struct {
+	Reader string // token, e.g. "uid-1000"
+	Role   string // proof.RoleOperator, RoleAuditor or RoleCourt
+	Reason string // 1 to 200 characters, without names: it stays readable after an erasure
+}
+
+// HistoryPage says which part of a history is wanted.
+type HistoryPage struct {
+	Before proof.Index // entries below this log index; 0: the newest
+	Limit  int         // at most so many, up to 200; 0 means 50
+	Kind   proof.Kind  // of this kind alone; empty: all
+}
+
+// History is a part of what the log holds about one identifier of a person, newest first.
+type History struct {
+	Entries []HistoryEntry
+	// Next is Before of the next page, 0 if there is none.
+	Next proof.Index
+	// Logged is how many records were opened, each with an access@v1 entry before.
+	Logged int
+}
+
+// HistoryState says whether the record behind an entry could be opened.
+type HistoryState string
+
+// The states of an entry in a history.
+const (
+	HistoryOpen    HistoryState = "open"
+	HistoryErased  HistoryState = "erased"  // an erasure of this identifier covers it
+	HistoryRetired HistoryState = "retired" // the retention of its month has ended
+	HistoryDamaged HistoryState = "damaged" // it can't be opened, or isn't what the entry commits to, and nothing in the log explains why: an alarm
+)
+
+// HistoryEntry is one entry of the log in somebody's history. One of the three details is set if the state is open.
+type HistoryEntry struct {
+	Index      proof.Index
+	Kind       proof.Kind // empty if the entry itself is damaged
+	State      HistoryState
+	Disclosure *DisclosureSeen
+	Access     *AccessSeen
+	Erasure    *ErasureSeen
+}
+
+// DisclosureSeen is the part of a disclosure that the help desk sees. Context and object stay closed.
+type DisclosureSeen struct {
+	ID, Role, Agency, Provider, Service, Purpose, LegalBasis, Outcome, Cause string
+	Released                                                                 []string // JSON pointers
+	AskedAt                                                                  time.Time
+}
+
+// AccessSeen is who opened which record.
+type AccessSeen struct {
+	Reader, Role, Reason string
+	Target               proof.Index
+	Fields               []string
+	At                   time.Time
+}
+
+// ErasureSeen is an erasure of the identifier.
+type ErasureSeen struct {
+	Reach             proof.Index
+	Ground            string
+	AskedAt, ErasedAt time.Time
+}
+
+// shown are the fields that History opens, by schema; access@v1 entries name exactly these.
+var shown = map[proof.Schema][]proof.Field{
+	proof.SchemaDisclosure: {proof.DisclosureID, proof.DisclosureRole, proof.DisclosureAgency, proof.DisclosureProvider, proof.DisclosureService, proof.DisclosureReleased,
+		proof.DisclosurePurpose, proof.DisclosureLegalBasis, proof.DisclosureOutcome, proof.DisclosureCause, proof.DisclosureAskedAt},
+	proof.SchemaAccess:  {proof.AccessReader, proof.AccessRole, proof.AccessTarget, proof.AccessFields, proof.AccessReason, proof.AccessAt},
+	proof.SchemaErasure: {proof.ErasureReach, proof.ErasureGround, proof.ErasureAskedAt, proof.ErasureErasedAt},
+}
+
+// glance is a record on its way to a reader.
+type glance struct {
+	row   *store.PlacedRecord
+	entry HistoryEntry
+	open  bool // both its keys are there: it will be opened
+	month keys.KeyID
+}
+
+// History shows the entries filed under one identifier of a person, as that person would see them (never the agency's agent). Before anything is opened, an access@v1 entry for
+// each record stands in the log under a signed checkpoint; if the log can't record that, nothing is opened. The accesses and erasures are part of the history.
+//
+// Entries under another identifier of the same person are another history. What is missing isn't noticed here: completeness is what rolls and settled receipts prove.
+func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy, page HistoryPage) (*History, error) {
+	if err := page.check(); err != nil {
+		return nil, err
+	}
+	if err := by.check(); err != nil {
+		return nil, err
+	}
+	leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	h, glances := &History{}, []glance(nil)
+	err = b.gate.pass([]keys.Owner{owner}, func() (err error) {
+		if glances, h.Next, err = b.glances(ctx, owner, page); err != nil {
+			return err
+		}
+		h.Logged, err = b.logAccess(ctx, subject, by, glances)
+		return err
+	})
+	if errors.Is(err, errErasing) {
+		return nil, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := b.openGlances(ctx, subject, glances); err != nil {
+		return nil, err
+	}
+	if err := b.explain(ctx, owner, glances); err != nil {
+		return nil, err
+	}
+	for i := range glances {
+		h.Entries = append(h.Entries, glances[i].entry)
+	}
+	return h, nil
+}
+
+func (p *HistoryPage) check() error {
+	if p.Limit == 0 {
+		p.Limit = historyPage
+	}
+	if p.Limit < 0 || p.Limit > maxHistory {
+		return invalid("/limit", fmt.Sprintf("The limit is not between 1 and %d.", maxHistory), "Ask for the next page with the index of the last entry.")
+	}
+	if p.Kind != "" && !p.Kind.Filed() {
+		return invalid("/kind", "Entries of this kind are nobody's.", "Ask for disclosure@v1, access@v1, erasure@v1 or opened@v1.")
+	}
+	return nil
+}
+
+func (by AccessBy) check() error {
+	if !proof.IsToken(by.Reader) {
+		return invalid("/reader", "The reader is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
+	}
+	if by.Role != proof.RoleOperator && by.Role != proof.RoleAuditor && by.Role != proof.RoleCourt {
+		return invalid("/role", "There is no such role of readers.", "Use operator, auditor or court.")
+	}
+	if strings.TrimSpace(by.Reason) == "" {
+		return invalid("/reason", "There is no reason.", "Say why the records are read; the person sees it.")
+	}
+	if !utf8.ValidString(by.Reason) || strings.ContainsFunc(by.Reason, unicode.IsControl) || utf8.RuneCountInString(by.Reason) > maxReason {
+		return invalid("/reason", "The reason is not usable.", fmt.Sprintf("Write plain text on one line, at most %d characters.", maxReason))
+	}
+	return nil
+}
+
+// glances reads what there is, opens nothing, and finds out what could be opened.
+func (b *Broker) glances(ctx context.Context, owner keys.Owner, page HistoryPage) (out []glance, next proof.Index, err error) {
+	rows, err := b.store.RecordsOf(ctx, owner, page.Kind, page.Before, page.Limit+1)
+	if err != nil {
+		return nil, 0, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	if len(rows) > page.Limit {
+		rows = rows[:page.Limit]
+		next = rows[len(rows)-1].Index
+	}
+	out = make([]glance, len(rows))
+	var ids []keys.KeyID
+	for i := range rows {
+		out[i] = glance{row: &rows[i], entry: HistoryEntry{Index: rows[i].Index, State: HistoryDamaged}}
+		entry, err := proof.ParseEntry(rows[i].Text)
+		if err != nil || !entry.Kind().Filed() {
+			continue
+		}
+		out[i].entry.Kind = entry.Kind()
+		person, perr := keys.KeyOf(rows[i].Person)
+		admin, aerr := keys.KeyOf(rows[i].Admin)
+		if perr == nil && aerr == nil {
+			ids = append(ids, person, admin)
+			out[i].month, out[i].open = admin, true
+		}
+	}
+	stored, err := b.store.FindKeys(ctx, ids)
+	if err != nil {
+		return nil, 0, unavailable("store.unavailable", "The broker can't read its keys now.", err)
+	}
+	there := map[keys.KeyID]bool{}
+	for i := range stored {
+		there[stored[i].ID] = true
+	}
+	for i := range out {
+		g := &out[i]
+		if !g.open {
+			continue
+		}
+		person, _ := keys.KeyOf(g.row.Person)
+		if there[g.month] {
+			g.month = keys.KeyID{} // set: the one key that is missing is that of the month
+		}
+		// An erasure destroys the key of its own person part, too; what it did stands in the other.
+		g.open = g.month.IsZero() && (there[person] || g.entry.Kind == proof.KindErasure)
+	}
+	return out, next, nil
+}
+
+// logAccess has the log say which records are about to be opened, and returns how many these are.
+func (b *Broker) logAccess(ctx context.Context, subject proof.Subject, by AccessBy, glances []glance) (n int, err error) {
+	var open []*glance
+	for i := range glances {
+		if glances[i].open {
+			open = append(open, &glances[i])
+		}
+	}
+	if len(open) == 0 {
+		return 0, nil
+	}
+	owner := open[0].row.Owner
+	key, fresh, err := b.ring.SubjectKey(ctx, owner)
+	if err != nil {
+		return 0, keysProblem(err)
+	}
+	defer key.Clear()
+	stored := false
+	defer func() { b.saved(stored, sealedRecord{fresh: fresh}) }()
+	now := b.now()
+	attach := &store.AccessLogged{Fresh: []*keys.StoredKey{fresh}, Keys: []keys.KeyID{key.ID()}}
+	var entries []proof.Entry
+	for _, g := range open {
+		rec, err := accessRecord(subject, by, g, now)
+		if err != nil {
+			return 0, fmt.Errorf("describing an access: %w", err)
+		}
+		row := store.Record{Owner: owner}
+		if row.Person, err = b.ring.SealPerson(key, owner[:], rec.PersonPart()); err != nil {
+			return 0, keysProblem(err)
+		}
+		if row.Admin, err = b.sealAdmin(ctx, now, rec); err != nil {
+			return 0, keysProblem(err)
+		}
+		attach.Records, entries = append(attach.Records, row), append(entries, proof.Access{Commitment: rec.Commitment()})
+	}
+	appended, err := b.ledger.Append(ctx, ledger.Group{Entries: entries, Attach: attach})
+	if err != nil {
+		return 0, unavailable("log.unavailable", "The log can't record now that records are read, so none was opened.", err)
+	}
+	stored = true
+	if _, err := proof.Verify(appended.Checkpoint, appended.Entries); err != nil {
+		return 0, unavailable("log.unproven", "The log gave no valid proof that it recorded the access, so no record was opened.", err)
+	}
+	return len(entries), nil
+}
+
+func accessRecord(subject proof.Subject, by AccessBy, g *glance, now time.Time) (*proof.Record, error) {
+	rec, err := proof.NewRecord(proof.SchemaAccess, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	schema := g.entry.Kind.Schema()
+	var names []string
+	for _, f := range shown[schema] {
+		names = append(names, schema.Name(f))
+	}
+	f := &fields{rec: rec}
+	f.subject(subject)
+	f.text(proof.AccessID, uuid.Must(uuid.NewV7()).String())
+	f.text(proof.AccessReader, by.Reader)
+	f.text(proof.AccessRole, by.Role)
+	f.text(proof.AccessTarget, g.row.Index.String())
+	f.list(proof.AccessFields, names)
+	f.text(proof.AccessReason, by.Reason)
+	f.time(proof.AccessAt, now)
+	return rec, errors.Join(f.err, rec.Check())
+}
+
+// openGlances opens what the log knows to be opened.
+func (b *Broker) openGlances(ctx context.Context, subject proof.Subject, glances []glance) error {
+	var parts []keys.PersonPart
+	for i := range glances {
+		if g := &glances[i]; g.open {
+			parts = append(parts, keys.PersonPart{Owner: g.row.Owner, AD: g.row.Owner[:], Blob: g.row.Person})
+		}
+	}
+	// One call to the custodian for all keys; what is wrong with a single record is found again below.
+	persons, _, err := b.ring.OpenPersons(ctx, parts)
+	if err != nil {
+		return keysProblem(err)
+	}
+	for _, p := range persons {
+		clear(p)
+	}
+	for i := range glances {
+		g := &glances[i]
+		if !g.open {
+			continue
+		}
+		rec, err := b.openEntry(ctx, g.row)
+		switch {
+		case errors.Is(err, keys.ErrNoKey): // the month has ended since
+			g.month, err = keys.KeyOf(g.row.Admin)
+		case errors.Is(err, keys.ErrAltered), errors.Is(err, proof.ErrFormat), errors.Is(err, proof.ErrUnproven):
+			err = nil
+		case err == nil:
+			g.show(rec, subject)
+		default:
+			err = keysProblem(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show fills an entry from its record: the fields that its access@v1 entry names and no others.
+func (g *glance) show(rec *proof.Record, subject proof.Subject) {
+	whole := rec.Open(proof.ReaderPerson)
+	whose, err := whole.Subject()
+	erasure := g.entry.Kind == proof.KindErasure && rec.Erased()
+	if rec.Schema() != g.entry.Kind.Schema() || !erasure && (err != nil || whose != subject) {
+		return // erased in this instant, or another's record under this owner
+	}
+	o := seen{whole, rec.Schema()}
+	g.entry.State = HistoryOpen
+	switch rec.Schema() {
+	case proof.SchemaDisclosure:
+		g.entry.Disclosure = &DisclosureSeen{
+			ID: o.text(proof.DisclosureID), Role: o.text(proof.DisclosureRole), Agency: o.text(proof.DisclosureAgency), Provider: o.text(proof.DisclosureProvider),
+			Service: o.text(proof.DisclosureService), Purpose: o.text(proof.DisclosurePurpose), LegalBasis: o.text(proof.DisclosureLegalBasis),
+			Outcome: o.text(proof.DisclosureOutcome), Cause: o.text(proof.DisclosureCause), Released: o.list(proof.DisclosureReleased), AskedAt: o.time(proof.DisclosureAskedAt),
+		}
+	case proof.SchemaAccess:
+		g.entry.Access = &AccessSeen{
+			Reader: o.text(proof.AccessReader), Role: o.text(proof.AccessRole), Reason: o.text(proof.AccessReason), Target: o.index(proof.AccessTarget),
+			Fields: o.list(proof.AccessFields), At: o.time(proof.AccessAt),
+		}
+	case proof.SchemaErasure:
+		g.entry.Erasure = &ErasureSeen{
+			Reach: o.index(proof.ErasureReach), Ground: o.text(proof.ErasureGround), AskedAt: o.time(proof.ErasureAskedAt), ErasedAt: o.time(proof.ErasureErasedAt),
+		}
+	}
+}
+
+// seen reads fields that may be shown; the others are empty.
+type seen struct {
+	o      proof.Opening
+	schema proof.Schema
+}
+
+func (s seen) may(f proof.Field) bool {
+	for _, x := range shown[s.schema] {
+		if x == f {
+			return true
+		}
+	}
+	return false
+}
+
+func (s seen) text(f proof.Field) string {
+	if !s.may(f) {
+		return ""
+	}
+	return s.o.Text(f)
+}
+
+func (s seen) list(f proof.Field) []string {
+	if !s.may(f) {
+		return nil
+	}
+	return s.o.List(f)
+}
+
+func (s seen) time(f proof.Field) time.Time {
+	at, ok := s.o.TimeOf(f)
+	if !ok || !s.may(f) {
+		return time.Time{}
+	}
+	return at.Time()
+}
+
+func (s seen) index(f proof.Field) proof.Index {
+	n, err := strconv.ParseUint(s.text(f), 10, 63)
+	if err != nil {
+		return 0
+	}
+	return proof.Index(n)
+}
+
+// explain finds out whether the log accounts for what can't be opened: by an end of retention, or by an erasure. Erasures are read last, for they stand in the log before they destroy a key.
+func (b *Broker) explain(ctx context.Context, owner keys.Owner, glances []glance) error {
+	var reach *proof.Index
+	for i := range glances {
+		g := &glances[i]
+		if g.entry.State == HistoryOpen || g.entry.Kind == "" {
+			continue
+		}
+		retired, err := b.retired(ctx, g.month)
+		if err != nil {
+			return err
+		}
+		if retired {
+			g.entry.State = HistoryRetired
+			continue
+		}
+		if g.entry.Kind == proof.KindErasure {
+			continue // it would have opened
+		}
+		gone, err := b.personGone(ctx, g)
+		if err != nil {
+			return err
+		}
+		if !gone {
+			continue
+		}
+		if reach == nil {
+			r, err := b.erasedUpTo(ctx, owner)
+			if err != nil {
+				return err
+			}
+			reach = &r
+		}
+		if g.row.Index <= *reach {
+			g.entry.State = HistoryErased
+		}
+	}
+	return nil
+}
+
+// personGone says whether the key of a person part was destroyed: whatever else is wrong with a record, an erasure is no excuse for it.
+func (b *Broker) personGone(ctx context.Context, g *glance) (bool, error) {
+	id, err := keys.KeyOf(g.row.Person)
+	if err != nil || !g.month.IsZero() {
+		return false, nil
+	}
+	found, err := b.store.FindKeys(ctx, []keys.KeyID{id})
+	if err != nil {
+		return false, unavailable("store.unavailable", "The broker can't read its keys now.", err)
+	}
+	return len(found) == 0, nil
+}
+
+// erasedUpTo is the greatest log index that erasures of the owner cover, by the records behind their entries; 0 if there is none: index 0 is a marker.
+func (b *Broker) erasedUpTo(ctx context.Context, owner keys.Owner) (proof.Index, error) {
+	// The newest one reaches farthest; older ones count only if it is damaged or retired.
+	rows, err := b.store.RecordsOf(ctx, owner, proof.KindErasure, 0, maxHistory)
+	if err != nil {
+		return 0, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	for i := range rows {
+		rec, err := b.openEntry(ctx, &rows[i])
+		switch {
+		case errors.Is(err, keys.ErrNoKey), errors.Is(err, keys.ErrAltered), errors.Is(err, proof.ErrFormat), errors.Is(err, proof.ErrUnproven):
+			continue
+		case err != nil:
+			return 0, keysProblem(err)
+		case rec.Schema() == proof.SchemaErasure:
+			return seen{rec.Open(proof.ReaderPerson), proof.SchemaErasure}.index(proof.ErasureReach), nil
+		}
+	}
+	return 0, nil
+}
+
+// retired says whether the log told the end of the month whose key this was. A key is made when its month begins, or, for a request asked at the very end of a month, shortly after that.
+func (b *Broker) retired(ctx context.Context, id keys.KeyID) (bool, error) {
+	if id.IsZero() {
+		return false, nil
+	}
+	ms := binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)) // RFC 9562, section 5.7
+	made := time.UnixMilli(int64(ms))                              // #nosec G115 -- 48 bits
+	for _, month := range []string{keys.MonthOf(made), keys.MonthOf(made.Add(-time.Hour))} {
+		told, err := b.store.Noted(ctx, fmt.Sprintf("key %s.%s %s %s", proof.UseRecord, month, proof.Destroyed, proof.Hash{}))
+		if err != nil {
+			return false, unavailable("store.unavailable", "The broker can't read its records now.", err)
+		}
+		if told {
+			return true, nil
+		}
+	}
+	return false, nil
+}
