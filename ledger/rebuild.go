@@ -1,11 +1,18 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/trillian"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
 )
 
 // Rebuild gives Trillian back what it lost, up to all of it, from the order in the Store, and returns the size of its tree. It is for the operator after Open has said that Trillian
@@ -15,16 +22,9 @@ func Rebuild(ctx context.Context, cfg Config) (uint64, error) {
 		return 0, err
 	}
 	l := &Log{cfg: cfg}
-	last, err := cfg.Signed.Last(ctx)
+	cp, _, err := l.standing(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
-	}
-	if len(last) == 0 {
-		return 0, fmt.Errorf("%w: no checkpoint was signed, so there is nothing to rebuild towards", ErrNotFound)
-	}
-	cp, err := l.ours(ctx, last)
-	if err != nil {
-		return 0, fmt.Errorf("reading the last signed checkpoint: %w", err)
+		return 0, err
 	}
 	inTree, root, err := l.trillianRoot(ctx)
 	if err != nil {
@@ -44,6 +44,153 @@ func Rebuild(ctx context.Context, cfg Config) (uint64, error) {
 		return 0, l.halt("the store's order doesn't give the signed root at size %d: the store was changed. Restore it, and give Trillian a new tree", cp.Size())
 	}
 	return cp.Size(), nil
+}
+
+// standing returns the largest checkpoint that this log is known to have signed, and the other one if there are two: the stored and the published one.
+func (l *Log) standing(ctx context.Context) (best, other proof.Checkpoint, err error) {
+	last, err := l.cfg.Signed.Last(ctx)
+	if err != nil {
+		return best, other, fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
+	}
+	published, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return best, other, fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
+	}
+	for _, n := range [][]byte{last, published} {
+		if len(n) == 0 {
+			continue
+		}
+		cp, err := l.ours(ctx, n)
+		if err != nil {
+			return best, other, l.halt("a stored or published checkpoint isn't one of this log (%v): give the log the key that signed it, or its own directory", err)
+		}
+		if best.IsZero() || cp.Size() > best.Size() {
+			best, other = cp, best
+		} else {
+			other = cp
+		}
+	}
+	if best.IsZero() || best.Size() == 0 {
+		return best, other, fmt.Errorf("%w: no checkpoint is known that was signed, so there is nothing to rebuild towards: bring the checkpoint store or the published files back", ErrNotFound)
+	}
+	return best, other, nil
+}
+
+// A Remainder is what a log signed beyond the order of a Store that is older than it.
+type Remainder struct {
+	// Checkpoint is the largest one that was signed.
+	Checkpoint proof.Checkpoint
+	// From is where the Store's order ends, Lost are the entries from there to the checkpoint, none if the order reaches it.
+	From proof.Index
+	Lost []Leaf
+}
+
+// Recover finds what is missing in the Store up to the last signed checkpoint, in the published files and, as far as these don't reach, in a copy of Trillian's tree, nil if there is none. It
+// changes and signs nothing, and it fails with ErrHalted unless the Store's order, followed by what it found, gives the signed root: so what it returns is what was signed.
+// Identities of leaves are new.
+func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, oldTree int64) (Remainder, error) {
+	var r Remainder
+	if err := cfg.check(); err != nil {
+		return r, err
+	}
+	l := &Log{cfg: cfg}
+	best, other, err := l.standing(ctx)
+	if err != nil {
+		return r, err
+	}
+	tail, err := cfg.Store.Tail(ctx)
+	if err != nil {
+		return r, fmt.Errorf("%w: reading the end of the order: %w", ErrUnavailable, err)
+	}
+	r.Checkpoint, r.From = best, tail.Next
+	size := best.Size()
+	for i := uint64(tail.Next); i < size; i++ {
+		text, err := l.fromFiles(i, other, best)
+		if err != nil && old != nil {
+			text, err = oldLeaf(ctx, old, oldTree, i)
+		}
+		if err != nil {
+			return r, l.halt("entry %d, which was signed, is neither in the backup nor in the published files nor in Trillian (%v): bring back a newer backup, or the published files from a mirror; nothing is signed until then", i, err)
+		}
+		e, err := proof.ParseEntry(text)
+		if err != nil {
+			return r, l.halt("entry %d in the published files is damaged (%v): bring them back from a mirror; nothing is signed until then", i, err)
+		}
+		leaf := Leaf{Index: proof.Index(i), Epoch: e.In(), Kind: e.Kind(), Text: bytes.Clone(text)}
+		if _, err := cfg.Rand.Read(leaf.Identity[:]); err != nil {
+			return r, fmt.Errorf("reading randomness: %w", err)
+		}
+		r.Lost = append(r.Lost, leaf)
+	}
+	return r, l.adds(ctx, r, other)
+}
+
+// adds checks that the order and what was lost give the root of the checkpoint, and that of another one on the way.
+func (l *Log) adds(ctx context.Context, r Remainder, other proof.Checkpoint) error {
+	var e edge
+	var hashes []proof.Hash
+	flush := func() {
+		if len(hashes) > 0 {
+			e, hashes = e.grow(hashes).after, nil
+		}
+	}
+	add := func(leaf Leaf) error {
+		hashes = append(hashes, proof.LeafHash(leaf.Text))
+		at := uint64(leaf.Index) + 1
+		if !other.IsZero() && other.Size() == at {
+			if flush(); e.root() != other.Root() {
+				return l.halt("the entries don't give the root of the checkpoint of size %d that was signed: the backup is of another log, was changed, or the published files were. Nothing is signed", at)
+			}
+		}
+		if len(hashes) == maxAdd {
+			flush()
+		}
+		return nil
+	}
+	size := r.Checkpoint.Size()
+	if err := l.cfg.Store.Leaves(ctx, 0, min(r.From, proof.Index(size)), add); err != nil {
+		if errors.Is(err, ErrHalted) {
+			return err
+		}
+		return fmt.Errorf("%w: reading the order: %w", ErrUnavailable, err)
+	}
+	for _, leaf := range r.Lost {
+		if err := add(leaf); err != nil {
+			return err
+		}
+	}
+	if flush(); e.size != size || e.root() != r.Checkpoint.Root() {
+		return l.halt("the entries don't give the root of the checkpoint of size %d that was signed last: the backup is of another log, was changed, or the published files were. Nothing is signed", size)
+	}
+	return nil
+}
+
+// fromFiles reads an entry from the published files, which may be behind the signed checkpoint and ahead of the published one.
+func (l *Log) fromFiles(index uint64, checkpoints ...proof.Checkpoint) ([]byte, error) {
+	err := errors.New("no checkpoint reaches it")
+	for _, cp := range checkpoints {
+		if cp.IsZero() || cp.Size() <= index {
+			continue
+		}
+		var text []byte
+		if text, err = (tiles.Tree{Dir: l.cfg.Dir, Size: cp.Size(), Root: cp.Root()}).Entry(index); err == nil {
+			return text, nil
+		}
+	}
+	return nil, err
+}
+
+func oldLeaf(ctx context.Context, old trillian.TrillianLogClient, tree int64, index uint64) ([]byte, error) {
+	r, err := old.GetLeavesByRange(ctx, &trillian.GetLeavesByRangeRequest{LogId: tree, StartIndex: int64(index), Count: 1})
+	if err != nil {
+		return nil, err
+	}
+	for _, leaf := range r.GetLeaves() {
+		if leaf.GetLeafIndex() == int64(index) {
+			return leaf.GetLeafValue(), nil
+		}
+	}
+	return nil, errors.New("Trillian has no such leaf")
 }
 
 // rebuildTo follows the Store's order up to a size; add says that Trillian lacks the leaves. want is the root to be found there, nil for any.

@@ -1,0 +1,103 @@
+package broker
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// The journal of erasures stands beside the checkpoint store, outside every backup: a store that is restored from a backup has the keys of people who were erased since, and the public
+// log tells that somebody was, but not who. It holds pseudonyms, which only the keys in the store can link to a person.
+
+const erasuresSchema = "CREATE TABLE IF NOT EXISTS erasures (id BLOB PRIMARY KEY, owner BLOB NOT NULL, log_index INTEGER) WITHOUT ROWID"
+
+func erasuresPath(dataDir string) string { return filepath.Join(dataDir, "signed", "erasures.db") }
+
+func openErasures(ctx context.Context, dataDir string) (*sql.DB, error) {
+	path, err := filepath.Abs(erasuresPath(dataDir))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
+		return nil, err
+	}
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(ctx, erasuresSchema); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// journalErasure remembers, outside the backups, whose erasure is under way: before its entry is logged (index nil), and again with the entry's index before any key is destroyed. It is on the
+// disk when this returns. Erasures are rare: the file is not kept open.
+func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *proof.Index) (err error) {
+	db, err := openErasures(ctx, b.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("opening the journal of erasures: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var at any
+	if index != nil {
+		at = int64(*index)
+	}
+	_, err = db.ExecContext(ctx, "INSERT INTO erasures (id, owner, log_index) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET log_index = coalesce(excluded.log_index, log_index)",
+		e.ID[:], e.Owner[:], at)
+	if err != nil {
+		return fmt.Errorf("writing to the journal of erasures: %w", err)
+	}
+	return nil
+}
+
+// erasedSince lists the journal. A missing one is empty.
+func erasedSince(ctx context.Context, dataDir string) (_ []store.Erased, err error) {
+	if _, err := os.Stat(erasuresPath(dataDir)); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	db, err := openErasures(ctx, dataDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal of erasures: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, "SELECT id, owner, log_index FROM erasures ORDER BY id")
+	if err != nil {
+		return nil, fmt.Errorf("reading the journal of erasures: %w", err)
+	}
+	defer rows.Close()
+	var out []store.Erased
+	for rows.Next() {
+		var e store.Erased
+		var id, owner []byte
+		var index sql.NullInt64
+		if err := rows.Scan(&id, &owner, &index); err != nil {
+			return nil, fmt.Errorf("reading the journal of erasures: %w", err)
+		}
+		if copy(e.ID[:], id) != len(e.ID) || copy(e.Owner[:], owner) != len(e.Owner) {
+			return nil, errors.New("reading the journal of erasures: a row is malformed")
+		}
+		e.Index, e.Logged = proof.Index(index.Int64), index.Valid
+		out = append(out, e)
+	}
+	return out, rows.Err()
+}

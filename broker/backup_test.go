@@ -1,0 +1,310 @@
+package broker_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
+)
+
+// history makes a log in which much happens after the backup, and stops the broker. What is erased is the person of the first answer.
+type past struct {
+	*watched
+	backup                string
+	manifest              *broker.Manifest
+	erased, kept, after   *broker.Answer
+	erasedReq, keptReq    *broker.Request
+	signed, publishedThen string
+}
+
+func newPast(t *testing.T, epoch time.Duration) *past {
+	t.Helper()
+	w := newWatched(t, func(c *broker.Config) { c.Epoch, c.SweepEvery = epoch, 100*time.Millisecond })
+	w.provider.answer = couple
+	p := &past{watched: w, backup: filepath.Join(t.TempDir(), "backup"), erasedReq: asker("TUE EFFACE"), keptReq: asker("TUE GARDE")}
+	p.erased, p.kept = w.disclose(p.erasedReq), w.disclose(p.keptReq)
+	var err error
+	if p.manifest, err = w.b.Backup(t.Context(), p.backup); err != nil {
+		t.Fatal(err)
+	}
+	subject, err := p.erasedReq.Subject.Pivot.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Erase(t.Context(), subject, "rgpd-17"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.JournalErasures(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.AddAgency(t.Context(), "prefecture", "Préfecture", mairie, newCert(t, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		p.after = w.disclose(asker("TUE " + letters(int64(i+1))))
+		if epoch > 0 {
+			time.Sleep(epoch)
+		}
+	}
+	if _, err := w.b.RevokeAgreement(t.Context(), "cantine"); err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	p.signed, p.publishedThen = w.signatures()
+	return p
+}
+
+func (p *past) restore() (*broker.Restored, error) {
+	return broker.Restore(p.t.Context(), p.cfg, p.backup)
+}
+
+// TestRestore: the log goes on without a fork, erased people stay so, and what was lost is there as entries.
+func TestRestore(t *testing.T) {
+	for name, epoch := range map[string]time.Duration{"one epoch": 0, "epochs closed since": 400 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			p := newPast(t, epoch)
+			r, err := p.restore()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Lost == 0 || r.Erased != 1 || len(r.Missing) != 1 || !strings.Contains(r.Missing[0], "prefecture") || len(r.Aside) != 2 {
+				t.Errorf("restored: %+v", r)
+			}
+			if signed, published := p.signatures(); signed != p.signed || published != p.publishedThen {
+				t.Error("restoring signed or published something")
+			}
+			p.open()
+			// Nobody may ask any more: the agreement was revoked after the backup.
+			if _, err := p.b.Disclose(t.Context(), p.caller, asker("TUE REVOQUE")); err == nil {
+				if a, _ := p.b.Disclose(t.Context(), p.caller, asker("TUE REVOQUE")); a.Outcome != broker.Denied {
+					t.Errorf("a revoked agreement is in force again: %s", a.Outcome)
+				}
+			}
+			p.verify(p.erased.Receipt)
+			p.verify(p.after.Receipt)
+			p.extends(p.erased)
+			p.extends(p.kept)
+			if !p.hidden(p.erased) {
+				t.Error("the erased person can be read again")
+			}
+			if p.hidden(p.kept) {
+				t.Error("a person who wasn't erased can't be read")
+			}
+			if _, err := p.b.Disclosure(t.Context(), p.caller, p.after.ID); broker.AsProblem(err).Status != 404 {
+				t.Errorf("a lost record: %v", err)
+			}
+			lost, err := p.b.LostRanges(t.Context())
+			if want := (store.Range{From: proof.Index(p.manifest.Size), To: proof.Index(r.Size)}); err != nil || len(lost) != 1 || lost[0] != want {
+				t.Errorf("lost: %v, want %v, %v", lost, want, err)
+			}
+			// restart@v1 is the first entry after the checkpoint, and the tree under it extends that checkpoint.
+			after, err := proof.ParseReceipt(p.after.Receipt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.b.Log().AwaitPublished(t.Context(), proof.Index(r.Size)); err != nil {
+				t.Fatal(err)
+			}
+			cp, _ := p.b.Log().Published()
+			tree := tiles.Tree{Dir: p.b.PublicDir(), Size: cp.Size(), Root: cp.Root()}
+			text, err := tree.Entry(r.Size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := proof.ParseEntry(text)
+			if restart, ok := e.(proof.Restart); err != nil || !ok || restart.Size != r.Size || !strings.HasPrefix(restart.Reason, "restored.lost-from-") {
+				t.Errorf("first entry after the restoration: %+v, %v", e, err)
+			}
+			path, err := tree.Inclusion(uint64(after.Index()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := proof.VerifyEntry(cp, proof.Proven{Index: after.Index(), Text: after.EntryText(), Path: path}); err != nil {
+				t.Errorf("an entry of which a receipt is out isn't in the log any more: %v", err)
+			}
+			// The epoch with lost entries closes.
+			if epoch > 0 {
+				first := p.b.Log().OpenEpoch().Number
+				for deadline := time.Now().Add(20 * time.Second); p.b.Log().OpenEpoch().Number < first+2; time.Sleep(50 * time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("no epoch closes after the restoration\n%s", p.text())
+					}
+				}
+			}
+			// Once more from the same backup, on top of it.
+			p.close()
+			if again, err := p.restore(); err != nil || again.Lost <= r.Lost || again.Erased != 1 {
+				t.Errorf("restored again: %+v, %v", again, err)
+			}
+			p.open()
+			if !p.hidden(p.erased) || p.hidden(p.kept) {
+				t.Error("after the second restoration")
+			}
+		})
+	}
+}
+
+// TestRestoreOntoNothing: the store and Trillian are gone altogether; the published files and signed/ survived.
+func TestRestoreOntoNothing(t *testing.T) {
+	p := newPast(t, 0)
+	for _, d := range []string{"store", "log"} {
+		if err := os.RemoveAll(filepath.Join(p.cfg.DataDir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := p.restore()
+	if err != nil || r.Lost == 0 || len(r.Aside) != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	p.open()
+	p.extends(p.kept)
+	if !p.hidden(p.erased) {
+		t.Error("the erased person can be read again")
+	}
+}
+
+// TestRestoreRefuses: where it can't be proven that the log continues, or that nobody who was erased comes back, nothing changes.
+func TestRestoreRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*past)
+		want   string
+		is     error
+	}{
+		"no tiles, no Trillian": {func(p *past) {
+			p.remove("public/tile", "log")
+		}, "bring back a newer backup, or the published files", ledger.ErrHalted},
+		"nothing was signed": {func(p *past) { p.remove("public", "signed") }, "no checkpoint is known", ledger.ErrNotFound},
+		"no journal of erasures": {func(p *past) {
+			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+		}, "the journal of erasures doesn't know", nil},
+		"a published entry was changed": {func(p *past) {
+			p.remove("log")
+			p.flipBundle()
+		}, "Nothing is signed", ledger.ErrHalted},
+		"another log":      {func(p *past) { p.cfg.Origin = "regard.example/other" }, "not of regard.example/other", nil},
+		"a damaged backup": {func(p *past) { p.append(filepath.Join(p.backup, "store.db")) }, "damaged", nil},
+		"an unfinished one": {func(p *past) {
+			if err := os.Remove(filepath.Join(p.backup, "manifest.json")); err != nil {
+				p.t.Fatal(err)
+			}
+		}, "unfinished", nil},
+		"a running broker": {func(p *past) { p.open() }, "stop it first", store.ErrLocked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPast(t, 0)
+			c.change(p)
+			r, err := p.restore()
+			if err == nil {
+				t.Fatalf("it was restored: %+v", r)
+			}
+			if !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("refused by %v", err)
+			}
+			list, err := filepath.Glob(filepath.Join(p.cfg.DataDir, "*-*"))
+			if err != nil || len(list) != 0 {
+				t.Errorf("it left %v, %v", list, err)
+			}
+			if signed, _ := p.signatures(); signed != p.signed && name != "nothing was signed" && name != "a running broker" {
+				t.Error("something was signed")
+			}
+		})
+	}
+}
+
+func (p *past) remove(names ...string) {
+	p.t.Helper()
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(p.cfg.DataDir, n)); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+func (p *past) append(path string) {
+	p.t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(b, 0), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// flipBundle changes a commitment in the last published entries.
+func (p *past) flipBundle() {
+	p.t.Helper()
+	n := 0
+	err := filepath.WalkDir(filepath.Join(p.cfg.DataDir, "public", "tile", "entries"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		at := strings.LastIndex(string(b), "\ncommitment ") + len("\ncommitment ")
+		if b[at] == 'A' {
+			b[at] = 'B'
+		} else {
+			b[at] = 'A'
+		}
+		n++
+		return os.WriteFile(path, b, 0o600)
+	})
+	if err != nil || n == 0 {
+		p.t.Fatalf("%d files changed, %v", n, err)
+	}
+}
+
+// TestBackupModes: nobody else can read a backup, and none is overwritten.
+func TestBackupModes(t *testing.T) {
+	w := newWatched(t, nil)
+	w.provider.answer = couple
+	w.disclose(asker("TUE PRIVE"))
+	dir := filepath.Join(t.TempDir(), "b")
+	m, err := w.b.Backup(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := broker.ReadBackup(dir); err != nil || got.Size != m.Size || got.Origin != w.cfg.Origin || got.Checkpoint == "" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		b, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(b), "TUE") {
+			t.Errorf("%s holds a name in clear", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Backup(t.Context(), dir); broker.AsProblem(err).Status != 409 {
+		t.Errorf("over a backup: %v", err)
+	}
+	if _, err := broker.ReadBackup(dir); err != nil {
+		t.Errorf("the refused second backup damaged the first: %v", err)
+	}
+	if _, err := w.b.Backup(t.Context(), filepath.Join(w.b.PublicDir(), "b")); broker.AsProblem(err).Status != 400 {
+		t.Errorf("into the public directory: %v", err)
+	}
+}

@@ -1,0 +1,428 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/google/trillian"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/embedded"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedfile"
+	"github.com/regard-broker/regard/policy"
+)
+
+// Restored tells what a restoration did.
+type Restored struct {
+	Backup *Manifest
+	// Size of the signed checkpoint that the log continues from.
+	Size uint64
+	// Lost entries between the backup and the checkpoint: they stand in the log, and what they were about is lost.
+	Lost uint64
+	// Erased since the backup: their keys are destroyed in the restored store.
+	Erased int
+	// Missing are changes of agencies that the log tells of and the operator has to make again: the log doesn't hold certificates and names.
+	Missing []string
+	// Aside are the directories with what was there before; destroy them when they aren't needed any more.
+	Aside []string
+}
+
+// Restore puts a backup in the place of the store, of a broker that isn't running, and rebuilds Trillian's tree. The log goes on from the last checkpoint that was signed: entries that were
+// signed after the backup are put back from the published files (or from Trillian), as entries without records. Before anything is in place, the people who were erased after the backup are erased again, and
+// what the log says of agreements, services, policies and keys is applied. restart@v1 is the first entry that follows. If it can't prove that the log continues, it changes nothing and says why.
+//
+// It needs DataDir, Origin and Custodian of cfg, and closes the Custodian.
+func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err error) {
+	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
+		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
+	}
+	b := &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	m, err := ReadBackup(from)
+	if err != nil {
+		return nil, err
+	}
+	if m.Origin != cfg.Origin {
+		return nil, fmt.Errorf("this is a backup of the log %s, not of %s", m.Origin, cfg.Origin)
+	}
+	r := &restoration{b: b, from: from, result: &Restored{Backup: m}}
+	lock, held, err := store.LockDir(r.dir("store"))
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("the broker is running: stop it first (%w)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if held {
+		defer lock.Close()
+	}
+	r.stage = r.dir(fmt.Sprintf("restoring-%s", b.now().UTC().Format("20060102T150405.000Z")))
+	if err := os.Mkdir(r.stage, 0o700); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.stage)) }() // a copy, or empty
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.place(); err != nil {
+		return nil, fmt.Errorf("putting the restored store in place (it can be repeated): %w", err)
+	}
+	return r.result, nil
+}
+
+type restoration struct {
+	b      *Broker
+	from   string
+	stage  string
+	result *Restored
+	store  store.Restoration
+}
+
+func (r *restoration) dir(name string) string { return filepath.Join(r.b.cfg.DataDir, name) }
+
+// prepare makes the new store and tree in the staging directory.
+func (r *restoration) prepare(ctx context.Context) (err error) {
+	b := r.b
+	if err := copyFile(filepath.Join(r.from, backupStore), filepath.Join(r.stage, "store"), "store.db"); err != nil {
+		return fmt.Errorf("copying the backup: %w", err)
+	}
+	// What was copied, and not what was read before, has to be the manifest's.
+	got, err := describe(filepath.Join(r.stage, "store"), backupStore)
+	if err != nil {
+		return err
+	}
+	for _, f := range r.result.Backup.Files {
+		if f.Name == backupStore && f != got {
+			return errors.New("the backup changed while it was read")
+		}
+	}
+	if b.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(r.stage, "store"), Logger: b.log}); err != nil {
+		return fmt.Errorf("opening the backup's store: %w", err)
+	}
+	if b.ring, err = keys.New(ctx, keys.Config{Custodian: b.cfg.Custodian, Store: b.store, Now: b.now, Logger: b.log}); err != nil {
+		return fmt.Errorf("opening the keys of the backup (they need the keystore or Vault of its time; a version of the wrap key that was retired since can't open them): %w", err)
+	}
+	if b.signed, err = signedfile.Open(ctx, filepath.Join(r.dir("signed"), "signed.db")); err != nil {
+		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+	}
+	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(r.stage, "log", "trillian.db"), Logger: b.log}); err != nil {
+		return fmt.Errorf("making a new Trillian tree: %w", err)
+	}
+	log := ledger.Config{
+		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: b.signed,
+		Trillian: b.trillian.Client(), TreeID: b.trillian.TreeID(), Integrate: b.trillian.Integrate,
+		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
+		Policy:  b.logPolicy, Labeler: b.ring.Labels(), Dir: b.PublicDir(), Clock: b.now, Logger: b.log,
+	}
+	rest, err := r.remainder(ctx, log)
+	if err != nil {
+		return fmt.Errorf("finding where the log stands: %w", err)
+	}
+	r.result.Size, r.result.Lost = rest.Checkpoint.Size(), uint64(len(rest.Lost))
+	// Files that the log points to are needed to say what its entries changed.
+	if err := restoreBlobs(r.from, b.PublicDir(), r.result.Backup); err != nil {
+		return fmt.Errorf("publishing what the log points to: %w", err)
+	}
+	if err := r.file(ctx); err != nil {
+		return fmt.Errorf("filing entries of the backup: %w", err)
+	}
+	if err := r.follow(ctx, rest); err != nil {
+		return err
+	}
+	if err := b.store.Restore(ctx, &r.store); err != nil {
+		return fmt.Errorf("bringing the backup's store up to the log: %w", err)
+	}
+	if _, err := ledger.Rebuild(ctx, log); err != nil {
+		return fmt.Errorf("rebuilding Trillian: %w", err)
+	}
+	err = errors.Join(b.trillian.Close(), b.ring.Close(), b.store.Close())
+	b.trillian, b.ring, b.store = nil, nil, nil
+	return err
+}
+
+// remainder asks the published files, and Trillian's old tree if it can be opened.
+func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.Remainder, error) {
+	var client trillian.TrillianLogClient
+	var tree int64
+	path := filepath.Join(r.dir("log"), "trillian.db")
+	if _, err := os.Stat(path); err == nil {
+		old, err := embedded.Open(ctx, embedded.Config{Path: path, Logger: r.b.log})
+		switch {
+		case errors.Is(err, embedded.ErrLocked):
+			return ledger.Remainder{}, fmt.Errorf("the broker is running: stop it first (%w)", err)
+		case err != nil:
+			r.b.log.Warn("Trillian's old database can't be read; the published files have to do", "error", err)
+		default:
+			defer old.Close()
+			client, tree = old.Client(), old.TreeID()
+		}
+	}
+	return ledger.Recover(ctx, log, client, tree)
+}
+
+// file gives every entry of the backup its label, while the keys that tell whose it is are there.
+func (r *restoration) file(ctx context.Context) error {
+	o := order{store.Order{Store: r.b.store}, r.b}
+	tail, err := o.Tail(ctx)
+	if err != nil || tail.Open == nil {
+		return err
+	}
+	for {
+		unfiled, err := o.Unfiled(ctx, tail.Open.Number, 512)
+		if err != nil || len(unfiled) == 0 {
+			return err
+		}
+		subjects := make([]proof.Subject, len(unfiled))
+		for i := range unfiled {
+			subjects[i] = unfiled[i].Subject
+		}
+		labels, err := r.b.ring.Labels().Label(ctx, tail.Open.LabelKey, tail.Open.Number, subjects)
+		if err != nil {
+			return err
+		}
+		filings := make([]ledger.Filing, len(unfiled))
+		for i := range unfiled {
+			filings[i] = ledger.Filing{Index: unfiled[i].Index, Label: labels[i]}
+		}
+		if err := o.File(ctx, tail.Open.Number, filings); err != nil {
+			return err
+		}
+	}
+}
+
+// follow reads in the lost entries what the store has to be told.
+func (r *restoration) follow(ctx context.Context, rest ledger.Remainder) error {
+	tail, err := store.Order{Store: r.b.store}.Tail(ctx)
+	if err != nil {
+		return err
+	}
+	if tail.Open == nil {
+		return errors.New("the backup was made before the log had an entry: there is nothing in it")
+	}
+	open := *tail.Open
+	erasures := map[proof.Index]bool{}
+	r.store.Lost = rest.Lost
+	for _, leaf := range rest.Lost {
+		e, err := proof.ParseEntry(leaf.Text)
+		if err != nil {
+			return err
+		}
+		switch e := e.(type) {
+		case proof.Marker:
+			if open, err = r.turn(ctx, open, leaf, e); err != nil {
+				return err
+			}
+		case proof.Erasure:
+			erasures[leaf.Index] = true
+		default:
+			if err := r.govern(leaf, e); err != nil {
+				return fmt.Errorf("entry %d: %w", leaf.Index, err)
+			}
+		}
+	}
+	if open.LabelKey == "" {
+		return errors.New("the key of the open epoch's labels was made after the backup, so the epoch could never be closed: restore a newer backup (each has the keys of its month and the next)")
+	}
+	for _, leaf := range rest.Lost {
+		if leaf.Kind.Filed() && leaf.Index > open.Marker {
+			// A roll of its own, under a label that is nobody's: every filed entry stands in exactly one roll, and whose this one is can't be known any more.
+			f := ledger.Filing{Index: leaf.Index}
+			if _, err := rand.Read(f.Label[:]); err != nil {
+				return err
+			}
+			r.store.Filings = append(r.store.Filings, f)
+		}
+	}
+	if err := r.erased(ctx, erasures); err != nil {
+		return err
+	}
+	return r.restart(rest, open)
+}
+
+// turn follows a marker.
+func (r *restoration) turn(ctx context.Context, open ledger.OpenEpoch, leaf ledger.Leaf, m proof.Marker) (ledger.OpenEpoch, error) {
+	if m.Closed == nil || m.At() != leaf.Index || m.Epoch != open.Number+1 || m.Closed.First != open.Marker {
+		return open, fmt.Errorf("the marker at %d doesn't follow on the one at %d: the published files or the backup are damaged", leaf.Index, open.Marker)
+	}
+	next := ledger.OpenEpoch{Number: m.Epoch, Marker: leaf.Index, Text: leaf.Text, Opened: m.Opened.Time(), Until: m.Until.Time()}
+	rows, err := r.b.store.ListKeys(ctx, keys.KindLabel, keys.KeyID{}, 1000)
+	if err != nil {
+		return open, err
+	}
+	for _, row := range rows {
+		k, err := r.b.ring.LabelKey(ctx, row.ID.String())
+		if err != nil {
+			return open, err
+		}
+		if proof.LabelPublicKey(k.Public()) == m.VRF {
+			next.LabelKey = row.ID.String()
+		}
+	}
+	r.store.Turns = append(r.store.Turns, store.Turn{
+		Closes: ledger.ClosedEpoch{OpenEpoch: open, Closer: leaf.Index, Size: m.Closed.Size, Items: m.Closed.Items, Bits: m.Closed.Bits, Root: m.Closed.Index},
+		Opens:  next,
+	})
+	return next, nil
+}
+
+// govern applies what the log tells in clear. What it points to is among the published blobs.
+func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
+	public := r.b.PublicDir()
+	change := func(a store.Attachment) {
+		r.store.Changes = append(r.store.Changes, store.Change{Attachment: a, Leaf: leaf})
+	}
+	switch e := e.(type) {
+	case proof.AgreementChanged:
+		text, err := blob(public, e.Digest)
+		if err != nil {
+			return fmt.Errorf("agreement %s: %w", e.Agreement, err)
+		}
+		a, err := policy.ParseAgreement(text)
+		if err != nil {
+			return fmt.Errorf("agreement %s: %w", e.Agreement, err)
+		}
+		change(&store.AgreementChange{Agreement: store.Agreement{ID: e.Agreement, Version: int64(e.Version), Agency: string(a.Agency), Service: string(a.Service), State: string(e.State), JSON: text, Digest: e.Digest}})
+	case proof.ServiceChanged:
+		text, err := blob(public, e.Digest)
+		if err != nil {
+			return fmt.Errorf("service %s: %w", e.Service, err)
+		}
+		change(&store.ServiceChange{Service: store.Service{ID: e.Service, Version: int64(e.Version), State: string(e.State), YAML: text, Digest: e.Digest}})
+	case proof.PolicyActivated:
+		text, err := blob(public, e.Bundle)
+		if err != nil {
+			return fmt.Errorf("policy %s: %w", e.Revision, err)
+		}
+		change(&store.BundleActivation{Bundle: store.Bundle{Digest: e.Bundle, Revision: e.Revision, Bytes: text}})
+	case proof.KeyChanged:
+		agency, isAgency := strings.CutPrefix(e.Key, "agency.")
+		switch {
+		case isAgency && e.State == proof.Active:
+			r.result.Missing = append(r.result.Missing, fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x was registered (entry %d)", agency, e.Public, leaf.Index))
+		case isAgency:
+			r.store.AgencyKeys = append(r.store.AgencyKeys, store.AgencyKeyChange{Agency: agency, SPKI: e.Public, State: string(e.State)})
+		default:
+			r.store.Notes = append(r.store.Notes, store.NoteAt{Name: keyNote(e), Index: leaf.Index})
+			if _, month, ok := strings.Cut(e.Key, "."); ok && e.State == proof.Destroyed {
+				for _, kind := range map[proof.KeyUse][]keys.Kind{proof.UseRecord: {keys.KindMonth}, proof.UseLabel: {keys.KindLabel, keys.KindRoll}}[e.Use] {
+					r.store.Destroyed = append(r.store.Destroyed, store.Period{Kind: kind, Period: month})
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// keyNote is the name under which the store remembers that the log told of a key; see logKey.
+func keyNote(e proof.KeyChanged) string {
+	return fmt.Sprintf("key %s %s %s", e.Key, e.State, e.Public)
+}
+
+// erased finds out who was erased after the backup. The log counts them, the journal names their pseudonyms: if it lacks one, nothing is restored.
+func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) error {
+	journal, err := erasedSince(ctx, r.b.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	var begun []store.Erased
+	for _, e := range journal {
+		known, err := r.b.store.Knows(ctx, e.ID)
+		if err != nil {
+			return err
+		}
+		switch {
+		case known:
+		case !e.Logged:
+			begun = append(begun, e)
+		case logged[e.Index]:
+			delete(logged, e.Index)
+			r.store.Erased = append(r.store.Erased, e)
+		}
+	}
+	if len(logged) > len(begun) {
+		return fmt.Errorf("the log has %d erasures after the backup that the journal of erasures doesn't know: bring %s back, or restore a newer backup. Without it, people who were erased could be read again",
+			len(logged)-len(begun), erasuresPath(r.b.cfg.DataDir))
+	}
+	if len(logged) > 0 {
+		// A crash hit between an entry and its note: one of these it is, and each of them asked for it.
+		r.store.Erased = append(r.store.Erased, begun...)
+	}
+	r.result.Erased = len(r.store.Erased)
+	return nil
+}
+
+// restart is the entry that says in public what was done here: its reason names the first entry whose details are lost.
+func (r *restoration) restart(rest ledger.Remainder, open ledger.OpenEpoch) error {
+	at := max(rest.From, proof.Index(rest.Checkpoint.Size()))
+	reason := "restored"
+	if len(rest.Lost) > 0 {
+		reason = fmt.Sprintf("restored.lost-from-%d", rest.From)
+	}
+	text, err := proof.EntryText(proof.Restart{Epoch: open.Number, Reason: reason, Size: rest.Checkpoint.Size(), Root: rest.Checkpoint.Root()})
+	if err != nil {
+		return err
+	}
+	r.store.Restart = ledger.Leaf{Index: at, Epoch: open.Number, Kind: proof.KindRestart, Text: text}
+	_, err = rand.Read(r.store.Restart.Identity[:])
+	return err
+}
+
+// place moves what was there aside and the new in. The log first: until the store is there too, a broker that is started refuses.
+func (r *restoration) place() error {
+	stamp := strings.TrimPrefix(filepath.Base(r.stage), "restoring-")
+	for _, name := range []string{"log", "store"} {
+		aside := r.dir(name + ".before-" + stamp)
+		switch err := os.Rename(r.dir(name), aside); {
+		case err == nil:
+			r.result.Aside = append(r.result.Aside, aside)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		if err := syncDir(filepath.Join(r.stage, name)); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(r.stage, name), r.dir(name)); err != nil {
+			return err
+		}
+		if err := syncDir(r.b.cfg.DataDir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(from, dir, name string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = dst.ReadFrom(src)
+	return errors.Join(err, dst.Sync(), dst.Close())
+}

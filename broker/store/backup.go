@@ -1,0 +1,273 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Copy writes a consistent copy of the store, as of one moment, to a new file at path, and syncs it. Writers go on meanwhile; only the write-ahead log can't be cut, so a key that is
+// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy.
+func (s *Store) Copy(ctx context.Context, path string) (err error) {
+	// Made before SQLite does, so that it is never readable by others.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			_ = os.Remove(path)
+		}
+	}()
+	// A connection of its own: the readers' are query_only, which VACUUM INTO counts as a write, and none of them should be away for so long.
+	db, err := sql.Open("sqlite", "file:"+s.path+"?_pragma=busy_timeout(5000)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-8000)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+		return fmt.Errorf("copying the store: %w", classify(err))
+	}
+	return f.Sync()
+}
+
+// LockDir takes the lock of a store's directory without opening the store; false if there is no such directory. Closing the file releases it.
+func LockDir(dir string) (*os.File, bool, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	} else if err != nil {
+		return nil, false, err
+	}
+	f, err := lockDir(dir)
+	return f, err == nil, err
+}
+
+// FileIn is the path of the database in a store's directory.
+func FileIn(dir string) string { return filepath.Join(dir, "store.db") }
+
+// lostPrefix begins the names of notes about lost records; see Lost.
+const lostPrefix = "lost "
+
+// A Restoration is what the public log knows beyond a store that was restored from a backup.
+type Restoration struct {
+	// Lost are the leaves from the end of the store's order to the signed checkpoint: their records are lost. Their identities are new.
+	Lost []ledger.Leaf
+	// Turns are the markers among them.
+	Turns []Turn
+	// Filings puts the lost entries of the open epoch somewhere: nobody knows any more into whose roll they belong.
+	Filings []ledger.Filing
+	// Changes of agreements, services and bundles, with the leaves that tell of them.
+	Changes []Change
+	// Agencies' keys that were retired or revoked.
+	AgencyKeys []AgencyKeyChange
+	// Notes about keys that the log has told of.
+	Notes []NoteAt
+	// Destroyed periods, at the end of their retention.
+	Destroyed []Period
+	// Erased since the backup.
+	Erased []Erased
+	// Restart is the leaf that follows.
+	Restart ledger.Leaf
+}
+
+// Turn is a lost marker: the epoch that it closed, and the one that it opened.
+type Turn struct {
+	Closes ledger.ClosedEpoch
+	Opens  ledger.OpenEpoch
+}
+
+// A Change is an attachment with its leaf.
+type Change struct {
+	Attachment
+	Leaf ledger.Leaf
+}
+
+// AgencyKeyChange says what became of a certificate's key.
+type AgencyKeyChange struct {
+	Agency string
+	SPKI   [32]byte
+	State  string
+}
+
+// NoteAt is a Note with its log index.
+type NoteAt struct {
+	Name  string
+	Index proof.Index
+}
+
+// Period names shared keys.
+type Period struct {
+	Kind   keys.Kind
+	Period string
+}
+
+// Erased is somebody whose erasure was begun: Logged says at which index it stands in the log.
+type Erased struct {
+	ID     ID
+	Owner  keys.Owner
+	Index  proof.Index
+	Logged bool
+}
+
+// Knows says whether the store has an erasure, done or to be carried through, with its entry.
+func (s *Store) Knows(ctx context.Context, id ID) (bool, error) {
+	var n int
+	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM erasures WHERE id = ? AND log_index IS NOT NULL", id[:]).Scan(&n)
+	return n > 0, classify(err)
+}
+
+// Restore applies r in one transaction. It is for a store that nobody uses yet.
+func (s *Store) Restore(ctx context.Context, r *Restoration) error {
+	err := s.do(ctx, func(t *tx) error {
+		for _, f := range []func(*tx) error{r.order, r.registry, r.keys, r.erase} {
+			if err := f(t); err != nil {
+				return err
+			}
+		}
+		// The keys of sealed answers were destroyed long ago; the backup would bring them back.
+		if _, err := t.exec("DELETE FROM payloads"); err != nil {
+			return err
+		}
+		_, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.cutWAL(ctx)
+}
+
+func (r *Restoration) order(t *tx) error {
+	var next int64
+	if err := t.row("SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
+		return err
+	}
+	for _, l := range append(r.Lost[:len(r.Lost):len(r.Lost)], r.Restart) {
+		if int64(l.Index) != next {
+			return fmt.Errorf("store: leaf %d where %d was to come", l.Index, next)
+		}
+		next++
+		if _, err := t.exec("INSERT INTO leaves (log_index, epoch, kind, identity, text) VALUES (?, ?, ?, ?, ?)",
+			int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text); err != nil {
+			return err
+		}
+	}
+	for i := range r.Turns {
+		if err := closeEpoch(t, &r.Turns[i].Closes); err != nil {
+			return err
+		}
+		if err := openEpoch(t, &r.Turns[i].Opens); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.Filings {
+		if _, err := t.exec("INSERT INTO filings (epoch, label, log_index) SELECT epoch, ?, log_index FROM leaves WHERE log_index = ?", f.Label[:], int64(f.Index)); err != nil {
+			return err
+		}
+	}
+	if n := len(r.Lost); n > 0 {
+		_, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?)", fmt.Sprintf("%s%d", lostPrefix, r.Lost[0].Index), fmt.Sprint(uint64(r.Lost[n-1].Index)+1))
+		return err
+	}
+	return nil
+}
+
+func (r *Restoration) registry(t *tx) error {
+	for _, c := range r.Changes {
+		if err := c.apply(t, []ledger.Leaf{c.Leaf}); err != nil {
+			return fmt.Errorf("applying what entry %d says: %w", c.Leaf.Index, err)
+		}
+	}
+	for _, k := range r.AgencyKeys {
+		if _, err := t.exec("UPDATE agency_keys SET state = ? WHERE spki = ? AND agency = ?", k.State, k.SPKI[:], k.Agency); err != nil {
+			return err
+		}
+		if k.State == Revoked { // keys are revoked with their agency, and only then
+			if _, err := t.exec("UPDATE agencies SET state = ? WHERE id = ?", Revoked, k.Agency); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Restoration) keys(t *tx) error {
+	for _, n := range r.Notes {
+		if _, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", n.Name, n.Index.String()); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.Destroyed {
+		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND period = ? AND owner IS NULL", string(p.Kind), p.Period); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Restoration) erase(t *tx) error {
+	for _, e := range r.Erased {
+		if _, err := t.exec("DELETE FROM keys WHERE owner = ?", e.Owner[:]); err != nil {
+			return err
+		}
+		// Before it was erased, every request about the person had its outcome: it is among the lost entries.
+		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ?", e.Owner[:]); err != nil {
+			return err
+		}
+		// One that the backup has begun is done.
+		if _, err := t.exec("UPDATE erasures SET done = 1, log_index = coalesce(log_index, ?) WHERE id = ?", nullIndex(e), e.ID[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func nullIndex(e Erased) any {
+	if !e.Logged {
+		return nil
+	}
+	return int64(e.Index)
+}
+
+// A Range of log indexes, From included, To not.
+type Range struct{ From, To proof.Index }
+
+// Lost lists the ranges of log indexes whose records were lost because the store was restored from a backup: whoever shows records must say so of them.
+func (s *Store) Lost(ctx context.Context) ([]Range, error) {
+	var out []Range
+	err := s.each(ctx, "SELECT CAST(substr(name, 6) AS INTEGER), CAST(value AS INTEGER) FROM meta WHERE name GLOB 'lost [0-9]*' ORDER BY 1", func(scan func(...any) error) error {
+		var from, to int64
+		err := scan(&from, &to)
+		out = append(out, Range{proof.Index(from), proof.Index(to)})
+		return err
+	})
+	return out, err
+}
+
+// SizeOf is the number of entries in the order of a copy, of which every page is read and checked.
+func SizeOf(ctx context.Context, path string) (uint64, error) {
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro&immutable=1")
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	var ok string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&ok); err != nil {
+		return 0, classify(err)
+	}
+	if ok != "ok" {
+		return 0, fmt.Errorf("%w: %s", ErrCorrupt, ok)
+	}
+	var n int64
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&n)
+	return uint64(n), classify(err)
+}
