@@ -457,7 +457,8 @@ func (b *Broker) explain(ctx context.Context, owner keys.Owner, glances []glance
 // personGone says whether the key of a person part was destroyed: whatever else is wrong with a record, an erasure is no excuse for it.
 func (b *Broker) personGone(ctx context.Context, g *glance) (bool, error) {
 	id, err := keys.KeyOf(g.row.Person)
-	if err != nil || !g.month.IsZero() {
+	_, aerr := keys.KeyOf(g.row.Admin)
+	if err != nil || aerr != nil || !g.month.IsZero() {
 		return false, nil
 	}
 	found, err := b.store.FindKeys(ctx, []keys.KeyID{id})

@@ -347,7 +347,7 @@ func TestHistoryTellsErasedFromDamaged(t *testing.T) {
 	}
 
 	// What comes after the erasure is readable; an erasure excuses nothing that lies beyond it.
-	a := w.disclose(request())
+	w.disclose(request())
 	h = w.history(subject, broker.HistoryPage{Kind: proof.KindDisclosure})
 	if len(h.Entries) != 2 || h.Entries[0].State != broker.HistoryOpen || h.Entries[1].State != broker.HistoryErased {
 		t.Fatalf("%+v", h)
@@ -367,7 +367,6 @@ func TestHistoryTellsErasedFromDamaged(t *testing.T) {
 	if states[e.Index] != broker.HistoryOpen {
 		t.Errorf("the erasure: %v", states[e.Index])
 	}
-	_ = a
 }
 
 func TestDamagedRecordsAreAnAlarm(t *testing.T) {
@@ -460,4 +459,3 @@ func TestHistoryWhileErasing(t *testing.T) {
 		}
 	}
 }
-

@@ -53,7 +53,7 @@ fields, why. The person sees these entries, and they are part of the next histor
 
 Entries under another identifier of the same person (pivot, person, nir, …) are a history of their own; type person has birth_name, given_names, birth_date and sex.
 
-State "erased": an erasure made it unreadable. "retired": its retention has ended. "damaged": it can't be read and nothing in the log says why; that is an alarm, and exit code 1.
+State "erased": an erasure made it unreadable. "retired": its retention has ended. "damaged": it can't be read and nothing in the log says why; that is an alarm, and exit code 1 (not with --json).
 The subject is ` + subjectExample + `, or {"type": "nir", "value": "…"}.`,
 		Example: `  regard history -f subject.json --reason 'call 2026-0042 of the person'
   regard history -f - --reason 'call 2026-0042 of the person' --kind disclosure --limit 20 < subject.json
