@@ -34,10 +34,10 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: build ## play the main line on this machine: nothing to install, invented people
-	$(BIN)/regard demo
+	$(BIN)/regard demo --dir demo-data
 
 demo-vault: build devvault ## the same with a real Vault server (test and demo build)
-	$(BIN)/regard demo --vault=$(BIN)/devvault
+	$(BIN)/regard demo --dir demo-data --vault=$(BIN)/devvault
 
 build: ## build the commands into bin/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
@@ -45,8 +45,8 @@ build: ## build the commands into bin/
 test: lint rego-test devvault build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(TESTFLAGS) ./...
-	$(STEP) 'demo' $(BIN)/regard demo
-	$(STEP) 'demo with Vault' $(BIN)/regard demo --vault=$(BIN)/devvault
+	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
+	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
 	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
 	$(STEP) 'tests of the Vault test server' env -C deploy/devvault $(PLAIN) go test ./...
 

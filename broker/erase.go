@@ -157,6 +157,7 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 		return Erasure{}, err
 	}
 	index, err := b.finishErasure(ctx, &e, rec)
+	b.ledger.Forget(subject)
 	return Erasure{Index: index, Reach: reach}, err
 }
 

@@ -46,6 +46,8 @@ type Config struct {
 	MaxInFlight int
 	// SweepEvery is the pause between rounds of cleaning up; 0 means 5 seconds.
 	SweepEvery time.Duration
+	// ConfirmClock accepts a clock that is more than 31 days ahead of what the log saw last: of a start after a really long stop.
+	ConfirmClock bool
 	// CacheKeys bounds the unwrapped subject keys in memory; 0 means 65,536.
 	CacheKeys int
 	// Clock, nil: time.Now.
@@ -206,7 +208,7 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: b.ring.Labels(),
-		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, Logger: b.log,
+		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, ConfirmClock: b.cfg.ConfirmClock, Logger: b.log,
 	})
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)

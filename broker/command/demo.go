@@ -14,8 +14,8 @@ func demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "demo", Short: "Show the whole line on this machine, with invented people", Args: noArgs,
 		Long: `demo sets up a broker, providers of invented people and agencies, plays requests of every outcome, kills the broker, starts it again, waits for receipts to settle
-and checks them offline. Everything runs in programs of its own on this machine; regard-provider and regard-audit have to be beside regard (make build).`,
-		Example: "  regard demo\n  regard demo --vault bin/devvault   # the root keys in a real Vault server\n  regard demo --dir ./show --stay",
+and checks them offline; then it keeps running until Ctrl-C. It exits with 0 only if every step was verified by the offline verifier. Everything runs in programs of its own on this machine; regard-provider and regard-audit have to be beside regard (make build).`,
+		Example: "  regard demo\n  regard demo --vault bin/devvault   # the root keys in a real Vault server\n  regard demo --once --dir /tmp/show",
 		RunE: func(c *cobra.Command, _ []string) error {
 			self, err := os.Executable()
 			if err != nil {
@@ -25,9 +25,9 @@ and checks them offline. Everything runs in programs of its own on this machine;
 			return demo.Run(c.Context(), cfg)
 		},
 	}
-	c.Flags().StringVar(&cfg.Dir, "dir", "", "where to make everything; it is kept (default: a temporary directory)")
+	c.Flags().StringVar(&cfg.Dir, "dir", "demo-data", "where to make everything; an earlier demonstration there is replaced")
 	c.Flags().StringVar(&cfg.Vault, "vault", "", "devvault program, for keys in a real Vault (default: an embedded keystore)")
-	c.Flags().BoolVar(&cfg.Stay, "stay", false, "leave everything running at the end")
+	c.Flags().BoolVar(&cfg.Once, "once", false, "stop after the last scene")
 	c.Flags().BoolVarP(&cfg.Verbose, "verbose", "v", false, "show what the programs log")
 	return c
 }

@@ -31,6 +31,7 @@ import (
 
 func serveCommand() *cobra.Command {
 	var s source
+	var confirm bool
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker", Args: noArgs,
 		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
@@ -45,6 +46,7 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
+			cfg.ConfirmClock = confirm
 			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
@@ -66,6 +68,7 @@ the other commands (admin.sock in the data directory).`,
 		},
 	}
 	s.flags(c)
+	c.Flags().BoolVar(&confirm, "confirm-clock", false, "start although the clock is more than 31 days ahead of what the log saw last: after a long stop, when you know that it is right")
 	return c
 }
 
@@ -133,7 +136,7 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 		source = policy.FromPath(cfg.Policy.Dir)
 	}
 	i.Broker, err = broker.New(ctx, broker.Config{
-		DataDir: cfg.DataDir, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(),
+		DataDir: cfg.DataDir, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
 		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, Logger: log,
 	})
 	if err != nil {

@@ -37,6 +37,9 @@ type Config struct {
 	Records   Records   `koanf:"records"`
 	Limits    Limits    `koanf:"limits"`
 	Log       Log       `koanf:"log"`
+
+	// ConfirmClock is a flag of one start, not a setting: see broker.Config.
+	ConfirmClock bool `koanf:"-"`
 }
 
 // API is the listener for agencies, with mutual TLS.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -28,12 +29,12 @@ import (
 type Config struct {
 	// Bin is the directory of regard, regard-audit and regard-provider.
 	Bin string
-	// Dir is where everything is made; empty: a temporary directory that is removed at the end.
+	// Dir is where everything is made. What an earlier demonstration left there is replaced; a directory that holds anything else is refused.
 	Dir string
 	// Vault is the path of a devvault program; empty: the keys are in an embedded keystore.
 	Vault string
-	// Stay leaves everything running at the end, until ctx ends.
-	Stay bool
+	// Once ends it after the last scene; otherwise everything keeps running until ctx ends.
+	Once bool
 	// Out gets the story, Verbose also what the programs log.
 	Out     io.Writer
 	Verbose bool
@@ -42,33 +43,48 @@ type Config struct {
 // Run plays the demonstration.
 func Run(ctx context.Context, cfg Config) (err error) {
 	d := &demo{cfg: cfg, ctx: ctx}
-	if d.dir = cfg.Dir; d.dir == "" {
-		if d.dir, err = os.MkdirTemp("", "regard-demo-"); err != nil {
-			return err
-		}
-		defer os.RemoveAll(d.dir)
-	}
-	if d.dir, err = filepath.Abs(d.dir); err != nil {
+	if d.dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return err
 	}
-	if entries, err := os.ReadDir(d.dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s is not empty: choose another directory, or remove what an earlier demonstration left", d.dir)
-	}
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+	if err := d.clear(); err != nil {
 		return err
 	}
 	defer d.stopAll()
-	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.crash, d.settle, d.audit} {
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.crash, d.settle, d.audit, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
 	}
-	d.sayf("\nDone in %s. Everybody here was invented.", time.Since(d.began).Round(time.Second))
-	if cfg.Stay {
+	d.sayf("\nDone in %s: every step was verified. Everybody here was invented.", time.Since(d.began).Round(time.Second))
+	if !cfg.Once {
 		d.sayf("Everything keeps running until you press Ctrl-C.\n  the log       http://%s/checkpoint\n  the directory %s\n  try           %s status --config %s/regard.yaml", d.public, d.dir, filepath.Join(cfg.Bin, "regard"), d.dir)
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// mark is the file by which a demonstration knows what it may replace.
+const mark = ".regard-demo"
+
+// clear makes the directory, or empties one that an earlier demonstration made.
+func (d *demo) clear() error {
+	entries, err := os.ReadDir(d.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0:
+	case err != nil:
+		return err
+	default:
+		if _, err := os.Stat(d.path(mark)); err != nil {
+			return fmt.Errorf("%s holds something that no demonstration made: choose another directory", d.dir)
+		}
+		if err := os.RemoveAll(d.dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(d.path(mark), []byte("made by regard demo, which replaces this directory\n"), 0o600)
 }
 
 type demo struct {

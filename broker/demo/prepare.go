@@ -32,6 +32,9 @@ func (d *demo) prepare() (err error) {
 	listen := d.base
 	d.base = "https://" + d.base
 	d.sayf("1. The operator sets up a broker, and connects it to providers of invented people.\n")
+	if err := os.MkdirAll(d.path("requests"), 0o700); err != nil {
+		return err
+	}
 	if _, err := d.run(true, "regard", "init", "--dir", d.dir, "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
 		return err
 	}
