@@ -192,7 +192,8 @@ func (r *runner) config(name string) brokerConfig {
 
 // fill has a preloader work on the named broker's directory.
 func (r *runner) fill(ctx context.Context, name, command string, arg, result any) error {
-	c, err := spawn(ctx, "preload", r.config(name), nil)
+	// Nobody measures its memory, and collecting garbage less often makes it faster.
+	c, err := spawn(ctx, "preload", r.config(name), nil, "GOGC=400")
 	if err != nil {
 		return err
 	}
