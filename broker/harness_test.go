@@ -3,14 +3,9 @@ package broker_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"io/fs"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +15,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
@@ -144,20 +140,7 @@ func (w *world) populate() {
 
 func newCert(t testing.TB, life time.Duration) *x509.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "agency"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	return brokertest.NewIdentity(t, time.Now().Add(-time.Hour), time.Now().Add(life), "agency").Leaf
 }
 
 // The invented household of these tests.

@@ -3,14 +3,9 @@ package admin
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/policy"
@@ -37,7 +33,7 @@ type fake struct {
 }
 
 func (f *fake) AddAgency(_ context.Context, id, name, siret string, cert *x509.Certificate) error {
-	f.calls = append(f.calls, "add "+id+" "+name+" "+siret+" "+cert.SerialNumber.String())
+	f.calls = append(f.calls, "add "+id+" "+name+" "+siret+" "+cert.Subject.CommonName)
 	return f.err
 }
 
@@ -45,7 +41,7 @@ func (f *fake) RotateAgency(_ context.Context, id string, cert *x509.Certificate
 	if keep {
 		id += " keep"
 	}
-	f.calls = append(f.calls, "rotate "+id+" "+cert.SerialNumber.String())
+	f.calls = append(f.calls, "rotate "+id+" "+cert.Subject.CommonName)
 	return f.err
 }
 
@@ -76,16 +72,7 @@ func (f *fake) PolicyStatus() policy.Status { return policy.Status{Revision: "r1
 
 func pemCert(t *testing.T) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(42)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return string(brokertest.CertificatePEM(brokertest.NewCurrentIdentity(t, "ville.example")))
 }
 
 type buffer struct {
@@ -153,7 +140,7 @@ func TestCalls(t *testing.T) {
 	if d, err := c.PutService(ctx, []byte("yaml: 1\n")); err != nil || d != (Done{"s", 2}) {
 		t.Error(d, err)
 	}
-	if d := cmp.Diff([]string{"add id Nom 123 42", "rotate id keep 42", "revoke a/../b", "yaml: 1\n"}, f.calls); d != "" {
+	if d := cmp.Diff([]string{"add id Nom 123 ville.example", "rotate id keep ville.example", "revoke a/../b", "yaml: 1\n"}, f.calls); d != "" {
 		t.Error(d)
 	}
 	list, err := c.Agencies(ctx)

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -116,8 +117,8 @@ func (r recorder) WriteHeader(int)     {}
 func TestCertificates(t *testing.T) {
 	s := start(t, nil)
 	now := time.Now()
-	expired := identity(t, "x", now.Add(-2*time.Hour), now.Add(-time.Hour))
-	future := identity(t, "x", now.Add(time.Hour), now.Add(2*time.Hour))
+	expired := brokertest.NewIdentity(t, now.Add(-2*time.Hour), now.Add(-time.Hour), "x")
+	future := brokertest.NewIdentity(t, now.Add(time.Hour), now.Add(2*time.Hour), "x")
 	revoked, unknown := valid(t, "x"), valid(t, "x")
 	for _, c := range []tls.Certificate{expired, future, revoked} {
 		s.setAgency(c, broker.Caller{ID: "other"})

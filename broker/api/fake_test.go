@@ -3,19 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,6 +16,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
@@ -88,40 +82,9 @@ func (f *fake) Services(broker.Caller) []broker.ServiceInfo {
 	return []broker.ServiceInfo{{ID: "svc", Version: 1, Provider: "prov"}}
 }
 
-// identity is a self-signed certificate with its key.
-func identity(t testing.TB, name string, from, to time.Time) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: from, NotAfter: to, DNSNames: []string{"localhost"}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
-func writeIdentity(t testing.TB, id tls.Certificate, cert, key string) {
-	t.Helper()
-	private, err := x509.MarshalPKCS8PrivateKey(id.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: id.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func valid(t testing.TB, name string) tls.Certificate {
-	return identity(t, name, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	t.Helper()
+	return brokertest.NewCurrentIdentity(t, name, "localhost")
 }
 
 func spki(c tls.Certificate) [32]byte { return sha256.Sum256(c.Leaf.RawSubjectPublicKeyInfo) }
@@ -168,7 +131,7 @@ func start(t testing.TB, change func(*Config)) *server {
 	own := valid(t, "localhost")
 	s.ca.AddCert(own.Leaf)
 	dir := t.TempDir()
-	writeIdentity(t, own, filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
+	brokertest.WriteIdentity(t, own, filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
 	certs, err := LoadCertificates(filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/regard-broker/regard/broker/brokertest"
 )
 
 // docs/api.md promises every problem code.
@@ -92,7 +94,7 @@ func TestReload(t *testing.T) {
 	if _, err := LoadCertificates(cert, key); err == nil {
 		t.Fatal("no files, and no error")
 	}
-	writeIdentity(t, valid(t, "one"), cert, key)
+	brokertest.WriteIdentity(t, valid(t, "one"), cert, key)
 	c, err := LoadCertificates(cert, key)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +109,7 @@ func TestReload(t *testing.T) {
 	if now, _ := c.get(nil); now != first {
 		t.Error("the certificate in force is gone")
 	}
-	writeIdentity(t, valid(t, "two"), cert, key)
+	brokertest.WriteIdentity(t, valid(t, "two"), cert, key)
 	if err := c.Reload(); err != nil {
 		t.Error(err)
 	}

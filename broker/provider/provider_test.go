@@ -3,19 +3,13 @@ package provider_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,33 +21,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
 )
-
-// pair makes a self-signed certificate for localhost.
-func pair(t testing.TB, name string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
 
 // world is a provider's server with mTLS, and a client that it accepts.
 type world struct {
@@ -76,8 +48,8 @@ func limits(l string) option {
 
 func newWorld(t testing.TB, h http.HandlerFunc, opts ...option) *world {
 	t.Helper()
-	w := &world{log: new(bytes.Buffer), trusted: pair(t, "broker")}
-	own := pair(t, "provider")
+	w := &world{log: new(bytes.Buffer), trusted: brokertest.NewCurrentIdentity(t, "broker")}
+	own := brokertest.NewCurrentIdentity(t, "provider")
 	w.Server = httptest.NewUnstartedServer(h)
 	w.EnableHTTP2 = true
 	w.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -272,7 +244,7 @@ func TestFailures(t *testing.T) {
 		{"our certificate is not accepted", provider.CauseTLS, func(rw http.ResponseWriter, r *http.Request) {}, []option{func(w *world, c *provider.Config, _ *string) {
 			// With TLS 1.3 a client learns of it after the handshake, when it may already have met the closed connection: then the cause is provider/connection.
 			w.TLS.MaxVersion = tls.VersionTLS12
-			other := pair(t, "stranger")
+			other := brokertest.NewCurrentIdentity(t, "stranger")
 			c.Certificate = func() (*tls.Certificate, error) { return &other, nil }
 		}}},
 	} {

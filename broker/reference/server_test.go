@@ -3,9 +3,6 @@ package reference
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -13,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,30 +19,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-func pair(t testing.TB, until int) tls.Certificate {
+// until is a certificate that ends with January of that year.
+func until(t testing.TB, year int) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: day(2020), NotAfter: day(until), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	return brokertest.NewIdentity(t, day(2020), day(year))
 }
 
 func day(year int) time.Time { return time.Date(year, 1, 15, 12, 0, 0, 0, time.UTC) }
@@ -75,7 +56,7 @@ type world struct {
 
 func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
-	w := &world{Server: httptest.NewUnstartedServer(nil), services: map[service.ID]*service.Definition{}, broker: pair(t, 2100), own: pair(t, 2100)}
+	w := &world{Server: httptest.NewUnstartedServer(nil), services: map[service.ID]*service.Definition{}, broker: until(t, 2100), own: until(t, 2100)}
 	base := "https://" + w.Listener.Addr().String()
 	cfg := Config{Base: base, Brokers: []*x509.Certificate{w.broker.Leaf}, AccessLog: &w.access, Population: Population{Size: 1000, Seed: 7}, Now: func() time.Time { return day(2026) }}
 	if change != nil {
@@ -308,7 +289,7 @@ func TestSelectionAndLog(t *testing.T) {
 
 // TestOnlyTheBroker: everybody else gets no answer, with a certificate or without.
 func TestOnlyTheBroker(t *testing.T) {
-	expired := pair(t, 2021)
+	expired := until(t, 2021)
 	w := newWorld(t, func(c *Config) { c.Brokers = append(c.Brokers, expired.Leaf) })
 	d := w.services["commune"]
 	plan, err := service.NewPlan(d, d.Fields())
@@ -319,7 +300,7 @@ func TestOnlyTheBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]tls.Certificate{"stranger": pair(t, 2100), "expired": expired} {
+	for name, c := range map[string]tls.Certificate{"stranger": until(t, 2100), "expired": expired} {
 		_, err := w.as(t, c).Ask(context.Background(), provider.Question{Service: d, Request: r})
 		var e *provider.Error
 		if !errors.As(err, &e) || e.Cause != provider.CauseTLS && e.Cause != provider.CauseConnection {
