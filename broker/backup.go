@@ -50,6 +50,8 @@ type BackupFile struct {
 // Backup writes a consistent copy of everything that can't be made again to dir, which must not exist, while requests go on. When it returns without an error all of it is on the disk.
 // Whoever has it and the root keys can read everything up to then, people who are erased later included: destroy old backups.
 func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error) {
+	ctx, cancel := b.untilStopping(ctx)
+	defer cancel()
 	if !filepath.IsAbs(dir) {
 		return nil, invalid("/dir", "The backup's directory is not an absolute path.", "Give an absolute path.")
 	}

@@ -88,6 +88,9 @@ func Handler(cfg Config) (http.Handler, error) {
 	} {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
 	}
+	for pattern, c := range operationCalls(cfg.Broker) {
+		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
+	}
 	return mux, nil
 }
 

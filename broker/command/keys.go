@@ -1,0 +1,193 @@
+package command
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/keys"
+)
+
+// operator are the credentials of Vault's operator role, for what the broker's own may not do.
+type operator struct{ roleID, secretID string }
+
+func (o *operator) flags(c *cobra.Command) {
+	c.Flags().StringVar(&o.roleID, "role-id-file", "", "role id of Vault's operator role: this command then asks Vault itself")
+	c.Flags().StringVar(&o.secretID, "secret-id-file", "", "secret id of Vault's operator role")
+}
+
+func (o *operator) given() bool { return o.roleID != "" || o.secretID != "" }
+
+// custodian logs in to Vault as the operator.
+func (o *operator) custodian(c *cobra.Command, s *source) (keys.Custodian, error) {
+	if o.roleID == "" || o.secretID == "" {
+		return nil, usagef("give both --role-id-file and --secret-id-file")
+	}
+	cfg, _, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Keys.Mode != config.Vault {
+		return nil, usagef("the keys are in a keystore: the broker rotates them without --role-id-file")
+	}
+	own := *cfg
+	own.Keys.Vault.RoleIDFile, own.Keys.Vault.SecretIDFile, own.Keys.Vault.SecretIDWrapped = o.roleID, o.secretID, false
+	return openKeys(c.Context(), &own, logger(cfg.Log, c))
+}
+
+func rootArg(s string) (keys.RootKey, error) {
+	if r := keys.RootKey(s); r == keys.RootWrap || r == keys.RootCheckpoint {
+		return r, nil
+	}
+	return "", usagef("%q is no root key: choose wrap or checkpoint", s)
+}
+
+func keysCommand() *cobra.Command {
+	list := administer(&cobra.Command{Use: "list", Short: "List the versions of the checkpoint key in force", Args: noArgs, Example: "  regard keys list"},
+		func(ctx context.Context, c *admin.Client, _ []string) ([]admin.KeyVersion, error) {
+			return c.CheckpointKeys(ctx)
+		},
+		func(c *cobra.Command, list []admin.KeyVersion) error {
+			var rows [][]string
+			for _, k := range list {
+				rows = append(rows, []string{"checkpoint." + strconv.Itoa(k.Version), k.Created.Format("2006-01-02"), base64.StdEncoding.EncodeToString(k.Public)})
+			}
+			return table(c.OutOrStdout(), "KEY SINCE PUBLIC", rows)
+		})
+	return group("keys", "The root keys", `Two root keys: wrap encrypts the data keys, checkpoint signs the log. Both have versions.
+
+The wrap key:        regard keys rotate wrap; regard keys rewrap; regard keys retire wrap 1
+                     A backup can't be restored once the version of the wrap key of its time is retired: make a new one first.
+The checkpoint key:  regard keys rotate checkpoint; publish the new log key (regard status); weeks later regard keys retire checkpoint 1
+                     Both versions sign until then. Receipts under the older one stay good: whoever verifies them keeps its log key.
+
+In Vault only the operator role may rotate and retire: give its credentials with --role-id-file and --secret-id-file, or do it in Vault.`,
+		"  regard keys rotate wrap", list, rotateCommand(), rewrapCommand(), retireCommand())
+}
+
+func rotateCommand() *cobra.Command {
+	var a caller
+	var o operator
+	c := &cobra.Command{
+		Use: "rotate wrap|checkpoint", Short: "Add a version of a root key", Args: someArgs(1, false, "the root key: wrap or checkpoint"),
+		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 within seconds and signs within a minute.",
+		Example: "  regard keys rotate checkpoint\n  regard keys rotate wrap --role-id-file operator.role_id --secret-id-file operator.secret_id",
+		RunE: func(c *cobra.Command, args []string) error {
+			root, err := rootArg(args[0])
+			if err != nil {
+				return err
+			}
+			version := 0
+			if o.given() {
+				k, err := o.custodian(c, &a.source)
+				if err != nil {
+					return err
+				}
+				defer k.Close()
+				if version, err = k.Rotate(c.Context(), root); err != nil {
+					return err
+				}
+			} else {
+				client, err := a.client()
+				if err != nil {
+					return err
+				}
+				d, err := client.RotateKey(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				version = int(d.Version)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s has version %d.\n", root, version)
+			if root == keys.RootWrap {
+				fmt.Fprintln(c.ErrOrStderr(), "Next: regard keys rewrap.")
+			} else {
+				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: publish the new log key (regard status shows it within a minute), and retire the older one when every reader has it.")
+			}
+			return nil
+		},
+	}
+	a.flags(c)
+	o.flags(c)
+	return c
+}
+
+func rewrapCommand() *cobra.Command {
+	var a caller
+	c := &cobra.Command{
+		Use: "rewrap", Short: "Bring all data keys under the newest wrap key", Args: noArgs,
+		Long:    "rewrap has the running broker encrypt every stored data key anew under the newest version of the wrap key. It can be interrupted and repeated; it changes nothing that is up to date.",
+		Example: "  regard keys rewrap",
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			j, err := client.Rewrap(c.Context())
+			if err != nil {
+				return err
+			}
+			n, err := waitFor[int](c, "keys seen:", j, client.RewrapState)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%d data keys rewrapped.\n", n)
+			return err
+		},
+	}
+	a.flags(c)
+	return c
+}
+
+func retireCommand() *cobra.Command {
+	var a caller
+	var o operator
+	c := &cobra.Command{
+		Use: "retire wrap|checkpoint VERSION", Short: "End a version of a root key, and those before it", Args: someArgs(2, false, "the root key and the version"),
+		Long: `retire ends the use of a version and of all before it, for good.
+
+wrap: refused while a stored data key needs it; backups that were made before the last rewrap can't be opened any more.
+checkpoint: the log says so first (key@v1 retired), under both signatures. Refused while the last checkpoint isn't signed by a newer version. For up to a
+minute afterwards the broker may answer 503, until it has noticed everywhere: choose a quiet hour.`,
+		Example: "  regard keys retire wrap 1\n  regard keys retire checkpoint 1 --role-id-file operator.role_id --secret-id-file operator.secret_id",
+		RunE: func(c *cobra.Command, args []string) error {
+			root, err := rootArg(args[0])
+			if err != nil {
+				return err
+			}
+			version, err := strconv.Atoi(args[1])
+			if err != nil || version < 1 {
+				return usagef("%q is no version: give a number from 1", args[1])
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			var k keys.Custodian
+			if o.given() {
+				if k, err = o.custodian(c, &a.source); err != nil {
+					return err
+				}
+				defer k.Close()
+			}
+			if _, err := client.RetireKey(c.Context(), args[0], admin.RetireCall{Version: version, Prepare: k != nil}); err != nil {
+				return err
+			}
+			if k != nil {
+				if err := k.Retire(c.Context(), root, version+1); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: version %d and those before it are retired.\n", root, version)
+			return err
+		},
+	}
+	a.flags(c)
+	o.flags(c)
+	return c
+}

@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Rotation of the root keys. The wrap key: rotate, rewrap, retire. The checkpoint key: rotate (from then on checkpoints carry the signatures of both versions), publish the new verification key, and
+// when every reader has it, retire the older one.
+
+// rootProblem says what the operator can do.
+func rootProblem(title string, err error) error {
+	if errors.Is(err, keys.ErrDenied) {
+		return &Problem{Status: 403, Code: "keys.denied", Title: title, err: err,
+			Detail: "The keys' custodian refused. In Vault the broker's own role may neither rotate nor retire: that is the operator's role (give its credentials with --role-id-file and --secret-id-file, or see deploy/vault/README.md)."}
+	}
+	return keysProblem(err)
+}
+
+func rootKey(root keys.RootKey) error {
+	if root != keys.RootWrap && root != keys.RootCheckpoint {
+		return invalid("/root", "There is no such root key.", "The root keys are wrap and checkpoint.")
+	}
+	return nil
+}
+
+// CheckpointKeys lists the versions of the checkpoint key in force, newest first.
+func (b *Broker) CheckpointKeys(ctx context.Context) ([]keys.PublicKey, error) {
+	ks, err := b.cfg.Custodian.PublicKeys(ctx)
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	return ks, nil
+}
+
+// RotateKey adds a version of a root key and returns its number. A new checkpoint key is told in the log within seconds and signs, beside the older, within a minute.
+func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) {
+	if err := rootKey(root); err != nil {
+		return 0, err
+	}
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	version, err := b.cfg.Custodian.Rotate(ctx, root)
+	if err != nil {
+		return 0, rootProblem("The key can't be rotated.", err)
+	}
+	b.log.Info("rotated a root key", "key", string(root), "version", version)
+	return version, nil
+}
+
+// RewrapKeys brings all data keys under the newest version of the wrap key, and returns how many it changed.
+func (b *Broker) RewrapKeys(ctx context.Context, progress func(seen int)) (int, error) {
+	ctx, cancel := b.untilStopping(ctx)
+	defer cancel()
+	n, err := b.ring.Rewrap(ctx, progress)
+	if err != nil {
+		return n, &Problem{Status: 503, Code: "keys.rewrap", Title: "Not all keys could be rewrapped; it can be repeated.", Detail: err.Error(), err: err}
+	}
+	b.log.Info("rewrapped data keys", "changed", n)
+	return n, nil
+}
+
+func (b *Broker) untilStopping(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-b.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// RetireKey ends the use of a version of a root key, and of those below it. For the checkpoint key the log says so first. With prepare, it does all but the last step, which is then up to the caller: for
+// custodians that don't let the broker do it.
+func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, prepare bool) error {
+	if err := rootKey(root); err != nil {
+		return err
+	}
+	if version < 1 {
+		return invalid("/version", "There is no such version.", "Versions are numbered from 1.")
+	}
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	check := b.wrapUnused
+	if root == keys.RootCheckpoint {
+		check = b.endCheckpointKey
+	}
+	if err := check(ctx, version); err != nil || prepare {
+		return err
+	}
+	if err := b.cfg.Custodian.Retire(ctx, root, version+1); err != nil {
+		if !errors.Is(err, keys.ErrDenied) && !errors.Is(err, keys.ErrUnavailable) {
+			return &Problem{Status: 409, Code: "keys.version", Title: "The version can't be retired.", Detail: err.Error(), err: err}
+		}
+		return rootProblem("The version can't be retired.", err)
+	}
+	b.log.Info("retired versions of a root key", "key", string(root), "upto", version)
+	if root == keys.RootCheckpoint {
+		return b.signsAgain(ctx)
+	}
+	return nil
+}
+
+// wrapUnused makes sure that no stored key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire.
+func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
+	n, err := b.RewrapKeys(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return conflict("keys.in_use", fmt.Sprintf("%d data keys were still under an older version; they are rewrapped now.", n), "Repeat the command: it retires the version once nothing needs it.")
+	}
+	return nil
+}
+
+// endCheckpointKey logs the end of the versions up to the given one, if what was signed last can be verified without them.
+func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
+	publics, err := b.CheckpointKeys(ctx)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(publics, func(k keys.PublicKey) bool { return k.Version <= version })
+	switch {
+	case at == 0:
+		return conflict("keys.last", "This is the newest version of the checkpoint key.", "Rotate it first (regard keys rotate checkpoint).")
+	case at < 0:
+		return conflict("keys.retired", "This version is not in force any more.", "regard keys list shows those that are.")
+	}
+	tooEarly := func(err error) error {
+		return &Problem{Status: 409, Code: "keys.too_early", Title: "Checkpoints aren't signed by the newer version yet.", Detail: "The broker notices a rotation within a minute: repeat the command then.", err: err}
+	}
+	newest, err := note.NewEd25519VerifierKey(b.cfg.Origin, publics[0].Key)
+	if err != nil {
+		return err
+	}
+	if vkeys, err := b.LogKeys(ctx); err != nil || !slices.Contains(vkeys, newest) {
+		return tooEarly(err)
+	}
+	last := proof.Index(0)
+	for _, k := range publics[at:] {
+		e := proof.KeyChanged{Key: fmt.Sprintf("checkpoint.%d", k.Version), Use: proof.UseCheckpoint, State: proof.Retired, Public: proof.Hash(k.Key)}
+		if noted, err := b.store.Noted(ctx, keyNote(e)); err != nil {
+			return err
+		} else if noted {
+			continue
+		}
+		a, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: &store.Note{Name: keyNote(e)}})
+		if err != nil {
+			return err
+		}
+		last = a.Entries[0].Index
+	}
+	// Readers have to see it under the old signature.
+	if _, err := b.ledger.AwaitPublished(ctx, last); err != nil {
+		return unavailable("log.unavailable", "The end of the version is in the log and not published yet; repeat the command.", err)
+	}
+	if err := b.verifiesUnder(ctx, publics[:at]); err != nil {
+		return tooEarly(err)
+	}
+	return nil
+}
+
+// verifiesUnder checks that the stored and the published checkpoint are good under these keys alone: after the others are gone the log must still know them as its own.
+func (b *Broker) verifiesUnder(ctx context.Context, publics []keys.PublicKey) error {
+	var text strings.Builder
+	for _, k := range publics {
+		vkey, err := note.NewEd25519VerifierKey(b.cfg.Origin, k.Key)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "log %s\n", vkey)
+	}
+	text.WriteString("quorum none\n")
+	policy, err := proof.ParsePolicy([]byte(text.String()))
+	if err != nil {
+		return err
+	}
+	last, err := b.signed.Last(ctx)
+	if err != nil {
+		return err
+	}
+	published, err := os.ReadFile(filepath.Join(b.PublicDir(), "checkpoint"))
+	if err != nil {
+		return fmt.Errorf("reading the published checkpoint: %w", err)
+	}
+	for _, n := range [][]byte{last, published} {
+		if _, err := proof.VerifyCheckpoint(n, policy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// signsAgain waits until the ring has noticed that a version is gone: until then it asks for its signature, which is refused, and the log can't sign.
+func (b *Broker) signsAgain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	err := b.until(ctx, func() (bool, error) {
+		publics, err := b.cfg.Custodian.PublicKeys(ctx)
+		if err != nil {
+			return false, nil // it may come back
+		}
+		vkeys, err := b.LogKeys(ctx)
+		return err == nil && len(vkeys) == len(publics), nil
+	})
+	if err != nil {
+		return unavailable("keys.unavailable", "The version is retired, and the broker doesn't sign without it yet.", err)
+	}
+	return nil
+}
