@@ -190,7 +190,7 @@ func oldLeaf(ctx context.Context, old trillian.TrillianLogClient, tree int64, in
 			return leaf.GetLeafValue(), nil
 		}
 	}
-	return nil, errors.New("Trillian has no such leaf")
+	return nil, errors.New("the tree in Trillian has no such leaf")
 }
 
 // rebuildTo follows the Store's order up to a size; add says that Trillian lacks the leaves. want is the root to be found there, nil for any.
