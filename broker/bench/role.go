@@ -136,7 +136,7 @@ func spawn(ctx context.Context, name string, config, ready any, environ ...strin
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	c := &child{name: name, cmd: exec.Command(self, RoleArg, name)}
+	c := &child{name: name, cmd: exec.Command(self, RoleArg, name)} // #nosec G204 -- this program itself, in another role
 	c.cmd.Stderr = os.Stderr
 	c.cmd.Env = append(os.Environ(), environ...)
 	// Ctrl-C reaches the whole group; the parent ends the children in order.
