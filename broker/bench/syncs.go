@@ -59,7 +59,7 @@ func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, path, "-f", "-y", "-q", "-e", "trace=fsync,fdatasync", "-e", "signal=none", "-p", strconv.Itoa(pid)) // #nosec G204 -- strace, on processes of this benchmark
-	cmd.Cancel = func() error { return cmd.Process.Kill() } // the kernel detaches from what it traced
+	cmd.Cancel = func() error { return cmd.Process.Kill() }                                                                              // the kernel detaches from what it traced
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
