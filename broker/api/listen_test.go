@@ -35,7 +35,11 @@ func TestCodesAreDocumented(t *testing.T) {
 	n := 0
 	for _, f := range append(files, more...) {
 		// Administration has its own problems, which only operators see.
-		if strings.HasSuffix(f, "_test.go") || strings.HasSuffix(f, "govern.go") || strings.HasSuffix(f, "erase.go") {
+		switch filepath.Base(f) {
+		case "govern.go", "erase.go", "backup.go", "rotate.go":
+			continue
+		}
+		if strings.HasSuffix(f, "_test.go") {
 			continue
 		}
 		b, err := os.ReadFile(f)

@@ -576,7 +576,7 @@ func TestMany(t *testing.T) {
 	var asked atomic.Int32
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) { asked.Add(1); io.WriteString(rw, `{"data":{}}`) },
 		// 256 handshakes at the same time take long with the race detector on a busy machine.
-		limits("first_byte: 2m, total: 2m, wait: 1m, answer_bytes: 10000, concurrent: 256"),
+		limits("first_byte: 30s, total: 40s, wait: 20s, answer_bytes: 10000, concurrent: 256"),
 		func(w *world, c *provider.Config, _ *string) { w.EnableHTTP2, c.ConnectTimeout = false, time.Minute })
 	var wg sync.WaitGroup
 	for range 256 {
