@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // Opening shows some fields of a record with their salts and the digests of
@@ -121,11 +122,21 @@ func (o Opening) Narrow(reader Reader) Opening {
 	return n
 }
 
+// textSize returns how many bytes AppendText appends, or a few more.
+func (o Opening) textSize() int {
+	n := len("opening 65535 65535\n")
+	for i := range o.fields {
+		n += len("65535 hidden \n") + b64.EncodedLen(32) + len(" -") + b64.EncodedLen(len(o.fields[i].value))
+	}
+	return n
+}
+
 // AppendText appends the canonical text.
 func (o Opening) AppendText(b []byte) ([]byte, error) {
 	if o.info == nil {
 		return b, formatError("opening: none")
 	}
+	b = slices.Grow(b, o.textSize())
 	b = append(b, "opening "...)
 	b = appendUint(b, uint64(o.info.schema))
 	b = append(b, ' ')

@@ -28,7 +28,7 @@ type Receipt struct {
 
 // NewReceipt puts a receipt together. It refuses entries without a commitment,
 // an opening of another schema than the entry's, and a checkpoint that is not
-// a text of lines; it verifies nothing. settlement may be nil.
+// a text of lines: what ParseReceipt would refuse. It verifies nothing. settlement may be nil.
 func NewReceipt(entry Proven, o Opening, checkpoint []byte, settlement *Settlement) (*Receipt, error) {
 	e, err := ParseEntry(entry.Text)
 	if err != nil {
@@ -38,12 +38,51 @@ func NewReceipt(entry Proven, o Opening, checkpoint []byte, settlement *Settleme
 		entry: e, text: slices.Clone(entry.Text), opening: o, settlement: settlement.clone(),
 		index: entry.Index, path: slices.Clone(entry.Path), note: slices.Clone(checkpoint),
 	}
+	if settlement == nil {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+		return r, nil
+	}
 	text, err := r.AppendText(nil)
 	if err != nil {
 		return nil, err
 	}
 	// One definition of what a receipt is: what ParseReceipt accepts.
 	return ParseReceipt(text)
+}
+
+// check refuses what ParseReceipt would refuse of the text of a receipt without
+// a settlement. The parts of an entry were parsed, and an opening holds values
+// of its fields' forms alone.
+func (r *Receipt) check() error {
+	switch {
+	case r.opening.info == nil:
+		return formatError("opening: none")
+	case r.entry.Kind().Schema() == 0 || r.entry.Kind().Schema() != r.opening.Schema():
+		return formatError("receipt: an entry %s does not go with this opening", r.entry.Kind())
+	case uint64(r.index) > maxInt:
+		return formatError("receipt: the index is too large")
+	case len(r.path) > maxPath:
+		return formatError("receipt: a path of more than %d hashes", maxPath)
+	case !isNote(r.note) || !isText(r.note, true):
+		return formatError("receipt: no checkpoint, or not one that ends with a line feed")
+	case r.textSize() > maxReceipt:
+		return formatError("receipt: more than %d bytes", maxReceipt)
+	}
+	return r.opening.info.checkFields(r.opening.Value)
+}
+
+// isNote reports whether b can stand as the signed checkpoint of a receipt.
+func isNote(b []byte) bool {
+	return len(b) > 0 && b[len(b)-1] == '\n' && len(b) <= maxNote
+}
+
+// textSize returns how many bytes AppendText appends without a settlement, or a
+// few more.
+func (r *Receipt) textSize() int {
+	return len(receiptHeader) + len(r.text) + r.opening.textSize() + len(proofHeader) +
+		len("index 9223372036854775807") + len(r.path)*(b64.EncodedLen(32)+1) + len(r.note) + len("\n\n\n\n\n")
 }
 
 // Settle returns the same receipt with another checkpoint and inclusion path
@@ -106,7 +145,7 @@ func (r *Receipt) AppendText(b []byte) ([]byte, error) {
 	if r == nil || r.entry == nil {
 		return b, formatError("receipt: none")
 	}
-	out := append(b, receiptHeader...)
+	out := append(slices.Grow(b, r.textSize()), receiptHeader...)
 	out = append(out, '\n')
 	out = append(out, r.text...)
 	out, err := r.opening.AppendText(out)
@@ -220,7 +259,7 @@ func (r *Receipt) parseProof(l *lines) error {
 		r.path = append(r.path, h)
 	}
 	// The rest is the signed checkpoint, verbatim.
-	if len(l.rest) == 0 || l.rest[len(l.rest)-1] != '\n' || len(l.rest) > maxNote {
+	if !isNote(l.rest) {
 		return l.errorf("no checkpoint follows, or not one that ends with a line feed")
 	}
 	r.note = slices.Clone(l.rest)

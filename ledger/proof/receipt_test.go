@@ -389,3 +389,56 @@ func TestReceiptErrorsNameTheLine(t *testing.T) {
 		}
 	}
 }
+
+// NewReceipt doesn't parse what it made without a settlement: what it accepts must parse to the same receipt, and what it refuses must not be a receipt.
+func TestNewReceiptAcceptsWhatParses(t *testing.T) {
+	w := newWorld()
+	size := len(w.texts)
+	f := w.at(w.alice, 0)
+	note := w.checkpoint(size)
+	swapped := must(proof.NewRecord(proof.SchemaDisclosure, &detRand{seed: "swapped"}))
+	for f, v := range map[proof.Field]string{proof.FieldSubjectType: "siren", proof.FieldSubject: "ALPHA"} {
+		if err := swapped.SetText(f, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		edit   func(*proof.Proven)
+		o      proof.Opening
+		note   []byte
+		accept bool
+	}{
+		{"a good one", nil, f.record.Open(proof.ReaderAgency), note, true},
+		{"the longest path", func(p *proof.Proven) { p.Path = make([]proof.Hash, 63) }, f.record.Open(proof.ReaderAgency), note, true},
+		{"a longer path", func(p *proof.Proven) { p.Path = make([]proof.Hash, 64) }, f.record.Open(proof.ReaderAgency), note, false},
+		{"an index that can't be written", func(p *proof.Proven) { p.Index = 1 << 63 }, f.record.Open(proof.ReaderAgency), note, false},
+		{"no checkpoint", nil, f.record.Open(proof.ReaderAgency), nil, false},
+		{"a checkpoint without an end", nil, f.record.Open(proof.ReaderAgency), bytes.TrimRight(note, "\n"), false},
+		{"a checkpoint with a NUL", nil, f.record.Open(proof.ReaderAgency), append([]byte{0}, note...), false},
+		{"a huge checkpoint", nil, f.record.Open(proof.ReaderAgency), bytes.Repeat([]byte("x\n"), 1<<20), false},
+		{"fields that contradict each other", nil, swapped.Open(proof.ReaderAgency), note, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := w.proven(f.index, size)
+			if c.edit != nil {
+				c.edit(&p)
+			}
+			r, err := proof.NewReceipt(p, c.o, c.note, nil)
+			if !c.accept {
+				if !errors.Is(err, proof.ErrFormat) || r != nil {
+					t.Errorf("%v, want ErrFormat and no receipt", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := text(t, r)
+			got := text(t, must(proof.ParseReceipt(want)))
+			if d := cmp.Diff(string(want), string(got)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}

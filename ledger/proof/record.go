@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Presence says how a field stands in a record or opening.
@@ -30,8 +29,10 @@ type Record struct {
 	present [maxFields]bool
 	at      [maxFields]span
 	buf     []byte
+	salts   [maxFields]Hash
+	salted  [2]bool // the part has its salts
 	digests [maxFields]Hash
-	fresh   bool // digests are those of the values
+	fresh   [maxFields]bool // the digest is that of the value
 }
 
 type span struct{ from, to int }
@@ -79,11 +80,12 @@ func (r *Record) Set(f Field, value []byte) error {
 		return fmt.Errorf("field %s: the person part is gone: %w", r.info.fields[f].Name, ErrHidden)
 	}
 	if r.buf == nil {
-		r.buf = make([]byte, 0, 1536)
+		r.buf = make([]byte, 0, 4096)
 	}
+	// Never over an earlier value: openings share the buffer.
 	from := len(r.buf)
 	r.buf = append(r.buf, value...)
-	r.at[f], r.present[f], r.fresh = span{from, len(r.buf)}, true, false
+	r.at[f], r.present[f], r.fresh[f] = span{from, len(r.buf)}, true, false
 	return nil
 }
 
@@ -108,13 +110,25 @@ func (r *Record) SetIndex(f Field, i Index) error {
 // SetList sets a field to a list: it sorts the items and drops repeated ones.
 // Items must not be empty.
 func (r *Record) SetList(f Field, items []string) error {
-	items = slices.Clone(items)
-	slices.Sort(items)
-	items = slices.Compact(items)
+	if !slices.IsSorted(items) {
+		items = slices.Sorted(slices.Values(items))
+	}
 	if len(items) > 0 && items[0] == "" {
 		return formatError("field %s: an item is empty", r.Schema().Name(f))
 	}
-	return r.Set(f, []byte(strings.Join(items, "\n")))
+	var few [1024]byte
+	b := few[:0]
+	for i, item := range items {
+		switch {
+		case i == 0:
+		case item == items[i-1]:
+			continue
+		default:
+			b = append(b, '\n')
+		}
+		b = append(b, item...)
+	}
+	return r.Set(f, b)
 }
 
 // SetSubject sets the two fields of the subject.
@@ -160,28 +174,38 @@ func (r *Record) Commitment() Commitment {
 	if r.info == nil {
 		return Commitment{}
 	}
-	r.refresh()
+	r.refresh(0, len(r.info.fields))
 	return commit(r.info.schema, r.digests[:len(r.info.fields)])
 }
 
-func (r *Record) refresh() {
-	if r.fresh {
-		return
-	}
+// refresh computes the digests of the fields from ≤ i < to that have changed.
+func (r *Record) refresh(from, to int) {
 	var d digester
 	d.init(r.info.schema)
-	part := func(b salter, from, to int) {
-		for i := from; i < to; i++ {
-			salt := b.salt(i)
-			s := r.at[i]
-			r.digests[i] = d.digest(i, &salt, r.present[i], r.buf[s.from:s.to])
+	for i := from; i < to; i++ {
+		if r.fresh[i] || r.erased && i < r.info.person {
+			continue
 		}
+		s := r.at[i]
+		r.digests[i] = d.digest(i, r.salt(i), r.present[i], r.buf[s.from:s.to])
+		r.fresh[i] = true
 	}
-	if !r.erased {
-		part(r.salter(0), 0, r.info.person)
+}
+
+// salt returns the salt of a field. It is not for an erased person part.
+func (r *Record) salt(i int) *Hash {
+	part, from, to := partAdmin, r.info.person, len(r.info.fields)
+	if i < r.info.person {
+		part, from, to = partPerson, 0, r.info.person
 	}
-	part(r.salter(1), r.info.person, len(r.info.fields))
-	r.fresh = true
+	if !r.salted[part-1] {
+		b := r.salter(part)
+		for j := from; j < to; j++ {
+			r.salts[j] = b.salt(j)
+		}
+		r.salted[part-1] = true
+	}
+	return &r.salts[i]
 }
 
 const (
@@ -198,7 +222,7 @@ func (r *Record) salter(part int) salter {
 	var b salter
 	n := copy(b[:], saltTag)
 	binary.BigEndian.PutUint16(b[n:], uint16(r.info.schema))
-	copy(b[n+4:], r.seeds[part][:])
+	copy(b[n+4:], r.seeds[part-1][:])
 	return b
 }
 
@@ -271,7 +295,7 @@ func (r *Record) AdminPart() []byte {
 	if r.info == nil {
 		return nil
 	}
-	r.refresh()
+	r.refresh(0, r.info.person)
 	return r.part(partAdmin, r.info.person, len(r.info.fields))
 }
 
@@ -327,7 +351,7 @@ func OpenParts(person, admin []byte) (*Record, error) {
 	if err := r.readPart("person part", partPerson, person); err != nil {
 		return nil, err
 	}
-	r.refresh()
+	r.refresh(0, info.person)
 	for i := range info.person {
 		if r.digests[i] != want[i] {
 			return nil, unproven("person part: not the one this administrative part belongs to")
@@ -385,20 +409,15 @@ func (r *Record) Open(reader Reader) Opening {
 	if r.info == nil {
 		return Opening{}
 	}
-	r.refresh()
 	o := Opening{info: r.info, fields: make([]openField, len(r.info.fields))}
-	salters := [2]salter{r.salter(0), r.salter(1)}
 	for i := range o.fields {
 		v, p := r.Value(Field(i))
 		if p == Hidden || !reader.Sees(r.info.schema, Field(i)) {
+			r.refresh(i, i+1)
 			o.fields[i] = openField{hash: r.digests[i]}
 			continue
 		}
-		part := &salters[1]
-		if i < r.info.person {
-			part = &salters[0]
-		}
-		o.fields[i] = openField{presence: p, hash: part.salt(i), value: slices.Clone(v)}
+		o.fields[i] = openField{presence: p, hash: *r.salt(i), value: v}
 	}
 	return o
 }
