@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -43,16 +45,26 @@ func (x *exchange) answer(a *broker.Answer) *broker.Problem {
 	if len(a.Receipt) == 0 || len(a.Data) == 0 || !json.Valid(a.Data) {
 		return x.problem(errors.New("api: an answer without a receipt, or its data are not JSON"))
 	}
-	b := make([]byte, 0, len(a.Data)+len(a.Receipt)+512+len(a.Receipt)/32)
-	b = append(b, '{')
+	buf := buffers.Get().(*[]byte)
+	b := append(slices.Grow((*buf)[:0], len(a.Data)+len(a.Receipt)+512+len(a.Receipt)/32), '{')
 	b = x.recorded(b, a)
 	b = append(b, `,"data":`...)
 	b = append(b, a.Data...)
 	b = append(b, "}\n"...)
 	x.w.Header()["Content-Type"] = asJSON
 	x.write(http.StatusOK, b)
+	clear(b) // it held the person's data
+	if cap(b) <= maxBuffer {
+		*buf = b
+		buffers.Put(buf)
+	}
 	return nil
 }
+
+// buffers are for answers; larger ones than maxBuffer are not kept.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxBuffer = 64 << 10
 
 // recorded appends the members that stand in every answer that was recorded.
 func (x *exchange) recorded(b []byte, a *broker.Answer) []byte {
@@ -70,7 +82,7 @@ func (x *exchange) recorded(b []byte, a *broker.Answer) []byte {
 	b = append(b, `,"settled":`...)
 	b = strconv.AppendBool(b, a.Settled)
 	b = append(b, `,"receipt":`...)
-	return appendText(b, string(a.Receipt))
+	return appendText(b, a.Receipt)
 }
 
 // reasons appends why policy refused, each with its sentence in the caller's language.
@@ -159,14 +171,14 @@ func (x *exchange) write(status int, b []byte) {
 }
 
 // appendText appends a JSON string (RFC 8259, section 7). Broken UTF-8 becomes U+FFFD.
-func appendText(b []byte, s string) []byte {
+func appendText[T string | []byte](b []byte, s T) []byte {
 	const hexDigits = "0123456789abcdef"
 	b = append(b, '"')
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
+			r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 			if r == utf8.RuneError && n == 1 {
 				b = append(append(b, s[from:i]...), "\ufffd"...)
 				from = i + 1
