@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"time"
 
@@ -93,6 +94,8 @@ func (l *Log) runOrder() {
 			<-l.stop
 		}
 		for !l.isHalted() {
+			// Whoever can run now comes first: what they bring goes into this batch, and an idle machine waits for nobody.
+			runtime.Gosched()
 			ws := l.take()
 			if len(ws) == 0 && !l.orderWork() {
 				backoff = 0

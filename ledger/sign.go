@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/google/trillian"
@@ -119,6 +120,7 @@ func (l *Log) signNext(ctx context.Context) (more bool, err error) {
 	if err := l.settleSigned(ctx); err != nil {
 		return false, err
 	}
+	runtime.Gosched() // for a larger round, as before a batch is ordered
 	batches, first := l.takePending()
 	have := l.signed.edge.size
 	inTree := have

@@ -95,6 +95,7 @@ type Instance struct {
 	reloads []func() error
 	servers []server // in the order in which they stop
 	failed  chan error
+	spare   []byte // see spareHeap
 }
 
 type server struct {
@@ -105,7 +106,7 @@ type server struct {
 
 // Start opens everything that the configuration names; on an error nothing is left open. When it returns, requests are served.
 func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instance, err error) {
-	i = &Instance{cfg: cfg, log: log, started: time.Now(), Addresses: map[string]string{}, failed: make(chan error, 8)}
+	i = &Instance{cfg: cfg, log: log, started: time.Now(), Addresses: map[string]string{}, failed: make(chan error, 8), spare: spareHeap()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.Stop(context.WithoutCancel(ctx)))
