@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -249,7 +250,7 @@ type Retention struct {
 func (d *Definition) Digest() [32]byte { return d.digest }
 
 // Ref is the name in records, token@version.
-func (d *Definition) Ref() string { return fmt.Sprintf("%s@%d", d.ID, d.Version) }
+func (d *Definition) Ref() string { return string(d.ID) + "@" + strconv.FormatInt(d.Version, 10) }
 
 // SubjectTypes returns the types under which questions to the service are filed, in increasing order: siren for siret.
 func (d *Definition) SubjectTypes() []proof.SubjectType {
