@@ -35,6 +35,23 @@ func benchmarkDecide(b *testing.B, change func(*Input)) {
 	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
 }
 
+// BenchmarkDecideFresh decides on a goroutine that has just begun, as those of connections do after each garbage collection.
+func BenchmarkDecideFresh(b *testing.B) {
+	e, in, done := newEngine(b, Config{}), fixtureInput(), make(chan error)
+	b.ReportAllocs()
+	before := cpuTime(b)
+	for b.Loop() {
+		go func() {
+			_, err := e.Decide(b.Context(), in)
+			done <- err
+		}()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
+}
+
 func cpuTime(b *testing.B) int64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
