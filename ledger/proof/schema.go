@@ -3,7 +3,6 @@ package proof
 import (
 	"bytes"
 	"fmt"
-	"unicode/utf8"
 )
 
 // Schema numbers the list of fields of a record. A schema never changes.
@@ -131,7 +130,7 @@ const (
 	isPointers                    // list of JSON pointers
 	isCodes                       // list of text
 	isDigest                      // base64 of 32 bytes
-	isJSON                        // canonical JSON, of which only the bytes' range is checked here
+	isJSON                        // object in canonical JSON
 	isEnum                        // one of enum
 	isCause                       // tokens joined by /
 	isTime                        // Time in decimal
@@ -306,14 +305,14 @@ func (f *FieldInfo) valid(v []byte) bool {
 	case isSiret:
 		return SIRET(string(v)) == nil
 	case isPointers:
-		return isList(v, '/')
+		return isList(v, isPointer)
 	case isCodes:
-		return isList(v, 0)
+		return isList(v, isPlain)
 	case isDigest:
 		var h Hash
 		return decodeB64(h[:], v) == nil
 	case isJSON:
-		return len(v) > 0 && isJSONBytes(v)
+		return IsCanonicalJSON(v)
 	case isEnum:
 		for _, e := range f.enum {
 			if string(v) == e {
@@ -337,24 +336,23 @@ func (f *FieldInfo) valid(v []byte) bool {
 	return false
 }
 
-// isList reports whether v is a list: items of text, not empty, in strictly
-// increasing byte order, joined by LF, each beginning with first unless that
-// is 0. The empty list is empty.
-func isList(v []byte, first byte) bool {
+// isList reports whether v is a list: items that are valid, in strictly
+// increasing byte order, joined by LF. The empty list is empty.
+func isList(v []byte, valid func(item []byte) bool) bool {
 	var last []byte
 	for rest, more := v, len(v) > 0; more; {
 		var item []byte
 		item, rest, more = bytes.Cut(rest, []byte{'\n'})
-		if len(item) == 0 || first != 0 && item[0] != first || !isText(item, false) {
-			return false
-		}
-		if last != nil && bytes.Compare(last, item) >= 0 {
+		if !valid(item) || last != nil && bytes.Compare(last, item) >= 0 {
 			return false
 		}
 		last = item
 	}
 	return true
 }
+
+// isPlain reports whether b is text that is not empty.
+func isPlain(b []byte) bool { return len(b) > 0 && isText(b, false) }
 
 func isHex(v []byte) bool {
 	for _, c := range v {
@@ -379,17 +377,6 @@ func isUUIDText(v []byte) bool {
 		}
 	}
 	return true
-}
-
-// isJSONBytes reports whether v can be canonical JSON as far as its bytes go:
-// UTF-8 without the control characters that JSON escapes.
-func isJSONBytes(v []byte) bool {
-	for _, c := range v {
-		if c < 0x20 {
-			return false
-		}
-	}
-	return utf8.Valid(v)
 }
 
 // checkFields checks what one field says about another, through a function
