@@ -33,6 +33,7 @@ type Record struct {
 	salted  [2]bool // the part has its salts
 	digests [maxFields]Hash
 	fresh   [maxFields]bool // the digest is that of the value
+	checked bool            // Check passed since the last change
 }
 
 type span struct{ from, to int }
@@ -85,7 +86,7 @@ func (r *Record) Set(f Field, value []byte) error {
 	// Never over an earlier value: openings share the buffer.
 	from := len(r.buf)
 	r.buf = append(r.buf, value...)
-	r.at[f], r.present[f], r.fresh[f] = span{from, len(r.buf)}, true, false
+	r.at[f], r.present[f], r.fresh[f], r.checked = span{from, len(r.buf)}, true, false, false
 	return nil
 }
 
@@ -160,18 +161,24 @@ func (r *Record) Erased() bool { return r.erased }
 
 // Check refuses a record whose fields contradict each other: a subject that is
 // not canonical for its type, or an entry with role answer that holds what is
-// for the asked one alone. Call it before Commitment.
+// for the asked one alone. Commitment sees to it; call it to learn why.
 func (r *Record) Check() error {
 	if r.info == nil {
 		return formatError("record: none")
 	}
-	return r.info.checkFields(r.Value)
+	if r.checked {
+		return nil
+	}
+	err := r.info.checkFields(r.Value)
+	r.checked = err == nil
+	return err
 }
 
-// Commitment returns the commitment to all fields, present or not. That of the
-// zero Record is zero, which no entry accepts.
+// Commitment returns the commitment to all fields, present or not. That of a
+// record which Check refuses is zero, which no entry accepts: what readers would
+// refuse can't get into the log.
 func (r *Record) Commitment() Commitment {
-	if r.info == nil {
+	if r.Check() != nil {
 		return Commitment{}
 	}
 	r.refresh(0, len(r.info.fields))
@@ -329,7 +336,7 @@ func (r *Record) part(which byte, from, to int) []byte {
 // OpenParts joins the parts of a record, unsealed. person is nil if it was
 // erased: its fields are then Hidden, and everything else still opens. It
 // refuses a person part that is not the one the administrative part belongs
-// to. The slices are not kept.
+// to, and fields that contradict each other. The slices are not kept.
 func OpenParts(person, admin []byte) (*Record, error) {
 	if len(admin) < 2 {
 		return nil, formatError("administrative part: too short")
@@ -344,6 +351,9 @@ func OpenParts(person, admin []byte) (*Record, error) {
 		return nil, err
 	}
 	if r.erased {
+		if err := r.Check(); err != nil {
+			return nil, err
+		}
 		return r, nil
 	}
 	var want [maxFields]Hash
@@ -356,6 +366,9 @@ func OpenParts(person, admin []byte) (*Record, error) {
 		if r.digests[i] != want[i] {
 			return nil, unproven("person part: not the one this administrative part belongs to")
 		}
+	}
+	if err := r.Check(); err != nil {
+		return nil, err
 	}
 	return r, nil
 }

@@ -332,6 +332,10 @@ func TestRecordContradictions(t *testing.T) {
 	if err := r.Check(); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("a type without a subject: %v", err)
 	}
+	// Whoever forgets Check gets no entry.
+	if c := r.Commitment(); !c.IsZero() {
+		t.Error("a type without a subject has a commitment")
+	}
 	r.SetText(proof.FieldSubject, "LEFEVRE|||")
 	if err := r.Check(); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("a name as siren: %v", err)
@@ -343,6 +347,16 @@ func TestRecordContradictions(t *testing.T) {
 	r.SetText(proof.DisclosureRole, proof.RoleAnswer)
 	if err := r.Check(); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("role answer with a payload key: %v", err)
+	}
+	if _, err := proof.EntryText(proof.Disclosure{Commitment: r.Commitment()}); !errors.Is(err, proof.ErrFormat) {
+		t.Errorf("role answer with a payload key is an entry: %v", err)
+	}
+	if _, err := proof.OpenParts(r.PersonPart(), r.AdminPart()); !errors.Is(err, proof.ErrFormat) {
+		t.Errorf("role answer with a payload key, as stored: %v", err)
+	}
+	r.SetText(proof.DisclosureRole, proof.RoleAsked)
+	if r.Check() != nil || r.Commitment().IsZero() {
+		t.Error("a record that was mended has no commitment")
 	}
 	if err := r.SetSubject(proof.Subject{}); !errors.Is(err, proof.ErrSubject) {
 		t.Errorf("zero subject: %v", err)
