@@ -229,16 +229,6 @@ func (p Pivot) Agrees(stated Stated) bool {
 		same(p.BirthPlace, stated.BirthPlace) && same(p.BirthCountry, stated.BirthCountry)
 }
 
-// File returns the subject under which a person is filed whom the answer to a
-// request about p identifies: p itself if it is complete and agrees with every
-// field the answer states, otherwise a subject of type person.
-func (p Pivot) File(stated Stated) (Subject, error) {
-	if p.Complete() && p.Agrees(stated) {
-		return p.Subject()
-	}
-	return Person{stated.BirthName, stated.GivenNames, stated.BirthDate, stated.Sex}.Subject()
-}
-
 // isFolded reports whether s is a non-empty fixed point of FoldName.
 func isFolded(s string) bool {
 	if s == "" || len(s) > maxName || s[0] == ' ' || s[len(s)-1] == ' ' {
