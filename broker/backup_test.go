@@ -120,7 +120,7 @@ func TestRestore(t *testing.T) {
 				t.Fatal(err)
 			}
 			e, err := proof.ParseEntry(text)
-			if restart, ok := e.(proof.Restart); err != nil || !ok || restart.Size != r.Size || !strings.HasPrefix(restart.Reason, "restored.lost-from-") {
+			if restart, ok := e.(proof.Restart); err != nil || !ok || restart.Size != r.Size || restart.Reason != "restored" || restart.Lost != (proof.Lost{From: proof.Index(r.Size - r.Lost), To: proof.Index(r.Size - 1)}) {
 				t.Errorf("first entry after the restoration: %+v, %v", e, err)
 			}
 			path, err := tree.Inclusion(uint64(after.Index()))

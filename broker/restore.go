@@ -370,14 +370,14 @@ func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) e
 	return nil
 }
 
-// restart is the entry that says in public what was done here: its reason names the first entry whose details are lost.
+// restart is the entry that says in public what was done here, and which entries' details are lost.
 func (r *restoration) restart(rest ledger.Remainder, open ledger.OpenEpoch) error {
 	at := max(rest.From, proof.Index(rest.Checkpoint.Size()))
-	reason := "restored"
-	if len(rest.Lost) > 0 {
-		reason = fmt.Sprintf("restored.lost-from-%d", rest.From)
+	e := proof.Restart{Epoch: open.Number, Reason: "restored", Size: rest.Checkpoint.Size(), Root: rest.Checkpoint.Root()}
+	if n := len(rest.Lost); n > 0 {
+		e.Lost = proof.Lost{From: rest.From, To: rest.Lost[n-1].Index}
 	}
-	text, err := proof.EntryText(proof.Restart{Epoch: open.Number, Reason: reason, Size: rest.Checkpoint.Size(), Root: rest.Checkpoint.Root()})
+	text, err := proof.EntryText(e)
 	if err != nil {
 		return err
 	}

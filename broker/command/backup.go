@@ -124,7 +124,7 @@ func restoreCommand() *cobra.Command {
 The log goes on from the last checkpoint that was signed, as signed/ and public/ know it. What was signed after the backup is put back from public/
 (or from Trillian's old database) as entries whose details are lost; it must give the signed root, entry by entry. People who were erased after the
 backup are erased again before the broker can start; what the log says of agreements, services, policies and revoked agencies is applied. The
-first entry of the restored log is restart@v1, with the index from which details are lost.
+first entry of the restored log is restart@v1, which names the entries whose details are lost.
 
 It refuses, changes nothing and signs nothing if
   - neither signed/ nor public/ has a checkpoint, or entries up to it are missing or don't give its root: bring public/ back from a mirror;

@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"bytes"
+	"strings"
 	"time"
 )
 
@@ -286,7 +288,7 @@ const (
 // KeyChanged says that a key entered into force or left it.
 type KeyChanged struct {
 	Epoch  Epoch
-	Key    string // token
+	Key    string // "record.2026-11", "agency.mairie-lyon": the use, a dot and a month, version or name
 	Use    KeyUse
 	State  Status // Active, Retired, Revoked or Destroyed
 	Public Hash   // the public key; for UseAgency the SHA-256 of the SubjectPublicKeyInfo, for UseAuditor of the verification key's text; zero (written "-") for UseRecord
@@ -297,7 +299,7 @@ func (KeyChanged) Kind() Kind                { return KindKey }
 func (k KeyChanged) In() Epoch               { return k.Epoch }
 func (k KeyChanged) WithEpoch(e Epoch) Entry { k.Epoch = e; return k }
 func (k KeyChanged) AppendText(b []byte) ([]byte, error) {
-	if !IsToken(k.Key) || !k.valid() {
+	if !k.valid() {
 		return b, formatError("%s: key, use, state, public or until not valid", KindKey)
 	}
 	switch k.State {
@@ -320,14 +322,21 @@ func (k KeyChanged) AppendText(b []byte) ([]byte, error) {
 	return appendUintLine(out, "until", uint64(k.Until)), nil
 }
 
-// valid checks use, public and until: a symmetric key has no public half and
-// every other has one.
+// valid checks key, use, public and until: a symmetric key has no public half
+// and every other has one.
 func (k KeyChanged) valid() bool {
+	name, ok := strings.CutPrefix(k.Key, string(k.Use)+".")
+	if !ok || !IsToken(k.Key) || k.Until < 0 || k.Public.IsZero() != (k.Use == UseRecord) {
+		return false
+	}
 	switch k.Use {
-	case UseRecord:
-		return k.Public.IsZero() && k.Until >= 0
-	case UseCheckpoint, UseLabel, UseAgency, UseIntent, UseAuditor:
-		return !k.Public.IsZero() && k.Until >= 0
+	case UseRecord, UseLabel:
+		return isMonth(name)
+	case UseCheckpoint, UseIntent:
+		n, ok := parseUint([]byte(name))
+		return ok && n >= 1
+	case UseAgency, UseAuditor:
+		return IsToken(name)
 	}
 	return false
 }
@@ -364,7 +373,7 @@ func parseKeyChanged(epoch Epoch, l *lines) (Entry, error) {
 	}
 	k.Until = Time(until)
 	if !k.valid() {
-		return nil, l.errorf("use and public do not go together")
+		return nil, l.errorf("key, use and public do not go together")
 	}
 	return k, nil
 }
@@ -375,14 +384,28 @@ type Restart struct {
 	Reason string // token
 	Size   uint64 // of that checkpoint
 	Root   Hash   // of that checkpoint
+	Lost   Lost   // whose records are lost with a restored backup; zero for none
+}
+
+// Lost are the log indexes of a stretch of entries whose records the operator
+// lost, both ends included. What the entries say themselves is not lost.
+type Lost struct{ From, To Index }
+
+// IsZero reports whether nothing is lost: index 0 is a marker.
+func (x Lost) IsZero() bool { return x == Lost{} }
+
+// Explains reports whether the loss explains that the record behind an entry
+// can't be shown: its details are lost, its existence isn't.
+func (x Lost) Explains(i Index, k Kind) bool {
+	return !x.IsZero() && k.Schema() != 0 && x.From <= i && i <= x.To
 }
 
 func (Restart) Kind() Kind                { return KindRestart }
 func (r Restart) In() Epoch               { return r.Epoch }
 func (r Restart) WithEpoch(e Epoch) Entry { r.Epoch = e; return r }
 func (r Restart) AppendText(b []byte) ([]byte, error) {
-	if !IsToken(r.Reason) || r.Size > maxInt || r.Root.IsZero() {
-		return b, formatError("%s: reason, size or root not valid", KindRestart)
+	if !r.valid() {
+		return b, formatError("%s: reason, size, root or lost not valid", KindRestart)
 	}
 	out, err := appendHead(b, KindRestart, r.Epoch)
 	if err != nil {
@@ -390,20 +413,47 @@ func (r Restart) AppendText(b []byte) ([]byte, error) {
 	}
 	out = appendLine(out, "reason", r.Reason)
 	out = appendUintLine(out, "size", r.Size)
-	return appendHashLine(out, "root", r.Root), nil
+	out = appendHashLine(out, "root", r.Root)
+	if !r.Lost.IsZero() {
+		out = appendUintLine(out, "lost "+r.Lost.From.String(), uint64(r.Lost.To))
+	}
+	return out, nil
+}
+
+func (r Restart) valid() bool {
+	if !IsToken(r.Reason) || r.Size < 1 || r.Size > maxInt || r.Root.IsZero() {
+		return false
+	}
+	return r.Lost.IsZero() || r.Lost.From >= 1 && r.Lost.From <= r.Lost.To && uint64(r.Lost.To) < r.Size
 }
 
 func parseRestart(epoch Epoch, l *lines) (Entry, error) {
-	reason, err := l.token("reason")
-	if err != nil {
+	r := Restart{Epoch: epoch}
+	var err error
+	if r.Reason, err = l.token("reason"); err != nil {
 		return nil, err
 	}
-	size, err := l.uint("size")
-	if err != nil {
+	if r.Size, err = l.uint("size"); err != nil {
 		return nil, err
 	}
-	root, err := l.hash("root")
-	return Restart{epoch, reason, size, root}, err
+	if r.Root, err = l.hash("root"); err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(l.rest, []byte("lost ")) {
+		w, err := l.words("lost", 2)
+		if err != nil {
+			return nil, err
+		}
+		from, ok1 := parseUint(w[0])
+		to, ok2 := parseUint(w[1])
+		if r.Lost = (Lost{Index(from), Index(to)}); !ok1 || !ok2 || r.Lost.IsZero() {
+			return nil, l.errorf("lost is not a range")
+		}
+	}
+	if !r.valid() {
+		return nil, l.errorf("size or lost is not valid")
+	}
+	return r, nil
 }
 
 // Audit says that an auditor was shown the administrative parts of erased

@@ -1,0 +1,66 @@
+package proof
+
+import (
+	"strings"
+	"time"
+)
+
+// KeyNotice is a key@v1 entry with its place in the log.
+type KeyNotice struct {
+	Index Index
+	// Opened is that of the marker which opens the epoch in which the notice
+	// stands: it was not written before.
+	Opened Time
+	Key    KeyChanged
+}
+
+// RetentionOver reports whether the end of its retention explains that the
+// record behind an entry can't be read any more (docs/formats.md, section 4).
+// Which key sealed a record is not public, so the rule takes each of those that
+// may have: an operator can make use of that to end a retention by two months
+// at most before the log says, and by nothing else.
+//
+// opener and closing are the markers around the entry, or, for an Opened entry,
+// around the Deferred entry that it names. That markers and notices are in the
+// log, and that no notice of a record key was left out, is for the caller to see to.
+func RetentionOver(entry Index, opener, closing Marker, notices []KeyNotice) bool {
+	if closing.Closed == nil || closing.Epoch != opener.Epoch+1 {
+		return false
+	}
+	first, last := monthOf(opener.Opened).AddDate(0, -1, 0), monthOf(closing.Opened)
+	for _, d := range notices {
+		month, ok := recordMonth(d.Key)
+		if !ok || d.Key.State != Destroyed || d.Index <= entry || month.Before(first) || month.After(last) {
+			continue
+		}
+		end := TimeOf(month.AddDate(0, 1, 0))
+		promised, told := d.Key.Until, false
+		for _, p := range notices {
+			if p.Index < d.Index && p.Key.Key == d.Key.Key {
+				promised = max(promised, p.Key.Until)
+				told = told || p.Key.State == Active && p.Opened < end && p.Key.Until >= end
+			}
+		}
+		if told && d.Opened >= promised {
+			return true
+		}
+	}
+	return false
+}
+
+// recordMonth returns the beginning of the month whose administrative parts a
+// key seals; false for keys of other uses.
+func recordMonth(k KeyChanged) (time.Time, bool) {
+	name, ok := strings.CutPrefix(k.Key, string(UseRecord)+".")
+	if !ok || k.Use != UseRecord {
+		return time.Time{}, false
+	}
+	t, err := time.Parse("2006-01", name)
+	return t, err == nil
+}
+
+// monthOf returns the beginning of the month of t, UTC.
+func monthOf(t Time) time.Time {
+	y, m, _ := t.Time().Date()
+	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+}
