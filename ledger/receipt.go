@@ -92,7 +92,8 @@ func (l *Log) settlement(ctx context.Context, cp proof.Checkpoint, entry proof.P
 }
 
 func (l *Log) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, index proof.Index, subject proof.Subject) (*proof.Settlement, error) {
-	s := &proof.Settlement{Opener: c.Marker, OpenerText: c.Text}
+	s := new(proof.Settlement)
+	s.Opener, s.OpenerText = c.Marker, c.Text
 	var err error
 	if s.Marker, err = l.prove(ctx, cp, c.Closer); err != nil {
 		return nil, err

@@ -9,20 +9,6 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-func (w *world) epochProof(n int, s proof.Subject) *proof.EpochProof {
-	e := w.epochs[n]
-	z, vrf := e.key.Prove(s, proof.Epoch(n))
-	b := z.BucketNumber(e.summary.Bits)
-	p := &proof.EpochProof{
-		Marker: w.proven(e.closer, len(w.texts)), Opener: e.opener, OpenerText: w.texts[e.opener], VRFProof: vrf,
-		Bucket: must(proof.ParseBucket(e.buckets[b])), BucketPath: refPath(int(b), e.leaves),
-	}
-	if r := e.rolls[z]; r != nil {
-		p.Leaves = r.Open()
-	}
-	return p
-}
-
 // A person gets exactly their entries of an epoch, or that there are none.
 func TestEpochProof(t *testing.T) {
 	w := newWorld()

@@ -273,10 +273,13 @@ func seq(items []proof.Item) iter.Seq2[proof.Label, proof.Hash] {
 	}
 }
 
-// disclosureRecord fills a record as the broker would.
-func disclosureRecord(rand *detRand, s proof.Subject) *proof.Record {
+// disclosureRecord fills a record as the broker would, but for some fields.
+func disclosureRecord(rand *detRand, s proof.Subject, but ...proof.Field) *proof.Record {
 	r := must(proof.NewRecord(proof.SchemaDisclosure, rand))
 	set := func(f proof.Field, v string) {
+		if slices.Contains(but, f) {
+			return
+		}
 		if err := r.SetText(f, v); err != nil {
 			panic(err)
 		}
@@ -301,6 +304,9 @@ func disclosureRecord(rand *detRand, s proof.Subject) *proof.Record {
 		proof.DisclosureReleased:  {"/data/quotient_familial/valeur"},
 		proof.DisclosureReasons:   {},
 	} {
+		if slices.Contains(but, f) {
+			continue
+		}
 		if err := r.SetList(f, items); err != nil {
 			panic(err)
 		}
@@ -405,22 +411,38 @@ func (w *world) proven(i proof.Index, size int) proof.Proven {
 	return proof.Proven{Index: i, Text: w.texts[i], Path: refPath(int(i), w.hashes[:size])}
 }
 
+// labelProof proves what the index of the closed epoch n says about a subject.
+func (w *world) labelProof(n int, s proof.Subject, size int) (proof.LabelProof, proof.Label) {
+	e := w.epochs[n]
+	z, vrf := e.key.Prove(s, proof.Epoch(n))
+	b := z.BucketNumber(e.summary.Bits)
+	return proof.LabelProof{
+		Marker: w.proven(e.closer, size), Opener: e.opener, OpenerText: w.texts[e.opener], VRFProof: vrf,
+		Bucket: must(proof.ParseBucket(e.buckets[b])), BucketPath: refPath(int(b), e.leaves),
+	}, z
+}
+
 // settlement builds the settlement of a filed entry of a closed epoch.
 func (w *world) settlement(f filed, size int) *proof.Settlement {
 	for n, e := range w.epochs {
 		if e.closer == 0 || f.index < e.opener || f.index >= e.closer {
 			continue
 		}
-		z, vrf := e.key.Prove(f.subject, proof.Epoch(n))
-		b := z.BucketNumber(e.summary.Bits)
-		return &proof.Settlement{
-			Marker: w.proven(e.closer, size),
-			Opener: e.opener, OpenerText: w.texts[e.opener], VRFProof: vrf,
-			Bucket: must(proof.ParseBucket(e.buckets[b])), BucketPath: refPath(int(b), e.leaves),
-			Leaf: must(e.rolls[z].Leaf(f.index)),
-		}
+		p, z := w.labelProof(n, f.subject, size)
+		return &proof.Settlement{LabelProof: p, Leaf: must(e.rolls[z].Leaf(f.index))}
 	}
 	panic("not in a closed epoch")
+}
+
+// epochProof opens a subject's roll in the closed epoch n, or shows that there
+// is none.
+func (w *world) epochProof(n int, s proof.Subject) *proof.EpochProof {
+	lp, z := w.labelProof(n, s, len(w.texts))
+	p := &proof.EpochProof{LabelProof: lp}
+	if r := w.epochs[n].rolls[z]; r != nil {
+		p.Leaves = r.Open()
+	}
+	return p
 }
 
 func (w *world) receipt(f filed, reader proof.Reader, cosigners []int, settled bool) *proof.Receipt {

@@ -251,3 +251,30 @@ func FuzzParseReceipt(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseEpochProof(f *testing.F) {
+	w := &fuzzWorld
+	nobody := must(proof.SIREN("356000000"))
+	for n := range w.epochs[:2] {
+		for _, s := range []proof.Subject{w.alice, nobody} {
+			f.Add(must(w.epochProof(n, s).AppendText(nil)))
+		}
+	}
+	cp := w.verified(len(w.texts), 0, 1)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		p, err := proof.ParseEpochProof(in)
+		if err != nil {
+			if !errors.Is(err, proof.ErrFormat) {
+				t.Fatalf("%v wraps no ErrFormat", err)
+			}
+			return
+		}
+		if out, err := p.AppendText(nil); err != nil || !bytes.Equal(in, out) {
+			t.Fatalf("re-serialises to other bytes, %v", err)
+		}
+		// There is one roll of a subject in an epoch, and one proof that says so.
+		if e, err := p.Verify(cp, w.alice); err == nil && !bytes.Equal(in, must(w.epochProof(int(e.Epoch), w.alice).AppendText(nil))) {
+			t.Fatalf("another proof for epoch %d", e.Epoch)
+		}
+	})
+}

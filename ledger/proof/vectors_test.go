@@ -2,6 +2,9 @@ package proof_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -37,12 +40,13 @@ func vectors() map[string]vectorFile {
 		"subjects.json": subjectVectors(), "entries.json": entryVectors(), "records.json": recordVectors(),
 		"openings.json": openingVectors(w), "labels.json": labelVectors(), "rolls.json": rollVectors(),
 		"index.json": indexVectors(), "checkpoints.json": checkpointVectors(w), "receipts.json": receiptVectors(w),
-		"sets.json": setVectors(),
+		"sets.json": setVectors(), "epochs.json": epochVectors(w), "explanations.json": explanationVectors(),
+		"canonical.json": canonicalVectors(), "policy.json": policyVectors(),
 	}
 }
 
 func subjectVectors() vectorFile {
-	v := vectorFile{Format: "subject (section 5)", Notes: "good: input parts and the canonical form, or the canonical form alone; fold: names and their folded form; bad: no canonical forms"}
+	v := vectorFile{Format: "subject (section 5)", Notes: "Unicode 15.0.0 (U+0897 is a mark in later versions, and separates here). good: input parts and the canonical form, or the canonical form alone; fold: names and their folded form; bad: no canonical forms"}
 	for _, p := range []proof.Pivot{
 		{BirthName: "Lefèvre-Œuvrard", GivenNames: "Anne, Élise", BirthDate: "1987-04-30", Sex: "F", BirthPlace: "75056", BirthCountry: "99100"},
 		{BirthName: "d’Artagnan", GivenNames: "Charles", BirthDate: "1900-02", Sex: "M", BirthPlace: "2B033"},
@@ -61,7 +65,7 @@ func subjectVectors() vectorFile {
 	}
 	slices.SortStableFunc(v.Good, func(a, b vector) int { return strings.Compare(fmt.Sprint(a["type"]), fmt.Sprint(b["type"])) })
 	fold := []vector{}
-	for _, n := range []string{"Lefe\u0300vre", "cœur", "Ægidius", "Groß", "d'Artagnan", "Jean\u00a0Paul", "Søren", "李 Wei", "محمد", "A1B2"} {
+	for _, n := range []string{"Lefe\u0300vre", "cœur", "Ægidius", "Groß", "d'Artagnan", "Jean\u00a0Paul", "Søren", "李 Wei", "محمد", "A1B2", "ﬁn", "A\u0378B", "A\u0897B", "A\u200dB"} {
 		fold = append(fold, vector{"name": n, "folded": proof.FoldName(n)})
 	}
 	v.Common = vector{"fold": fold}
@@ -109,6 +113,17 @@ func recordVectors() vectorFile {
 	}
 	empty := must(proof.NewRecord(proof.SchemaErasure, w.rand))
 	v.Good = append(v.Good, vector{"schema": 3, "person_part_hex": hex.EncodeToString(empty.PersonPart()), "admin_part_hex": hex.EncodeToString(empty.AdminPart()), "commitment": empty.Commitment().String()})
+	for _, x := range obtainedRecords(w.rand) {
+		v.Good = append(v.Good, vector{"schema": 1, "person_part_hex": hex.EncodeToString(x.record.PersonPart()), "admin_part_hex": hex.EncodeToString(x.record.AdminPart()), "commitment": x.record.Commitment().String(), "note": x.note})
+	}
+	answer := disclosureRecord(w.rand, s, proof.DisclosureRole, proof.DisclosureContext, proof.DisclosureObject, proof.DisclosurePayloadKey)
+	if err := answer.SetText(proof.DisclosureRole, proof.RoleAnswer); err != nil {
+		panic(err)
+	}
+	half := must(proof.NewRecord(proof.SchemaErasure, w.rand))
+	if err := half.SetText(proof.FieldSubjectType, "siren"); err != nil {
+		panic(err)
+	}
 	r, o := w.record(proof.KindErasure, s), w.record(proof.KindErasure, s)
 	p, a := r.PersonPart(), r.AdminPart()
 	for _, b := range []struct {
@@ -122,6 +137,8 @@ func recordVectors() vectorFile {
 		{replaceAt(p, 35, 0), a, "an absent field with a value"},
 		{p, replaceAt(a, 1, 9), "schema not known"},
 		{a, p, "parts swapped"},
+		{answer.PersonPart(), answer.AdminPart(), "role answer with a payload"},
+		{half.PersonPart(), half.AdminPart(), "a subject's type without the subject"},
 	} {
 		v.Bad = append(v.Bad, vector{"person_part_hex": hex.EncodeToString(b.person), "admin_part_hex": hex.EncodeToString(b.admin), "reason": b.reason})
 	}
@@ -133,6 +150,14 @@ func openingVectors(w *world) vectorFile {
 	f := w.at(w.alice, 0)
 	for _, r := range []proof.Reader{proof.ReaderPerson, proof.ReaderAgency, proof.ReaderProvider, proof.ReaderAuditor} {
 		v.Good = append(v.Good, vector{"reader": r.String(), "text": string(must(f.record.Open(r).AppendText(nil))), "commitment": f.record.Commitment().String()})
+	}
+	for _, x := range obtainedRecords(&detRand{seed: "opening vectors"}) {
+		v.Good = append(v.Good, vector{"reader": proof.ReaderPerson.String(), "text": string(must(x.record.Open(proof.ReaderPerson).AppendText(nil))), "commitment": x.record.Commitment().String(), "note": x.note})
+	}
+	for _, r := range []*proof.Record{w.at(w.alice, 2).record, w.at(w.alice, 4).record} {
+		for _, reader := range []proof.Reader{proof.ReaderPerson, proof.ReaderAuditor} {
+			v.Good = append(v.Good, vector{"reader": reader.String(), "text": string(must(r.Open(reader).AppendText(nil))), "commitment": r.Commitment().String()})
+		}
 	}
 	e := w.at(w.alice, 4).record
 	good := string(must(e.Open(proof.ReaderPerson).AppendText(nil)))
@@ -152,10 +177,59 @@ func openingVectors(w *world) vectorFile {
 		{swap(lines[4], strings.Join(strings.Split(lines[4], " ")[:3], " ")+" \n"), "an empty value is written -"},
 		{swap(lines[4], strings.Join(strings.Split(lines[4], " ")[:3], " ")+" MDA3\n"), "an integer with a leading zero as value"},
 		{swap(lines[2], strings.Join(strings.Split(lines[2], " ")[:3], " ")+" eA==\n"), "a subject that is not canonical for its type"},
+		{swap(lines[1], strings.Replace(strings.Join(strings.Split(lines[1], " ")[:3], " ")+"\n", "open", "none", 1)), "a subject without its type"},
 	} {
 		v.Bad = append(v.Bad, vector{"text": b[0], "reason": b[1]})
 	}
+	disclosure := string(must(f.record.Open(proof.ReaderPerson).AppendText(nil)))
+	field := func(i int, value string) string {
+		at := strings.Index(disclosure, fmt.Sprintf("\n%d open ", i)) + 1
+		end := at + strings.IndexByte(disclosure[at:], '\n')
+		words := strings.Split(disclosure[at:end], " ")
+		return disclosure[:at] + strings.Join(words[:3], " ") + " " + base64.StdEncoding.EncodeToString([]byte(value)) + disclosure[end:]
+	}
+	for _, b := range []struct {
+		field  int
+		value  string
+		reason string
+	}{
+		{6, "answer", "role answer with context, object, payload key and payload"}, {6, "Asked", "a role that is none"}, {8, "21690123100012", "a SIRET whose check digit does not match"},
+		{11, "quotient-familial", "a service without its version"}, {12, "data", "no JSON pointer: no slash"}, {12, "/data/a~2b", "no JSON pointer: ~ stands before 0 or 1"}, {12, "/data/a~", "no JSON pointer: ~ at the end"},
+		{13, "/b\n/a", "a list out of order"}, {13, "/a\n/a", "an item twice"}, {14, "/a\n", "an empty item"}, {14, "\n", "two empty items"},
+		{19, `{"b":0,"a":0}`, "an input that is not canonical JSON: keys out of order"}, {19, `{"a": 0}`, "an input that is not canonical JSON: white space"}, {19, "text", "an input that is no JSON"},
+		{22, "provider//504", "a cause with an empty token"}, {5, "0B6C1F0E-7D3F-4A52-9F57-0D6B3C1A2E4F", "a UUID in upper case"}, {25, "0af7651916cd43dd8448eb211c80319", "a trace id of 31 digits"},
+	} {
+		v.Bad = append(v.Bad, vector{"text": field(b.field, b.value), "reason": b.reason})
+	}
 	return v
+}
+
+// obtainedRecords are disclosures that say what is known of the provider's
+// answer: nothing, that it held nothing, or which fields it held.
+func obtainedRecords(rand *detRand) (out []struct {
+	record *proof.Record
+	note   string
+}) {
+	for _, x := range []struct {
+		note string
+		set  []string
+	}{{"interrupted: obtained is absent, for nobody knows what the provider said", nil}, {"denied: obtained is present and empty, for the provider was not asked", []string{}}} {
+		r := disclosureRecord(rand, must(proof.SIREN("130025265")), proof.DisclosureObtained, proof.DisclosureReleased, proof.DisclosureOutcome, proof.DisclosurePayload, proof.DisclosurePayloadKey)
+		errs := []error{r.SetList(proof.DisclosureReleased, nil)}
+		if x.set == nil {
+			errs = append(errs, r.SetText(proof.DisclosureOutcome, proof.OutcomeFailed), r.SetText(proof.DisclosureCause, "interrupted"))
+		} else {
+			errs = append(errs, r.SetText(proof.DisclosureOutcome, proof.OutcomeDenied), r.SetList(proof.DisclosureObtained, x.set), r.SetList(proof.DisclosureReasons, []string{"scope.outside"}))
+		}
+		if err := errors.Join(errs...); err != nil {
+			panic(err)
+		}
+		out = append(out, struct {
+			record *proof.Record
+			note   string
+		}{r, x.note})
+	}
+	return out
 }
 
 func labelVectors() vectorFile {
@@ -225,7 +299,7 @@ func rollVectors() vectorFile {
 }
 
 func indexVectors() vectorFile {
-	v := vectorFile{Format: "index of an epoch (section 6)", Notes: "items are label and roll root, 64 bytes in base64; bad: leaves that are not well-formed"}
+	v := vectorFile{Format: "index of an epoch (section 6)", Notes: "items are label and roll root, 64 bytes in base64; with a marker: what the index that it names says about a label, whose roll_root is empty if it has none; bad: leaves that are not well-formed, or that do not show anything about the label"}
 	for _, n := range []int{0, 3, 9, 40} {
 		items := make([]proof.Item, n)
 		list := []string{}
@@ -261,6 +335,8 @@ func indexVectors() vectorFile {
 	} {
 		v.Bad = append(v.Bad, vector{"leaf_hex": hex.EncodeToString(x.leaf), "reason": x.reason})
 	}
+	good, bad := lookupVectors()
+	v.Good, v.Bad = append(v.Good, good...), append(v.Bad, bad...)
 	return v
 }
 
@@ -532,7 +608,32 @@ func TestPublishedVectors(t *testing.T) {
 		return same("root", root.String(), str(v, "root"))
 	}
 	run("rolls.json", roll, roll)
+	lookup := func(v m) error {
+		e, err := proof.ParseEntry([]byte(str(v, "marker")))
+		if err != nil {
+			return err
+		}
+		b, err := proof.ParseBucket(unhex(v, "leaf_hex"))
+		if err != nil {
+			return err
+		}
+		path, err := hashes(v, "path")
+		if err != nil {
+			return err
+		}
+		root, ok, err := proof.VerifyIndex(e.(proof.Marker), proof.Label(must(proof.ParseHash(str(v, "label")))), b, path)
+		if err != nil {
+			return err
+		}
+		if want := str(v, "roll_root"); !ok {
+			return same("absence", "", want)
+		}
+		return same("roll root", root.String(), str(v, "roll_root"))
+	}
 	run("index.json", func(_, v m) error {
+		if _, ok := v["marker"]; ok {
+			return lookup(v)
+		}
 		var leaves []string
 		if err := json.Unmarshal(v["leaves_hex"], &leaves); err != nil {
 			return err
@@ -546,7 +647,13 @@ func TestPublishedVectors(t *testing.T) {
 			hashes = append(hashes, proof.LeafHash(leaf))
 		}
 		return same("root", refRoot(hashes).String(), str(v, "root"))
-	}, func(_, v m) error { _, err := proof.ParseBucket(unhex(v, "leaf_hex")); return err })
+	}, func(_, v m) error {
+		if _, ok := v["marker"]; ok {
+			return lookup(v)
+		}
+		_, err := proof.ParseBucket(unhex(v, "leaf_hex"))
+		return err
+	})
 	checkpoint := func(c, v m) error {
 		cp, err := proof.VerifyCheckpoint([]byte(str(v, "note")), must(proof.ParsePolicy([]byte(str(c, "policy")))))
 		if err != nil {
@@ -585,4 +692,106 @@ func TestPublishedVectors(t *testing.T) {
 			same("unverified", strings.Join(verdict.Unverified, " "), str(v, "unverified")))
 	}
 	run("receipts.json", receipt, receipt)
+	epoch := func(c, v m) error {
+		p, err := proof.ParseEpochProof([]byte(str(v, "text")))
+		if err != nil {
+			return err
+		}
+		cp := must(proof.VerifyCheckpoint([]byte(str(c, "note")), must(proof.ParsePolicy([]byte(str(c, "policy"))))))
+		e, err := p.Verify(cp, must(proof.ParseSubject(str(v, "type"), str(v, "subject"))))
+		if err != nil {
+			return err
+		}
+		var want []proof.Index
+		if err := json.Unmarshal(v["indexes"], &want); err != nil || !slices.Equal(e.Indexes, want) {
+			return fmt.Errorf("indexes are %v, want %v, %v", e.Indexes, want, err)
+		}
+		return errors.Join(same("epoch", e.Epoch.String(), str(v, "epoch")), same("label", e.Label.String(), str(v, "label")))
+	}
+	run("epochs.json", epoch, epoch)
+	run("canonical.json", func(_, v m) error {
+		text := unhex(v, "text_hex")
+		if !proof.IsCanonicalJSON(text) {
+			return proof.ErrFormat
+		}
+		return same("digest", proof.Hash(sha256.Sum256(text)).String(), str(v, "digest"))
+	}, func(_, v m) error {
+		if !proof.IsCanonicalJSON(unhex(v, "text_hex")) {
+			return proof.ErrFormat
+		}
+		return nil
+	})
+	explanation := func(_, v m) error {
+		explained, err := explained(v)
+		if err == nil && !explained {
+			err = errors.New("not explained")
+		}
+		return err
+	}
+	run("explanations.json", explanation, explanation)
+	t.Run("policy.json", func(t *testing.T) { // bad ones are package policy's to refuse
+		_, good, _ := readVectors(t, "policy.json")
+		for i, v := range good {
+			var b []byte
+			if err := json.Unmarshal(v["bytes"], &b); err != nil {
+				t.Fatal(err)
+			}
+			digest := proof.Hash(sha256.Sum256(b))
+			switch of := str(v, "of"); {
+			case of != "bundle" && !proof.IsCanonicalJSON(b):
+				t.Errorf("good %d, %s: not canonical JSON", i, of)
+			case of == "bundle":
+				digest = must(proof.BundleDigest(bundleFiles(b)))
+			}
+			if digest.String() != str(v, "digest") {
+				t.Errorf("good %d: digest %s, want %s", i, digest, str(v, "digest"))
+			}
+		}
+	})
+}
+
+// explained asks the code about a vector of explanations.json.
+func explained(v map[string]json.RawMessage) (bool, error) {
+	var index proof.Index
+	if err := json.Unmarshal(v["index"], &index); err != nil {
+		return false, err
+	}
+	if str(v, "by") == "loss" {
+		e, err := proof.ParseEntry([]byte(str(v, "restart")))
+		if err != nil {
+			return false, err
+		}
+		return e.(proof.Restart).Lost.Explains(index, proof.Kind(str(v, "kind"))), nil
+	}
+	var in []noticeVector
+	if err := json.Unmarshal(v["notices"], &in); err != nil {
+		return false, err
+	}
+	var notices []proof.KeyNotice
+	for _, n := range in {
+		notices = append(notices, proof.KeyNotice{Index: n.Index, Opened: n.Opened, Key: must(proof.ParseEntry([]byte(n.Text))).(proof.KeyChanged)})
+	}
+	marker := func(key string) proof.Marker {
+		return must(proof.ParseEntry([]byte(str(v, key)))).(proof.Marker)
+	}
+	return proof.RetentionOver(index, marker("opener"), marker("closing"), notices), nil
+}
+
+// bundleFiles takes the bytes of a bundle apart.
+func bundleFiles(b []byte) (files []proof.BundleFile) {
+	cut := func() (part []byte) {
+		n := binary.BigEndian.Uint32(b)
+		part, b = b[4:4+n], b[4+n:]
+		return part
+	}
+	for b = bytes.TrimPrefix(b, []byte("regard/bundle/v1\x00")); len(b) > 0; {
+		files = append(files, proof.BundleFile{Path: string(cut()), Bytes: cut()})
+	}
+	slices.Reverse(files) // their order is the digest's affair
+	return files
+}
+
+func hashes(m map[string]json.RawMessage, key string) (out []proof.Hash, err error) {
+	err = json.Unmarshal(m[key], &out)
+	return out, err
 }
