@@ -211,9 +211,6 @@ func (s Schema) info() *schemaInfo {
 	return &schemas[s-1]
 }
 
-// Known reports whether this version knows the schema.
-func (s Schema) Known() bool { return s.info() != nil }
-
 // Fields describes the schema's fields in order; nil for an unknown schema.
 func (s Schema) Fields() []FieldInfo {
 	if info := s.info(); info != nil {
@@ -236,18 +233,6 @@ func (s Schema) Name(f Field) string {
 		return info.fields[f].Name
 	}
 	return ""
-}
-
-// FieldNamed returns the field of that name.
-func (s Schema) FieldNamed(name string) (Field, bool) {
-	if info := s.info(); info != nil {
-		for i := range info.fields {
-			if info.fields[i].Name == name {
-				return Field(i), true
-			}
-		}
-	}
-	return 0, false
 }
 
 // Sees reports whether the field is opened for the reader.

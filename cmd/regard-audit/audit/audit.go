@@ -1,7 +1,7 @@
 // Package audit is the regard-audit command: receipts are verified offline, from the log's key or a witness policy and nothing else.
 //
 // What it guarantees. "Proven" is said only of what package proof has verified, and each verdict says what it rests on and what it doesn't show. Exit codes: 0 everything was verified, 1 at least one
-// receipt was refused, 2 the input was at fault (a file that can't be read, bytes that are no receipt, a wrong flag).
+// receipt was refuted, 2 none was, and the input was at fault (a file that can't be read, bytes that are no receipt, a missing quorum, a wrong flag).
 //
 // What it doesn't. A receipt speaks about one entry. That nothing else was recorded about somebody is shown by the settlement of closed epochs, for the identifiers it names.
 package audit
@@ -60,7 +60,7 @@ func Root() *cobra.Command {
 		Use: "regard-audit", Short: "Check what a Regard broker hands out, without trusting it",
 		Long: `regard-audit verifies receipts offline: against the log's verification key, or against a policy that also names witnesses.
 
-Exit codes: 0 everything is verified, 1 something is refuted, 2 something is unusable: not a receipt, no key, or without the quorum that the policy demands.`,
+Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: not a receipt, no key, or without the quorum that the policy demands.`,
 		Example:      "  regard-audit verify --policy witnesses.policy *.receipt",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, args []string) error {

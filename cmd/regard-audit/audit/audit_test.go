@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // vectors are the published ones: the command has to say what they say.
@@ -64,6 +68,11 @@ func TestGoodVectors(t *testing.T) {
 		if !f.Proven || f.State != g.State || f.Kind != g.Kind || f.Index != g.Index || f.InRoll != g.InRoll || (f.InRoll && (f.RollSize < 4 || f.Closed == nil)) {
 			t.Errorf("%d (%s): %+v", i, g.Reader, f)
 		}
+		if f.InRoll {
+			coverage(t, f, g.Text)
+		} else if f.Covers != "" || f.IndexAuditors != nil || f.Caveats != nil {
+			t.Errorf("%d: not settled, and yet it speaks of a roll: %+v", i, f)
+		}
 		// Strictly, with a quorum in the policy, provisional is unusable: not refuted.
 		code, out, _ = run("verify", "--policy", policy, r)
 		if want := g.State == "provisional"; (code == Input) != want || strings.Contains(out, "UNUSABLE") != want || strings.Contains(out, "PROVEN") == want || strings.Contains(out, "REFUTED") {
@@ -92,14 +101,136 @@ func TestGoodVectors(t *testing.T) {
 	}
 }
 
+// coverage wants a settled verdict to say of whom it speaks, and what it leaves open.
+func coverage(t *testing.T, f finding, receipt string) {
+	t.Helper()
+	r, err := proof.ParseReceipt([]byte(receipt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject, err := r.Opening().Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Covers != string(subject.Type()) || f.IndexAuditors == nil || len(f.IndexAuditors) != 0 {
+		t.Errorf("it covers %q and names the auditors %v", f.Covers, f.IndexAuditors)
+	}
+	says, not := strings.Join(f.Says, " "), strings.Join(f.Not, " ")
+	if !strings.Contains(says, "identifier is of type "+f.Covers) || !strings.Contains(not, "no auditor cosigned") || !strings.Contains(not, "other identifiers") || !strings.Contains(not, "restart@v1") {
+		t.Errorf("it says %s; %s", says, not)
+	}
+	if homonyms := subject.Type() == proof.TypePerson; slices.Contains(f.Caveats, "homonyms") != homonyms || strings.Contains(not, "same names") != homonyms {
+		t.Errorf("%s: caveats %v, %s", f.Covers, f.Caveats, not)
+	}
+	if strings.Contains(says+not, subject.Value()) {
+		t.Error("it names the person")
+	}
+}
+
+// TestPartialPivot: the published receipts are about whole identities; what a verdict says about one asked in part needs its opening alone.
+func TestPartialPivot(t *testing.T) {
+	for _, c := range []struct {
+		pivot proof.Pivot
+		want  []string
+	}{
+		{proof.Pivot{BirthName: "EXEMPLE", GivenNames: "ANNE", BirthDate: "1987-04", Sex: "F", BirthPlace: "75056"}, []string{"partial-pivot"}},
+		{proof.Pivot{BirthName: "EXEMPLE", GivenNames: "ANNE", BirthDate: "1987-04-30", Sex: "F", BirthPlace: "75056"}, nil},
+	} {
+		subject, err := c.pivot.Subject()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f finding
+		f.roll(subject, proof.Verdict{InRoll: true, RollSize: 4})
+		if !slices.Equal(f.Caveats, c.want) || strings.Contains(strings.Join(f.Not, " "), "part of an identity") != (c.want != nil) {
+			t.Errorf("%v: %v, %v", c.want, f.Caveats, f.Not)
+		}
+	}
+}
+
+// badCodes are the exit codes of the published bad receipts: what is no receipt is unusable, what is one and doesn't hold is refuted.
+var badCodes = map[string]int{
+	"another header": Input, "CR LF": Input, "an extra line in the tlog-proof": Input, "settlement cut short": Input,
+	"a field's value changed, the subject's type": Input, "leaf at another position": Refused,
+	"another log index": Refused, "the opening of another record": Refused, "a hash of the inclusion proof missing": Refused,
+	"roll of another subject": Refused, "label of another subject": Refused, "an item left out of the bucket": Refused, "the closing marker of the next epoch": Refused,
+	"an opener at another index": Refused, "a settlement with the subject hidden": Refused,
+}
+
 func TestBadVectors(t *testing.T) {
 	v, dir := load(t)
 	policy := write(t, dir, "policy", v.Common.Policy)
 	for _, b := range v.Bad {
+		want, known := badCodes[b.Reason]
 		code, out, errs := run("verify", "--policy", policy, "--allow-provisional", write(t, dir, "receipt", b.Text))
-		if code == Proven || strings.Contains(out, "PROVEN") || out+errs == "" {
-			t.Errorf("%s: exit code %d, %s%s", b.Reason, code, out, errs)
+		verdict := map[int]string{Refused: ": REFUTED\n", Input: ": UNUSABLE\n"}[want]
+		if code != want || !known || strings.Contains(out, "PROVEN") || !strings.Contains(out, verdict) {
+			t.Errorf("%s: exit code %d, want %d, %s%s", b.Reason, code, want, out, errs)
 		}
+	}
+	if len(v.Bad) != len(badCodes) {
+		t.Errorf("%d bad vectors, %d exit codes", len(v.Bad), len(badCodes))
+	}
+}
+
+// TestSeveral: a file that can't be read hides nothing about the others, and the worst decides: refuted before unusable.
+func TestSeveral(t *testing.T) {
+	v, dir := load(t)
+	policy, good := write(t, dir, "policy", v.Common.Policy), write(t, dir, "good", v.Good[0].Text)
+	none, text := filepath.Join(dir, "none"), write(t, dir, "text", "not a receipt\n")
+	refuted := ""
+	for _, b := range v.Bad {
+		if badCodes[b.Reason] == Refused {
+			refuted = write(t, dir, "refuted", b.Text)
+		}
+	}
+	for _, c := range []struct {
+		files []string
+		want  int
+	}{
+		{[]string{good, good}, Proven}, {[]string{none, good}, Input}, {[]string{good, text}, Input},
+		{[]string{none, refuted, good}, Refused}, {[]string{refuted, text}, Refused}, {[]string{refuted, good}, Refused},
+	} {
+		args := append([]string{"verify", "--policy", policy, "--allow-provisional"}, c.files...)
+		code, out, errs := run(args...)
+		if code != c.want || strings.Count(out, "PROVEN")+strings.Count(out, "REFUTED")+strings.Count(out, "UNUSABLE") != len(c.files) {
+			t.Errorf("%v: exit code %d, want %d: %s%s", c.files, code, c.want, out, errs)
+		}
+		code, out, _ = run(append(args, "--json")...)
+		var got []finding
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != c.want || len(got) != len(c.files) {
+			t.Fatalf("%v: exit code %d, %v: %s", c.files, code, err, out)
+		}
+		for i, f := range got {
+			file := c.files[i]
+			if f.File != file || f.Proven != (file == good) || f.Unusable != (file == none || file == text) || (f.Problem == "") != (file == good) {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}
+
+// TestDependencies: whoever verifies shall not have to trust the server's code.
+func TestDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "github.com/regard-broker/regard/cmd/regard-audit").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ours = "github.com/regard-broker/regard/"
+	want := []string{ours + "cmd/regard-audit", ours + "cmd/regard-audit/audit", ours + "ledger/proof"}
+	var got []string
+	for _, p := range strings.Fields(string(out)) {
+		if strings.HasPrefix(p, ours) {
+			got = append(got, p)
+		}
+		for _, server := range []string{"trillian", "sqlite", "vault", "open-policy-agent", "google.golang.org", "net/http", "crypto/tls", "database/sql"} {
+			if strings.Contains(p, server) {
+				t.Errorf("it depends on %s", p)
+			}
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("of this project it depends on %v, want %v", got, want)
 	}
 }
 
@@ -123,8 +254,8 @@ func TestInput(t *testing.T) {
 		args []string
 	}{
 		{"no command", []string{"frobnicate"}}, {"no receipt", []string{"verify", "--policy", policy}}, {"no policy", []string{"verify", good}}, {"both", []string{"verify", "--policy", policy, "--log-key", "a+b", good}},
-		{"no such file", []string{"verify", "--policy", policy, filepath.Join(dir, "none")}}, {"no such policy", []string{"verify", "--policy", filepath.Join(dir, "none"), good}},
-		{"a receipt as a policy", []string{"verify", "--policy", good, good}}, {"a policy as a receipt", []string{"verify", "--policy", policy, policy}},
+		{"no such policy", []string{"verify", "--policy", filepath.Join(dir, "none"), good}},
+		{"a receipt as a policy", []string{"verify", "--policy", good, good}},
 		{"bad key", []string{"verify", "--log-key", "a+b", good}}, {"unknown flag", []string{"verify", "--frob", good}}, {"JSON", []string{"show", write(t, dir, "json", "{}")}}, {"two payloads", []string{"verify", "--policy", policy, "--payload", good, good, good}},
 		{"show nothing", []string{"show"}}, {"two proofs", []string{"tlog-proof", good, good}},
 	} {

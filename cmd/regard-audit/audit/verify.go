@@ -35,14 +35,21 @@ type finding struct {
 	InRoll   bool       `json:"in_roll"`
 	RollSize uint64     `json:"roll_size,omitempty"`
 	Closed   *time.Time `json:"epoch_closed,omitempty"`
+	// Covers is the type of the identifier whose roll it is, of which alone the verdict speaks.
+	Covers string `json:"covers,omitempty"`
+	// IndexAuditors cosigned the epoch's index. There are none yet, and a verdict says so.
+	IndexAuditors []string `json:"index_auditors,omitzero"`
+	// Caveats: "homonyms" or "partial-pivot".
+	Caveats []string `json:"caveats,omitempty"`
 
-	// Unusable: nothing in it is wrong, but it lacks the quorum that the policy demands.
+	// Unusable: nothing in it is known to be wrong, but it can't be read, isn't a receipt, or lacks the quorum that the policy demands.
 	Unusable bool `json:"unusable,omitempty"`
 
 	// Payload: "" was not asked, "matches", or why it doesn't.
 	Payload string `json:"payload,omitempty"`
 
-	says, not []string
+	Says []string `json:"says,omitempty"`       // what is proven, in words
+	Not  []string `json:"not_proven,omitempty"` // what isn't
 }
 
 type witness struct {
@@ -61,7 +68,11 @@ are those that the entry commits to, and, if the receipt is settled, that the en
 With --log-key, or a policy whose quorum is none, the log's signature is enough, and the verdict says "provisional": the operator could still show others another history. With a
 quorum, a receipt that lacks it is unusable unless --allow-provisional is given.
 
-Exit codes: 0 everything is verified, 1 something is refuted, 2 something is unusable: not a receipt, no key, or no quorum.
+A settled receipt speaks about one identifier of somebody in one epoch. The verdict names the type of that identifier and what it leaves open: requests under other identifiers,
+homonyms of a "person", whether anybody but the operator checked the epoch's index.
+
+Each file has its finding, whatever the others are. Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: a file that
+can't be read or is no receipt, no key, or no quorum.
 
 With --payload it also checks that the data are the very bytes that were recorded: a file with the data, or the whole answer of the API.`,
 		Example: `  regard-audit verify --policy witnesses.policy answer.receipt
@@ -76,23 +87,13 @@ With --payload it also checks that the data are the very bytes that were recorde
 				return inputError{errors.New("--payload goes with one receipt")}
 			}
 			findings := []finding{}
-			refused, unusable := false, false
+			refused, unusable := false, 0
 			for _, name := range args {
-				r, err := readReceipt(c, name)
-				if err != nil {
-					return err
-				}
-				f := verify(r, p, provisional)
-				f.File = name
-				if payload != "" {
-					b, err := read(c, payload)
-					if err != nil {
-						return err
-					}
-					f.checkPayload(r.Opening(), b)
-				}
+				f := verifyFile(c, name, p, provisional, payload)
 				refused = refused || !f.Proven && !f.Unusable
-				unusable = unusable || f.Unusable
+				if f.Unusable {
+					unusable++
+				}
 				findings = append(findings, f)
 			}
 			if asJSON {
@@ -108,8 +109,8 @@ With --payload it also checks that the data are the very bytes that were recorde
 			case err != nil:
 			case refused:
 				err = errRefused
-			case unusable:
-				err = inputError{errors.New("a receipt lacks the quorum of witnesses that the policy demands")}
+			case unusable > 0:
+				err = inputError{fmt.Errorf("of %d files %d are unusable", len(args), unusable)}
 			}
 			return err
 		},
@@ -121,6 +122,27 @@ With --payload it also checks that the data are the very bytes that were recorde
 	f.BoolVar(&provisional, "allow-provisional", false, "accept receipts that carry the log's signature alone")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
 	return c
+}
+
+// verifyFile makes the finding about a file, also if it can't be read: what else there is to say must not depend on it.
+func verifyFile(c *cobra.Command, name string, p *proof.Policy, provisional bool, payload string) finding {
+	r, err := readReceipt(c, name)
+	if err != nil {
+		return finding{File: name, State: proof.State(0).String(), Unusable: true, Problem: err.Error() + "."}
+	}
+	f := verify(r, p, provisional)
+	f.File = name
+	if payload == "" {
+		return f
+	}
+	b, err := read(c, payload)
+	if err != nil {
+		f.Unusable, f.Proven = f.Unusable || f.Proven, false
+		f.Problem = join(f.Problem, err.Error()+".")
+		return f
+	}
+	f.checkPayload(r.Opening(), b)
+	return f
 }
 
 func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
@@ -157,11 +179,8 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	default:
 		f.deny("that others were shown the same tree: the quorum of witnesses is missing, so all of this rests on the log's own signature.")
 	}
-	if v.InRoll {
-		closed := v.Closed.Time()
-		f.Closed = &closed
-		f.say("The entry is in the only roll that this identifier has in epoch %d, which was closed at %s; the roll has room for %d entries.", v.Epoch, closed.Format(time.RFC3339), v.RollSize)
-		f.deny("anything about other identifiers of the same person, or about other epochs.")
+	if subject, err := r.Opening().Subject(); v.InRoll && err == nil {
+		f.roll(subject, v)
 	} else {
 		f.deny("that the person will see this entry: it is not settled. Fetch the receipt again when its epoch is closed.")
 	}
@@ -169,6 +188,25 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 		f.deny("the signature line of %q: your policy doesn't know its key.", name)
 	}
 	return f
+}
+
+// roll says what the roll of a subject shows, and about whom.
+func (f *finding) roll(subject proof.Subject, v proof.Verdict) {
+	closed := v.Closed.Time()
+	f.Closed, f.Covers, f.IndexAuditors = &closed, string(subject.Type()), []string{}
+	f.say("The entry is in the only roll that this identifier has in epoch %d, which was closed at %s; the roll has room for %d entries.", v.Epoch, closed.Format(time.RFC3339), v.RollSize)
+	f.say("The identifier is of type %s, and all that is said of rolls covers it alone.", subject.Type())
+	switch p, pivot := subject.Pivot(); {
+	case subject.Type() == proof.TypePerson:
+		f.Caveats = append(f.Caveats, "homonyms")
+		f.deny("that it is about one person: an identifier of type person has no place of birth, and others may have the same names, date and sex.")
+	case pivot && !p.Complete():
+		f.Caveats = append(f.Caveats, "partial-pivot")
+		f.deny("that anybody will be shown it: it was asked with a part of an identity, which identifies nobody, and is filed as asked.")
+	}
+	f.deny("anything about requests under other identifiers of the same person, or in other epochs.")
+	f.deny("that all entries of the epoch are in a roll: no auditor cosigned its index.")
+	f.deny("anything about entries whose details were lost with a restored backup (restart@v1 in the log says which): they are in nobody's roll.")
 }
 
 // problem says why, for people.
@@ -183,10 +221,10 @@ func problem(err error) string {
 }
 
 func (f *finding) say(format string, args ...any) {
-	f.says = append(f.says, fmt.Sprintf(format, args...))
+	f.Says = append(f.Says, fmt.Sprintf(format, args...))
 }
 func (f *finding) deny(format string, args ...any) {
-	f.not = append(f.not, fmt.Sprintf(format, args...))
+	f.Not = append(f.Not, fmt.Sprintf(format, args...))
 }
 
 // checkPayload compares the data, or the member data of an answer, byte by byte through their keyed digest.
@@ -238,10 +276,10 @@ func (f *finding) print(w io.Writer) {
 	if f.Problem != "" {
 		fmt.Fprintf(w, "  %s\n", f.Problem)
 	}
-	for _, s := range f.says {
+	for _, s := range f.Says {
 		fmt.Fprintf(w, "  proven      %s\n", s)
 	}
-	for _, s := range f.not {
+	for _, s := range f.Not {
 		fmt.Fprintf(w, "  not proven  %s\n", s)
 	}
 }
