@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -43,4 +44,9 @@ func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 			next = rows[i].Index + 1
 		}
 	}
+}
+
+// SealAdmin seals the administrative part of a record that was asked for at a time.
+func (b *Broker) SealAdmin(ctx context.Context, at time.Time, rec *proof.Record) ([]byte, error) {
+	return b.sealAdmin(ctx, at, rec)
 }

@@ -30,8 +30,12 @@ func (b *Broker) sealPerson(ctx context.Context, owner keys.Owner, rec *proof.Re
 	return sealed, fresh, err
 }
 
-// sealAdmin seals a record's administrative part under the key of the month in which it was asked.
+// sealAdmin seals a record's administrative part under the key of the month in which it was asked, or of this month if that is more than a day ago, as after a crash: by its place in the
+// log anybody must be able to tell which keys may have sealed a record (docs/formats.md, section 4).
 func (b *Broker) sealAdmin(ctx context.Context, at time.Time, rec *proof.Record) ([]byte, error) {
+	if now := b.now(); now.Sub(at) > 24*time.Hour {
+		at = now
+	}
 	return b.ring.SealAdmin(ctx, at, nil, rec.AdminPart())
 }
 
