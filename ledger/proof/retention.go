@@ -17,8 +17,8 @@ type KeyNotice struct {
 // RetentionOver reports whether the end of its retention explains that the
 // record behind an entry can't be read any more (docs/formats.md, section 4).
 // Which key sealed a record is not public, so the rule takes each of those that
-// may have: an operator can make use of that to end a retention by two months
-// at most before the log says, and by nothing else.
+// may have: an operator can make use of that to end a retention early, by a
+// month and by one more for each end of a month that the epoch spans.
 //
 // opener and closing are the markers around the entry, or, for an Opened entry,
 // around the Deferred entry that it names. That markers and notices are in the

@@ -94,6 +94,9 @@ func fieldsOf(o proof.Opening) []field {
 func printFields(w io.Writer, fields []field) {
 	for _, f := range fields {
 		text := "(" + f.State + ")"
+		if f.Name == "obtained" && f.State == "absent" {
+			text = "(not known)" // docs/formats.md, section 4
+		}
 		switch v := f.Value.(type) {
 		case string:
 			text = v
