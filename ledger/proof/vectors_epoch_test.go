@@ -158,6 +158,9 @@ func explanationVectors() vectorFile {
 	retention(&v.Bad, "the key of a month after the entry's epoch", "2026-10-23", "2026-10-24", nov, destroyed("2026-11", "2030-01-01"))
 	retention(&v.Bad, "the key of two months before the entry's epoch", "2027-01-05", "2027-01-06", nov, destroyed("2026-11", "2030-01-01"))
 	retention(&v.Bad, "a key that was destroyed before the entry was written", "2026-11-23", "2026-11-24", notice(400, "2026-11-01", "record.2026-11", proof.Active, "2030-01-01"), notice(1041, "2030-01-01", "record.2026-11", proof.Destroyed, "2030-01-01"))
+	retention(&v.Bad, "a key that was retired is no promise", "2026-11-23", "2026-11-24", notice(500, "2026-11-01", "record.2026-11", proof.Retired, "2030-01-01"), destroyed("2026-11", "2030-01-01"))
+	o, _ := markers("2026-11-23", "2026-11-24")
+	v.Bad = append(v.Bad, vector{"by": "retention", "index": 1042, "opener": string(must(proof.EntryText(o))), "closing": string(must(proof.EntryText(o))), "notices": []noticeVector{nov, destroyed("2026-11", "2030-01-01")}, "reason": "the closing marker is that of another epoch"})
 	label := noticeVector{9000, monthTime("2030-01-01"), string(must(proof.EntryText(proof.KeyChanged{Epoch: 7, Key: "label.2026-11", Use: proof.UseLabel, State: proof.Destroyed, Public: proof.Hash(vrf), Until: monthTime("2030-01-01")})))}
 	retention(&v.Bad, "a label key seals no record", "2026-11-23", "2026-11-24", nov, label)
 
