@@ -3,9 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,86 +13,6 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
-
-// gate keeps requests about a person from being recorded while that person is being erased. It belongs to one process: the only broker of its store.
-type gate struct {
-	mu     sync.RWMutex
-	owners map[keys.Owner]phase
-}
-
-// phase of an erasure. None waits for somebody who waits for it: while it is closing, every request that has begun is still recorded.
-type phase int
-
-const (
-	phaseClosing phase = iota + 1 // nothing about the person begins; the erasure waits for what has begun
-	phaseShut                     // nothing about the person is recorded: the erasure is at work
-	phaseLeft                     // the same, but it failed: the sweeper carries it through
-)
-
-// errErasing: wait, then seal anew: the person's keys are being destroyed.
-var errErasing = errors.New("the person is being erased")
-
-// begin runs f, which stores an intent about the owner, unless its erasure has been asked for.
-func (g *gate) begin(o keys.Owner, f func() error) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.owners[o] >= phaseClosing {
-		return errErasing
-	}
-	return f()
-}
-
-// pass runs f, which records the outcome of a request that has begun, unless one of the owners is being erased.
-func (g *gate) pass(owners []keys.Owner, f func() error) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	for _, o := range owners {
-		if g.owners[o] >= phaseShut {
-			return errErasing
-		}
-	}
-	return f()
-}
-
-// close waits for the intents that are being stored and lets none about the owner begin any more; false if somebody else has closed it.
-func (g *gate) close(o keys.Owner) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.owners[o] != 0 {
-		return false
-	}
-	if g.owners == nil {
-		g.owners = map[keys.Owner]phase{}
-	}
-	g.owners[o] = phaseClosing
-	return true
-}
-
-// set waits for what has passed.
-func (g *gate) set(o keys.Owner, p phase) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.owners[o] = p
-}
-
-func (g *gate) open(o keys.Owner) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.owners, o)
-}
-
-// left lists whose erasure nobody is at.
-func (g *gate) left() map[keys.Owner]bool {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	out := map[keys.Owner]bool{}
-	for o, p := range g.owners {
-		if p == phaseLeft {
-			out[o] = true
-		}
-	}
-	return out
-}
 
 // An Erasure that has been carried out.
 type Erasure struct {
@@ -128,10 +46,16 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 		}
 	}()
 	asked := b.now()
+	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
+		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
+	}
 	if err := b.until(ctx, func() (bool, error) { busy, err := b.store.HasOpenIntent(ctx, owner); return !busy, err }); err != nil {
 		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
 	b.gate.set(owner, phaseShut)
+	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
+		return Erasure{}, fmt.Errorf("waiting for what is being recorded about the person: %w", err)
+	}
 	reach, _, err := b.store.LastIndex(ctx)
 	if err != nil {
 		return Erasure{}, err
@@ -261,9 +185,14 @@ func (b *Broker) until(ctx context.Context, so func() (bool, error)) error {
 		select {
 		case <-t.C:
 		case <-b.stopping:
-			return unavailable("broker.stopping", "The broker is being restarted; it carries the erasure through when it starts.", nil)
+			return errStopping()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// errStopping ends the waiting of an erasure.
+func errStopping() error {
+	return unavailable("broker.stopping", "The broker is being restarted; an erasure that has begun is carried through when it starts.", nil)
 }

@@ -1,11 +1,18 @@
 package broker_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/keys/keystest"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -111,6 +118,88 @@ func TestErasureUnderLoad(t *testing.T) {
 			t.Errorf("entry %d, after the last erasure at %d, can't be read", r.Index(), index)
 		case r.Index() > reach && r.Index() < index:
 			t.Errorf("entry %d lies between the reach %d of the erasure and its entry %d", r.Index(), reach, index)
+		}
+	}
+}
+
+// stuck is a custodian that holds one call to wrap a subject's key, when told to.
+type stuck struct {
+	keys.Custodian
+	hold    atomic.Bool
+	held    chan struct{} // closed when it holds it
+	release chan struct{}
+}
+
+func (s *stuck) Wrap(ctx context.Context, in []keys.Plain) ([]keys.Wrapped, error) {
+	if bytes.Contains(in[0].AD, []byte("\x00subject\x00")) && s.hold.CompareAndSwap(true, false) {
+		close(s.held)
+		<-s.release
+	}
+	return s.Custodian.Wrap(ctx, in)
+}
+
+func (s *stuck) Close() error { return nil }
+
+// TestErasureDelaysNobodyElse: erasures wait for a request about their people that is stuck while it is recorded; a request about others goes through.
+// (The erasure of one person used to hold up every request until then.)
+func TestErasureDelaysNobodyElse(t *testing.T) {
+	custodian := &stuck{Custodian: keystest.NewCustodian(t), held: make(chan struct{}), release: make(chan struct{})}
+	var hold atomic.Bool
+	w := newWatched(t, func(c *broker.Config) {
+		c.Custodian = custodian
+		c.SetAt(func(s string) {
+			if s == "provider" && hold.CompareAndSwap(true, false) {
+				custodian.hold.Store(true) // the next key is the child's
+			}
+		})
+	})
+	w.provider.answer = couple
+	asked, err := killPivot("TUE PARTIE").Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := proof.Person{BirthName: "TUE PARTIE ENFANT", GivenNames: "NOE", BirthDate: "2015-06-30", Sex: "M"}.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // shorter than a call to the custodian may take
+	defer cancel()
+	var wg sync.WaitGroup
+	hold.Store(true)
+	var late *broker.Answer
+	wg.Go(func() {
+		if late, err = w.b.Disclose(ctx, w.caller, asker("TUE PARTIE")); err != nil || late.Outcome != broker.Released {
+			t.Errorf("the one that was stuck: %+v, %v", late, err)
+		}
+	})
+	<-custodian.held
+	var erasures [2]broker.Erasure
+	for i, s := range []proof.Subject{asked, child} {
+		wg.Go(func() {
+			var err error
+			if erasures[i], err = w.b.Erase(ctx, s, "rgpd-17"); err != nil {
+				t.Errorf("erasing: %v", err)
+			}
+		})
+		for !w.b.Erasing(s) && ctx.Err() == nil {
+			runtime.Gosched()
+		}
+	}
+	if a, err := w.b.Disclose(ctx, w.caller, asker("TUE AUTRE")); err != nil || a.Outcome != broker.Released {
+		t.Errorf("a request about others: %+v, %v", a, err)
+	}
+	close(custodian.release)
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	r, err := proof.ParseReceipt(late.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range erasures {
+		if e.Reach+1 < r.Index() { // the child's entry may stand before or after the other
+			t.Errorf("erasure %d reaches to %d: it didn't wait for entry %d", i, e.Reach, r.Index())
 		}
 	}
 }

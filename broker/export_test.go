@@ -23,6 +23,15 @@ func (b *Broker) CloseLog() error { return b.trillian.Close() }
 // CloseSigned closes the store of the signed checkpoint under the running broker.
 func (b *Broker) CloseSigned() error { return b.signed.Close() }
 
+// Erasing says whether the erasure of a person keeps requests about them out.
+func (b *Broker) Erasing(subject proof.Subject) bool {
+	owner, err := b.ring.Owner(subject)
+	b.gate.mu.Lock()
+	defer b.gate.mu.Unlock()
+	p := b.gate.owners[owner]
+	return err == nil && p != nil && p.phase != 0
+}
+
 // Filed counts the entries of everybody, as only the holder of the keys can.
 func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 	out := map[proof.Subject]int{}
