@@ -3,7 +3,9 @@ package broker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -23,7 +25,8 @@ type Erasure struct {
 // Erase destroys the keys of one identifier of a person: their part of every record so far can't be read any more by anybody. An erasure@v1 entry in their roll says so; the
 // administrative parts, the proofs and receipts handed out remain. It takes a few seconds, for every entry of theirs must be in its roll first. ground is a token, e.g. "rgpd-17".
 //
-// If it fails on the way, it may go on by itself, and until then no request about the person is carried out: what came after its reach must not be destroyed with the rest.
+// If it fails on the way, it may go on by itself, and until then no request about the person is carried out: what came after its reach must not be destroyed with the rest. One that was begun and can't be
+// read any more can be asked for again.
 //
 // Legal holds, contests and the time to think it over are the caller's business.
 func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string) (_ Erasure, err error) {
@@ -34,22 +37,27 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if err != nil {
 		return Erasure{}, keysProblem(err)
 	}
-	if !b.gate.close(owner) {
+	was, ok := b.gate.close(owner)
+	if !ok {
 		return Erasure{}, conflict("erasure.in_progress", "This person is being erased already.", "Wait for it.")
 	}
 	begun := false // in the store, perhaps
 	defer func() {
-		if err != nil && begun {
+		switch {
+		case err != nil && begun:
 			b.gate.set(owner, phaseLeft)
-		} else {
-			b.gate.open(owner)
+		case err != nil:
+			b.gate.set(owner, was)
+		default:
+			b.damage.erased(owner)
+			b.gate.set(owner, 0)
 		}
 	}()
 	asked := b.now()
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
 		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
-	if err := b.until(ctx, func() (bool, error) { busy, err := b.store.HasOpenIntent(ctx, owner); return !busy, err }); err != nil {
+	if err := b.until(ctx, func() (bool, error) { return b.noIntent(ctx, owner) }); err != nil {
 		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
 	b.gate.set(owner, phaseShut)
@@ -120,57 +128,94 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.ring.Erase(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
-	return index, b.store.EndErasure(ctx, e.ID)
+	return index, b.store.EndErasure(ctx, e.Owner)
 }
 
-// finishErasures carries through what an earlier process began.
-func (b *Broker) finishErasures(ctx context.Context) error {
+// noIntent says whether no request about the owner waits for its outcome any more. One that can't be read never has one: it must not keep a person from being erased.
+func (b *Broker) noIntent(ctx context.Context, owner keys.Owner) (bool, error) {
+	open, err := b.store.IntentsOf(ctx, owner)
+	if err != nil {
+		return false, err
+	}
+	for _, seq := range open {
+		if !b.damage.has(seq) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// resumeWait is how long a start waits for the erasures of an earlier process, which take a few seconds.
+const resumeWait = 20 * time.Second
+
+// resumeErasures shuts out whoever an earlier process was erasing and carries that through, as far as it can: the sweeper goes on with the rest, and nobody else waits for it.
+func (b *Broker) resumeErasures(ctx context.Context) error {
 	open, err := b.store.OpenErasures(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range open {
-		if err := b.resumeErasure(ctx, &open[i]); err != nil {
-			return err
-		}
+		b.gate.set(open[i].Owner, phaseLeft)
+	}
+	ctx, cancel := context.WithTimeout(ctx, resumeWait)
+	defer cancel()
+	if err := b.leftErasures(ctx); err != nil {
+		b.log.Error("carrying through an erasure; it is tried again, and until then nothing about that person is recorded", "error", err)
 	}
 	return nil
 }
 
-// leftErasures carries through what failed in this process.
+// leftErasures carries through what failed in this process or an earlier one. Each is tried, whatever became of the others.
 func (b *Broker) leftErasures(ctx context.Context) error {
-	waiting := b.gate.left()
-	if len(waiting) == 0 {
-		return nil
+	var errs []error
+	for _, o := range b.gate.left() {
+		was, ok := b.gate.take(o)
+		if !ok {
+			continue // it has been asked for again
+		}
+		open, err := b.store.OpenErasures(ctx)
+		if err == nil {
+			err = b.resumeErasure(ctx, o, open)
+		}
+		switch {
+		case err == nil: // or it was never begun
+			b.damage.erased(o)
+			b.gate.set(o, 0)
+		case errors.Is(err, errDamaged):
+			b.damagedErasure(o, err)
+			b.gate.set(o, phaseStuck)
+		default:
+			errs = append(errs, err)
+			b.gate.set(o, was)
+		}
 	}
-	open, err := b.store.OpenErasures(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range open {
-		if waiting[open[i].Owner] {
-			if err := b.resumeErasure(ctx, &open[i]); err != nil {
+	return errors.Join(errs...)
+}
+
+// resumeErasure carries through the erasure of an owner. If there are several, all but the last couldn't be read, and are done with that one.
+func (b *Broker) resumeErasure(ctx context.Context, owner keys.Owner, open []store.Erasure) error {
+	var failed error
+	for _, e := range slices.Backward(open) {
+		if e.Owner != owner {
+			continue
+		}
+		var rec *proof.Record
+		if !e.Logged {
+			var err error
+			if rec, err = b.openWhole(ctx, &e.Record); errors.Is(err, errDamaged) {
+				failed = err
+				continue
+			} else if err != nil {
 				return err
 			}
 		}
-	}
-	for o := range waiting {
-		b.gate.open(o)
-	}
-	return nil
-}
-
-func (b *Broker) resumeErasure(ctx context.Context, e *store.Erasure) (err error) {
-	var rec *proof.Record
-	if !e.Logged {
-		if rec, err = b.openRecord(ctx, &e.Record); err != nil {
+		if _, err := b.finishErasure(ctx, &e, rec); err != nil {
 			return err
 		}
-	}
-	if _, err = b.finishErasure(ctx, e, rec); err == nil {
 		b.log.Info("carried through an erasure that was interrupted")
+		return nil
 	}
-	return err
+	return failed
 }
 
 // until asks again and again, until it is so.

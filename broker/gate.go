@@ -31,6 +31,7 @@ const (
 	phaseClosing phase = iota + 1 // nothing about the person begins; the erasure waits for what has begun
 	phaseShut                     // nothing about the person is recorded: the erasure is at work
 	phaseLeft                     // the same, but it failed: the sweeper carries it through
+	phaseStuck                    // the same, but what the store holds of it can't be read: it may be asked for again
 )
 
 // errErasing: wait, then seal anew: the person's keys are being destroyed.
@@ -99,22 +100,25 @@ func (g *gate) end(o keys.Owner, p *passage, count *int) {
 	g.drop(o, p)
 }
 
-// close lets no intent about the owner begin any more; false if somebody else has closed it. See settled.
-func (g *gate) close(o keys.Owner) bool {
+// close lets no intent about the owner begin any more; not ok if somebody else is at it. was is what to set again if nothing comes of it. See settled.
+func (g *gate) close(o keys.Owner) (was phase, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.at(o); p.phase == 0 {
-		p.phase = phaseClosing
-		return true
+	p := g.at(o)
+	if was = p.phase; was != 0 && was != phaseStuck {
+		return was, false
 	}
-	return false
+	p.phase = phaseClosing
+	return was, true
 }
 
-// set changes the phase of an owner who is closed. See settled.
+// set changes the phase of an owner whom the caller has closed or taken; 0 opens. See settled.
 func (g *gate) set(o keys.Owner, to phase) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.at(o).phase = to
+	p := g.at(o)
+	p.phase = to
+	g.drop(o, p)
 }
 
 // settled waits for what the owner's phase doesn't allow any more but had begun before: for intents if it is closing, for everything if it is shut.
@@ -141,24 +145,27 @@ func (g *gate) settled(ctx context.Context, stopping <-chan struct{}, o keys.Own
 	}
 }
 
-func (g *gate) open(o keys.Owner) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p := g.owners[o]; p != nil {
-		p.phase = 0
-		g.drop(o, p)
-	}
-}
-
 // left lists whose erasure nobody is at.
-func (g *gate) left() map[keys.Owner]bool {
+func (g *gate) left() []keys.Owner {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := map[keys.Owner]bool{}
+	var out []keys.Owner
 	for o, p := range g.owners {
-		if p.phase == phaseLeft {
-			out[o] = true
+		if p.phase >= phaseLeft {
+			out = append(out, o)
 		}
 	}
 	return out
+}
+
+// take is for whoever carries through what was left; not ok if it isn't left any more.
+func (g *gate) take(o keys.Owner) (was phase, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.owners[o]
+	if p == nil || p.phase < phaseLeft {
+		return 0, false
+	}
+	was, p.phase = p.phase, phaseShut
+	return was, true
 }

@@ -95,6 +95,7 @@ type Broker struct {
 	begun     sync.Map      // ids of disclosures that a request of this process is working on
 	admin     sync.Mutex    // one change at a time
 	gate      gate
+	damage    damage
 	replayers sync.Map // *policy.Replayer by digest of the bundle
 	logged    map[string]struct{}
 	stopping  chan struct{}
@@ -156,8 +157,8 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	} else if n > 0 {
 		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
 	}
-	if err := b.finishErasures(ctx); err != nil {
-		return nil, fmt.Errorf("carrying through an erasure: %w", err)
+	if err := b.resumeErasures(ctx); err != nil {
+		return nil, fmt.Errorf("reading which erasures were begun: %w", err)
 	}
 	b.work.Add(2)
 	go b.sweep(context.WithoutCancel(ctx))

@@ -32,6 +32,9 @@ func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*A
 	if err != nil {
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
+	if !d.Done && b.damage.has(d.Seq) {
+		return nil, damagedProblem()
+	}
 	if !d.Done {
 		return nil, &Problem{Status: 409, Code: "disclosure.in_progress", Title: "This disclosure has no outcome yet.", Detail: "Ask again shortly.", RetryAfter: time.Second}
 	}
@@ -48,6 +51,9 @@ func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*A
 
 // repeat answers a request whose Idempotency-Key was used before with the same body. The provider isn't asked again; the policy and the person's erasure are.
 func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosure) (*Answer, error) {
+	if !d.Done && b.damage.has(d.Seq) {
+		return nil, damagedProblem()
+	}
 	if !d.Done {
 		return nil, &Problem{Status: 409, Code: "idempotency.in_progress", Title: "The first request with this Idempotency-Key has no outcome yet.", Detail: "Repeat the request shortly.", RetryAfter: time.Second}
 	}

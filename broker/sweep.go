@@ -2,7 +2,10 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -58,48 +61,58 @@ func (b *Broker) dropAnswers(ctx context.Context) error {
 }
 
 // interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. A provider may have answered it: so it is recorded (G8).
+// One that can't be read doesn't hold up the others: see damage.
 func (b *Broker) interrupted(ctx context.Context) (int, error) {
-	total := 0
-	var after store.Seq
-	for {
+	var total atomic.Int64
+	seen := map[store.Seq]bool{}
+	for after := store.Seq(0); ; {
 		// Whatever is begun after this list was read isn't in it; what is in it and not in b.begun has been left by its request.
-		rows, err := b.store.OpenIntents(ctx, after, 256)
+		rows, err := b.store.Interrupted(ctx, after, 256)
 		if err != nil {
-			return total, fmt.Errorf("reading open intents: %w", err)
+			return int(total.Load()), fmt.Errorf("reading open intents: %w", err)
 		}
 		if len(rows) == 0 {
-			return total, nil
+			b.damage.mended(seen)
+			return int(total.Load()), nil
 		}
-		errs := make(chan error, len(rows))
-		n := 0
+		errs := make([]error, len(rows))
+		var wg sync.WaitGroup
 		for i := range rows {
-			after = rows[i].Seq
-			if _, busy := b.begun.Load(rows[i].ID); busy {
+			d := &rows[i]
+			after = d.Seq
+			if _, busy := b.begun.Load(d.ID); busy {
 				continue
 			}
-			n++
-			go func() { errs <- b.interrupt(ctx, &rows[i]) }()
+			seen[d.Seq] = true
+			wg.Go(func() {
+				err := b.interrupt(ctx, d)
+				switch {
+				case err == nil:
+					total.Add(1)
+				case errors.Is(err, errDamaged):
+					b.damagedIntent(d, err)
+				default:
+					errs[i] = err
+				}
+			})
 		}
-		for range n {
-			if e := <-errs; e != nil {
-				err = e
-			} else {
-				total++
-			}
-		}
-		if err != nil {
-			return total, err
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return int(total.Load()), err // log or keys don't work: the next page would fare no better
 		}
 	}
 }
 
-func (b *Broker) interrupt(ctx context.Context, d *store.Disclosure) error {
+func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
+	if d.Err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, d.Err)
+	}
 	// Its request may have ended well between the reading of the list and the look into b.begun.
 	if now, err := b.store.Disclosure(ctx, d.ID); err != nil || now.Done {
 		return err
 	}
 	row := store.Record{Owner: d.Owner, Person: d.Person, Admin: d.Admin}
-	rec, err := b.openRecord(ctx, &row)
+	rec, err := b.openWhole(ctx, &row)
 	if err != nil {
 		return fmt.Errorf("opening the intent of %v: %w", uuid.UUID(d.ID), err)
 	}

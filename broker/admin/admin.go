@@ -363,6 +363,7 @@ type Status struct {
 	InFlight int       `json:"in_flight"`
 	Log      LogStatus `json:"log"`
 	Policy   Policy    `json:"policy"`
+	Damage   Damage    `json:"damage"`
 	// Listening addresses by name: api, public, ops.
 	Listening map[string]string `json:"listening"`
 }
@@ -378,4 +379,10 @@ type LogStatus struct {
 	Until     time.Time `json:"until"`
 	Lag       string    `json:"lag"`
 	Halted    bool      `json:"halted"`
+}
+
+// Damage counts what is in the store and can't be read: see docs/operate.md, Damaged records.
+type Damage struct {
+	Requests int `json:"requests"` // without an outcome: they can't be recorded in the log
+	Erasures int `json:"erasures"` // that were begun and can't be carried through
 }

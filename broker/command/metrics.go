@@ -23,6 +23,8 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 		},
 		Policy: admin.Policy{Revision: p.Revision, Digest: p.Digest.String(), Blob: p.Digest.Hex()},
 	}
+	d := i.Broker.Damage()
+	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures}
 	if p.Problem != nil {
 		s.Policy.Problem = p.Problem.Error()
 	}
@@ -50,6 +52,7 @@ type sample struct {
 	commits  int64
 	jobs     int64
 	inFlight int
+	damage   broker.Damage
 }
 
 type part struct {
@@ -99,6 +102,8 @@ func newCollector(b *broker.Broker) prometheus.Collector {
 	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
 	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
+	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
+	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
 	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
 	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
 	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
@@ -118,7 +123,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
-	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight()}
+	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage()}
 	for i := range c.parts {
 		p := &c.parts[i]
 		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))

@@ -50,10 +50,10 @@ func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 	})
 }
 
-// EndErasure marks an erasure as done.
-func (s *Store) EndErasure(ctx context.Context, id ID) error {
+// EndErasure marks the erasure of an owner as done, and any that was begun before it and couldn't be carried through: the keys that it was to destroy are gone.
+func (s *Store) EndErasure(ctx context.Context, owner keys.Owner) error {
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("UPDATE erasures SET done = 1 WHERE id = ?", id[:])
+		_, err := t.exec("UPDATE erasures SET done = 1 WHERE owner = ? AND done = 0", owner[:])
 		return err
 	})
 }
@@ -75,13 +75,6 @@ func (s *Store) OpenErasures(ctx context.Context) ([]Erasure, error) {
 		return nil
 	})
 	return out, err
-}
-
-// HasOpenIntent says whether a disclosure about this owner has no outcome yet.
-func (s *Store) HasOpenIntent(ctx context.Context, owner keys.Owner) (bool, error) {
-	var n int
-	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM disclosures WHERE state = 0 AND owner = ?", owner[:]).Scan(&n)
-	return n > 0, classify(err)
 }
 
 // Filed says whether every filed entry up to and including index has its label.

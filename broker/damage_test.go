@@ -1,0 +1,232 @@
+package broker_test
+
+import (
+	"database/sql"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// database opens the store's file beside the broker, as whoever meddles with it would.
+func (w *watched) database() *sql.DB {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.cfg.DataDir, "store", "store.db")+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// change runs a statement that must change a row.
+func (w *watched) change(db *sql.DB, query string, args ...any) {
+	w.t.Helper()
+	res, err := db.ExecContext(w.t.Context(), query, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		w.t.Fatalf("%s: %d rows, %v", query, n, err)
+	}
+}
+
+// until waits for what the sweeper does.
+func (w *watched) until(what string, so func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: not in time\n%s", what, w.text())
+		}
+	}
+}
+
+// TestDamagedIntents: intents that can't be read stop neither the start nor the sweeper nor anybody else. They are alarmed about and kept, and recorded as soon as they are whole again.
+// (One altered row used to keep the broker from starting.)
+func TestDamagedIntents(t *testing.T) {
+	f := newFaulty(t)
+	leave := false
+	w := newWatched(t, func(c *broker.Config) {
+		c.Custodian, c.SweepEvery = f, time.Hour
+		c.SetAt(func(s string) {
+			if leave && s == "provider" {
+				f.down("Wrap", keys.ErrUnavailable)
+			}
+		})
+	})
+	w.provider.answer = couple
+	w.disclose(asker("TUE AVANT"))
+	names := []string{"TUE PERSONNE", "TUE ADMIN", "TUE CLE", "TUE VIDE", "TUE FORME", "TUE TYPE", "TUE ECHANGE", "TUE BON"}
+	leave = true
+	for _, name := range names {
+		a, err := w.b.Disclose(t.Context(), w.caller, asker(name))
+		w.nothing(name, a, err)
+		f.up()
+	}
+	leave = false
+	w.close()
+
+	db := w.database()
+	var seqs []int64
+	var ids [][]byte
+	rows, err := db.QueryContext(t.Context(), "SELECT seq, id FROM disclosures WHERE state = 0 ORDER BY seq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var seq int64
+		var id []byte
+		if err := rows.Scan(&seq, &id); err != nil {
+			t.Fatal(err)
+		}
+		seqs, ids = append(seqs, seq), append(ids, id)
+	}
+	if err := rows.Close(); err != nil || len(seqs) != len(names) {
+		t.Fatalf("%d open intents of %d, %v", len(seqs), len(names), err)
+	}
+	var admin []byte
+	if err := db.QueryRowContext(t.Context(), "SELECT admin FROM disclosures WHERE seq = ?", seqs[1]).Scan(&admin); err != nil {
+		t.Fatal(err)
+	}
+	altered := append([]byte(nil), admin...)
+	altered[len(altered)-1] ^= 1
+	w.change(db, "UPDATE disclosures SET person = substr(person, 1, 60) || x'00' || substr(person, 62) WHERE seq = ?", seqs[0])
+	w.change(db, "UPDATE disclosures SET admin = ? WHERE seq = ?", altered, seqs[1])
+	w.change(db, "DELETE FROM keys WHERE owner = (SELECT owner FROM disclosures WHERE seq = ?)", seqs[2])
+	w.change(db, "UPDATE disclosures SET person = NULL, admin = NULL WHERE seq = ?", seqs[3])
+	w.change(db, "UPDATE disclosures SET owner = x'00' WHERE seq = ?", seqs[4])
+	w.change(db, "UPDATE disclosures SET asked_at = 'now' WHERE seq = ?", seqs[5])
+	w.change(db, "UPDATE disclosures SET admin = (SELECT admin FROM disclosures WHERE seq = ?) WHERE seq = ?", seqs[7], seqs[6]) // whole, and another's
+	damaged := len(names) - 1
+
+	w.cfg.SweepEvery = 20 * time.Millisecond
+	w.open()
+	if d := w.b.Damage(); d != (broker.Damage{Intents: damaged}) {
+		t.Errorf("damage: %+v instead of %d intents", d, damaged)
+	}
+	if a := w.finally(asker("TUE BON")); a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {
+		t.Errorf("the one that is whole: %+v", a)
+	}
+	if a := w.disclose(asker("TUE APRES")); a.Outcome != broker.Released {
+		t.Errorf("the next request: %+v", a)
+	}
+	w.filed()
+	if err := w.b.Ready(t.Context()); err != nil {
+		t.Errorf("isn't ready: %v", err)
+	}
+	asked := len(w.provider.requests())
+	for _, name := range names[:4] {
+		a, err := w.b.Disclose(t.Context(), w.caller, asker(name))
+		if p := broker.AsProblem(err); a != nil || p.Code != "disclosure.damaged" || p.Status != 500 || p.Detail == "" {
+			t.Errorf("%s, asked again: %+v, %v", name, a, err)
+		}
+	}
+	if n := len(w.provider.requests()) - asked; n != 0 {
+		t.Errorf("the provider was asked again, %d times", n)
+	}
+
+	// Somebody with such an intent can be erased all the same.
+	for _, name := range []string{"TUE PERSONNE", "TUE CLE", "TUE VIDE"} {
+		subject, err := killPivot(name).Subject()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.b.Erase(t.Context(), subject, "rgpd-17"); err != nil {
+			t.Errorf("%s: erasing: %v", name, err)
+		}
+	}
+	w.close()
+	w.open()
+	if d := w.b.Damage(); d != (broker.Damage{Intents: damaged}) {
+		t.Errorf("after erasures: %+v, and nothing may be dropped", d)
+	}
+
+	// What is put back is taken up.
+	w.change(db, "UPDATE disclosures SET admin = ? WHERE seq = ?", admin, seqs[1])
+	w.until("the mended intent", func() bool { return w.b.Damage().Intents == damaged-1 })
+	a := w.finally(asker("TUE ADMIN"))
+	if a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {
+		t.Errorf("the mended one: %+v", a)
+	}
+	w.filed()
+	w.close()
+
+	logs := w.text()
+	for i, id := range ids {
+		u := uuid.UUID(id)
+		want := 2 // once a start
+		if i == len(ids)-1 {
+			want = 0
+		}
+		n := 0
+		for line := range strings.Lines(logs) {
+			if strings.Contains(line, "level=ERROR") && strings.Contains(line, "DAMAGED RECORD: a request") && strings.Contains(line, u.String()) {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%s: %d alarms instead of %d", names[i], n, want)
+		}
+	}
+	if strings.Contains(logs, "TUE") {
+		t.Error("the log speaks of persons")
+	}
+}
+
+// TestDamagedErasure: an erasure that was begun and can't be read keeps requests about that person out, and nobody else's; asked for again, it is carried through.
+func TestDamagedErasure(t *testing.T) {
+	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
+	w.provider.answer = couple
+	before := w.disclose(asker("TUE PARTIE"))
+	w.close()
+	db := w.database()
+	w.change(db, "INSERT INTO erasures (id, owner, person, admin) SELECT id, owner, x'00', x'00' FROM disclosures WHERE id = ?", before.ID[:])
+	w.open()
+	if d := w.b.Damage(); d != (broker.Damage{Erasures: 1}) {
+		t.Errorf("damage: %+v", d)
+	}
+	again := asker("TUE PARTIE")
+	again.IdempotencyKey = ""
+	if a, err := w.b.Disclose(t.Context(), w.caller, again); err == nil || broker.AsProblem(err).Code != "subject.erasing" {
+		t.Errorf("a request about the person: %+v, %v", a, err)
+	}
+	if a := w.disclose(asker("TUE AUTRE")); a.Outcome != broker.Released {
+		t.Errorf("a request about somebody else: %+v", a)
+	}
+	subject, err := killPivot("TUE PARTIE").Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e broker.Erasure
+	w.until("the erasure, asked for again", func() bool {
+		e, err = w.b.Erase(t.Context(), subject, "rgpd-17")
+		return err == nil || broker.AsProblem(err).Code != "erasure.in_progress" // the sweeper was just looking at the other
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := proof.ParseReceipt(before.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Reach < r.Index() || !w.hidden(before) {
+		t.Errorf("the erasure reaches to %d and not to entry %d", e.Reach, r.Index())
+	}
+	if a := w.disclose(again); a.Outcome != broker.Released {
+		t.Errorf("afterwards: %+v", a)
+	}
+	w.close()
+	w.open()
+	if d := w.b.Damage(); d != (broker.Damage{}) {
+		t.Errorf("damage after a restart: %+v", d)
+	}
+	if logs := w.text(); strings.Count(logs, "DAMAGED RECORD: an erasure") != 1 || strings.Contains(logs, "TUE") {
+		t.Errorf("alarms:\n%s", logs)
+	}
+}

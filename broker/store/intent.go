@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/keys"
+)
+
+// An OpenIntent is a disclosure without an outcome, as it stands in the store. If the row isn't one that Begin wrote, Err wraps ErrCorrupt and only Seq, and perhaps ID, can be relied on.
+type OpenIntent struct {
+	Disclosure
+	Err error
+}
+
+// Interrupted lists disclosures without an outcome, oldest first, that come after seq. A row that was altered doesn't hide the others.
+func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIntent, error) {
+	var out []OpenIntent
+	err := s.each(ctx, "SELECT seq, id, agency, body, asked_at, owner, person, admin FROM disclosures WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?", func(scan func(...any) error) error {
+		var seq int64
+		var id, agency, body, at, owner, person, admin any // a column may hold anything, whatever the schema says (https://sqlite.org/datatype3.html)
+		if err := scan(&seq, &id, &agency, &body, &at, &owner, &person, &admin); err != nil {
+			return err
+		}
+		d := OpenIntent{Disclosure: Disclosure{Seq: Seq(seq)}}
+		ms, ok := at.(int64)
+		d.AskedAt = time.UnixMilli(ms).UTC()
+		d.Agency, _ = agency.(string)
+		d.Body, _ = body.([]byte)
+		d.Person, _ = person.([]byte) // whether a sealed part is whole is seen when it is opened
+		d.Admin, _ = admin.([]byte)
+		i, _ := id.([]byte)
+		o, _ := owner.([]byte)
+		if copy(d.ID[:], i); len(i) != len(d.ID) || len(o) != len(d.Owner) || !ok {
+			d.Err = fmt.Errorf("%w: disclosure %d is malformed", ErrCorrupt, seq)
+		} else {
+			copy(d.Owner[:], o)
+		}
+		out = append(out, d)
+		return nil
+	}, int64(after), limit)
+	return out, err
+}
+
+// IntentsOf lists the disclosures about an owner that have no outcome yet.
+func (s *Store) IntentsOf(ctx context.Context, owner keys.Owner) ([]Seq, error) {
+	var out []Seq
+	err := s.each(ctx, "SELECT seq FROM disclosures WHERE state = 0 AND owner = ?", func(scan func(...any) error) error {
+		var seq int64
+		err := scan(&seq)
+		out = append(out, Seq(seq))
+		return err
+	}, owner[:])
+	return out, err
+}
