@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,7 +28,29 @@ import (
 )
 
 // TestDiskFull fills the file system of each part, one after the other: requests fail clearly, and when there is room again all goes on by itself, and what was recorded is there.
+//
+// A file system of its own takes root, or a name space in which one is root. TestFileLimit shows the same to everybody, of all parts at once.
 func TestDiskFull(t *testing.T) {
+	const inside = "REGARD_TEST_IN_NAMESPACE"
+	if err := tryMount(t); err != nil && os.Getenv(inside) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDiskFull$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			t.Errorf("in a name space: %v\n%s", err, out)
+		} else if err != nil {
+			t.Logf("no file system and no name space can be had here (%v): see TestFileLimit", err)
+		}
+		return
+	} else if err != nil {
+		t.Logf("no file system can be had here, not in a name space either (%v): see TestFileLimit", err)
+		return
+	}
 	for _, part := range []string{"store", "log", "signed", "public"} {
 		t.Run(part, func(t *testing.T) {
 			data := t.TempDir()
@@ -36,80 +59,136 @@ func TestDiskFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
-				t.Skipf("mounting a small file system needs root: %v", err)
+				t.Fatal(err)
 			}
 			t.Cleanup(func() {
 				if err := syscall.Unmount(dir, 0); err != nil {
 					t.Error(err)
 				}
 			})
-			w := newWatched(t, func(c *broker.Config) { c.DataDir, c.SweepEvery = data, 100*time.Millisecond })
-			t.Cleanup(w.close) // before the file system goes
-			w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
-				name := r.URL.Query().Get("nomNaissance")
-				fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":77012},"membres":[{"nom":%q,"prenoms":"NOE"}],"adresse":%q}}`, name+" ENFANT", strings.Repeat("x", 30_000))
-			}
-			before := w.disclose(asker("TUE AVANT"))
 			filler := filepath.Join(dir, "filler")
-			fill(t, filler)
-			var failed []*broker.Request
-			var good []*broker.Answer
-			for i := 0; len(failed) < 3; i++ {
-				if i == 5000 {
-					t.Fatal("the full disk was never noticed")
+			testNoRoom(t, data, part == "public", func(*watched) { fill(t, filler) }, func() {
+				if err := os.Remove(filler); err != nil {
+					t.Fatal(err)
 				}
-				req := asker("TUE " + letters(int64(i+1)))
-				a, err := w.b.Disclose(t.Context(), w.caller, req)
-				if err == nil && a.Outcome == broker.Released {
-					good = append(good, a)
-					if part == "public" {
-						time.Sleep(100 * time.Millisecond) // it may be behind for ten seconds
-					}
-					continue
-				}
-				w.nothing("disk full", a, err)
-				failed = append(failed, req)
-			}
-			if err := os.Remove(filler); err != nil {
-				t.Fatal(err)
-			}
-			for _, req := range failed {
-				switch a := w.finally(req); {
-				case a.Outcome == broker.Released && a.Data != nil, a.Outcome == broker.Failed && a.Data == nil:
-				default:
-					t.Errorf("a request that met the full disk: %+v", a)
-				}
-			}
-			if a := w.finally(asker("TUE APRES")); a.Outcome != broker.Released {
-				t.Errorf("%+v", a)
-			}
-			asked := map[string]int{}
-			for _, r := range w.provider.requests() {
-				asked[r.Header.Get("X-Request-Id")]++
-			}
-			w.close()
-			w.open()
-			for _, a := range append(good, before) {
-				w.verify(a.Receipt)
-				if got, err := w.b.Disclosure(t.Context(), w.caller, a.ID); err != nil || got.Outcome != a.Outcome {
-					t.Errorf("recorded before the disk was full: %+v, %v", got, err)
-				}
-			}
-			// Whatever reached the provider is recorded.
-			for id, n := range asked {
-				u, err := uuid.Parse(id)
+			})
+		})
+	}
+}
+
+func tryMount(t *testing.T) error {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		return err
+	}
+	return syscall.Unmount(dir, 0)
+}
+
+// TestFileLimit lets no file of the broker grow any more, in a process of its own: nothing can be written, as on a full disk.
+func TestFileLimit(t *testing.T) {
+	const inside = "REGARD_TEST_FILE_LIMIT"
+	if os.Getenv(inside) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFileLimit$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestFileLimit")) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	signal.Ignore(syscall.SIGXFSZ) // so that the write fails instead
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(t *testing.T, n uint64) {
+		t.Helper()
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: n, Max: before.Max}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, more := range map[string]int64{"soon": 128 << 10, "at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			full := func(w *watched) {
+				fi, err := os.Stat(filepath.Join(w.cfg.DataDir, "store", "store.db-wal"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if a, err := w.b.Disclosure(t.Context(), w.caller, store.ID(u)); err != nil || n != 1 {
-					t.Errorf("a question that reached the provider %d times: %+v, %v", n, a, err)
-				} else {
-					w.verify(a.Receipt)
+				if more == 0 {
+					limit(t, 4096)
+					return
 				}
+				limit(t, uint64(fi.Size()+more)) // #nosec G115 -- a size
 			}
-			t.Logf("%d answers before it was noticed; %d questions", len(good), len(asked))
+			t.Cleanup(func() { limit(t, before.Cur) })
+			testNoRoom(t, t.TempDir(), false, full, func() { limit(t, before.Cur) })
 		})
 	}
+}
+
+// testNoRoom runs a broker on data while full leaves no room in it, until room is called. If slow, it takes a while until that is noticed.
+func testNoRoom(t *testing.T, data string, slow bool, full func(*watched), room func()) {
+	t.Helper()
+	w := newWatched(t, func(c *broker.Config) { c.DataDir, c.SweepEvery = data, 100*time.Millisecond })
+	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("nomNaissance")
+		fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":77012},"membres":[{"nom":%q,"prenoms":"NOE"}],"adresse":%q}}`, name+" ENFANT", strings.Repeat("x", 30_000))
+	}
+	before := w.disclose(asker("TUE AVANT"))
+	full(w)
+	var failed []*broker.Request
+	var good []*broker.Answer
+	for i := 0; len(failed) < 3; i++ {
+		if i == 5000 {
+			t.Fatal("the full disk was never noticed")
+		}
+		req := asker("TUE " + letters(int64(i+1)))
+		a, err := w.b.Disclose(t.Context(), w.caller, req)
+		if err == nil && a.Outcome == broker.Released {
+			good = append(good, a)
+			if slow {
+				time.Sleep(100 * time.Millisecond) // publication may be behind for ten seconds
+			}
+			continue
+		}
+		w.nothing("disk full", a, err)
+		failed = append(failed, req)
+	}
+	room()
+	for _, req := range failed {
+		switch a := w.finally(req); {
+		case a.Outcome == broker.Released && a.Data != nil, a.Outcome == broker.Failed && a.Data == nil:
+		default:
+			t.Errorf("a request that met the full disk: %+v", a)
+		}
+	}
+	if a := w.finally(asker("TUE APRES")); a.Outcome != broker.Released {
+		t.Errorf("%+v", a)
+	}
+	asked := map[string]int{}
+	for _, r := range w.provider.requests() {
+		asked[r.Header.Get("X-Request-Id")]++
+	}
+	w.close()
+	w.open()
+	for _, a := range append(good, before) {
+		w.verify(a.Receipt)
+		if got, err := w.b.Disclosure(t.Context(), w.caller, a.ID); err != nil || got.Outcome != a.Outcome {
+			t.Errorf("recorded before the disk was full: %+v, %v", got, err)
+		}
+	}
+	// Whatever reached the provider is recorded.
+	for id, n := range asked {
+		u, err := uuid.Parse(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := w.b.Disclosure(t.Context(), w.caller, store.ID(u)); err != nil || n != 1 {
+			t.Errorf("a question that reached the provider %d times: %+v, %v", n, a, err)
+		} else {
+			w.verify(a.Receipt)
+		}
+	}
+	t.Logf("%d answers before it was noticed; %d questions", len(good), len(asked))
 }
 
 // fill leaves no block free.
