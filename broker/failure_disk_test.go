@@ -393,6 +393,52 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// TestDamagedFileSaysSo: a database whose file isn't one any more refuses the start, and the refusal names the file and what it is. With the right file all is as it was.
+func TestDamagedFileSaysSo(t *testing.T) {
+	w := newWatched(t, nil)
+	w.provider.answer = couple
+	before := w.disclose(asker("TUE AVANT"))
+	w.close()
+	for _, file := range []string{"store/store.db", "log/trillian.db", "signed/signed.db"} {
+		path := filepath.Join(w.cfg.DataDir, file)
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, bad := range map[string][]byte{"no database": []byte(strings.Repeat("TUE AVANT ", 1000)), "cut": good[:len(good)/2/4096*4096+100]} {
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b, err := broker.New(t.Context(), w.cfg)
+			if err == nil {
+				_ = b.Close(t.Context())
+				t.Errorf("%s, %s: the broker works on it", file, what)
+			} else if text := err.Error(); !strings.Contains(text, "damaged") && !strings.Contains(text, "malformed") && !strings.Contains(text, "not a database") || !strings.Contains(text, file) {
+				t.Errorf("%s, %s: the refusal doesn't say so: %v", file, what, err)
+			} else if strings.Contains(text, "TUE") {
+				t.Errorf("%s, %s: the refusal repeats it: %v", file, what, err)
+			}
+		}
+		if err := os.WriteFile(path, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.open()
+	if a := w.finally(asker("TUE AVANT")); !a.Repeated || !bytes.Equal(a.Data, before.Data) {
+		t.Errorf("with the right files: %+v", a)
+	}
+	// Of the last signed checkpoint there is another copy, the published one.
+	w.close()
+	if err := os.Rename(filepath.Join(w.cfg.DataDir, "signed"), filepath.Join(t.TempDir(), "signed")); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if a := w.finally(asker("TUE SANS")); a.Outcome != broker.Released {
+		t.Errorf("without the signed one: %+v", a)
+	}
+	w.extends(before)
+}
+
 func flip(t *testing.T, random *rand.Rand, path string, n int) {
 	t.Helper()
 	data, err := os.ReadFile(path)

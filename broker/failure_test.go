@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -324,7 +325,7 @@ reasons contains {"code": "refused", "fr": "Non.", "en": "No."} if not allowed
 	}
 	// One that can't be used at all stays out of force.
 	write(`this is no rego`)
-	time.Sleep(time.Second)
+	w.until("the bundle that doesn't compile", func() bool { return w.b.PolicyStatus().Problem != nil })
 	if a := w.disclose(asker("TUE DEUX")); a.Outcome != broker.Released {
 		t.Errorf("%+v", a)
 	}
@@ -335,6 +336,9 @@ func TestProviderFails(t *testing.T) {
 	w := newWatched(t, func(c *broker.Config) { c.Providers = provider.Config{Development: true, Failures: 1000, Window: 1000} })
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })
+	var strayed atomic.Int32
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed.Add(1) }))
+	t.Cleanup(elsewhere.Close)
 	const json = "application/json"
 	for name, c := range map[string]struct {
 		answer func(http.ResponseWriter, *http.Request)
@@ -370,6 +374,12 @@ func TestProviderFails(t *testing.T) {
 			rw.Header().Set("Content-Length", "1000")
 			_, _ = io.WriteString(rw, `{"data":{"quotient":{"valeur":1},"adresse":"SECRETMARKER"}}`)
 		}, "provider/truncated", 502},
+		"redirects": {func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, elsewhere.URL+"/SECRETMARKER?"+r.URL.RawQuery, http.StatusTemporaryRedirect)
+		}, "provider/redirect", 502},
+		"another shape": {func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(rw, `{"data":{"quotient":{"valeur":"SECRETMARKER"}}}`)
+		}, "provider/answer", 502},
 		"hangs up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "provider/connection", 502},
 		"not JSON": {func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "<p>SECRETMARKER") }, "provider/answer", 502},
 		"two values": {func(rw http.ResponseWriter, _ *http.Request) {
@@ -399,6 +409,9 @@ func TestProviderFails(t *testing.T) {
 				t.Errorf("the next request: %+v", a)
 			}
 		})
+	}
+	if n := strayed.Load(); n != 0 {
+		t.Errorf("a redirection was followed %d times", n)
 	}
 	if logs := w.text(); strings.Contains(logs, "SECRETMARKER") || strings.Contains(logs, "TUE") {
 		t.Errorf("the log speaks of persons or answers:\n%s", logs)

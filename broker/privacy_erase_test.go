@@ -125,6 +125,83 @@ func (s *stolen) opens(owner keys.Owner, blob []byte) bool {
 	return false
 }
 
+// reads returns everything that any key of the copy opens, wherever it lies in the store's tables: as whoever has them all would, not as the broker does.
+func (s *stolen) reads() (plain [][]byte) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "store", "store.db")+"?_pragma=query_only(1)")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(s.t.Context(), `SELECT owner, person, r.disclosure, 0 FROM records r UNION ALL SELECT owner, admin, r.disclosure, 0 FROM records r
+		UNION ALL SELECT owner, person, seq, 0 FROM disclosures WHERE person IS NOT NULL UNION ALL SELECT owner, admin, seq, 0 FROM disclosures WHERE admin IS NOT NULL
+		UNION ALL SELECT owner, person, 0, 0 FROM erasures UNION ALL SELECT owner, admin, 0, 0 FROM erasures UNION ALL SELECT NULL, sealed, disclosure, 1 FROM payloads`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var owner, blob []byte
+		var disclosure sql.NullInt64
+		var payload bool
+		if err := rows.Scan(&owner, &blob, &disclosure, &payload); err != nil {
+			s.t.Fatal(err)
+		}
+		const header = 18
+		ads := [][]byte{nil, owner}
+		if payload {
+			set := s.set(db, disclosure.Int64)
+			ads = append(ads, set[:])
+		}
+		for _, k := range s.raw {
+			aead, err := chacha20poly1305.NewX(k[:])
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			for _, ad := range ads {
+				ad = append(append([]byte("regard/sealed/v1\x00"), blob[:header]...), ad...)
+				if out, err := aead.Open(nil, blob[header:header+chacha20poly1305.NonceSizeX], blob[header+chacha20poly1305.NonceSizeX:], ad); err == nil {
+					plain = append(plain, out)
+				}
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return plain
+}
+
+// set is the digest of a disclosure's entries, which everybody can compute.
+func (s *stolen) set(db *sql.DB, disclosure int64) proof.Hash {
+	s.t.Helper()
+	rows, err := db.QueryContext(s.t.Context(), "SELECT text FROM leaves WHERE log_index IN (SELECT log_index FROM records WHERE disclosure = ?)", disclosure)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	var set []proof.Commitment
+	for rows.Next() {
+		var text []byte
+		if err := rows.Scan(&text); err != nil {
+			s.t.Fatal(err)
+		}
+		e, err := proof.ParseEntry(text)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c, ok := proof.CommitmentOf(e)
+		if !ok {
+			s.t.Fatal("an entry of a disclosure without a commitment")
+		}
+		set = append(set, c)
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return proof.SetDigest(set)
+}
+
 // files is all that lies on the disk, one after the other.
 func (s *stolen) files() []byte {
 	s.t.Helper()
@@ -155,13 +232,13 @@ func TestErasedIsUnreadable(t *testing.T) {
 	}
 	w := newWatched(t, func(c *broker.Config) { c.DataDir, c.Custodian = data, unclosed{custodian} })
 	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
-		// Everybody has the same child; and the one to be erased is stated in the answers about others too.
+		// Everybody has the same child.
 		fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":5},"membres":[{"nom":%q,"prenoms":"ZOE","naissance":"1984-02-29","sexe":"F"},{"nom":"ENFANT","prenoms":"NOE","naissance":"2015-06-30","sexe":"M"}],"adresse":"1 RUE"}}`, r.URL.Query().Get("nomNaissance"))
 	}
 	var mine, others []*broker.Answer
 	for i := range 6 {
 		req := asker("TUE PARTIE")
-		req.IdempotencyKey = fmt.Sprint("mine", i)
+		req.IdempotencyKey, req.Context, req.Scopes = fmt.Sprint("mine", i), "CONTEXTE PARTIE", []string{"quotient", "members"}
 		mine = append(mine, w.disclose(req))
 		others = append(others, w.disclose(asker("TUE RESTE "+letters(int64(i+1)))))
 	}
@@ -208,6 +285,21 @@ func TestErasedIsUnreadable(t *testing.T) {
 		if after.opens(owner, b) {
 			t.Error("a part of the erased person can be opened")
 		}
+	}
+	// Whatever any key opens anywhere, answers about others included, says nothing about the erased person.
+	speak := func(plain [][]byte) (of, whole int) {
+		for _, p := range plain {
+			if whole += len(p); bytes.Contains(p, []byte("PARTIE")) {
+				of++
+			}
+		}
+		return of, whole
+	}
+	if of, _ := speak(before.reads()); of < 2*len(mine) {
+		t.Fatalf("before the erasure the thief finds the person in %d places only: it shows nothing", of)
+	}
+	if of, whole := speak(after.reads()); of != 0 || whole == 0 {
+		t.Errorf("the erased person is spoken of in %d places, of %d bytes that can be read", of, whole)
 	}
 	destroyed := 0
 	for _, k := range before.rows {

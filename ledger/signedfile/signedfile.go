@@ -34,6 +34,9 @@ const schema = `CREATE TABLE IF NOT EXISTS signed (id INTEGER PRIMARY KEY CHECK 
 INSERT INTO signed (id, note) VALUES (1, x'') ON CONFLICT DO NOTHING;
 UPDATE signed SET note = note;`
 
+// ErrDamaged: the file isn't whole. Keep a copy of it; docs/operate.md, "When the log is halted", says how to go on.
+var ErrDamaged = errors.New("the file is damaged")
+
 // Open opens or creates the file at path, readable by this user only; the directory must be on a local disk.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if path == "" {
@@ -71,6 +74,14 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func (s *Store) prepare(ctx context.Context) (err error) {
+	// A file that lost pages could pass for an empty one, which forgets what was signed.
+	var found string
+	if err = s.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&found); err != nil {
+		return err
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w (%s)", ErrDamaged, found)
+	}
 	// The last statement writes what is there again: a commit that failed before may have left it unsynced.
 	if _, err = s.db.ExecContext(ctx, schema); err != nil {
 		return err
