@@ -42,9 +42,6 @@ func newPast(t *testing.T, epoch time.Duration) *past {
 	if _, err := w.b.Erase(t.Context(), subject, "rgpd-17"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.b.JournalErasures(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	if err := w.b.AddAgency(t.Context(), "prefecture", "Préfecture", mairie, newCert(t, time.Hour)); err != nil {
 		t.Fatal(err)
 	}

@@ -112,11 +112,18 @@ func erasureRecord(subject proof.Subject, reach proof.Index, ground string, aske
 func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof.Record) (proof.Index, error) {
 	index := e.Index
 	if !e.Logged {
+		// The journal first: whatever of this the log tells, a store that is restored from a backup can be told whom it is about.
+		if err := b.journalErasure(ctx, e, nil); err != nil {
+			return 0, journalProblem(err)
+		}
 		appended, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{proof.Erasure{Commitment: rec.Commitment()}}, Attach: &store.ErasureLogged{Erasure: *e}})
 		if err != nil {
 			return 0, err
 		}
 		index = appended.Entries[0].Index
+	}
+	if err := b.journalErasure(ctx, e, &index); err != nil {
+		return index, journalProblem(err)
 	}
 	// After this nobody can tell any more to whom an entry belongs, so each must be in its roll before.
 	if err := b.until(ctx, func() (bool, error) { return b.store.Filed(ctx, index) }); err != nil {
@@ -129,6 +136,11 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
 	return index, b.store.EndErasure(ctx, e.Owner)
+}
+
+func journalProblem(err error) error {
+	return &Problem{Status: 503, Code: "erasure.journal", Title: "The journal of erasures can't be written, so nothing is destroyed yet.",
+		Detail: "The erasure is remembered and carried through once signed/ in the data directory can be written.", RetryAfter: 5 * time.Second, err: err}
 }
 
 // noIntent says whether no request about the owner waits for its outcome any more. One that can't be read never has one: it must not keep a person from being erased.

@@ -470,6 +470,11 @@ func (b *Broker) personGone(ctx context.Context, g *glance) (bool, error) {
 
 // erasedUpTo is the greatest log index that erasures of the owner cover, by the records behind their entries; 0 if there is none: index 0 is a marker.
 func (b *Broker) erasedUpTo(ctx context.Context, owner keys.Owner) (proof.Index, error) {
+	// One whose record was lost with a restoration covers what came before its entry.
+	lost, _, err := b.store.LostErasure(ctx, owner)
+	if err != nil {
+		return 0, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
 	// The newest one reaches farthest; older ones count only if it is damaged or retired.
 	rows, err := b.store.RecordsOf(ctx, owner, proof.KindErasure, 0, maxHistory)
 	if err != nil {
@@ -483,10 +488,10 @@ func (b *Broker) erasedUpTo(ctx context.Context, owner keys.Owner) (proof.Index,
 		case err != nil:
 			return 0, keysProblem(err)
 		case rec.Schema() == proof.SchemaErasure:
-			return seen{rec.Open(proof.ReaderPerson), proof.SchemaErasure}.index(proof.ErasureReach), nil
+			return max(lost, seen{rec.Open(proof.ReaderPerson), proof.SchemaErasure}.index(proof.ErasureReach)), nil
 		}
 	}
-	return 0, nil
+	return lost, nil
 }
 
 // retired says whether the log told the end of the month whose key this was. A key is made when its month begins, or, for a request asked at the very end of a month, shortly after that.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -356,6 +358,12 @@ func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) e
 		case logged[e.Index]:
 			delete(logged, e.Index)
 			r.store.Erased = append(r.store.Erased, e)
+		case uint64(e.Index) >= r.result.Size:
+			// An index is noted when its entry is signed: a larger checkpoint is out, and whoever signs another tree of that size forks the log.
+			return fmt.Errorf("the journal of erasures names entry %d, and the newest checkpoint that is known covers %d entries: signed.db or public/ was put back from an older copy. Bring the newest of both back; nothing is signed until then",
+				e.Index, r.result.Size)
+		default:
+			return fmt.Errorf("the journal of erasures names entry %d, which is no erasure that this log or this backup knows: %s belongs to another log. Bring the right one back", e.Index, erasuresPath(r.b.cfg.DataDir))
 		}
 	}
 	if len(logged) > len(begun) {
@@ -363,8 +371,12 @@ func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) e
 			len(logged)-len(begun), erasuresPath(r.b.cfg.DataDir))
 	}
 	if len(logged) > 0 {
-		// A crash hit between an entry and its note: one of these it is, and each of them asked for it.
-		r.store.Erased = append(r.store.Erased, begun...)
+		// A crash hit between an entry and its note: one of these it is, and each of them asked for it. Which entry is whose makes no difference: each reaches all that the backup has.
+		first := slices.Min(slices.Collect(maps.Keys(logged)))
+		for _, e := range begun {
+			e.Index = first
+			r.store.Erased = append(r.store.Erased, e)
+		}
 	}
 	r.result.Erased = len(r.store.Erased)
 	return nil

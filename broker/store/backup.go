@@ -223,19 +223,21 @@ func (r *Restoration) erase(t *tx) error {
 		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ?", e.Owner[:]); err != nil {
 			return err
 		}
-		// One that the backup has begun is done.
-		if _, err := t.exec("UPDATE erasures SET done = 1, log_index = coalesce(log_index, ?) WHERE id = ?", nullIndex(e), e.ID[:]); err != nil {
+		// It is done, whether the backup has begun it or never heard of it; the record of its entry is lost, see LostErasure.
+		if _, err := t.exec("INSERT INTO erasures (id, owner, person, admin, log_index, done) VALUES (?, ?, x'', x'', ?, 1) ON CONFLICT (id) DO UPDATE SET done = 1, log_index = excluded.log_index",
+			e.ID[:], e.Owner[:], int64(e.Index)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func nullIndex(e Erased) any {
-	if !e.Logged {
-		return nil
-	}
-	return int64(e.Index)
+// LostErasure is the greatest log index of an erasure of this owner whose entry stands in the log and whose record was lost with a restoration; false if there is none. It reached whatever
+// the backup held about the owner.
+func (s *Store) LostErasure(ctx context.Context, owner keys.Owner) (proof.Index, bool, error) {
+	var n sql.NullInt64
+	err := s.r.QueryRowContext(ctx, "SELECT max(log_index) FROM erasures WHERE owner = ? AND log_index NOT IN (SELECT log_index FROM records)", owner[:]).Scan(&n)
+	return proof.Index(n.Int64), n.Valid, classify(err)
 }
 
 // A Range of log indexes, From included, To not.
