@@ -33,6 +33,7 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if !proof.IsToken(ground) {
 		return Erasure{}, invalid("/ground", "The ground is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
+	defer b.flights.start()()
 	owner, err := b.ring.Owner(subject)
 	if err != nil {
 		return Erasure{}, keysProblem(err)

@@ -344,7 +344,7 @@ func (b *Broker) logKeys(ctx context.Context) error {
 
 // logKey logs what happens to a key, once: state and public half are in the note's name, so that another key under the same name would be told too.
 func (b *Broker) logKey(ctx context.Context, e proof.KeyChanged) error {
-	name := fmt.Sprintf("key %s %s %s", e.Key, e.State, e.Public)
+	name := keyNote(e)
 	if _, known := b.logged[name]; known {
 		return nil
 	}

@@ -2,12 +2,12 @@ package broker
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +19,6 @@ import (
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
-	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedfile"
 	"github.com/regard-broker/regard/policy"
 )
@@ -90,10 +89,12 @@ type Broker struct {
 	engine    *policy.Engine
 	providers *provider.Client
 
+	own       ownPolicy
 	registry  atomic.Pointer[registry]
 	places    chan struct{} // one for each request that is being carried out
-	begun     sync.Map      // ids of disclosures that a request of this process is working on
-	admin     sync.Mutex    // one change at a time
+	flights   flights
+	begun     sync.Map   // ids of disclosures that a request of this process is working on
+	admin     sync.Mutex // one change at a time
 	gate      gate
 	damage    damage
 	replayers sync.Map // *policy.Replayer by digest of the bundle
@@ -138,6 +139,9 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	}
 	if err := b.openLog(ctx); err != nil {
 		return nil, err
+	}
+	if err := b.leaveRetired(ctx); err != nil {
+		return nil, fmt.Errorf("having the log signed by the keys in force: %w", err)
 	}
 	if err := b.refresh(ctx); err != nil {
 		return nil, err
@@ -204,13 +208,23 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 			return b.trillian.Integrate(ctx)
 		}
 	}
-	b.ledger, err = ledger.Open(ctx, ledger.Config{
+	cfg := ledger.Config{
 		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore,
 		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: b.ring.Labels(),
 		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, ConfirmClock: b.cfg.ConfirmClock, Logger: b.log,
-	})
+	}
+	b.ledger, err = ledger.Open(ctx, cfg)
+	if errors.Is(err, ledger.ErrTreeBehind) {
+		// Trillian is trusted with nothing and can be made again: what comes out must have the signed root.
+		b.log.Warn("Trillian's tree is missing entries that were signed; it is rebuilt from the store", "error", err)
+		var size uint64
+		if size, err = ledger.Rebuild(ctx, cfg); err == nil {
+			b.log.Warn("Trillian's tree is rebuilt", "entries", size)
+			b.ledger, err = ledger.Open(ctx, cfg)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
@@ -225,22 +239,11 @@ func (b *Broker) LogKeys(ctx context.Context) ([]string, error) {
 	return b.ring.CheckpointVerifiers(ctx, b.cfg.Origin)
 }
 
-// logPolicy is how the log checks its own checkpoints: any of its keys in force.
-func (b *Broker) logPolicy(ctx context.Context) (*proof.Policy, error) {
-	vkeys, err := b.LogKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var text strings.Builder
-	for _, k := range vkeys {
-		fmt.Fprintf(&text, "log %s\n", k)
-	}
-	text.WriteString("quorum none\n")
-	return proof.ParsePolicy([]byte(text.String()))
-}
-
 // Log is the transparency log; its Handler serves what is published.
 func (b *Broker) Log() *ledger.Log { return b.ledger }
+
+// TrustProviders sets whose signatures on providers' certificates count from now on; nil: those of the system.
+func (b *Broker) TrustProviders(roots *x509.CertPool) { b.providers.Trust(roots) }
 
 // Store is for metrics.
 func (b *Broker) Store() *store.Store { return b.store }
@@ -277,7 +280,8 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 	}
 	select {
 	case b.places <- struct{}{}:
-		return func() { <-b.places }, nil
+		land := b.flights.start()
+		return func() { land(); <-b.places }, nil
 	default:
 		return nil, &Problem{Status: 503, Code: "broker.busy", Title: "Too many requests are being carried out.", Detail: "Repeat the request shortly.", RetryAfter: time.Second}
 	}

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -46,7 +46,7 @@ func (b *Broker) CheckpointKeys(ctx context.Context) ([]keys.PublicKey, error) {
 	return ks, nil
 }
 
-// RotateKey adds a version of a root key and returns its number. A new checkpoint key is told in the log within seconds and signs, beside the older, within a minute.
+// RotateKey adds a version of a root key and returns its number. A new checkpoint key signs from the next checkpoint on, beside the older, and is told in the log within seconds.
 func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) {
 	if err := rootKey(root); err != nil {
 		return 0, err
@@ -58,6 +58,9 @@ func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) 
 		return 0, rootProblem("The key can't be rotated.", err)
 	}
 	b.log.Info("rotated a root key", "key", string(root), "version", version)
+	if err := b.ring.RefreshCheckpointKeys(ctx); err != nil {
+		b.log.Warn("a rotation shows within a minute only", "error", err)
+	}
 	return version, nil
 }
 
@@ -110,14 +113,17 @@ func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, 
 		return rootProblem("The version can't be retired.", err)
 	}
 	b.log.Info("retired versions of a root key", "key", string(root), "upto", version)
-	if root == keys.RootCheckpoint {
-		return b.signsAgain(ctx)
-	}
 	return nil
 }
 
-// wrapUnused makes sure that no stored key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire.
+// wrapUnused makes sure that no data key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire. A request that was under way
+// when the key was rotated may hold a key under the older version that it hasn't saved yet: what has begun ends first.
 func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
+	wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := b.until(wait, b.flights.landed()); err != nil {
+		return &Problem{Status: 503, Code: "keys.in_flight", Title: "Requests that began before this command are still under way.", Detail: "They may need the version: repeat the command when they have ended.", err: err}
+	}
 	n, err := b.RewrapKeys(ctx, nil)
 	if err != nil {
 		return err
@@ -142,7 +148,7 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 		return conflict("keys.retired", "This version is not in force any more.", "regard keys list shows those that are.")
 	}
 	tooEarly := func(err error) error {
-		return &Problem{Status: 409, Code: "keys.too_early", Title: "Checkpoints aren't signed by the newer version yet.", Detail: "The broker notices a rotation within a minute: repeat the command then.", err: err}
+		return &Problem{Status: 409, Code: "keys.too_early", Title: "Checkpoints aren't signed by the newer version yet.", Detail: "The broker signs with a new version within seconds, within a minute if it was rotated in Vault itself: repeat the command then.", err: err}
 	}
 	newest, err := note.NewEd25519VerifierKey(b.cfg.Origin, publics[0].Key)
 	if err != nil {
@@ -172,21 +178,24 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 	if err := b.verifiesUnder(ctx, publics[:at]); err != nil {
 		return tooEarly(err)
 	}
+	// From here on it isn't asked for: the custodian may refuse it at any time.
+	if err := b.ring.EndCheckpointKeys(ctx, version+1); err != nil {
+		return keysProblem(err)
+	}
 	return nil
 }
 
 // verifiesUnder checks that the stored and the published checkpoint are good under these keys alone: after the others are gone the log must still know them as its own.
 func (b *Broker) verifiesUnder(ctx context.Context, publics []keys.PublicKey) error {
-	var text strings.Builder
+	var vkeys []string
 	for _, k := range publics {
 		vkey, err := note.NewEd25519VerifierKey(b.cfg.Origin, k.Key)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&text, "log %s\n", vkey)
+		vkeys = append(vkeys, vkey)
 	}
-	text.WriteString("quorum none\n")
-	policy, err := proof.ParsePolicy([]byte(text.String()))
+	policy, err := policyOf(vkeys)
 	if err != nil {
 		return err
 	}
@@ -206,20 +215,44 @@ func (b *Broker) verifiesUnder(ctx context.Context, publics []keys.PublicKey) er
 	return nil
 }
 
-// signsAgain waits until the ring has noticed that a version is gone: until then it asks for its signature, which is refused, and the log can't sign.
-func (b *Broker) signsAgain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
-	defer cancel()
-	err := b.until(ctx, func() (bool, error) {
-		publics, err := b.cfg.Custodian.PublicKeys(ctx)
-		if err != nil {
-			return false, nil // it may come back
-		}
-		vkeys, err := b.LogKeys(ctx)
-		return err == nil && len(vkeys) == len(publics), nil
-	})
-	if err != nil {
-		return unavailable("keys.unavailable", "The version is retired, and the broker doesn't sign without it yet.", err)
+// flights counts what is under way, so that one can wait for the end of all that had begun at some time while more goes on beginning.
+type flights struct {
+	mu   sync.Mutex
+	wave uint64
+	n    map[uint64]int // by the wave in which they began
+}
+
+func (f *flights) start() (end func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n == nil {
+		f.n = map[uint64]int{}
 	}
-	return nil
+	w := f.wave
+	f.n[w]++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.n[w]--; f.n[w] == 0 {
+			delete(f.n, w)
+		}
+	}
+}
+
+// landed returns what says whether all that has begun before this call has ended.
+func (f *flights) landed() func() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wave++
+	now := f.wave
+	return func() (bool, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for w := range f.n {
+			if w < now {
+				return false, nil
+			}
+		}
+		return true, nil
+	}
 }

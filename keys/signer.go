@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,9 +24,39 @@ const publicKeysAge = time.Minute
 const algEd25519 = 1
 
 type publicKeys struct {
-	mu    sync.Mutex
-	keys  []PublicKey
-	until time.Time
+	mu     sync.Mutex
+	keys   []PublicKey
+	until  time.Time
+	oldest int // versions below are not used any more
+}
+
+// RefreshCheckpointKeys asks the custodian for the versions of the checkpoint key now, so that a rotation doesn't take a minute to show.
+func (r *Ring) RefreshCheckpointKeys(ctx context.Context) error {
+	r.public.mu.Lock()
+	r.public.until = time.Time{}
+	r.public.mu.Unlock()
+	_, err := r.publicKeys(ctx)
+	return err
+}
+
+// EndCheckpointKeys stops signing with versions below oldest, before they are retired in the custodian: a signature that is refused would hold up the log. It is an error if no version is left.
+func (r *Ring) EndCheckpointKeys(ctx context.Context, oldest int) error {
+	if err := r.RefreshCheckpointKeys(ctx); err != nil {
+		return err
+	}
+	p := &r.public
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	left := since(p.keys, oldest)
+	if len(left) == 0 {
+		return fmt.Errorf("keys: no version of the checkpoint key would be left from %d on", oldest)
+	}
+	p.oldest, p.keys = max(p.oldest, oldest), left
+	return nil
+}
+
+func since(ks []PublicKey, oldest int) []PublicKey {
+	return slices.DeleteFunc(slices.Clone(ks), func(k PublicKey) bool { return k.Version < oldest })
 }
 
 // CheckpointSigners returns the signers of checkpoints, the newest key first: more than one while a rotation is under way, and then every checkpoint gets all their signatures. The
@@ -75,6 +106,7 @@ func (r *Ring) publicKeys(ctx context.Context) ([]PublicKey, error) {
 		return p.keys, nil
 	}
 	ks, err := r.custodian.PublicKeys(ctx)
+	ks = since(ks, p.oldest)
 	if err == nil && len(ks) == 0 {
 		err = fmt.Errorf("%w: it has no checkpoint key", ErrUnavailable)
 	}

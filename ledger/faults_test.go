@@ -217,7 +217,7 @@ func TestHalts(t *testing.T) {
 		halts string // part of the explanation; empty: it goes on
 	}{
 		{"untouched", func(*testing.T, state) {}, ""},
-		{"store restored from a backup", func(_ *testing.T, s state) { s.env.Memory, s.env.Store = s.before, s.before }, "restored from an older backup"},
+		{"store restored from a backup", func(_ *testing.T, s state) { s.env.Memory, s.env.Store = s.before, s.before }, "the store is an older copy"},
 		{"checkpoint store lost", func(_ *testing.T, s state) { s.env.Signed = &ledgertest.Signed{} }, ""}, // the published checkpoint stands in
 		{"checkpoint store set back", func(t *testing.T, s state) {
 			s.env.Signed = &ledgertest.Signed{}
@@ -235,7 +235,7 @@ func TestHalts(t *testing.T) {
 			if err := s.env.Signed.Swap(context.Background(), nil, s.ck); err != nil {
 				t.Fatal(err)
 			}
-		}, "restored from an older backup"},
+		}, "the store is an older copy"},
 		{"everything but Trillian from a backup", func(t *testing.T, s state) {
 			s.env.Memory, s.env.Store = s.before, s.before
 			s.env.Signed = &ledgertest.Signed{}
@@ -247,7 +247,7 @@ func TestHalts(t *testing.T) {
 		{"Trillian lost", func(_ *testing.T, s state) {
 			tr := ledgertest.NewTrillian()
 			s.env.Trillian, s.env.Integrate = tr, tr.Integrate
-		}, "Trillian lost some"},
+		}, "Trillian lost some entries"},
 		{"Trillian of another log", func(t *testing.T, s state) {
 			other := ledgertest.NewInMemory(t)
 			l := other.Open()
@@ -406,7 +406,7 @@ func TestRebuild(t *testing.T) {
 
 	fresh := ledgertest.NewTrillian()
 	env.Trillian, env.Integrate, env.TreeID = fresh, fresh.Integrate, 1
-	if _, err := ledger.Open(ctx, env.Config()); !errors.Is(err, ledger.ErrHalted) {
+	if _, err := ledger.Open(ctx, env.Config()); !errors.Is(err, ledger.ErrTreeBehind) || !errors.Is(err, ledger.ErrHalted) {
 		t.Fatalf("open on an empty Trillian: %v", err)
 	}
 	if size, err := ledger.Rebuild(ctx, env.Config()); err != nil || size != 31 {

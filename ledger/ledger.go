@@ -31,6 +31,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -47,6 +48,8 @@ var (
 	ErrUnavailable = errors.New("ledger: the log is not available")
 	// ErrHalted: the log found that it can't prove its own history. It signs nothing more until the operator decides.
 	ErrHalted = errors.New("ledger: halted")
+	// ErrTreeBehind is an ErrHalted of Open: Trillian lost entries that were signed, and the Store has them. Rebuild the tree, then open again.
+	ErrTreeBehind = fmt.Errorf("%w: Trillian lost some entries", ErrHalted)
 	// ErrRefused: the group itself can't be stored: an entry that isn't valid, or an attachment that the Store refuses. Nothing of it was committed; a fault of the caller,
 	// so trying again doesn't help. A Store's Commit wraps it when an attachment is to blame, and the log then commits the batch's groups one by one.
 	ErrRefused = errors.New("ledger: the group was refused")

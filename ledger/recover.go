@@ -121,7 +121,7 @@ func (l *Log) recoverSigned(ctx context.Context, next proof.Index) error {
 		return nil
 	}
 	if uint64(next) < best.Size() {
-		return l.halt("the store's order ends at %d, a checkpoint was signed for %d entries: the store was restored from an older backup. Restore a newer one; nothing is signed until then", next, best.Size())
+		return l.halt("the store's order ends at %d, a checkpoint was signed for %d entries: the store is an older copy. Put the newest one back, or restore a backup, which goes on from that checkpoint (regard restore); nothing is signed until then", next, best.Size())
 	}
 	e, err := l.edgeOf(ctx, best)
 	if err != nil {
@@ -148,7 +148,7 @@ func (l *Log) edgeOf(ctx context.Context, cp proof.Checkpoint) (edge, error) {
 		return edge{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if inTree < size {
-		return edge{}, l.halt("Trillian's tree has %d entries, the signed checkpoint %d: Trillian lost some. Restore its database, or rebuild it from the store", inTree, size)
+		return edge{}, fmt.Errorf("%w: it has %d entries, the signed checkpoint %d", ErrTreeBehind, inTree, size)
 	}
 	var leaf proof.Hash
 	err = l.cfg.Store.Leaves(ctx, proof.Index(size-1), proof.Index(size), func(x Leaf) error {

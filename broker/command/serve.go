@@ -35,7 +35,8 @@ func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker", Args: noArgs,
 		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
-SIGHUP reads the policy bundle, the TLS certificates and the providers' credentials anew; what can't be used is logged, and the old stays in force.
+SIGHUP reads the policy bundle, the TLS certificates, the credentials for providers and providers.ca_file anew; what can't be used is logged, and the old
+stays in force.
 
 It speaks to agencies (api.listen, mutual TLS), to readers of the log (public.listen), to monitoring (ops.listen: /healthz, /readyz, /metrics) and to
 the other commands (admin.sock in the data directory).`,
@@ -205,14 +206,28 @@ func (i *Instance) providers() (provider.Config, error) {
 		out.Certificate = func() (*tls.Certificate, error) { return current.Load(), nil }
 	}
 	if p.CAFile != "" {
-		pem, err := os.ReadFile(p.CAFile)
-		if err != nil {
-			return out, fmt.Errorf("reading providers.ca_file: %w", err)
+		load := func() (*x509.CertPool, error) {
+			pem, err := os.ReadFile(p.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("reading providers.ca_file: %w", err)
+			}
+			roots := x509.NewCertPool()
+			if !roots.AppendCertsFromPEM(pem) {
+				return nil, usagef("providers.ca_file holds no certificate in PEM")
+			}
+			return roots, nil
 		}
-		out.Roots = x509.NewCertPool()
-		if !out.Roots.AppendCertsFromPEM(pem) {
-			return out, usagef("providers.ca_file holds no certificate in PEM")
+		var err error
+		if out.Roots, err = load(); err != nil {
+			return out, err
 		}
+		i.reloads = append(i.reloads, func() error {
+			roots, err := load()
+			if err == nil {
+				i.Broker.TrustProviders(roots)
+			}
+			return err
+		})
 	}
 	if p.Proxy != "" {
 		u, err := url.Parse(p.Proxy)

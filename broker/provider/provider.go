@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -69,7 +70,7 @@ type Observation struct {
 // A Client asks providers. Safe for concurrent use.
 type Client struct {
 	cfg       Config
-	transport *http.Transport
+	transport atomic.Pointer[http.Transport]
 	breakers  sync.Map // service.ProviderID → circuitbreaker.CircuitBreaker[any]
 	gates     sync.Map // reference and digest of a definition → *gate
 }
@@ -107,11 +108,18 @@ func New(cfg Config) (*Client, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{cfg: cfg}
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+	c.Trust(cfg.Roots)
+	return c, nil
+}
+
+// Trust has all calls that begin from now on go over new connections, to providers whose certificates these roots signed; nil: those of the system. Calls under way end as they began.
+func (c *Client) Trust(roots *x509.CertPool) {
+	cfg := &c.cfg
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
 	if cfg.Certificate != nil {
 		tlsConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cfg.Certificate() }
 	}
-	c.transport = &http.Transport{
+	t := &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:        tlsConfig,
 		TLSHandshakeTimeout:    3 * cfg.ConnectTimeout,
@@ -124,13 +132,15 @@ func New(cfg Config) (*Client, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	if cfg.Proxy != nil {
-		c.transport.Proxy = http.ProxyURL(cfg.Proxy)
+		t.Proxy = http.ProxyURL(cfg.Proxy)
 	}
-	return c, nil
+	if old := c.transport.Swap(t); old != nil {
+		old.CloseIdleConnections() // those in use close when they have been idle
+	}
 }
 
 // Close drops the idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.transport.Load().CloseIdleConnections() }
 
 // A Question is one call.
 type Question struct {

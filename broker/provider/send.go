@@ -66,7 +66,7 @@ func (c *Client) send(ctx context.Context, times service.Limits, u *url.URL, lim
 	first := time.AfterFunc(times.FirstByte, func() { cancel(errFirstByte) })
 	defer first.Stop()
 	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: once{}}).WithContext(ctx)
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.transport.Load().RoundTrip(req)
 	if err != nil {
 		return Answer{}, classify(ctx, err, CauseConnection)
 	}

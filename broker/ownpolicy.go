@@ -1,0 +1,93 @@
+package broker
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// ownPolicy is how the log knows its own checkpoints. They carry the signatures of the versions of the key that were in force then, and the custodian may have retired all of these since, without
+// the broker or while it was down: so the versions that the log itself told of (key@v1) count, too. Nobody signs with them any more, and a checkpoint is adopted only if store and tree extend it.
+type ownPolicy struct {
+	mu     sync.Mutex
+	vkeys  []string // in force when it was made
+	policy *proof.Policy
+}
+
+// checkpointNote begins the notes about versions of the checkpoint key; see keyNote.
+const checkpointNote = "key checkpoint."
+
+func (b *Broker) logPolicy(ctx context.Context) (*proof.Policy, error) {
+	vkeys, err := b.LogKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := &b.own
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.policy != nil && slices.Equal(o.vkeys, vkeys) {
+		return o.policy, nil
+	}
+	notes, err := b.store.Notes(ctx, checkpointNote)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(vkeys)
+	for _, n := range notes {
+		words := strings.Fields(n)
+		key, err := proof.ParseHash(words[len(words)-1])
+		if err != nil {
+			return nil, fmt.Errorf("the store's note about a checkpoint key is damaged: %w", err)
+		}
+		vkey, err := note.NewEd25519VerifierKey(b.cfg.Origin, ed25519.PublicKey(key[:]))
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(all, vkey) {
+			all = append(all, vkey)
+		}
+	}
+	p, err := policyOf(all)
+	if err != nil {
+		return nil, err
+	}
+	o.vkeys, o.policy = vkeys, p
+	return p, nil
+}
+
+// policyOf accepts the signature of any of these keys.
+func policyOf(vkeys []string) (*proof.Policy, error) {
+	var text strings.Builder
+	for _, k := range vkeys {
+		fmt.Fprintf(&text, "log %s\n", k)
+	}
+	text.WriteString("quorum none\n")
+	return proof.ParsePolicy([]byte(text.String()))
+}
+
+// leaveRetired logs restart@v1 if the last checkpoint has no signature of a key in force: readers who know only those get one, and are told that the operator changed the keys while nobody signed.
+func (b *Broker) leaveRetired(ctx context.Context) error {
+	vkeys, err := b.LogKeys(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := policyOf(vkeys)
+	if err != nil {
+		return err
+	}
+	cp := b.ledger.Checkpoint()
+	if _, err := proof.VerifyCheckpoint(cp.Note(), p); err == nil {
+		return nil
+	}
+	b.log.Warn("the key that signed the last checkpoint is retired; the log goes on under the keys in force", "size", cp.Size())
+	_, err = b.append(ctx, ledger.Group{Entries: []proof.Entry{proof.Restart{Reason: "key.retired", Size: cp.Size(), Root: cp.Root()}}})
+	return err
+}
