@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger"
@@ -18,7 +20,8 @@ import (
 // history makes a log in which much happens after the backup, and stops the broker. What is erased is the person of the first answer.
 type past struct {
 	*watched
-	backup                string
+	backup, later         string // of before and after the erasure
+	early                 string // copy of the data directory, of before the erasure
 	manifest              *broker.Manifest
 	erased, kept, after   *broker.Answer
 	erasedReq, keptReq    *broker.Request
@@ -35,6 +38,8 @@ func newPast(t *testing.T, epoch time.Duration) *past {
 	if p.manifest, err = w.b.Backup(t.Context(), p.backup); err != nil {
 		t.Fatal(err)
 	}
+	p.early = filepath.Join(t.TempDir(), "early")
+	copyTree(t, w.cfg.DataDir, p.early)
 	subject, err := p.erasedReq.Subject.Pivot.Subject()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +57,10 @@ func newPast(t *testing.T, epoch time.Duration) *past {
 		}
 	}
 	if _, err := w.b.RevokeAgreement(t.Context(), "cantine"); err != nil {
+		t.Fatal(err)
+	}
+	p.later = filepath.Join(t.TempDir(), "later")
+	if _, err := w.b.Backup(t.Context(), p.later); err != nil {
 		t.Fatal(err)
 	}
 	w.close()
@@ -94,6 +103,14 @@ func TestRestore(t *testing.T) {
 			}
 			if p.hidden(p.kept) {
 				t.Error("a person who wasn't erased can't be read")
+			}
+			// The log explains why, by the erasure whose own record is lost, and nobody is told that there is nothing else.
+			h := p.history(subjectOf(t, killPivot("TUE EFFACE")), broker.HistoryPage{})
+			if len(h.Entries) != 1 || h.Entries[0].State != broker.HistoryErased {
+				t.Errorf("history of the erased person: %+v", h.Entries)
+			}
+			if want := []store.Range{{From: proof.Index(p.manifest.Size), To: proof.Index(r.Size)}}; !cmp.Equal(h.Lost, want) {
+				t.Errorf("the history says that %v are lost, want %v", h.Lost, want)
 			}
 			if _, err := p.b.Disclosure(t.Context(), p.caller, p.after.ID); broker.AsProblem(err).Status != 404 {
 				t.Errorf("a lost record: %v", err)
@@ -182,6 +199,20 @@ func TestRestoreRefuses(t *testing.T) {
 		"no journal of erasures": {func(p *past) {
 			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
 		}, "the journal of erasures doesn't know", nil},
+		"signed and public of before the erasure": {func(p *past) {
+			p.putBack(p.early, "public", "signed/signed.db")
+		}, "the journal of erasures names entry", nil},
+		"signed and public older than the backup": {func(p *past) {
+			p.putBack(p.early, "public", "signed/signed.db")
+			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+			p.backup = p.later
+		}, "they are older copies", ledger.ErrHalted},
+		"the journal of another log": {func(p *past) {
+			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+			if err := broker.WriteJournal(p.t.Context(), p.cfg.DataDir, 3); err != nil {
+				p.t.Fatal(err)
+			}
+		}, "belongs to another log", nil},
 		"a published entry was changed": {func(p *past) {
 			p.remove("log")
 			p.flipBundle()
@@ -209,7 +240,7 @@ func TestRestoreRefuses(t *testing.T) {
 			if err != nil || len(list) != 0 {
 				t.Errorf("it left %v, %v", list, err)
 			}
-			if signed, _ := p.signatures(); signed != p.signed && name != "nothing was signed" && name != "a running broker" {
+			if signed, _ := p.signatures(); signed != p.signed && name != "nothing was signed" && !strings.HasPrefix(name, "signed and public") && name != "a running broker" {
 				t.Error("something was signed")
 			}
 		})
@@ -221,6 +252,19 @@ func (p *past) remove(names ...string) {
 	for _, n := range names {
 		if err := os.RemoveAll(filepath.Join(p.cfg.DataDir, n)); err != nil {
 			p.t.Fatal(err)
+		}
+	}
+}
+
+// putBack puts old copies in the place of what is there.
+func (p *past) putBack(from string, names ...string) {
+	p.t.Helper()
+	for _, n := range names {
+		p.remove(n, n+"-wal", n+"-shm")
+		for _, f := range []string{n, n + "-wal", n + "-shm"} {
+			if _, err := os.Stat(filepath.Join(from, f)); err == nil {
+				copyTree(p.t, filepath.Join(from, f), filepath.Join(p.cfg.DataDir, f))
+			}
 		}
 	}
 }
@@ -303,5 +347,81 @@ func TestBackupModes(t *testing.T) {
 	}
 	if _, err := w.b.Backup(t.Context(), filepath.Join(w.b.PublicDir(), "b")); broker.AsProblem(err).Status != 400 {
 		t.Errorf("into the public directory: %v", err)
+	}
+}
+
+// TestErasureJournal: whose erasure is logged stands beside the signed checkpoint, outside every backup, before a key is destroyed. Nothing wrote it but a test, once.
+func TestErasureJournal(t *testing.T) {
+	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 50 * time.Millisecond })
+	w.provider.answer = couple
+	a := w.disclose(asker("TUE EFFACE"))
+	subject := subjectOf(t, killPivot("TUE EFFACE"))
+
+	// A directory in its place: it can't be written, so nothing is logged and nothing destroyed.
+	path := broker.ErasuresPath(w.cfg.DataDir)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Erase(t.Context(), subject, "rgpd-17"); broker.AsProblem(err).Code != "erasure.journal" {
+		t.Fatalf("erased without a journal: %v", err)
+	}
+	if w.hidden(a) {
+		t.Error("the keys are gone, and the journal doesn't know")
+	}
+	if strings.Contains(string(w.published()), "regard/erasure@v1") {
+		t.Error("the erasure is logged, and the journal doesn't know")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !w.hidden(a); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the erasure was never carried through")
+		}
+	}
+	index := strings.Index(string(w.published()), "regard/erasure@v1")
+	journal, err := broker.Journal(t.Context(), w.cfg.DataDir)
+	if err != nil || len(journal) != 1 || !journal[0].Logged || index < 0 {
+		t.Fatalf("journal: %d rows, %v", len(journal), err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("its mode: %v, %v", info.Mode(), err)
+	}
+	e, err := w.b.Erase(t.Context(), subject, "rgpd-17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if journal, err = broker.Journal(t.Context(), w.cfg.DataDir); err != nil || len(journal) != 2 || journal[0].Index != e.Index && journal[1].Index != e.Index {
+		t.Errorf("journal: %d rows, %v", len(journal), err)
+	}
+}
+
+// TestBackupOfRestored: a backup of a restored broker knows what was erased, so it can be restored in its turn.
+func TestBackupOfRestored(t *testing.T) {
+	p := newPast(t, 0)
+	if _, err := p.restore(); err != nil {
+		t.Fatal(err)
+	}
+	p.open()
+	p.backup = filepath.Join(t.TempDir(), "second")
+	if _, err := p.b.Backup(t.Context(), p.backup); err != nil {
+		t.Fatal(err)
+	}
+	p.close()
+	// One that was killed left a copy with everybody in it.
+	left := filepath.Join(p.cfg.DataDir, "restoring-20260101T000000.000Z")
+	if err := os.MkdirAll(filepath.Join(left, "store"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.restore()
+	if err != nil || r.Erased != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a killed restoration left is still there")
+	}
+	p.open()
+	if !p.hidden(p.erased) || p.hidden(p.kept) {
+		t.Error("after the second restoration")
 	}
 }

@@ -45,6 +45,8 @@ type History struct {
 	Entries []HistoryEntry
 	// Next is Before of the next page, 0 if there is none.
 	Next proof.Index
+	// Lost are ranges of log indexes whose records were lost when the store was restored from a backup: entries about this person may stand there, and nobody can tell any more.
+	Lost []store.Range
 	// Logged is how many records were opened, each with an access@v1 entry before.
 	Logged int
 }
@@ -150,6 +152,9 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 	}
 	for i := range glances {
 		h.Entries = append(h.Entries, glances[i].entry)
+	}
+	if h.Lost, err = b.store.Lost(ctx); err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
 	return h, nil
 }

@@ -88,6 +88,11 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 		return nil
 	}
 	b.log.Warn("the key that signed the last checkpoint is retired; the log goes on under the keys in force", "size", cp.Size())
-	_, err = b.append(ctx, ledger.Group{Entries: []proof.Entry{proof.Restart{Reason: "key.retired", Size: cp.Size(), Root: cp.Root()}}})
+	a, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{proof.Restart{Reason: "key.retired", Size: cp.Size(), Root: cp.Root()}}})
+	if err != nil {
+		return err
+	}
+	// Receipts are upgraded by what is published.
+	_, err = b.ledger.AwaitPublished(ctx, a.Entries[0].Index)
 	return err
 }

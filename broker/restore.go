@@ -77,7 +77,20 @@ func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err err
 	if held {
 		defer lock.Close()
 	}
-	r.stage = r.dir(fmt.Sprintf("restoring-%s", b.now().UTC().Format("20060102T150405.000Z")))
+	// A restoration that was killed left a copy of its backup, in which nobody is erased yet.
+	left, err := os.ReadDir(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range left {
+		if !strings.HasPrefix(d.Name(), stagePrefix) {
+			continue
+		}
+		if err := os.RemoveAll(r.dir(d.Name())); err != nil {
+			return nil, fmt.Errorf("removing what an earlier restoration left: %w", err)
+		}
+	}
+	r.stage = r.dir(stagePrefix + b.now().UTC().Format("20060102T150405.000Z"))
 	if err := os.Mkdir(r.stage, 0o700); err != nil {
 		return nil, err
 	}
@@ -90,6 +103,8 @@ func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err err
 	}
 	return r.result, nil
 }
+
+const stagePrefix = "restoring-"
 
 type restoration struct {
 	b      *Broker
@@ -163,6 +178,14 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 
 // remainder asks the published files, and Trillian's old tree if it can be opened.
 func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.Remainder, error) {
+	policy, err := r.b.logPolicy(ctx)
+	if err != nil {
+		return ledger.Remainder{}, fmt.Errorf("asking for the log's keys: %w", err)
+	}
+	then, err := proof.VerifyCheckpoint([]byte(r.result.Backup.Checkpoint), policy)
+	if err != nil {
+		return ledger.Remainder{}, fmt.Errorf("the checkpoint in the backup's manifest isn't one of this log: %w", err)
+	}
 	var client trillian.TrillianLogClient
 	var tree int64
 	path := filepath.Join(r.dir("log"), "trillian.db")
@@ -178,7 +201,7 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 			client, tree = old.Client(), old.TreeID()
 		}
 	}
-	return ledger.Recover(ctx, log, client, tree)
+	return ledger.Recover(ctx, log, client, tree, then)
 }
 
 // file gives every entry of the backup its label, while the keys that tell whose it is are there.
@@ -400,7 +423,7 @@ func (r *restoration) restart(rest ledger.Remainder, open ledger.OpenEpoch) erro
 
 // place moves what was there aside and the new in. The log first: until the store is there too, a broker that is started refuses.
 func (r *restoration) place() error {
-	stamp := strings.TrimPrefix(filepath.Base(r.stage), "restoring-")
+	stamp := strings.TrimPrefix(filepath.Base(r.stage), stagePrefix)
 	for _, name := range []string{"log", "store"} {
 		aside := r.dir(name + ".before-" + stamp)
 		switch err := os.Rename(r.dir(name), aside); {

@@ -87,8 +87,8 @@ type Remainder struct {
 
 // Recover finds what is missing in the Store up to the last signed checkpoint, in the published files and, as far as these don't reach, in a copy of Trillian's tree, nil if there is none. It
 // changes and signs nothing, and it fails with ErrHalted unless the Store's order, followed by what it found, gives the signed root: so what it returns is what was signed.
-// Identities of leaves are new.
-func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, oldTree int64) (Remainder, error) {
+// Identities of leaves are new. Checkpoints that were kept elsewhere are compared, too; one that is larger than the last signed one shows that the latter is an older copy.
+func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, oldTree int64, kept ...proof.Checkpoint) (Remainder, error) {
 	var r Remainder
 	if err := cfg.check(); err != nil {
 		return r, err
@@ -103,6 +103,11 @@ func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, ol
 		return r, fmt.Errorf("%w: reading the end of the order: %w", ErrUnavailable, err)
 	}
 	r.Checkpoint, r.From = best, tail.Next
+	for _, cp := range kept {
+		if cp.Size() > best.Size() {
+			return r, l.halt("a checkpoint of %d entries was signed, the stored and the published one know %d: they are older copies. Bring the newest of both back, the published files from a mirror; nothing is signed until then", cp.Size(), best.Size())
+		}
+	}
 	size := best.Size()
 	for i := uint64(tail.Next); i < size; i++ {
 		text, err := l.fromFiles(i, other, best)
@@ -122,11 +127,11 @@ func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, ol
 		}
 		r.Lost = append(r.Lost, leaf)
 	}
-	return r, l.adds(ctx, r, other)
+	return r, l.adds(ctx, r, append(kept, other))
 }
 
-// adds checks that the order and what was lost give the root of the checkpoint, and that of another one on the way.
-func (l *Log) adds(ctx context.Context, r Remainder, other proof.Checkpoint) error {
+// adds checks that the order and what was lost give the root of the checkpoint, and those of others on the way.
+func (l *Log) adds(ctx context.Context, r Remainder, others []proof.Checkpoint) error {
 	var e edge
 	var hashes []proof.Hash
 	flush := func() {
@@ -137,8 +142,11 @@ func (l *Log) adds(ctx context.Context, r Remainder, other proof.Checkpoint) err
 	add := func(leaf Leaf) error {
 		hashes = append(hashes, proof.LeafHash(leaf.Text))
 		at := uint64(leaf.Index) + 1
-		if !other.IsZero() && other.Size() == at {
-			if flush(); e.root() != other.Root() {
+		for _, cp := range others {
+			if cp.IsZero() || cp.Size() != at {
+				continue
+			}
+			if flush(); e.root() != cp.Root() {
 				return l.halt("the entries don't give the root of the checkpoint of size %d that was signed: the backup is of another log, was changed, or the published files were. Nothing is signed", at)
 			}
 		}

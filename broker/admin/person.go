@@ -92,8 +92,15 @@ type HistoryQuery struct {
 type History struct {
 	Entries []HistoryEntry `json:"entries"`
 	Next    uint64         `json:"next,omitempty"`   // before of the next page
+	Lost    []LostRange    `json:"lost,omitempty"`   // where entries about the person may stand whose details a restored backup lost
 	Logged  int            `json:"logged"`           // records that were opened, each with an access@v1 entry
 	Reader  string         `json:"reader,omitempty"` // as whom
+}
+
+// LostRange are log indexes, the last included.
+type LostRange struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
 }
 
 // HistoryEntry is one entry of a history.
@@ -178,6 +185,9 @@ func (s *calls) history(ctx context.Context, _ *http.Request, body []byte) (any,
 
 func showHistory(h *broker.History, reader string) History {
 	out := History{Entries: []HistoryEntry{}, Next: uint64(h.Next), Logged: h.Logged, Reader: reader}
+	for _, l := range h.Lost {
+		out.Lost = append(out.Lost, LostRange{uint64(l.From), uint64(l.To) - 1})
+	}
 	for _, e := range h.Entries {
 		kind, _, _ := strings.Cut(string(e.Kind), "@")
 		v := HistoryEntry{Index: uint64(e.Index), Kind: kind, State: string(e.State)}

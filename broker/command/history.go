@@ -53,6 +53,7 @@ fields, why. The person sees these entries, and they are part of the next histor
 
 Entries under another identifier of the same person (pivot, person, nir, …) are a history of their own; type person has birth_name, given_names, birth_date and sex.
 
+"Details lost": the store was restored from an older backup, and what the named entries were about is gone.
 State "erased": an erasure made it unreadable. "retired": its retention has ended. "damaged": it can't be read and nothing in the log says why; that is an alarm, and exit code 1 (not with --json).
 The subject is ` + subjectExample + `, or {"type": "nir", "value": "…"}.`,
 		Example: `  regard history -f subject.json --reason 'call 2026-0042 of the person'
@@ -91,6 +92,9 @@ func explainProblem(err error) string {
 
 func showHistory(c *cobra.Command, h admin.History) error {
 	w := c.OutOrStdout()
+	for _, l := range h.Lost {
+		fmt.Fprintf(c.ErrOrStderr(), "Details lost: the store was restored from a backup. Entries %d to %d are in the log; whether some are about this person can't be told any more.\n", l.First, l.Last)
+	}
 	if len(h.Entries) == 0 {
 		_, err := fmt.Fprintln(w, "There is no entry under this identifier.")
 		return err

@@ -1,9 +1,11 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -207,15 +209,11 @@ func (i *Instance) providers() (provider.Config, error) {
 	}
 	if p.CAFile != "" {
 		load := func() (*x509.CertPool, error) {
-			pem, err := os.ReadFile(p.CAFile)
+			text, err := os.ReadFile(p.CAFile)
 			if err != nil {
 				return nil, fmt.Errorf("reading providers.ca_file: %w", err)
 			}
-			roots := x509.NewCertPool()
-			if !roots.AppendCertsFromPEM(pem) {
-				return nil, usagef("providers.ca_file holds no certificate in PEM")
-			}
-			return roots, nil
+			return certPool(text)
 		}
 		var err error
 		if out.Roots, err = load(); err != nil {
@@ -237,6 +235,26 @@ func (i *Instance) providers() (provider.Config, error) {
 		out.Proxy = u
 	}
 	return out, nil
+}
+
+// certPool takes all certificates of a file or none: one that is cut off, as of a copy under way, must not silently end the trust in a provider.
+func certPool(text []byte) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	for rest := text; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, usagef("providers.ca_file: block %d is no certificate", n+1)
+		}
+		pool.AddCert(cert)
+	}
+	if n == 0 || n != bytes.Count(text, []byte("-----BEGIN ")) {
+		return nil, usagef("providers.ca_file is not whole: it has %d certificates in PEM", n)
+	}
+	return pool, nil
 }
 
 // loadServices puts the definitions of services.dir in force. A definition that is in force already changes nothing.
