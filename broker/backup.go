@@ -55,19 +55,21 @@ func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error
 	if !filepath.IsAbs(dir) {
 		return nil, invalid("/dir", "The backup's directory is not an absolute path.", "Give an absolute path.")
 	}
-	if rel, err := filepath.Rel(b.PublicDir(), dir); err == nil && filepath.IsLocal(rel) {
-		return nil, invalid("/dir", "The backup's directory is in the public one.", "Choose one that nobody else can read.")
+	if inside, err := within(b.cfg.DataDir, dir); err != nil {
+		return nil, &Problem{Status: 409, Code: "backup.failed", Title: "The backup's directory can't be made.", Detail: "The directory in which it is to be must be there, and the broker's user must be able to write in it.", err: err}
+	} else if inside {
+		return nil, invalid("/dir", "The backup's directory is in the data directory.", "It would be lost with it, or be published: choose one on another disk.")
 	}
 	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
 		return nil, conflict("backup.exists", "There is something at this path already; a backup overwrites nothing.", "Choose another directory.")
 	} else if err != nil {
-		return nil, &Problem{Status: 409, Code: "backup.failed", Title: "The backup's directory can't be made.", Detail: err.Error(), err: err}
+		return nil, &Problem{Status: 409, Code: "backup.failed", Title: "The backup's directory can't be made.", Detail: "The broker's user must be able to write in the directory in which it is to be.", err: err}
 	}
 	defer func() {
 		if err != nil {
 			_ = os.RemoveAll(dir) // this call made it
 			if !errors.As(err, new(*Problem)) {
-				err = &Problem{Status: 500, Code: "backup.failed", Title: "The backup failed; what there was of it is removed.", Detail: err.Error(), err: err}
+				err = &Problem{Status: 500, Code: "backup.failed", Title: "The backup failed; what there was of it is removed.", Detail: "Repeat it once the cause is gone.", err: err}
 			}
 		}
 	}()
@@ -107,6 +109,23 @@ func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error
 	}
 	b.log.Info("made a backup", "entries", m.Size)
 	return m, nil
+}
+
+// within says whether a path that is to be made is in a directory, whatever links lead there.
+func within(dir, path string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return false, err
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return false, err
+	}
+	rel, err := filepath.Rel(dir, filepath.Join(parent, filepath.Base(path)))
+	return err == nil && filepath.IsLocal(rel), err
 }
 
 // keysAhead makes the label keys of the next month now: the open epoch of a log that is restored must have its keys in the backup.

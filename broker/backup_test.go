@@ -50,6 +50,12 @@ func newPast(t *testing.T, epoch time.Duration) *past {
 	if err := w.b.AddAgency(t.Context(), "prefecture", "Préfecture", mairie, newCert(t, time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.b.AddAgency(t.Context(), "passage", "Passage", mairie, newCert(t, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.RevokeAgency(t.Context(), "passage"); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 3 {
 		p.after = w.disclose(asker("TUE " + letters(int64(i+1))))
 		if epoch > 0 {
@@ -345,8 +351,17 @@ func TestBackupModes(t *testing.T) {
 	if _, err := broker.ReadBackup(dir); err != nil {
 		t.Errorf("the refused second backup damaged the first: %v", err)
 	}
-	if _, err := w.b.Backup(t.Context(), filepath.Join(w.b.PublicDir(), "b")); broker.AsProblem(err).Status != 400 {
-		t.Errorf("into the public directory: %v", err)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(w.b.PublicDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []string{w.b.PublicDir(), w.cfg.DataDir, filepath.Join(w.cfg.DataDir, "signed"), link} {
+		if _, err := w.b.Backup(t.Context(), filepath.Join(in, "b")); broker.AsProblem(err).Status != 400 {
+			t.Errorf("into %s: %v", in, err)
+		}
+	}
+	if _, err := w.b.Backup(t.Context(), filepath.Join(t.TempDir(), "none", "b")); broker.AsProblem(err).Code != "backup.failed" {
+		t.Errorf("where there is no directory: %v", err)
 	}
 }
 

@@ -312,6 +312,8 @@ func (b *Broker) PolicyStatus() policy.Status { return b.engine.Status() }
 
 // logKeys logs the keys that came into force since it was last called: of checkpoints, of labels, of administrative parts. Retention is told with the keys that it ends.
 func (b *Broker) logKeys(ctx context.Context) error {
+	b.telling.Lock()
+	defer b.telling.Unlock()
 	now := b.now()
 	publics, err := b.cfg.Custodian.PublicKeys(ctx)
 	if err != nil {
@@ -364,6 +366,8 @@ func (b *Broker) logKey(ctx context.Context, e proof.KeyChanged) error {
 // endRetention destroys the keys of months whose retention has ended: what they sealed can't be read any more by anybody. The log says so first, so that a crash
 // between the two never leaves records unreadable without an entry that explains it.
 func (b *Broker) endRetention(ctx context.Context) error {
+	b.telling.Lock()
+	defer b.telling.Unlock()
 	over := map[string]bool{}
 	for kind, use := range map[keys.Kind]proof.KeyUse{keys.KindMonth: proof.UseRecord, keys.KindLabel: proof.UseLabel} {
 		rows, err := b.store.ListKeys(ctx, kind, keys.KeyID{}, 1000)

@@ -98,6 +98,7 @@ type Broker struct {
 	gate      gate
 	damage    damage
 	replayers sync.Map // *policy.Replayer by digest of the bundle
+	telling   sync.Mutex // of keys, in the log
 	logged    map[string]struct{}
 	stopping  chan struct{}
 	stop      sync.Once

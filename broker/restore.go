@@ -342,8 +342,10 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 		agency, isAgency := strings.CutPrefix(e.Key, "agency.")
 		switch {
 		case isAgency && e.State == proof.Active:
-			r.result.Missing = append(r.result.Missing, fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x was registered (entry %d)", agency, e.Public, leaf.Index))
+			r.result.Missing = append(r.result.Missing, missing(agency, e.Public)+fmt.Sprintf(" was registered (entry %d)", leaf.Index))
 		case isAgency:
+			// Nobody should register again what was revoked.
+			r.result.Missing = slices.DeleteFunc(r.result.Missing, func(m string) bool { return strings.HasPrefix(m, missing(agency, e.Public)) })
 			r.store.AgencyKeys = append(r.store.AgencyKeys, store.AgencyKeyChange{Agency: agency, SPKI: e.Public, State: string(e.State)})
 		default:
 			r.store.Notes = append(r.store.Notes, store.NoteAt{Name: keyNote(e), Index: leaf.Index})
@@ -355,6 +357,10 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 		}
 	}
 	return nil
+}
+
+func missing(agency string, key proof.Hash) string {
+	return fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x", agency, key)
 }
 
 // keyNote is the name under which the store remembers that the log told of a key; see logKey.

@@ -46,7 +46,7 @@ func (b *Broker) CheckpointKeys(ctx context.Context) ([]keys.PublicKey, error) {
 	return ks, nil
 }
 
-// RotateKey adds a version of a root key and returns its number. A new checkpoint key signs from the next checkpoint on, beside the older, and is told in the log within seconds.
+// RotateKey adds a version of a root key and returns its number. A new checkpoint key signs from the next checkpoint on, beside the older, and is told in the log.
 func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) {
 	if err := rootKey(root); err != nil {
 		return 0, err
@@ -60,6 +60,8 @@ func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) 
 	b.log.Info("rotated a root key", "key", string(root), "version", version)
 	if err := b.ring.RefreshCheckpointKeys(ctx); err != nil {
 		b.log.Warn("a rotation shows within a minute only", "error", err)
+	} else if err := b.logKeys(ctx); err != nil { // the sweeper does it again
+		b.log.Warn("a rotation isn't in the log yet", "error", err)
 	}
 	return version, nil
 }
@@ -119,7 +121,7 @@ func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, 
 // wrapUnused makes sure that no data key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire. A request that was under way
 // when the key was rotated may hold a key under the older version that it hasn't saved yet: what has begun ends first.
 func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
-	wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := b.until(wait, b.flights.landed()); err != nil {
 		return &Problem{Status: 503, Code: "keys.in_flight", Title: "Requests that began before this command are still under way.", Detail: "They may need the version: repeat the command when they have ended.", err: err}
@@ -156,6 +158,9 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 	}
 	if vkeys, err := b.LogKeys(ctx); err != nil || !slices.Contains(vkeys, newest) {
 		return tooEarly(err)
+	}
+	if err := b.logKeys(ctx); err != nil { // the newer version before the end of the older one
+		return err
 	}
 	last := proof.Index(0)
 	for _, k := range publics[at:] {

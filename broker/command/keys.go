@@ -64,18 +64,26 @@ func keysCommand() *cobra.Command {
 The wrap key:        regard keys rotate wrap; regard keys rewrap; regard keys retire wrap 1
                      A backup can't be restored once the version of the wrap key of its time is retired: make a new one first.
 The checkpoint key:  regard keys rotate checkpoint; publish the new log key (regard status); weeks later regard keys retire checkpoint 1
-                     Both versions sign until then. Receipts under the older one stay good: whoever verifies them keeps its log key.
+                     Both versions sign until then. Receipts under the older one stay good for whoever has its log key: write that down before you
+                     retire it (regard status), for afterwards it is shown nowhere but, as the bare key, in the public log.
 
 In Vault only the operator role may rotate and retire: give its credentials with --role-id-file and --secret-id-file, or do it in Vault.`,
 		"  regard keys rotate wrap", list, rotateCommand(), rewrapCommand(), retireCommand())
 }
 
+// versionOf is what the commands say of a root key in JSON.
+type versionOf struct {
+	Key     string `json:"key"`
+	Version int    `json:"version"`
+}
+
 func rotateCommand() *cobra.Command {
 	var a caller
 	var o operator
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "rotate wrap|checkpoint", Short: "Add a version of a root key", Args: someArgs(1, false, "the root key: wrap or checkpoint"),
-		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 within seconds and signs within a minute.",
+		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked.",
 		Example: "  regard keys rotate checkpoint\n  regard keys rotate wrap --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
@@ -103,22 +111,27 @@ func rotateCommand() *cobra.Command {
 				}
 				version = int(d.Version)
 			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), versionOf{string(root), version})
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%s has version %d.\n", root, version)
 			if root == keys.RootWrap {
 				fmt.Fprintln(c.ErrOrStderr(), "Next: regard keys rewrap.")
 			} else {
-				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: publish the new log key (regard status shows it within a minute), and retire the older one when every reader has it.")
+				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: publish the new log key (regard status), and retire the older one when every reader has it.")
 			}
 			return nil
 		},
 	}
 	a.flags(c)
 	o.flags(c)
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func rewrapCommand() *cobra.Command {
 	var a caller
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "rewrap", Short: "Bring all data keys under the newest wrap key", Args: noArgs,
 		Long:    "rewrap has the running broker encrypt every stored data key anew under the newest version of the wrap key. It can be interrupted and repeated; it changes nothing that is up to date.",
@@ -136,24 +149,31 @@ func rewrapCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), struct {
+					Changed int `json:"changed"`
+				}{n})
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%d data keys rewrapped.\n", n)
 			return err
 		},
 	}
 	a.flags(c)
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func retireCommand() *cobra.Command {
 	var a caller
 	var o operator
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "retire wrap|checkpoint VERSION", Short: "End a version of a root key, and those before it", Args: someArgs(2, false, "the root key and the version"),
 		Long: `retire ends the use of a version and of all before it, for good.
 
-wrap: refused while a stored data key needs it; backups that were made before the last rewrap can't be opened any more.
-checkpoint: the log says so first (key@v1 retired), under both signatures. Refused while the last checkpoint isn't signed by a newer version. For up to a
-minute afterwards the broker may answer 503, until it has noticed everywhere: choose a quiet hour.`,
+wrap: it waits for the requests that are under way, and is refused while a stored data key needs the version. Backups that were made before the last
+rewrap can't be opened any more.
+checkpoint: the log says so first (key@v1 retired), under both signatures. Refused while the last checkpoint isn't signed by a newer version.`,
 		Example: "  regard keys retire wrap 1\n  regard keys retire checkpoint 1 --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
@@ -183,11 +203,15 @@ minute afterwards the broker may answer 503, until it has noticed everywhere: ch
 					return err
 				}
 			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), versionOf{string(root), version})
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: version %d and those before it are retired.\n", root, version)
 			return err
 		},
 	}
 	a.flags(c)
 	o.flags(c)
+	jsonFlag(c, &asJSON)
 	return c
 }

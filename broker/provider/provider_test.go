@@ -611,3 +611,39 @@ func BenchmarkAsk(b *testing.B) {
 		})
 	}
 }
+
+// TestTrust: other roots count for the very next call, also where a connection is open already; the calls under way end as they began.
+func TestTrust(t *testing.T) {
+	entered, release := make(chan bool, 1), make(chan bool)
+	var slow atomic.Bool
+	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
+		if slow.Load() {
+			entered <- true
+			<-release
+		}
+		fmt.Fprint(rw, `{"data": {}}`)
+	})
+	if _, err := w.ask(t); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(w.Certificate())
+	slow.Store(true)
+	under := make(chan error, 1)
+	go func() { _, err := w.ask(t); under <- err }()
+	<-entered
+	slow.Store(false)
+	w.client.Trust(x509.NewCertPool())
+	var e *provider.Error
+	if _, err := w.ask(t); !errors.As(err, &e) || e.Asked {
+		t.Errorf("a provider that isn't trusted any more was asked: %v", err)
+	}
+	close(release)
+	if err := <-under; err != nil {
+		t.Errorf("the call under way: %v", err)
+	}
+	w.client.Trust(roots)
+	if _, err := w.ask(t); err != nil {
+		t.Errorf("trusted again: %v", err)
+	}
+}
