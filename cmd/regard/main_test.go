@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -73,11 +76,11 @@ func upstreamOf(ts *testscript.TestScript) *upstream {
 	return v.(*upstream)
 }
 
-// provider starts a provider of the service household; $PROVIDER is its address.
-func provider(ts *testscript.TestScript, _ bool, _ []string) {
+// provider starts a provider of the service household; $PROVIDER is its address. provider FILE: with TLS, and FILE has its certificate.
+func provider(ts *testscript.TestScript, _ bool, args []string) {
 	u := &upstream{gate: make(chan bool)}
 	upstreams.Store(ts, u)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.asked.Add(1)
 		if strings.EqualFold(r.URL.Query().Get("nomNaissance"), "SLOW") {
 			<-u.gate
@@ -85,6 +88,13 @@ func provider(ts *testscript.TestScript, _ bool, _ []string) {
 		fmt.Fprint(w, `{"data": {"quotient": {"valeur": 1234}, "membres": [{"nom": "MARTIN", "prenoms": "CAMILLE", "naissance": "1990-01-31", "sexe": "F"}], "adresse": "1 rue de la Paix"}}`)
 	}))
 	ts.Defer(s.Close)
+	if len(args) == 0 {
+		s.Start()
+	} else {
+		s.Config.ErrorLog = log.New(io.Discard, "", 0) // of refused handshakes
+		s.StartTLS()
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600))
+	}
 	ts.Setenv("PROVIDER", s.URL)
 }
 
