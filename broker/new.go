@@ -195,7 +195,7 @@ func (b *Broker) openStores(ctx context.Context) (err error) {
 
 func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log}); err != nil {
-		return fmt.Errorf("opening Trillian: %w", err)
+		return fmt.Errorf("opening Trillian (if its database is damaged, move log/ in the data directory away: it is rebuilt from the store): %w", err)
 	}
 	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
@@ -226,10 +226,7 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 			b.ledger, err = ledger.Open(ctx, cfg)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
-	}
-	return nil
+	return err
 }
 
 // PublicDir is where everything is that may be served to anybody.
