@@ -312,6 +312,16 @@ func (p *past) flipBundle() {
 	}
 }
 
+// TestRestoreSaysThatTheTreeIsAhead: signed/ and public/ are of before, Trillian's tree is not. Nobody can tell that from a crash between tree and signature, so the operator is told.
+func TestRestoreSaysThatTheTreeIsAhead(t *testing.T) {
+	p := newPast(t, 0)
+	p.putBack(p.early, "public", "signed/signed.db")
+	p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+	if r, err := p.restore(); err != nil || r.Unsigned == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // TestBackupModes: nobody else can read a backup, and none is overwritten.
 func TestBackupModes(t *testing.T) {
 	w := newWatched(t, nil)

@@ -97,7 +97,7 @@ type Broker struct {
 	admin     sync.Mutex // one change at a time
 	gate      gate
 	damage    damage
-	replayers sync.Map // *policy.Replayer by digest of the bundle
+	replayers sync.Map   // *policy.Replayer by digest of the bundle
 	telling   sync.Mutex // of keys, in the log
 	logged    map[string]struct{}
 	stopping  chan struct{}

@@ -34,6 +34,8 @@ type Restored struct {
 	Size uint64
 	// Lost entries between the backup and the checkpoint: they stand in the log, and what they were about is lost.
 	Lost uint64
+	// Unsigned entries of Trillian's old tree beyond that checkpoint, which are not restored.
+	Unsigned uint64
 	// Erased since the backup: their keys are destroyed in the restored store.
 	Erased int
 	// Missing are changes of agencies that the log tells of and the operator has to make again: the log doesn't hold certificates and names.
@@ -154,7 +156,7 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("finding where the log stands: %w", err)
 	}
-	r.result.Size, r.result.Lost = rest.Checkpoint.Size(), uint64(len(rest.Lost))
+	r.result.Size, r.result.Lost, r.result.Unsigned = rest.Checkpoint.Size(), uint64(len(rest.Lost)), rest.Unsigned
 	// Files that the log points to are needed to say what its entries changed.
 	if err := restoreBlobs(r.from, b.PublicDir(), r.result.Backup); err != nil {
 		return fmt.Errorf("publishing what the log points to: %w", err)

@@ -83,6 +83,9 @@ type Remainder struct {
 	// From is where the Store's order ends, Lost are the entries from there to the checkpoint, none if the order reaches it.
 	From proof.Index
 	Lost []Leaf
+	// Unsigned is how many entries the copy of Trillian's tree has beyond the checkpoint. They are not taken from there, since Trillian is not trusted: after a crash they were never signed. Many
+	// of them hint that a larger checkpoint was signed than is known here.
+	Unsigned uint64
 }
 
 // Recover finds what is missing in the Store up to the last signed checkpoint, in the published files and, as far as these don't reach, in a copy of Trillian's tree, nil if there is none. It
@@ -126,6 +129,13 @@ func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, ol
 			return r, fmt.Errorf("reading randomness: %w", err)
 		}
 		r.Lost = append(r.Lost, leaf)
+	}
+	if old != nil {
+		was := Log{cfg: cfg}
+		was.cfg.Trillian, was.cfg.TreeID = old, oldTree
+		if n, _, err := was.trillianRoot(ctx); err == nil && n > size {
+			r.Unsigned = n - size
+		}
 	}
 	return r, l.adds(ctx, r, append(kept, other))
 }

@@ -154,12 +154,13 @@ listed: register them again). Requests that were under way when the backup was m
 			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), struct {
-					Size    uint64   `json:"size"`
-					Lost    uint64   `json:"lost"`
-					Erased  int      `json:"erased"`
-					Missing []string `json:"missing"`
-					Aside   []string `json:"aside"`
-				}{r.Size, r.Lost, r.Erased, append([]string{}, r.Missing...), append([]string{}, r.Aside...)})
+					Size     uint64   `json:"size"`
+					Lost     uint64   `json:"lost"`
+					Unsigned uint64   `json:"unsigned"`
+					Erased   int      `json:"erased"`
+					Missing  []string `json:"missing"`
+					Aside    []string `json:"aside"`
+				}{r.Size, r.Lost, r.Unsigned, r.Erased, append([]string{}, r.Missing...), append([]string{}, r.Aside...)})
 			}
 			w := c.OutOrStdout()
 			fmt.Fprintf(w, "Restored the backup of %s. The log goes on from the checkpoint of %d entries.\n", r.Backup.Time.Format(time.RFC3339), r.Size)
@@ -171,6 +172,9 @@ listed: register them again). Requests that were under way when the backup was m
 			}
 			for _, m := range r.Missing {
 				fmt.Fprintf(w, "Register again: %s.\n", m)
+			}
+			if r.Unsigned > 0 {
+				fmt.Fprintf(c.ErrOrStderr(), "Trillian's old tree has %d entries beyond this checkpoint. After a crash these were never signed, and nothing was released on them. But if signed/ and public/ were put back from older copies, don't start: the log would fork. Bring the newest back and restore again.\n", r.Unsigned)
 			}
 			for _, d := range r.Aside {
 				fmt.Fprintf(c.ErrOrStderr(), "What was there is in %s: destroy it when you don't need it any more.\n", d)
