@@ -37,8 +37,11 @@ func rootKey(root keys.RootKey) error {
 	return nil
 }
 
-// CheckpointKeys lists the versions of the checkpoint key in force, newest first.
+// CheckpointKeys lists the versions of the checkpoint key in force, newest first. One that was added in the custodian itself signs from now on.
 func (b *Broker) CheckpointKeys(ctx context.Context) ([]keys.PublicKey, error) {
+	if err := b.ring.RefreshCheckpointKeys(ctx); err != nil {
+		return nil, keysProblem(err)
+	}
 	ks, err := b.cfg.Custodian.PublicKeys(ctx)
 	if err != nil {
 		return nil, keysProblem(err)
@@ -150,7 +153,7 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 		return conflict("keys.retired", "This version is not in force any more.", "regard keys list shows those that are.")
 	}
 	tooEarly := func(err error) error {
-		return &Problem{Status: 409, Code: "keys.too_early", Title: "Checkpoints aren't signed by the newer version yet.", Detail: "The broker signs with a new version within seconds, within a minute if it was rotated in Vault itself: repeat the command then.", err: err}
+		return &Problem{Status: 409, Code: "keys.too_early", Title: "Checkpoints aren't signed by the newer version yet.", Detail: "The broker signs with a new version within seconds: repeat the command then.", err: err}
 	}
 	newest, err := note.NewEd25519VerifierKey(b.cfg.Origin, publics[0].Key)
 	if err != nil {

@@ -83,7 +83,7 @@ func rotateCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "rotate wrap|checkpoint", Short: "Add a version of a root key", Args: someArgs(1, false, "the root key: wrap or checkpoint"),
-		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked.",
+		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked and nobody asked the broker for its keys.",
 		Example: "  regard keys rotate checkpoint\n  regard keys rotate wrap --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
