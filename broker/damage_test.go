@@ -91,18 +91,18 @@ func TestDamagedIntents(t *testing.T) {
 		t.Fatalf("%d open intents of %d, %v", len(seqs), len(names), err)
 	}
 	var admin []byte
-	if err := db.QueryRowContext(t.Context(), "SELECT admin FROM disclosures WHERE seq = ?", seqs[1]).Scan(&admin); err != nil {
+	if err := db.QueryRowContext(t.Context(), "SELECT admin FROM intents WHERE disclosure = ?", seqs[1]).Scan(&admin); err != nil {
 		t.Fatal(err)
 	}
 	altered := append([]byte(nil), admin...)
 	altered[len(altered)-1] ^= 1
-	w.change(db, "UPDATE disclosures SET person = substr(person, 1, 60) || x'00' || substr(person, 62) WHERE seq = ?", seqs[0])
-	w.change(db, "UPDATE disclosures SET admin = ? WHERE seq = ?", altered, seqs[1])
+	w.change(db, "UPDATE intents SET person = substr(person, 1, 60) || x'00' || substr(person, 62) WHERE disclosure = ?", seqs[0])
+	w.change(db, "UPDATE intents SET admin = ? WHERE disclosure = ?", altered, seqs[1])
 	w.change(db, "DELETE FROM keys WHERE owner = (SELECT owner FROM disclosures WHERE seq = ?)", seqs[2])
-	w.change(db, "UPDATE disclosures SET person = NULL, admin = NULL WHERE seq = ?", seqs[3])
+	w.change(db, "DELETE FROM intents WHERE disclosure = ?", seqs[3])
 	w.change(db, "UPDATE disclosures SET owner = x'00' WHERE seq = ?", seqs[4])
 	w.change(db, "UPDATE disclosures SET asked_at = 'now' WHERE seq = ?", seqs[5])
-	w.change(db, "UPDATE disclosures SET admin = (SELECT admin FROM disclosures WHERE seq = ?) WHERE seq = ?", seqs[7], seqs[6]) // whole, and another's
+	w.change(db, "UPDATE intents SET admin = (SELECT admin FROM intents WHERE disclosure = ?) WHERE disclosure = ?", seqs[7], seqs[6]) // whole, and another's
 	damaged := len(names) - 1
 
 	w.cfg.SweepEvery = 20 * time.Millisecond
@@ -148,7 +148,7 @@ func TestDamagedIntents(t *testing.T) {
 	}
 
 	// What is put back is taken up.
-	w.change(db, "UPDATE disclosures SET admin = ? WHERE seq = ?", admin, seqs[1])
+	w.change(db, "UPDATE intents SET admin = ? WHERE disclosure = ?", admin, seqs[1])
 	w.until("the mended intent", func() bool { return w.b.Damage().Intents == damaged-1 })
 	a := w.finally(asker("TUE ADMIN"))
 	if a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {

@@ -96,7 +96,7 @@ func (s *stolen) blobs(owner keys.Owner) (persons, payloads [][]byte) {
 		}
 		return out
 	}
-	persons = read("SELECT person FROM records WHERE owner = ?1 UNION SELECT person FROM disclosures WHERE owner = ?1 AND person IS NOT NULL UNION SELECT person FROM erasures WHERE owner = ?1", owner[:])
+	persons = read("SELECT person FROM records WHERE owner = ?1 UNION SELECT i.person FROM intents i JOIN disclosures d ON d.seq = i.disclosure WHERE d.owner = ?1 UNION SELECT person FROM erasures WHERE owner = ?1", owner[:])
 	return persons, read("SELECT sealed FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:])
 }
 
@@ -134,7 +134,7 @@ func (s *stolen) reads() (plain [][]byte) {
 	}
 	defer db.Close()
 	rows, err := db.QueryContext(s.t.Context(), `SELECT owner, person, r.disclosure, 0 FROM records r UNION ALL SELECT owner, admin, r.disclosure, 0 FROM records r
-		UNION ALL SELECT owner, person, seq, 0 FROM disclosures WHERE person IS NOT NULL UNION ALL SELECT owner, admin, seq, 0 FROM disclosures WHERE admin IS NOT NULL
+		UNION ALL SELECT d.owner, i.person, d.seq, 0 FROM intents i JOIN disclosures d ON d.seq = i.disclosure UNION ALL SELECT d.owner, i.admin, d.seq, 0 FROM intents i JOIN disclosures d ON d.seq = i.disclosure
 		UNION ALL SELECT owner, person, 0, 0 FROM erasures UNION ALL SELECT owner, admin, 0, 0 FROM erasures UNION ALL SELECT NULL, sealed, disclosure, 1 FROM payloads`)
 	if err != nil {
 		s.t.Fatal(err)

@@ -151,15 +151,16 @@ func (r *Restoration) order(t *tx) error {
 	if err := t.row("SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
 		return err
 	}
+	var leaves []any
 	for _, l := range append(r.Lost[:len(r.Lost):len(r.Lost)], r.Restart) {
 		if int64(l.Index) != next {
 			return fmt.Errorf("store: leaf %d where %d was to come", l.Index, next)
 		}
 		next++
-		if _, err := t.exec("INSERT INTO leaves (log_index, epoch, kind, identity, text) VALUES (?, ?, ?, ?, ?)",
-			int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text); err != nil {
-			return err
-		}
+		leaves = appendLeaf(leaves, &l)
+	}
+	if err := t.insert(intoLeaves, 5, leaves); err != nil {
+		return err
 	}
 	for i := range r.Turns {
 		if err := closeEpoch(t, &r.Turns[i].Closes); err != nil {
@@ -219,7 +220,11 @@ func (r *Restoration) erase(t *tx) error {
 		if _, err := t.exec("DELETE FROM keys WHERE owner = ?", e.Owner[:]); err != nil {
 			return err
 		}
-		// Before it was erased, every request about the person had its outcome: it is among the lost entries.
+		// Before it was erased, every request about the person had its outcome: it is among the lost entries. The intent goes first: its disclosure's number is free afterwards.
+		const open = "FROM intents i CROSS JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND d.owner = ?"
+		if _, err := t.exec("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE slot IN (SELECT i.slot "+open+")", e.Owner[:]); err != nil {
+			return err
+		}
 		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ?", e.Owner[:]); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -45,7 +46,7 @@ type Disclosure struct {
 	AskedAt       time.Time
 	Done          bool
 	Owner         keys.Owner
-	Person, Admin []byte // of an intent; empty once it is done
+	Person, Admin []byte // only Interrupted fills them in
 }
 
 // Begin stores an intent durably. If the agency used the same Idempotency-Key before, it stores nothing and returns that disclosure with again = true, or
@@ -66,16 +67,19 @@ func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool
 		if err := saveKeys(t, in.Fresh); err != nil {
 			return err
 		}
-		if err := hasKey(t, in.Key); err != nil {
+		if !slices.ContainsFunc(in.Fresh, func(k *keys.StoredKey) bool { return k != nil && k.ID == in.Key }) {
+			if err := hasKey(t, in.Key); err != nil {
+				return err
+			}
+		}
+		seq, slot := t.slots.take()
+		if _, err := t.exec("INSERT INTO disclosures (seq, id, agency, idem, body, asked_at, state, owner) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+			int64(seq), in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:]); err != nil {
 			return err
 		}
-		res, err := t.exec("INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, person, admin) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?)",
-			in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], in.Person, in.Admin)
-		if err != nil {
-			return err
-		}
-		seq, err := res.LastInsertId()
-		d = Disclosure{Seq: Seq(seq), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
+		_, err := t.exec("INSERT INTO intents (slot, disclosure, person, admin) VALUES (?, ?, ?, ?) ON CONFLICT (slot) DO UPDATE SET disclosure = excluded.disclosure, person = excluded.person, admin = excluded.admin",
+			slot, int64(seq), in.Person, in.Admin)
+		d = Disclosure{Seq: seq, ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
 		return err
 	})
 	if err == nil && again && !bytes.Equal(d.Body, in.Body) {
@@ -105,20 +109,19 @@ func (o *Outcome) apply(t *tx, leaves []ledger.Leaf) error {
 		return fmt.Errorf("store: %d entries for %d records", len(leaves), len(o.Records))
 	}
 	// The state guards against a second outcome: of a late provider answer after the intent was recorded as interrupted, for one.
-	res, err := t.exec("UPDATE disclosures SET state = 1, person = NULL, admin = NULL WHERE seq = ? AND state = 0", int64(o.Disclosure))
+	n, err := t.exec("UPDATE disclosures SET state = 1 WHERE seq = ? AND state = 0", int64(o.Disclosure))
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("store: disclosure %d has no open intent (%v)", o.Disclosure, err)
+	if n != 1 {
+		return fmt.Errorf("store: disclosure %d has no open intent", o.Disclosure)
 	}
+	t.slots.give(o.Disclosure)
 	if err := saveKeys(t, o.Fresh); err != nil {
 		return err
 	}
 	for i := range leaves {
-		if err := saveRecord(t, leaves[i].Index, int64(o.Disclosure), i, &o.Records[i]); err != nil {
-			return err
-		}
+		t.saveRecord(&o.Records[i], leaves[i].Index, int64(o.Disclosure), i)
 	}
 	if o.Payload != nil {
 		_, err = t.exec("INSERT INTO payloads (disclosure, until, sealed) VALUES (?, ?, ?)", int64(o.Disclosure), o.Until.UnixMilli(), o.Payload)
@@ -126,20 +129,13 @@ func (o *Outcome) apply(t *tx, leaves []ledger.Leaf) error {
 	return err
 }
 
-func saveRecord(t *tx, index proof.Index, disclosure any, position int, r *Record) error {
-	_, err := t.exec("INSERT INTO records (log_index, disclosure, position, owner, person, admin) VALUES (?, ?, ?, ?, ?, ?)",
-		int64(index), disclosure, position, r.Owner[:], r.Person, r.Admin)
-	return err
-}
-
-const selectDisclosure = "SELECT seq, id, agency, body, asked_at, state, owner, person, admin FROM disclosures"
+const selectDisclosure = "SELECT seq, id, agency, body, asked_at, state, owner FROM disclosures"
 
 func scanDisclosure(row interface{ Scan(...any) error }) (Disclosure, error) {
 	var d Disclosure
-	var seq, at int64
-	var state int
+	var seq, at, state int64
 	var id, owner []byte
-	if err := row.Scan(&seq, &id, &d.Agency, &d.Body, &at, &state, &owner, &d.Person, &d.Admin); err != nil {
+	if err := row.Scan(&seq, &id, &d.Agency, &d.Body, &at, &state, &owner); err != nil {
 		return d, classify(err)
 	}
 	if copy(d.ID[:], id) != len(d.ID) || copy(d.Owner[:], owner) != len(d.Owner) {
@@ -152,24 +148,6 @@ func scanDisclosure(row interface{ Scan(...any) error }) (Disclosure, error) {
 // Disclosure finds a disclosure by its id.
 func (s *Store) Disclosure(ctx context.Context, id ID) (Disclosure, error) {
 	return scanDisclosure(s.r.QueryRowContext(ctx, selectDisclosure+" WHERE id = ?", id[:]))
-}
-
-// OpenIntents lists disclosures without an outcome, oldest first, that come after seq.
-func (s *Store) OpenIntents(ctx context.Context, after Seq, limit int) ([]Disclosure, error) {
-	rows, err := s.r.QueryContext(ctx, selectDisclosure+" WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?", int64(after), limit)
-	if err != nil {
-		return nil, classify(err)
-	}
-	defer rows.Close()
-	var out []Disclosure
-	for rows.Next() {
-		d, err := scanDisclosure(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, classify(rows.Err())
 }
 
 // A PlacedRecord is a stored record with its entry.
@@ -223,9 +201,7 @@ func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
 		}
 	}
 	for i := range leaves {
-		if err := saveRecord(t, leaves[i].Index, nil, 0, &a.Records[i]); err != nil {
-			return err
-		}
+		t.saveRecord(&a.Records[i], leaves[i].Index, nil, 0)
 	}
 	return nil
 }
@@ -261,11 +237,8 @@ func (s *Store) DropPayloads(ctx context.Context, now time.Time, limit int) (int
 	var n int64
 	err := s.do(ctx, func(t *tx) error {
 		// Payload rows lie in the order of disclosures, and so nearly in that of time: the oldest come first.
-		res, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM (SELECT disclosure, until FROM payloads ORDER BY disclosure LIMIT ?) WHERE until <= ?)", limit, now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		n, err = res.RowsAffected()
+		var err error
+		n, err = t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM (SELECT disclosure, until FROM payloads ORDER BY disclosure LIMIT ?) WHERE until <= ?)", limit, now.UnixMilli())
 		return err
 	})
 	return n, err

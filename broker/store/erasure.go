@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -32,14 +31,15 @@ func (s *Store) BeginErasure(ctx context.Context, e *Erasure) error {
 type ErasureLogged struct{ Erasure Erasure }
 
 func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
-	res, err := t.exec("UPDATE erasures SET log_index = ? WHERE id = ? AND log_index IS NULL", int64(leaves[0].Index), a.Erasure.ID[:])
+	n, err := t.exec("UPDATE erasures SET log_index = ? WHERE id = ? AND log_index IS NULL", int64(leaves[0].Index), a.Erasure.ID[:])
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("store: this erasure has an entry already (%v)", err)
+	if n != 1 {
+		return errors.New("store: this erasure has an entry already")
 	}
-	return saveRecord(t, leaves[0].Index, nil, 0, &a.Erasure.Record)
+	t.saveRecord(&a.Erasure.Record, leaves[0].Index, nil, 0)
+	return nil
 }
 
 // DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner.

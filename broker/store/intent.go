@@ -14,10 +14,13 @@ type OpenIntent struct {
 	Err error
 }
 
+// One whose slot is gone or names another disclosure is listed, too, without its parts.
+const interrupted = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM disclosures d LEFT JOIN intents i ON i.disclosure = d.seq WHERE d.state = 0 AND d.seq > ? ORDER BY d.seq LIMIT ?"
+
 // Interrupted lists disclosures without an outcome, oldest first, that come after seq. A row that was altered doesn't hide the others.
 func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIntent, error) {
 	var out []OpenIntent
-	err := s.each(ctx, "SELECT seq, id, agency, body, asked_at, owner, person, admin FROM disclosures WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?", func(scan func(...any) error) error {
+	err := s.each(ctx, interrupted, func(scan func(...any) error) error {
 		var seq int64
 		var id, agency, body, at, owner, person, admin any // a column may hold anything, whatever the schema says (https://sqlite.org/datatype3.html)
 		if err := scan(&seq, &id, &agency, &body, &at, &owner, &person, &admin); err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -49,7 +48,8 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 	if owner.IsZero() {
 		return s.listKeys(ctx, selectKey+" WHERE owner IS NULL AND kind = ? AND period = ? ORDER BY id", string(kind), period)
 	}
-	rows, err := s.reads.ownerKeys.QueryContext(ctx, owner[:])
+	// Read for every request and too short to be interrupted: a context that can end costs a goroutine.
+	rows, err := s.reads.ownerKeys.QueryContext(context.WithoutCancel(ctx), owner[:])
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -134,7 +134,7 @@ func hasKey(t *tx, id keys.KeyID) error {
 	if id.IsZero() {
 		return nil
 	}
-	var n int
+	var n int64
 	if err := t.row("SELECT count(*) FROM keys WHERE id = ?", id[:]).Scan(&n); err != nil {
 		return err
 	}
@@ -178,15 +178,15 @@ var errWALBusy = errors.New("store: the write-ahead log is in use and still hold
 // cutWAL folds the write-ahead log into the database and truncates it, waiting for readers.
 func (s *Store) cutWAL(ctx context.Context) error {
 	for range 100 {
-		busy := 1
-		err := s.outside(ctx, func(conn *sql.Conn) error {
+		busy := int64(1)
+		err := s.outside(ctx, func(c *conn) error {
 			// All writes wait meanwhile: a reader is waited for between the tries, not within them.
-			if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 50"); err != nil {
+			if _, err := c.exec("PRAGMA busy_timeout = 50"); err != nil {
 				return err
 			}
-			defer conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA busy_timeout = 5000") //nolint:errcheck // the same statement just worked
-			var frames, done int
-			return conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
+			defer c.exec("PRAGMA busy_timeout = 5000") //nolint:errcheck // the same statement just worked
+			var frames, done int64
+			return c.row("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
 		})
 		if err != nil {
 			return fmt.Errorf("truncating the write-ahead log: %w", classify(err))

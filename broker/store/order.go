@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"modernc.org/sqlite"
@@ -90,20 +93,28 @@ func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 				return err
 			}
 		}
+		var leaves []any
 		for _, g := range b.Groups {
 			for i := range g.Leaves {
-				l := &g.Leaves[i]
-				if _, err := t.exec("INSERT INTO leaves (log_index, epoch, kind, identity, text) VALUES (?, ?, ?, ?, ?)",
-					int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text); err != nil {
-					return err
-				}
+				leaves = appendLeaf(leaves, &g.Leaves[i])
 			}
+		}
+		if err := t.insert(intoLeaves, 5, leaves); err != nil {
+			return err
+		}
+		for _, g := range b.Groups {
 			if err := attach(t, g.Attach, g.Leaves); err != nil {
 				return err
 			}
 		}
-		return nil
+		return refused(t.flush())
 	})
+}
+
+const intoLeaves = "INSERT INTO leaves (log_index, epoch, kind, identity, text)"
+
+func appendLeaf(values []any, l *ledger.Leaf) []any {
+	return append(values, int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text)
 }
 
 // attach stores what comes with a group. What is wrong with the attachment, and not with the disk, wraps ledger.ErrRefused: the other groups go on without it.
@@ -115,7 +126,10 @@ func attach(t *tx, what any, leaves []ledger.Leaf) error {
 	if !ok {
 		return fmt.Errorf("%w: a %T can't be stored with an entry", ledger.ErrRefused, what)
 	}
-	err := a.apply(t, leaves)
+	return refused(a.apply(t, leaves))
+}
+
+func refused(err error) error {
 	var se *sqlite.Error
 	if err == nil || errors.As(err, &se) && se.Code()&0xff != sqlite3.SQLITE_CONSTRAINT {
 		return err
@@ -130,13 +144,13 @@ func openEpoch(t *tx, e *ledger.OpenEpoch) error {
 }
 
 func closeEpoch(t *tx, e *ledger.ClosedEpoch) error {
-	res, err := t.exec("UPDATE epochs SET closer = ?, size = ?, items = ?, bits = ?, root = ? WHERE number = ? AND closer IS NULL",
+	n, err := t.exec("UPDATE epochs SET closer = ?, size = ?, items = ?, bits = ?, root = ? WHERE number = ? AND closer IS NULL",
 		int64(e.Closer), int64(e.Size), int64(e.Items), int64(e.Bits), e.Root[:], int64(e.Number))
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("store: epoch %d isn't open (%v)", e.Number, err)
+	if n != 1 {
+		return fmt.Errorf("store: epoch %d isn't open", e.Number)
 	}
 	return nil
 }
@@ -215,14 +229,20 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 	if len(filings) == 0 {
 		return nil
 	}
+	last := filings[len(filings)-1].Index
+	// In the order of the table, so that rows of one page come one after the other.
+	filings = slices.SortedFunc(slices.Values(filings), func(a, b ledger.Filing) int {
+		return cmp.Or(bytes.Compare(a.Label[:], b.Label[:]), cmp.Compare(a.Index, b.Index))
+	})
+	values := make([]any, 0, 3*len(filings))
+	for i := range filings {
+		f := &filings[i]
+		values = append(values, int64(epoch), f.Label[:], int64(f.Index))
+		last = max(last, f.Index)
+	}
 	return s.do(ctx, func(t *tx) error {
-		last := proof.Index(0)
-		for i := range filings {
-			f := &filings[i]
-			if _, err := t.exec("INSERT INTO filings (epoch, label, log_index) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", int64(epoch), f.Label[:], int64(f.Index)); err != nil {
-				return err
-			}
-			last = max(last, f.Index)
+		if err := t.insert("INSERT OR IGNORE INTO filings (epoch, label, log_index)", 3, values); err != nil {
+			return err
 		}
 		_, err := t.exec("UPDATE epochs SET filed_upto = max(filed_upto, ?) WHERE number = ?", int64(last+1), int64(epoch))
 		return err

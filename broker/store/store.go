@@ -8,6 +8,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -17,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +26,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 //go:embed migrations
@@ -60,8 +64,7 @@ type Config struct {
 type Store struct {
 	path string
 	lock *os.File
-	w    *sql.DB // one connection, owned by the writer goroutine
-	conn *sql.Conn
+	conn *conn // owned by the writer goroutine
 	r    *sql.DB
 	log  *slog.Logger
 
@@ -69,8 +72,8 @@ type Store struct {
 	done   chan struct{}
 	closed atomic.Bool
 	mu     sync.RWMutex // held for reading while sending to jobs
-	stmts  map[string]*sql.Stmt
 	reads  statements
+	slots  slots // the writer's
 	stats  Stats
 }
 
@@ -83,7 +86,7 @@ type Stats struct {
 // job is one write; the writer joins all waiting jobs in one transaction.
 type job struct {
 	do   func(*tx) error
-	out  func(*sql.Conn) error // instead of do: runs alone, outside any transaction
+	out  func(*conn) error // instead of do: runs alone, outside any transaction
 	done chan error
 }
 
@@ -110,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger,
-		jobs: make(chan *job, maxJobs), done: make(chan struct{}), stmts: map[string]*sql.Stmt{},
+		jobs: make(chan *job, maxJobs), done: make(chan struct{}),
 	}
 	if err := s.open(ctx, cfg.Readers); err != nil {
 		s.release()
@@ -152,23 +155,15 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 		return fmt.Errorf("others than its owner may read or write it (mode %v): chmod 600", fi.Mode().Perm())
 	}
 	dsn := "file:" + s.path + pragmas
-	// secure_delete: a destroyed key must not linger in free pages.
-	if s.w, err = sql.Open("sqlite", dsn+"&_pragma=secure_delete(1)&_pragma=cache_size(-32000)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"); err != nil {
+	if err := migrate(ctx, dsn); err != nil {
 		return err
 	}
-	s.w.SetMaxOpenConns(1)
-	sub, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
+	// secure_delete: a destroyed key must not linger in free pages. wal_autocheckpoint: 64 MB, so that a page that many commits change is seldom folded into the database.
+	// cache_size: what every commit needs is far less, and after splitting a page SQLite walks through all of the cache.
+	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.w, sub)
-	if err != nil {
-		return err
-	}
-	if _, err = p.Up(ctx); err != nil {
-		return err
-	}
-	if s.conn, err = s.w.Conn(ctx); err != nil {
+	if err := s.slots.load(s.conn); err != nil {
 		return err
 	}
 	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
@@ -177,6 +172,25 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 	s.r.SetMaxOpenConns(readers)
 	s.r.SetMaxIdleConns(readers)
 	return s.reads.prepare(ctx, s.r)
+}
+
+func migrate(ctx context.Context, dsn string) (err error) {
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	sub, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
 }
 
 // Close waits for the writes in hand and closes the files.
@@ -193,16 +207,11 @@ func (s *Store) Close() error {
 
 func (s *Store) release() error {
 	var errs []error
-	for _, st := range s.stmts {
-		errs = append(errs, st.Close())
+	if s.r != nil {
+		errs = append(errs, s.r.Close())
 	}
 	if s.conn != nil {
-		errs = append(errs, s.conn.Close())
-	}
-	for _, db := range []*sql.DB{s.r, s.w} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+		errs = append(errs, s.conn.close())
 	}
 	errs = append(errs, s.lock.Close())
 	return errors.Join(errs...)
@@ -223,7 +232,7 @@ func (s *Store) do(ctx context.Context, f func(*tx) error) error {
 }
 
 // outside runs f on the writer's connection between two transactions.
-func (s *Store) outside(ctx context.Context, f func(*sql.Conn) error) error {
+func (s *Store) outside(ctx context.Context, f func(*conn) error) error {
 	return s.submit(ctx, &job{out: f, done: make(chan error, 1)})
 }
 
@@ -297,58 +306,66 @@ func (s *Store) commit(batch []*job) {
 }
 
 func (s *Store) transact(batch []*job) error {
-	ctx := context.Background()
-	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err := s.conn.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	t := &tx{s: s}
+	t := &tx{conn: s.conn, slots: &s.slots}
 	for _, j := range batch {
-		if err := j.do(t); err != nil {
-			if _, rerr := s.conn.ExecContext(ctx, "ROLLBACK"); rerr != nil {
+		err := j.do(t)
+		if err == nil {
+			err = t.flush()
+		}
+		if err != nil {
+			if _, rerr := s.conn.exec("ROLLBACK"); rerr != nil {
 				s.log.Error("rolling back", "error", rerr)
 			}
+			s.slots.rolledBack()
 			return err
 		}
 	}
-	if _, err := s.conn.ExecContext(ctx, "COMMIT"); err != nil {
+	if _, err := s.conn.exec("COMMIT"); err != nil {
 		// SQLite may or may not have rolled back by itself (https://sqlite.org/lang_transaction.html); a second ROLLBACK does no harm.
-		s.conn.ExecContext(ctx, "ROLLBACK") //nolint:errcheck // see above
+		s.conn.exec("ROLLBACK") //nolint:errcheck // see above
+		s.slots.rolledBack()
 		return err
 	}
+	s.slots.committed()
 	s.stats.Commits.Add(1)
 	s.stats.Jobs.Add(int64(len(batch)))
 	return nil
 }
 
-// tx gives jobs the writer's prepared statements.
-type tx struct{ s *Store }
-
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	st, ok := t.s.stmts[query]
-	if !ok {
-		var err error
-		if st, err = t.s.conn.PrepareContext(context.Background(), query); err != nil {
-			return nil, err
-		}
-		t.s.stmts[query] = st
-	}
-	return st, nil
+// tx gives jobs the writer's connection within a transaction.
+type tx struct {
+	*conn
+	slots   *slots
+	records []placed // that go in together, see flush
 }
 
-func (t *tx) exec(query string, args ...any) (sql.Result, error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	return st.Exec(args...)
+type placed struct {
+	*Record
+	index      proof.Index
+	disclosure any // nil for none
+	position   int
 }
 
-func (t *tx) row(query string, args ...any) *sql.Row {
-	st, err := t.stmt(query)
-	if err != nil {
-		return t.s.conn.QueryRowContext(context.Background(), query, args...)
+func (t *tx) saveRecord(r *Record, index proof.Index, disclosure any, position int) {
+	t.records = append(t.records, placed{r, index, disclosure, position})
+}
+
+// flush writes the records that were put off, in the order of their table: entries of a batch are shuffled, and rows that come behind each other are appended.
+func (t *tx) flush() error {
+	if len(t.records) == 0 {
+		return nil
 	}
-	return st.QueryRow(args...)
+	slices.SortFunc(t.records, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
+	values := make([]any, 0, 6*len(t.records))
+	for i := range t.records {
+		r := &t.records[i]
+		values = append(values, int64(r.index), r.disclosure, int64(r.position), r.Owner[:], r.Person, r.Admin)
+	}
+	t.records = t.records[:0]
+	return t.insert("INSERT INTO records (log_index, disclosure, position, owner, person, admin)", 6, values)
 }
 
 // classify gives SQLite's errors a meaning that callers can act on.

@@ -144,7 +144,7 @@ func TestOneFailingWriteDoesNotSpoilOthers(t *testing.T) {
 	if failed != 3 {
 		t.Errorf("%d writes failed, want the 3 that repeat an id", failed)
 	}
-	open, err := s.OpenIntents(t.Context(), 0, 100)
+	open, err := s.Interrupted(t.Context(), 0, 100)
 	if err != nil || len(open) != 17 {
 		t.Errorf("%d intents, %v; want 17", len(open), err)
 	}

@@ -21,7 +21,7 @@ CREATE TABLE records (
 CREATE INDEX records_owner ON records (owner, log_index);
 CREATE INDEX records_disclosure ON records (disclosure, position) WHERE disclosure IS NOT NULL;
 
--- A disclosure: written as an intent before any provider is asked (state 0), completed with its outcome (state 1).
+-- A disclosure: written with its intent before any provider is asked (state 0), completed with its outcome (state 1).
 CREATE TABLE disclosures (
   seq      INTEGER PRIMARY KEY,
   id       BLOB    NOT NULL UNIQUE,      -- UUIDv7, the broker's own
@@ -30,12 +30,19 @@ CREATE TABLE disclosures (
   body     BLOB    NOT NULL,             -- keyed digest of the request
   asked_at INTEGER NOT NULL,
   state    INTEGER NOT NULL,
-  owner    BLOB    NOT NULL,
-  person   BLOB,                         -- the asked record's parts while it is an intent
-  admin    BLOB
+  owner    BLOB    NOT NULL
 );
+CREATE INDEX disclosures_open ON disclosures (seq) WHERE state = 0;
 CREATE UNIQUE INDEX disclosures_idem ON disclosures (agency, idem) WHERE idem IS NOT NULL;
-CREATE INDEX disclosures_open ON disclosures (state, seq) WHERE state = 0;
+
+-- Intents: the asked record's parts of disclosures that have no outcome yet. Slots are used again; one whose disclosure is done is free. So this table is as large as
+-- requests were ever under way at once, and may be read from end to end.
+CREATE TABLE intents (
+  slot       INTEGER PRIMARY KEY,
+  disclosure INTEGER NOT NULL,           -- disclosures.seq
+  person     BLOB    NOT NULL,
+  admin      BLOB    NOT NULL
+);
 
 -- Sealed answers for repeats of a request, for 15 minutes. "window" names the minute whose key seals them.
 CREATE TABLE payloads (

@@ -1,0 +1,147 @@
+package store_test
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// BenchmarkDisclosures is what the store does for disclosures about new persons, 64 at a time: a look for the owner's keys, the intent with a new key, the order of a batch
+// with its outcomes, and labels a few times a second. Sizes are those of the broker's benchmark. CPU time is the whole process's.
+func BenchmarkDisclosures(b *testing.B) {
+	s, err := store.Open(b.Context(), store.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	o := store.Order{Store: s}
+	ctx := b.Context()
+	if err := o.Commit(ctx, &ledger.Batch{
+		Opens:  &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"},
+		Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{{Kind: proof.KindEpoch, Text: []byte("marker")}}}},
+	}); err != nil {
+		b.Fatal(err)
+	}
+
+	type waiting struct {
+		out  *store.Outcome
+		done chan error
+	}
+	queue := make(chan waiting, 64)
+	ordered := make(chan struct{})
+	go func() { // as the log does it: all that waits is one batch
+		defer close(ordered)
+		next := proof.Index(1)
+		for w := range queue {
+			batch, ws := &ledger.Batch{First: next}, []waiting{w}
+			for more := true; more; {
+				select {
+				case w, ok := <-queue:
+					if more = ok; ok {
+						ws = append(ws, w)
+					}
+				default:
+					more = false
+				}
+			}
+			for _, w := range ws {
+				l := ledger.Leaf{Index: next, Kind: proof.KindDisclosure, Text: make([]byte, 106)}
+				_, _ = rand.Read(l.Identity[:])
+				batch.Groups = append(batch.Groups, ledger.PlacedGroup{Leaves: []ledger.Leaf{l}, Attach: w.out})
+				next++
+			}
+			err := o.Commit(ctx, batch)
+			for _, w := range ws {
+				w.done <- err
+			}
+		}
+	}()
+	filing, filed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(filed)
+		for last := false; !last; {
+			select {
+			case <-filing:
+				last = true
+			case <-time.After(250 * time.Millisecond):
+			}
+			for {
+				rows, err := o.UnfiledRows(ctx, 0, 512)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if len(rows) == 0 {
+					break
+				}
+				filings := make([]ledger.Filing, len(rows))
+				for i, r := range rows {
+					filings[i].Index = r.Index
+					_, _ = rand.Read(filings[i].Label[:])
+				}
+				if err := o.File(ctx, 0, filings); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		}
+	}()
+
+	one := func(n int64) error {
+		in := &store.Intent{Agency: "agency-00123", Body: make([]byte, 32), AskedAt: time.Now(), Person: make([]byte, 266), Admin: make([]byte, 3600)}
+		binary.BigEndian.PutUint64(in.ID[:], uint64(n))
+		_, _ = rand.Read(in.Owner[:])
+		key := keys.StoredKey{Kind: keys.KindSubject, Owner: in.Owner, Wrapped: make([]byte, 65), Created: in.AskedAt}
+		copy(key.ID[:], in.ID[:8]) // ids of keys increase with time, too
+		_, _ = rand.Read(in.Admin)
+		in.Key, in.Fresh = key.ID, []*keys.StoredKey{&key}
+		if found, err := s.LoadKeys(ctx, keys.KindSubject, in.Owner, ""); err != nil || len(found) > 0 {
+			return err
+		}
+		d, _, err := s.Begin(ctx, in)
+		if err != nil {
+			return err
+		}
+		w := waiting{&store.Outcome{Disclosure: d.Seq, Records: []store.Record{{Owner: in.Owner, Person: in.Person, Admin: make([]byte, 4436)}}}, make(chan error, 1)}
+		queue <- w
+		return <-w.done
+	}
+	var n atomic.Int64
+	commits, before := s.Stats().Commits.Load(), cpu()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
+				if err := one(i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(queue)
+	<-ordered
+	close(filing)
+	<-filed
+	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/disclosure")
+	b.ReportMetric(float64(b.N)/float64(s.Stats().Commits.Load()-commits), "disclosures/commit")
+}
+
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
