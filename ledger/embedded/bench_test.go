@@ -41,7 +41,7 @@ func cpu() time.Duration {
 // client, on a real disk, with both fsyncs. CPU time is the whole process's, the
 // garbage collector's included.
 func BenchmarkAddIntegrate(b *testing.B) {
-	for _, size := range []int64{1, 64, 256} {
+	for _, size := range []int64{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
 			l, err := Open(b.Context(), Config{Path: filepath.Join(b.TempDir(), "log.db")})
 			if err != nil {

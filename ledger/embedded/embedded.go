@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -35,11 +34,8 @@ import (
 	"github.com/google/trillian/types"
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/regard-broker/regard/ledger/embedded/sqlite"
@@ -48,13 +44,8 @@ import (
 // ErrLocked says that another process has the log open.
 var ErrLocked = sqlite.ErrLocked
 
-const (
-	// maxMessage lifts gRPC's limit of 4 MiB, which ranges of leaves exceed. The
-	// storage answers at most 16 MiB of leaf data at once.
-	maxMessage = 64 << 20
-	// integrateLimit bounds the memory and the duration of one transaction.
-	integrateLimit = 1024
-)
+// integrateLimit bounds the memory and the duration of one transaction.
+const integrateLimit = 1024
 
 // Config says where the log is.
 type Config struct {
@@ -79,8 +70,7 @@ type Log struct {
 	tree    *trillian.Tree
 	clock   *monotone
 	logger  *slog.Logger
-	server  *grpc.Server
-	conn    *grpc.ClientConn
+	calls   *calls
 	client  trillian.TrillianLogClient
 
 	integrating sync.Mutex
@@ -126,9 +116,8 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	if err := l.prepareTree(ctx, rpc); err != nil {
 		return nil, fmt.Errorf("opening the embedded log: %w", err)
 	}
-	if err := l.serve(rpc); err != nil {
-		return nil, fmt.Errorf("opening the embedded log: %w", err)
-	}
+	l.calls = newCalls(rpc)
+	l.client = trillian.NewTrillianLogClient(l.calls)
 	return l, nil
 }
 
@@ -210,28 +199,6 @@ func computeRoot(ctx context.Context, tx storage.ReadOnlyLogTreeTX, size uint64)
 	return r.GetRootHash(nil)
 }
 
-// serve connects client and server in memory: same code path as over a network.
-func (l *Log) serve(rpc *server.TrillianLogRPCServer) error {
-	lis := bufconn.Listen(1 << 20)
-	l.server = grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20),
-	)
-	trillian.RegisterTrillianLogServer(l.server, rpc)
-	go func() { _ = l.server.Serve(lis) }() // ends with Close
-	conn, err := grpc.NewClient("passthrough:///embedded",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<20),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
-	if err != nil {
-		return err
-	}
-	l.conn, l.client = conn, trillian.NewTrillianLogClient(conn)
-	return nil
-}
-
 // Client is how to talk to the log. It is closed with it.
 func (l *Log) Client() trillian.TrillianLogClient { return l.client }
 
@@ -261,13 +228,10 @@ func (l *Log) Integrate(ctx context.Context) error {
 // Close waits for calls that are under way and releases the file.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() {
-		if l.server != nil {
-			l.server.GracefulStop()
+		if l.calls != nil {
+			l.calls.close()
 		}
-		if l.conn != nil {
-			l.closeErr = l.conn.Close()
-		}
-		l.closeErr = errors.Join(l.closeErr, l.storage.Close())
+		l.closeErr = l.storage.Close()
 	})
 	return l.closeErr
 }
