@@ -271,9 +271,11 @@ func (r *runner) syncs(ctx context.Context, b *running) error {
 	c.StoreCommits = after.Commits - before.Commits
 	c.Answers = s.total
 	c.Seen = seen
-	if c.Seen != nil && c.Rounds > 0 && c.Batches > 0 {
-		// The transaction of the store that gives a batch its order, and what Trillian and the signed checkpoint cost a round.
-		c.PerBatch = 1 + float64(seen["trillian"]+seen["signed"])/float64(c.Rounds)
+	if c.Seen != nil && c.Rounds > 0 && c.Batches > 0 && c.StoreCommits > 0 {
+		// Of the store's syncs those count that order a batch: one commit for each, among those for intents and labels alone.
+		order := float64(seen["store"]) * float64(c.Batches) / float64(c.StoreCommits)
+		all := order + float64(seen["trillian"]+seen["signed"])
+		c.PerBatch, c.PerOrdered = all/float64(c.Rounds), all/float64(c.Batches)
 	}
 	return nil
 }

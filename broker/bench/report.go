@@ -47,7 +47,8 @@ type syncCount struct {
 	StoreCommits    int64 // by the broker's own count: intents, order and outcomes, labels
 	Seen            syncs // from outside, by file; nil if it couldn't be counted
 	Why             string
-	PerBatch        float64
+	// PerBatch is the syncs of a signed batch: those of all the batches in order that it joins, Trillian's two, and the checkpoint's. PerOrdered spreads them over the ordered ones.
+	PerBatch, PerOrdered float64
 }
 
 // A Target is what the project aims at beside what was measured.
@@ -96,7 +97,7 @@ func (r *Report) judge() {
 	if r.Syncs.Seen == nil {
 		r.Targets = append(r.Targets, Target{What: "fsyncs a batch", Aim: fmt.Sprintf("≤ %.0f", aimSyncs), Measured: "not counted: " + r.Syncs.Why, Unknown: true})
 	} else {
-		r.aim("fsyncs a batch", fmt.Sprintf("≤ %.0f", aimSyncs), r.Syncs.PerBatch <= aimSyncs+0.05, "%.2f", r.Syncs.PerBatch)
+		r.aim("fsyncs a batch", fmt.Sprintf("≤ %.0f", aimSyncs), r.Syncs.PerBatch <= aimSyncs, "%.2f of a signed batch, %.2f of an ordered one", r.Syncs.PerBatch, r.Syncs.PerOrdered)
 	}
 	r.aim(fmt.Sprintf("policy, p50 over %d agreements", r.Policy.Agreements), "< "+show(aimPolicy), r.Policy.P50 < aimPolicy, "%s (p99 %s)", show(r.Policy.P50), show(r.Policy.P99))
 	r.aim("offline verification of a receipt", "< "+show(aimVerify), r.Verified.AloneMean < aimVerify, "%s (p99 %s)", show(r.Verified.AloneMean), show(r.Verified.Alone.quantile(0.99)))

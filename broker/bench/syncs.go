@@ -17,36 +17,35 @@ import (
 // syncs counts what a process has the disk make durable, by the name of the file's role.
 type syncs map[string]int64
 
-// The files of a broker by what their syncs stand for. A write-ahead log is synced once a commit; the database behind it, and its directory, when the log is folded into it.
-var syncRoles = []struct{ suffix, role string }{
-	{"/store/store.db-wal", "store"},
-	{"/log/trillian.db-wal", "trillian"},
-	{"/signed/signed.db-wal", "signed"},
-	{"/store/store.db", "fold"},
-	{"/log/trillian.db", "fold"},
-	{"/signed/signed.db", "fold"},
+// databases of a broker, by what a commit of each stands for. A commit syncs the write-ahead log once. Folding the log into the database syncs the log, then the database.
+var databases = map[string]string{
+	"/store/store.db":   "store",
+	"/log/trillian.db":  "trillian",
+	"/signed/signed.db": "signed",
 }
 
 var syncCall = regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
 
+// count counts one line of strace, for files under dir.
 func (s syncs) count(line, dir string) {
 	m := syncCall.FindStringSubmatch(line)
 	if m == nil {
 		return
 	}
-	role := "other"
-	if rest, ok := strings.CutPrefix(m[1], dir); ok {
-		for _, r := range syncRoles {
-			if rest == r.suffix {
-				role = r.role
-				break
-			}
-		}
-		if role == "other" && strings.HasPrefix(rest, "/public") {
-			role = "publication"
-		}
+	name, ours := strings.CutPrefix(m[1], dir)
+	log, isLog := strings.CutSuffix(name, "-wal")
+	switch {
+	case ours && isLog && databases[log] != "":
+		s[databases[log]]++
+	case ours && databases[name] != "":
+		// Only the writer of a database syncs its log, and it is folding it now: so the sync before this one was no commit's.
+		s[databases[name]]--
+		s["fold"] += 2
+	case ours && strings.HasPrefix(name, "/public"):
+		s["publication"]++
+	default:
+		s["other"]++
 	}
-	s[role]++
 }
 
 // countSyncs watches a process from outside with strace while f runs. Under strace every system call costs more, so nothing is timed meanwhile.
