@@ -21,7 +21,9 @@ type conn struct {
 	dc    driver.Conn
 	stmts map[string]statement
 	args  []driver.NamedValue // scratch
-	tiles []byte              // scratch for encoding, see putTile
+
+	// Of the writer: what the last transaction left, for this one and for the next one.
+	before, after *kept
 }
 
 type statement interface {

@@ -4,18 +4,16 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"time"
 
 	"github.com/google/trillian"
 	"github.com/google/trillian/storage"
-	"github.com/google/trillian/storage/cache"
-	"github.com/google/trillian/storage/storagepb"
 	"github.com/google/trillian/storage/tree"
 	"github.com/google/trillian/types"
 	"github.com/transparency-dev/merkle/compact"
-	"github.com/transparency-dev/merkle/rfc6962"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -123,18 +121,33 @@ func (l *LogStorage) QueueLeaves(ctx context.Context, tree *trillian.Tree, leave
 type logTX struct {
 	s        *Storage
 	write    bool
+	treeID   int64
 	treeType trillian.TreeType
-	slot     int64
-	indexed  bool // has indexes by hash
 
-	mu    sync.Mutex
-	c     *conn // nil once ended
-	root  types.LogRootV1
-	slr   *trillian.SignedLogRoot // nil before the first root
-	ring  int64                   // where the latest root stands, -1 before the first
-	tiles *cache.SubtreeCache
+	mu sync.Mutex
+	c  *conn // nil once ended
+	head
+	tiles map[int64]*tile // that this transaction knows, by row id
 
 	dequeued map[string]int64 // LOG: identity hash to queue timestamp
+}
+
+// head is what every transaction on a tree begins with.
+type head struct {
+	slot    int64
+	indexed bool // has indexes by hash
+	root    types.LogRootV1
+	slr     *trillian.SignedLogRoot // nil before the first root
+	ring    int64                   // where the latest root stands, -1 before the first
+}
+
+// kept is what the writer's connection remembers from one transaction on a tree to
+// the next, so that it needn't be read again: nobody else writes. It is gone when
+// the next one isn't on the same tree, and after any failure with the connection.
+type kept struct {
+	treeID int64
+	head
+	tiles map[int64]*tile // those that will still grow
 }
 
 var _ storage.LogTreeTX = (*logTX)(nil)
@@ -144,7 +157,13 @@ func (l *LogStorage) begin(ctx context.Context, tree *trillian.Tree, write bool)
 	if err != nil {
 		return nil, err
 	}
-	t := &logTX{s: l.s, write: write, c: c, treeType: tree.TreeType, slot: -1, ring: -1}
+	t := &logTX{s: l.s, write: write, c: c, treeID: tree.TreeId, treeType: tree.TreeType, head: head{slot: -1, ring: -1}}
+	if k := c.before; k != nil && k.treeID == tree.TreeId {
+		c.before = nil
+		t.head, t.tiles = k.head, k.tiles
+		return t, nil
+	}
+	t.tiles = make(map[int64]*tile)
 	if err := t.load(tree.TreeId); err != nil {
 		_ = t.Close()
 		return nil, err
@@ -209,16 +228,14 @@ func (t *logTX) Commit(context.Context) error {
 	if err := t.live(); err != nil {
 		return err
 	}
-	if t.write && t.tiles != nil {
-		tiles, err := t.tiles.UpdatedTiles()
-		if err == nil {
-			err = t.c.putTiles(t.slot, tiles)
-		}
-		if err != nil {
+	c := t.c
+	if t.write {
+		if err := t.putTiles(); err != nil {
 			return err // the caller's Close rolls back
 		}
+		maps.DeleteFunc(t.tiles, func(_ int64, l *tile) bool { return l.n == tileWidth })
+		c.after = &kept{t.treeID, t.head, t.tiles}
 	}
-	c := t.c
 	t.c = nil
 	return t.s.finish(c, t.write, true)
 }
@@ -274,13 +291,6 @@ func (t *logTX) StoreSignedLogRoot(_ context.Context, slr *trillian.SignedLogRoo
 	return nil
 }
 
-func (t *logTX) subtrees() (*cache.SubtreeCache, cache.GetSubtreesFunc) {
-	if t.tiles == nil {
-		t.tiles = cache.NewLogSubtreeCache(rfc6962.DefaultHasher)
-	}
-	return t.tiles, func(ids [][]byte) ([]*storagepb.SubtreeProto, error) { return t.c.getTiles(t.slot, ids) }
-}
-
 // GetMerkleNodes implements storage.ReadOnlyLogTreeTX.
 func (t *logTX) GetMerkleNodes(_ context.Context, ids []compact.NodeID) ([]tree.Node, error) {
 	t.mu.Lock()
@@ -288,8 +298,7 @@ func (t *logTX) GetMerkleNodes(_ context.Context, ids []compact.NodeID) ([]tree.
 	if err := t.live(); err != nil {
 		return nil, err
 	}
-	tiles, get := t.subtrees()
-	nodes, err := tiles.GetNodes(ids, get)
+	nodes, err := t.nodes(ids)
 	if err != nil {
 		return nil, fmt.Errorf("reading %d tree nodes: %w", len(ids), err)
 	}
@@ -303,6 +312,5 @@ func (t *logTX) SetMerkleNodes(_ context.Context, nodes []tree.Node) error {
 	if err := t.canWrite(); err != nil {
 		return err
 	}
-	tiles, get := t.subtrees()
-	return tiles.SetNodes(nodes, get)
+	return t.setNodes(nodes)
 }

@@ -231,6 +231,7 @@ func (s *Storage) acquire(ctx context.Context, write bool) (*conn, error) {
 			return nil, err
 		}
 	}
+	c.before, c.after = c.after, nil
 	if err := c.begin(write); err != nil {
 		c.close()
 		pool <- nil

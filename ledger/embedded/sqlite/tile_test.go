@@ -2,119 +2,123 @@ package sqlite
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"testing"
 
-	"github.com/google/trillian/storage/cache"
-	"github.com/google/trillian/storage/storagepb"
-	"github.com/google/trillian/storage/tree"
+	"github.com/google/trillian"
+	"github.com/google/trillian/storage"
+	trees "github.com/google/trillian/storage/tree"
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// A tile that went through the database is, to storage/cache, the tile it was:
-// every node of it, at every size.
+// A tile that went through the database has every node that a compact range of its
+// leaves has, at every size, and none that isn't complete.
 func TestTilesRoundTrip(t *testing.T) {
-	for n := int64(1); n <= tileWidth; n++ {
-		var nodes []tree.Node
-		r := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
-		for i := range n {
-			h := sha256.Sum256(fmt.Append(nil, i))
-			if err := r.Append(h[:], func(id compact.NodeID, hash []byte) {
-				nodes = append(nodes, tree.Node{ID: id, Hash: hash})
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		written := cache.NewLogSubtreeCache(rfc6962.DefaultHasher)
-		if err := written.SetNodes(nodes, func([][]byte) ([]*storagepb.SubtreeProto, error) { return nil, nil }); err != nil {
+	grown := newTile()
+	nodes := make(map[compact.NodeID][]byte)
+	r := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
+	for n := 1; n <= tileWidth; n++ {
+		h := sha256.Sum256(fmt.Append(nil, n))
+		if err := r.Append(h[:], func(id compact.NodeID, hash []byte) { nodes[id] = hash }); err != nil {
 			t.Fatal(err)
 		}
-		tiles, err := written.UpdatedTiles()
+		if err := grown.set(n-1, h[:]); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := openTile(1, bytes.Clone(grown.seal()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows := make(map[string][]byte)
-		for _, tile := range tiles {
-			if rows[string(tile.Prefix)], err = encodeTile(nil, tile); err != nil {
-				t.Fatal(err)
-			}
-		}
-		read := cache.NewLogSubtreeCache(rfc6962.DefaultHasher)
-		ids := make([]compact.NodeID, len(nodes))
-		for i := range nodes {
-			ids[i] = nodes[i].ID
-		}
-		got, err := read.GetNodes(ids, func(prefixes [][]byte) (out []*storagepb.SubtreeProto, err error) {
-			for _, p := range prefixes {
-				tile, err := decodeTile(p, rows[string(p)])
-				if err != nil {
-					return nil, err
+		for height := range tileHeight {
+			for i := range tileWidth >> height {
+				want := nodes[compact.NewNodeID(uint(height), uint64(i))]
+				// The one that grows keeps what it computed before.
+				if got := grown.node(height, i); !bytes.Equal(got, want) {
+					t.Fatalf("%d leaves: node %d of height %d is %x, want %x", n, i, height, got, want)
 				}
-				out = append(out, tile)
-			}
-			return out, nil
-		})
-		if err != nil || len(got) != len(nodes) {
-			t.Fatalf("%d leaves: %d of %d nodes (%v)", n, len(got), len(nodes), err)
-		}
-		for i := range got {
-			if !bytes.Equal(got[i].Hash, nodes[i].Hash) {
-				t.Fatalf("%d leaves: node %+v differs", n, ids[i])
+				if got := stored.node(height, i); !bytes.Equal(got, want) {
+					t.Fatalf("%d leaves, stored: node %d of height %d is %x, want %x", n, i, height, got, want)
+				}
 			}
 		}
 	}
 }
 
-func TestEncodeTileRefusesGaps(t *testing.T) {
-	gap := &storagepb.SubtreeProto{Depth: tileHeight, Leaves: map[string][]byte{
-		suffixes[8][0]: make([]byte, 32), suffixes[8][2]: make([]byte, 32),
-	}}
-	if _, err := encodeTile(nil, gap); err == nil {
-		t.Error("a tile with a gap was encoded")
+func TestTileForgetsWhatChanged(t *testing.T) {
+	l := newTile()
+	for i := range 4 {
+		if err := l.set(i, bytes.Repeat([]byte{byte(i)}, hashSize)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := encodeTile(nil, &storagepb.SubtreeProto{Depth: tileHeight}); err == nil {
-		t.Error("an empty tile was encoded")
+	before := bytes.Clone(l.node(2, 0))
+	l.dirty = false
+	if err := l.set(1, bytes.Repeat([]byte{1}, hashSize)); err != nil || l.dirty {
+		t.Errorf("setting what is there: dirty=%v, %v", l.dirty, err)
+	}
+	if err := l.set(1, bytes.Repeat([]byte{9}, hashSize)); err != nil || !l.dirty || bytes.Equal(l.node(2, 0), before) {
+		t.Errorf("another leaf: dirty=%v, %v, and the node above is the old one or not: %x", l.dirty, err, l.node(2, 0))
+	}
+}
+
+func TestTileRefusesGaps(t *testing.T) {
+	l := newTile()
+	if err := l.set(1, make([]byte, hashSize)); err == nil {
+		t.Error("a tile with a gap was made")
+	}
+	if err := l.set(0, make([]byte, hashSize-1)); err == nil {
+		t.Error("a short hash was taken")
+	}
+	if _, err := openTile(1, l.seal()); err == nil {
+		t.Error("an empty tile was opened")
 	}
 }
 
 func TestTileKeysAreDistinct(t *testing.T) {
 	seen := make(map[int64]string)
-	for _, p := range [][]byte{
-		{}, {0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 1}, {0, 0, 0, 0, 0, 1},
+	for _, id := range []compact.NodeID{
+		{Level: 0, Index: 0}, {Level: 0, Index: 256}, {Level: 8, Index: 0}, {Level: 8, Index: 256}, {Level: 16}, {Level: 56}, {Level: 0, Index: 256<<levelShift - 1},
 	} {
 		for _, slot := range []int64{1, 2, maxSlot} {
-			k, err := tileKey(slot, p)
+			k, _, _, err := tileOf(slot, id)
 			if err != nil || k < key(slot, 0) || k > key(slot, maxLeaves-1) {
-				t.Errorf("slot %d, %x: key %d (%v)", slot, p, k, err)
+				t.Errorf("slot %d, %+v: key %d (%v)", slot, id, k, err)
 			}
-			what := fmt.Sprintf("slot %d, %x", slot, p)
+			what := fmt.Sprintf("slot %d, %+v", slot, id)
 			if other, ok := seen[k]; ok {
 				t.Errorf("%s and %s share a key", what, other)
 			}
 			seen[k] = what
 		}
 	}
-	for _, p := range [][]byte{make([]byte, 8), {0, 0x10, 0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{0xff}, 7)} {
-		if k, err := tileKey(1, p); err == nil {
-			t.Errorf("%x: key %d, want an error", p, k)
+	for _, id := range []compact.NodeID{{Level: 64}, {Level: 0, Index: 256 << levelShift}, {Level: 8, Index: 1 << 63}} {
+		if k, _, _, err := tileOf(1, id); err == nil {
+			t.Errorf("%+v: key %d, want an error", id, k)
+		}
+	}
+	// All nodes of a tile have its key.
+	for height := range uint(tileHeight) {
+		k, h, i, err := tileOf(1, compact.NewNodeID(8+height, 3<<(tileHeight-height)|1))
+		if want := key(1, 1<<levelShift|3); err != nil || k != want || h != int(height) || i != 1 {
+			t.Errorf("height %d: key %d, height %d, index %d (%v)", height, k, h, i, err)
 		}
 	}
 }
 
-// Whatever stands in the row: an error or a tile that is encoded to the same bytes.
-func FuzzDecodeTile(f *testing.F) {
+// Whatever stands in the row: an error or a tile that is stored as the same bytes.
+func FuzzOpenTile(f *testing.F) {
 	row := func(n int) []byte {
-		tile := &storagepb.SubtreeProto{Depth: tileHeight, Leaves: make(map[string][]byte)}
+		l := newTile()
 		for i := range n {
-			tile.Leaves[suffixes[tileHeight][i]] = bytes.Repeat([]byte{byte(i)}, hashSize)
+			if err := l.set(i, bytes.Repeat([]byte{byte(i)}, hashSize)); err != nil {
+				f.Fatal(err)
+			}
 		}
-		b, err := encodeTile(nil, tile)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return b
+		return l.seal()
 	}
 	part := row(3)
 	f.Add(row(tileWidth))
@@ -122,20 +126,52 @@ func FuzzDecodeTile(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(part[:100])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tile, err := decodeTile([]byte{1}, b)
+		l, err := openTile(1, bytes.Clone(b))
 		if err != nil {
 			return
 		}
-		if err := cache.PopulateLogTile(tile, rfc6962.DefaultHasher); err != nil {
-			t.Fatal(err)
+		for height := range tileHeight {
+			for i := range tileWidth >> height {
+				if (l.node(height, i) != nil) != ((i+1)<<height <= l.n) {
+					t.Fatalf("node %d of height %d among %d leaves", i, height, l.n)
+				}
+			}
 		}
-		got, err := encodeTile(nil, tile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		used := tileHeader + len(tile.Leaves)*hashSize
-		if len(got) != tileSize || !bytes.Equal(got[:used], b[:used]) {
-			t.Fatalf("%d leaves: other bytes after a round trip", len(tile.Leaves))
+		if !bytes.Equal(l.seal(), b) {
+			t.Fatalf("%d leaves: other bytes after a round trip", l.n)
 		}
 	})
+}
+
+// What a transaction changed in memory and then gave up is not what the next one begins with.
+func TestGivenUpTransactionLeavesNothing(t *testing.T) {
+	s := open(t)
+	tree := newTree(t, s)
+	add(t, s, tree, leaves(0, 10))
+	integrate(t, s, tree)
+	givenUp := errors.New("given up")
+	if err := s.Log().ReadWriteTransaction(t.Context(), tree, func(ctx context.Context, tx storage.LogTreeTX) error {
+		root := latestRoot(t, s, tree)
+		if _, err := tx.GetMerkleNodes(ctx, compact.RangeNodes(0, root.TreeSize, nil)); err != nil {
+			return err
+		}
+		if err := tx.SetMerkleNodes(ctx, []trees.Node{{ID: compact.NewNodeID(0, 10), Hash: make([]byte, hashSize)}}); err != nil {
+			return err
+		}
+		root.TreeSize, root.TimestampNanos = 11, root.TimestampNanos+1
+		b, err := root.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		if err := tx.StoreSignedLogRoot(ctx, &trillian.SignedLogRoot{LogRoot: b}); err != nil {
+			return err
+		}
+		return givenUp
+	}); !errors.Is(err, givenUp) {
+		t.Fatal(err)
+	}
+	add(t, s, tree, leaves(10, 5))
+	integrate(t, s, tree)
+	wantRoot(t, s, tree, 15)
+	wantRoot(t, reopen(t, s), tree, 15)
 }
