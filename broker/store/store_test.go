@@ -251,3 +251,77 @@ func inFiles(t *testing.T, dir string, marker []byte) bool {
 	}
 	return false
 }
+
+// TestIntentsOutliveTheProcess: slots are used again, but never one whose disclosure has no outcome, whoever opens the store.
+func TestIntentsOutliveTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	ctx := t.Context()
+	begin := func(n byte) store.Disclosure {
+		t.Helper()
+		in := intent(n)
+		in.Person, in.Admin = []byte{'p', n}, []byte{'a', n}
+		d, _, err := s.Begin(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	next := proof.Index(0)
+	end := func(d store.Disclosure) error {
+		out := &store.Outcome{Disclosure: d.Seq, Records: []store.Record{{Owner: d.Owner, Person: []byte("p"), Admin: []byte("a")}}}
+		err := commit(t, s, next, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(next, "disclosure@v1")}, Attach: out})
+		if err == nil {
+			next++
+		}
+		return err
+	}
+	want := func(left ...byte) {
+		t.Helper()
+		got, err := s.OpenIntents(ctx, 0, 100)
+		if err != nil || len(got) != len(left) {
+			t.Fatalf("%d intents are open (%v), want %v", len(got), err, left)
+		}
+		for i, d := range got {
+			if d.ID[15] != left[i] || !bytes.Equal(d.Person, []byte{'p', left[i]}) || !bytes.Equal(d.Admin, []byte{'a', left[i]}) {
+				t.Fatalf("intent %d of %v: %+v", i, left, d)
+			}
+			if busy, err := s.HasOpenIntent(ctx, keys.Owner{left[i]}); err != nil || !busy {
+				t.Fatalf("intent of %d: %v, %v", left[i], busy, err)
+			}
+		}
+	}
+	one, two, three := begin(1), begin(2), begin(3)
+	want(1, 2, 3)
+	if err := end(two); err != nil {
+		t.Fatal(err)
+	}
+	if err := end(two); err == nil { // it gives nothing free a second time
+		t.Fatal("a second outcome was stored")
+	}
+	four, five := begin(4), begin(5)
+	want(1, 3, 4, 5)
+	for _, d := range []store.Disclosure{one, four} {
+		if err := end(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	want(3, 5)
+	begin(6)
+	begin(7)
+	begin(8)
+	want(3, 5, 6, 7, 8)
+	for _, d := range []store.Disclosure{three, five} {
+		if err := end(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(6, 7, 8)
+	if busy, err := s.HasOpenIntent(ctx, keys.Owner{3}); err != nil || busy {
+		t.Errorf("intent that is done: %v, %v", busy, err)
+	}
+}
