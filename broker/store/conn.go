@@ -177,8 +177,8 @@ func (r row) Scan(to ...any) error {
 	if len(to) != len(r.values) {
 		return fmt.Errorf("store: %d columns for %d variables", len(r.values), len(to))
 	}
-	for i, v := range r.values {
-		if err := scan(to[i], v); err != nil {
+	for i, v := range to {
+		if err := scan(v, r.values[i]); err != nil {
 			return fmt.Errorf("store: column %d: %w", i, err)
 		}
 	}
