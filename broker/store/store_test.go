@@ -278,7 +278,7 @@ func TestIntentsOutliveTheProcess(t *testing.T) {
 	}
 	want := func(left ...byte) {
 		t.Helper()
-		got, err := s.OpenIntents(ctx, 0, 100)
+		got, err := s.Interrupted(ctx, 0, 100)
 		if err != nil || len(got) != len(left) {
 			t.Fatalf("%d intents are open (%v), want %v", len(got), err, left)
 		}
@@ -286,8 +286,8 @@ func TestIntentsOutliveTheProcess(t *testing.T) {
 			if d.ID[15] != left[i] || !bytes.Equal(d.Person, []byte{'p', left[i]}) || !bytes.Equal(d.Admin, []byte{'a', left[i]}) {
 				t.Fatalf("intent %d of %v: %+v", i, left, d)
 			}
-			if busy, err := s.HasOpenIntent(ctx, keys.Owner{left[i]}); err != nil || !busy {
-				t.Fatalf("intent of %d: %v, %v", left[i], busy, err)
+			if open, err := s.IntentsOf(ctx, keys.Owner{left[i]}); err != nil || len(open) != 1 {
+				t.Fatalf("intents of %d: %v, %v", left[i], open, err)
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func TestIntentsOutliveTheProcess(t *testing.T) {
 		}
 	}
 	want(6, 7, 8)
-	if busy, err := s.HasOpenIntent(ctx, keys.Owner{3}); err != nil || busy {
-		t.Errorf("intent that is done: %v, %v", busy, err)
+	if open, err := s.IntentsOf(ctx, keys.Owner{3}); err != nil || len(open) != 0 {
+		t.Errorf("intent that is done: %v, %v", open, err)
 	}
 }
