@@ -118,15 +118,16 @@ func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
 		outcome broker.Outcome
 		answer  int
 		code    string
+		known   bool
 	}{
-		{404, `{"errors":[{"code":"37003","title":"Dossier absent","detail":"Rien","meta":{"provider":"CNAV"}}]}`, broker.Empty, 404, "37003"},
-		{404, `not json`, broker.Failed, 404, "provider/404"},
-		{429, `{"errors":[{"code":"00429","title":"Trop"}]}`, broker.Failed, 429, "00429"},
-		{502, `{"errors":[{"code":"37999","title":"Erreur"}]}`, broker.Failed, 502, "37999"},
-		{504, `{"errors":[{"code":"37002","title":"Temps"}]}`, broker.Failed, 504, "37002"},
-		{200, `{"data": {"quotient": {"valeur": "SECRETMARKER"}}}`, broker.Failed, 502, "provider/answer"},
-		{200, `{"data": `, broker.Failed, 502, "provider/answer"},
-		{302, ``, broker.Failed, 502, "provider/redirect"},
+		{404, `{"errors":[{"code":"37003","title":"Dossier absent","detail":"Rien","meta":{"provider":"CNAV"}}]}`, broker.Empty, 404, "37003", true},
+		{404, `not json`, broker.Failed, 404, "provider/404", false},
+		{429, `{"errors":[{"code":"00429","title":"Trop"}]}`, broker.Failed, 429, "00429", true},
+		{502, `{"errors":[{"code":"37999","title":"Erreur"}]}`, broker.Failed, 502, "37999", true},
+		{504, `{"errors":[{"code":"37002","title":"Temps"}]}`, broker.Failed, 504, "37002", true},
+		{200, `{"data": {"quotient": {"valeur": "SECRETMARKER"}}}`, broker.Failed, 502, "provider/answer", false},
+		{200, `{"data": `, broker.Failed, 502, "provider/answer", false},
+		{302, ``, broker.Failed, 502, "provider/redirect", false},
 	} {
 		w.provider.mu.Lock()
 		w.provider.answer = func(rw http.ResponseWriter, _ *http.Request) {
@@ -143,6 +144,18 @@ func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
 		v := w.verify(a.Receipt)
 		if v.Kind != proof.KindDisclosure {
 			t.Errorf("%d: verdict %+v", c.status, v)
+		}
+		// Only an answer that was understood held nothing for certain.
+		want := proof.Absent
+		if c.known {
+			want = proof.Present
+		}
+		r, err := proof.ParseReceipt(a.Receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, p := r.Opening().Value(proof.DisclosureObtained); p != want || len(v) != 0 {
+			t.Errorf("%d %s: obtained %q, presence %v", c.status, c.body, v, p)
 		}
 	}
 }

@@ -402,6 +402,10 @@ func TestProviderFails(t *testing.T) {
 			if got := r.Opening().Text(proof.DisclosureCause); got != c.cause {
 				t.Errorf("recorded as %q", got)
 			}
+			// What it would have held nobody knows: an empty list would claim that it was nothing.
+			if v, p := r.Opening().Value(proof.DisclosureObtained); p != proof.Absent {
+				t.Errorf("obtained %q, presence %v", v, p)
+			}
 			w.provider.mu.Lock()
 			w.provider.answer = couple
 			w.provider.mu.Unlock()

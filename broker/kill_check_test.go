@@ -206,6 +206,9 @@ func (c *killCheck) answer(d *killDone, asked map[string]accessed) (*proof.Recei
 		if o.Text(proof.DisclosureCause) != "interrupted" || d.answer.Status != 503 || d.answer.Code != "interrupted" {
 			t.Errorf("failed by %s, problem %d %s", o.Text(proof.DisclosureCause), d.answer.Status, d.answer.Code)
 		}
+		if _, p := o.Value(proof.DisclosureObtained); p != proof.Absent {
+			t.Errorf("%s was interrupted, and claims to know what the answer held", d.req.Key)
+		}
 		return r, 1
 	case outcome == broker.Denied:
 		return r, 1

@@ -44,6 +44,7 @@ type result struct {
 	said     *envelope
 	data     []byte // of said, until it is sealed
 	obtained []string
+	unknown  bool // what the answer held: the provider was asked, and nobody can tell what it said
 	released []string
 	others   []service.Filing // the entries beside the asked one
 }
@@ -288,8 +289,10 @@ func (d *disclosure) question(ctx context.Context) {
 func (d *disclosure) unanswered(err error) {
 	def := d.plan.service.def
 	p := &Problem{Status: 502, Code: causeUnreadable, Title: "The provider gave no usable answer.", Detail: "The attempt is recorded. Try again later, or ask the operator with the id of this disclosure.", Provider: string(def.Provider.ID)}
+	asked := true
 	var e *provider.Error
 	if errors.As(err, &e) {
+		asked = e.Asked
 		p.Code, p.RetryAfter = e.Cause, e.RetryAfter
 		switch e.Cause {
 		case provider.CauseTimeout:
@@ -299,6 +302,7 @@ func (d *disclosure) unanswered(err error) {
 		}
 	}
 	d.b.log.Warn("no usable answer from a provider", "disclosure", uuid.UUID(d.id), "service", def.Ref(), "cause", p.Code, "error", err)
+	d.result.unknown = asked && d.result.obtained == nil // set before a document failed
 	d.fail(p.Code, p)
 }
 
@@ -320,6 +324,7 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 		if v.Outcome == service.OutcomeEmpty {
 			d.result.outcome = Empty
 		}
+		d.result.unknown = v.Code == "" // not an error in the service's form: nobody looked what else it is
 		if p := d.result.said.problem; p.Code == "" {
 			p.Code, p.Title, p.Detail = v.Cause, "The provider could not answer.", "The attempt is recorded. Try again later, or ask the operator with the id of this disclosure."
 		}
@@ -548,7 +553,9 @@ func (d *disclosure) describe() ([]described, error) {
 }
 
 func (d *disclosure) outcome(f *fields, obtained, released []string, now time.Time) {
-	f.list(proof.DisclosureObtained, obtained)
+	if !d.result.unknown { // an empty list is the claim that the answer held nothing
+		f.list(proof.DisclosureObtained, obtained)
+	}
 	f.list(proof.DisclosureReleased, released)
 	f.text(proof.DisclosureOutcome, string(d.result.outcome))
 	f.text(proof.DisclosureCause, d.result.cause)

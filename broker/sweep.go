@@ -117,7 +117,7 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 		return fmt.Errorf("opening the intent of %v: %w", uuid.UUID(d.ID), err)
 	}
 	f := &fields{rec: rec}
-	f.list(proof.DisclosureObtained, nil)
+	// No DisclosureObtained: whether the provider answered, and what, nobody knows.
 	f.list(proof.DisclosureReleased, nil)
 	f.text(proof.DisclosureOutcome, string(Failed))
 	f.text(proof.DisclosureCause, causeInterrupted)
