@@ -19,9 +19,17 @@ type Labels struct{ r *Ring }
 // Labels returns the ring's maker of labels; it satisfies ledger.Labeler.
 func (r *Ring) Labels() Labels { return Labels{r} }
 
-// CurrentKey names the key for an epoch that opens at t, creating it durably if it is the first of its month, and returns its public half.
+// CurrentKey names the key for an epoch that opens at t, creating it durably if it is the first of its month, with the secret of the month's rolls, and returns its public half.
 func (l Labels) CurrentKey(ctx context.Context, t time.Time) (name string, public [32]byte, err error) {
-	e, err := l.r.period(ctx, KindLabel, MonthOf(t))
+	month := MonthOf(t)
+	e, err := l.r.present(ctx, KindLabel, month)
+	if errors.Is(err, ErrNoKey) {
+		// The secret first: where there is a label key its secret was there, so one that is missing was lost, and is never made anew.
+		if _, err := l.r.period(ctx, KindRoll, month); err != nil {
+			return "", public, err
+		}
+		e, err = l.r.period(ctx, KindLabel, month)
+	}
 	if err != nil {
 		return "", public, err
 	}
@@ -79,14 +87,18 @@ func (l Labels) Prove(ctx context.Context, name string, epoch proof.Epoch, subje
 	return z, pi, nil
 }
 
-// RollSeed returns the secret behind the salts of an epoch's rolls: HMAC-SHA256(roll secret of the label key's month, "regard/rollseed/v1" ‖ 0x00 ‖ u64 epoch).
+// RollSeed returns the secret behind the salts of an epoch's rolls: HMAC-SHA256(roll secret of the label key's month, "regard/rollseed/v1" ‖ 0x00 ‖ u64 epoch). ErrNoKey if the
+// month's secret is lost: another one would give other rolls than those that were published.
 func (l Labels) RollSeed(ctx context.Context, name string, epoch proof.Epoch) ([32]byte, error) {
 	var seed [32]byte
 	e, err := l.r.labelKey(ctx, name)
 	if err != nil {
 		return seed, err
 	}
-	s, err := l.r.period(ctx, KindRoll, e.period)
+	s, err := l.r.present(ctx, KindRoll, e.period)
+	if errors.Is(err, ErrNoKey) {
+		return seed, fmt.Errorf("the secret of the rolls of %s is missing though the month's label key is there: the store lost it; restore it from a backup: %w", e.period, err)
+	}
 	if err != nil {
 		return seed, err
 	}

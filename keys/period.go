@@ -159,6 +159,28 @@ func (r *Ring) period(ctx context.Context, kind Kind, period string) (*periodKey
 	}
 }
 
+// present returns the key of a kind and period as period does, but makes none: ErrNoKey if there is none.
+func (r *Ring) present(ctx context.Context, kind Kind, period string) (*periodKey, error) {
+	if r.closed.Load() {
+		return nil, ErrClosed
+	}
+	p := r.shared
+	p.mu.Lock()
+	e, gen := p.fresh(p.byName[periodName{kind, period}]), p.gen
+	p.mu.Unlock()
+	if e != nil {
+		return e, nil
+	}
+	rows, err := r.store.LoadKeys(ctx, kind, Owner{}, period)
+	if err != nil {
+		return nil, fmt.Errorf("loading the %s key: %w", kind, err)
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("the %s key of %s: %w", kind, period, ErrNoKey)
+	}
+	return r.adopt(ctx, &rows[0], gen)
+}
+
 func (r *Ring) loadPeriod(ctx context.Context, kind Kind, period string) (*periodKey, error) {
 	// Twice: another process may create it between our look and our save.
 	for range 2 {

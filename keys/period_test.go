@@ -213,6 +213,35 @@ func TestLabels(t *testing.T) {
 	wants(t, "a month key as a label key", err, keys.ErrAltered)
 }
 
+// TestLostRollSecret: a roll secret that vanished was made anew in silence, and the epoch's rolls then failed as if the index were wrong.
+func TestLostRollSecret(t *testing.T) {
+	b := newBench(t)
+	month := keys.MonthOf(b.clock.now())
+	name, _, err := b.ring.Labels().CurrentKey(ctx, b.clock.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := b.store.LoadKeys(ctx, keys.KindRoll, keys.Owner{}, month)
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%d roll secrets come with a label key (%v)", len(rows), err)
+	}
+	if err := b.store.DestroyKeys(ctx, []keys.KeyID{rows[0].ID}); err != nil {
+		t.Fatal(err)
+	}
+	l := b.open(t).Labels()
+	if again, _, err := l.CurrentKey(ctx, b.clock.now()); err != nil || again != name {
+		t.Errorf("the label key: %v", err)
+	}
+	_, err = l.RollSeed(ctx, name, 1)
+	wants(t, "a roll seed whose secret is lost", err, keys.ErrNoKey)
+	if err == nil || !strings.Contains(err.Error(), "rolls of "+month) {
+		t.Errorf("the error doesn't say what is missing: %v", err)
+	}
+	if rows, err := b.store.LoadKeys(ctx, keys.KindRoll, keys.Owner{}, month); err != nil || len(rows) != 0 {
+		t.Errorf("%d roll secrets were made anew (%v)", len(rows), err)
+	}
+}
+
 func TestCheckpointSigners(t *testing.T) {
 	b := newBench(t)
 	const origin = "example.org/log"
