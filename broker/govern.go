@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
-	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
@@ -309,105 +307,3 @@ func (b *Broker) ReloadPolicy(ctx context.Context) error { return b.engine.Reloa
 
 // PolicyStatus tells which bundle is in force.
 func (b *Broker) PolicyStatus() policy.Status { return b.engine.Status() }
-
-// logKeys logs the keys that came into force since it was last called: of checkpoints, of labels, of administrative parts. Retention is told with the keys that it ends.
-func (b *Broker) logKeys(ctx context.Context) error {
-	b.telling.Lock()
-	defer b.telling.Unlock()
-	now := b.now()
-	publics, err := b.cfg.Custodian.PublicKeys(ctx)
-	if err != nil {
-		return err
-	}
-	entries := make([]proof.KeyChanged, 0, len(publics)+2)
-	for _, k := range publics {
-		entries = append(entries, proof.KeyChanged{Key: fmt.Sprintf("checkpoint.%d", k.Version), Use: proof.UseCheckpoint, State: proof.Active, Public: proof.Hash(k.Key)})
-	}
-	month := keys.MonthOf(now)
-	end, err := b.retainedUntil(month)
-	if err != nil {
-		return err
-	}
-	until := proof.TimeOf(end)
-	_, label, err := b.ring.Labels().CurrentKey(ctx, now)
-	if err != nil {
-		return err
-	}
-	entries = append(entries,
-		proof.KeyChanged{Key: "label." + month, Use: proof.UseLabel, State: proof.Active, Public: label, Until: until},
-		proof.KeyChanged{Key: "record." + month, Use: proof.UseRecord, State: proof.Active, Until: until})
-	for _, e := range entries {
-		if err := b.logKey(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// logKey logs what happens to a key, once: state and public half are in the note's name, so that another key under the same name would be told too.
-func (b *Broker) logKey(ctx context.Context, e proof.KeyChanged) error {
-	name := keyNote(e)
-	if _, known := b.logged[name]; known {
-		return nil
-	}
-	done, err := b.store.Noted(ctx, name)
-	if err != nil {
-		return err
-	}
-	if !done {
-		if _, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: &store.Note{Name: name}}); err != nil {
-			return err
-		}
-	}
-	b.logged[name] = struct{}{}
-	return nil
-}
-
-// endRetention destroys the keys of months whose retention has ended: what they sealed can't be read any more by anybody. The log says so first, so that a crash
-// between the two never leaves records unreadable without an entry that explains it.
-func (b *Broker) endRetention(ctx context.Context) error {
-	b.telling.Lock()
-	defer b.telling.Unlock()
-	over := map[string]bool{}
-	for kind, use := range map[keys.Kind]proof.KeyUse{keys.KindMonth: proof.UseRecord, keys.KindLabel: proof.UseLabel} {
-		rows, err := b.store.ListKeys(ctx, kind, keys.KeyID{}, 1000)
-		if err != nil {
-			return err
-		}
-		for _, k := range rows {
-			until, err := b.retainedUntil(k.Period)
-			if err != nil {
-				return err
-			}
-			// The log's own time counts, too: keys don't come back when a clock is set right.
-			if b.now().Before(until) || b.ledger.OpenEpoch().Opened.Before(until) {
-				continue
-			}
-			e := proof.KeyChanged{Key: fmt.Sprintf("%s.%s", use, k.Period), Use: use, State: proof.Destroyed, Until: proof.TimeOf(until)}
-			if use == proof.UseLabel {
-				key, err := b.ring.LabelKey(ctx, k.ID.String())
-				if err != nil {
-					return err
-				}
-				e.Public = proof.Hash(key.Public())
-			}
-			if err := b.logKey(ctx, e); err != nil {
-				return err
-			}
-			over[k.Period] = true
-		}
-	}
-	for month := range over {
-		if _, err := b.ring.DestroyMonth(ctx, month); err != nil {
-			return err
-		}
-		b.log.Info("destroyed the keys of a month at the end of its retention", "month", month)
-	}
-	return nil
-}
-
-// retainedUntil is when the retention of a month ends.
-func (b *Broker) retainedUntil(month string) (time.Time, error) {
-	start, err := time.Parse("2006-01", month)
-	return start.AddDate(0, 1, 0).Add(b.cfg.Retention), err
-}

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -209,7 +208,10 @@ func (b *Broker) glances(ctx context.Context, owner keys.Owner, page HistoryPage
 		out[i].entry.Kind = entry.Kind()
 		person, perr := keys.KeyOf(rows[i].Person)
 		admin, aerr := keys.KeyOf(rows[i].Admin)
-		if perr == nil && aerr == nil {
+		switch {
+		case aerr == nil && len(rows[i].Person) == 0: // the end of its retention took it, if the log says so
+			out[i].month = admin
+		case perr == nil && aerr == nil:
 			ids = append(ids, person, admin)
 			out[i].month, out[i].open = admin, true
 		}
@@ -497,23 +499,4 @@ func (b *Broker) erasedUpTo(ctx context.Context, owner keys.Owner) (proof.Index,
 		}
 	}
 	return lost, nil
-}
-
-// retired says whether the log told the end of the month whose key this was. A key is made when its month begins, or, for a request asked at the very end of a month, shortly after that.
-func (b *Broker) retired(ctx context.Context, id keys.KeyID) (bool, error) {
-	if id.IsZero() {
-		return false, nil
-	}
-	ms := binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)) // RFC 9562, section 5.7
-	made := time.UnixMilli(int64(ms))                              // #nosec G115 -- 48 bits
-	for _, month := range []string{keys.MonthOf(made), keys.MonthOf(made.Add(-time.Hour))} {
-		told, err := b.store.Noted(ctx, fmt.Sprintf("key %s.%s %s %s", proof.UseRecord, month, proof.Destroyed, proof.Hash{}))
-		if err != nil {
-			return false, unavailable("store.unavailable", "The broker can't read its records now.", err)
-		}
-		if told {
-			return true, nil
-		}
-	}
-	return false, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
+	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedfile"
 	"github.com/regard-broker/regard/policy"
 )
@@ -35,7 +36,8 @@ type Config struct {
 	Policy policy.Source
 	// Epoch is how long an epoch lasts; 0 means a day.
 	Epoch time.Duration
-	// Retention is how long records are kept after their month; 0 means 3 years.
+	// Retention is how long records are kept after their month; 0 means 3 years. The log promises it with each month's keys: a longer one is in force for all months at once, a shorter one
+	// for those whose keys are yet to come.
 	Retention time.Duration
 	// Providers says how providers are called.
 	Providers provider.Config
@@ -100,9 +102,13 @@ type Broker struct {
 	replayers sync.Map   // *policy.Replayer by digest of the bundle
 	telling   sync.Mutex // of keys, in the log
 	logged    map[string]struct{}
-	stopping  chan struct{}
-	stop      sync.Once
-	work      sync.WaitGroup // what runs beside the requests
+	dropping  struct { // the end of retention that the sweeper is at
+		under map[keys.KeyID]bool
+		next  proof.Index
+	}
+	stopping chan struct{}
+	stop     sync.Once
+	work     sync.WaitGroup // what runs beside the requests
 }
 
 // New opens a broker's stores, recovers what an earlier process left, and starts it.

@@ -42,12 +42,11 @@ func (b *Broker) logPolicy(ctx context.Context) (*proof.Policy, error) {
 	}
 	all := slices.Clone(vkeys)
 	for _, n := range notes {
-		words := strings.Fields(n)
-		key, err := proof.ParseHash(words[len(words)-1])
+		told, err := parseKeyNote(n)
 		if err != nil {
-			return nil, fmt.Errorf("the store's note about a checkpoint key is damaged: %w", err)
+			return nil, err
 		}
-		vkey, err := note.NewEd25519VerifierKey(b.cfg.Origin, ed25519.PublicKey(key[:]))
+		vkey, err := note.NewEd25519VerifierKey(b.cfg.Origin, ed25519.PublicKey(told.Public[:]))
 		if err != nil {
 			return nil, err
 		}

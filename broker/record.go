@@ -55,6 +55,9 @@ func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.
 
 // openRecord joins a stored record again. After an erasure the person part stays hidden; that is no error.
 func (b *Broker) openRecord(ctx context.Context, row *store.Record) (*proof.Record, error) {
+	if len(row.Person) == 0 {
+		return nil, fmt.Errorf("the retention of this record has ended: %w", keys.ErrNoKey)
+	}
 	admin, err := b.ring.OpenAdmin(ctx, nil, row.Admin)
 	if err != nil {
 		return nil, fmt.Errorf("opening the administrative part: %w", err)

@@ -353,7 +353,7 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 			r.store.Notes = append(r.store.Notes, store.NoteAt{Name: keyNote(e), Index: leaf.Index})
 			if _, month, ok := strings.Cut(e.Key, "."); ok && e.State == proof.Destroyed {
 				for _, kind := range map[proof.KeyUse][]keys.Kind{proof.UseRecord: {keys.KindMonth}, proof.UseLabel: {keys.KindLabel, keys.KindRoll}}[e.Use] {
-					r.store.Destroyed = append(r.store.Destroyed, store.Period{Kind: kind, Period: month})
+					r.store.Destroyed = append(r.store.Destroyed, store.Period{Kind: kind, Period: month, Index: leaf.Index})
 				}
 			}
 		}
@@ -363,11 +363,6 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 
 func missing(agency string, key proof.Hash) string {
 	return fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x", agency, key)
-}
-
-// keyNote is the name under which the store remembers that the log told of a key; see logKey.
-func keyNote(e proof.KeyChanged) string {
-	return fmt.Sprintf("key %s %s %s", e.Key, e.State, e.Public)
 }
 
 // erased finds out who was erased after the backup. The log counts them, the journal names their pseudonyms: if it lacks one, nothing is restored.

@@ -104,10 +104,11 @@ type NoteAt struct {
 	Index proof.Index
 }
 
-// Period names shared keys.
+// Period names shared keys that were destroyed, as the entry at Index says.
 type Period struct {
 	Kind   keys.Kind
 	Period string
+	Index  proof.Index
 }
 
 // Erased is somebody whose erasure was begun: Logged says at which index it stands in the log.
@@ -207,8 +208,8 @@ func (r *Restoration) keys(t *tx) error {
 			return err
 		}
 	}
-	for _, p := range r.Destroyed {
-		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND period = ? AND owner IS NULL", string(p.Kind), p.Period); err != nil {
+	for i := range r.Destroyed {
+		if err := r.Destroyed[i].apply(t); err != nil {
 			return err
 		}
 	}
@@ -218,6 +219,10 @@ func (r *Restoration) keys(t *tx) error {
 func (r *Restoration) erase(t *tx) error {
 	for _, e := range r.Erased {
 		if _, err := t.exec("DELETE FROM keys WHERE owner = ?", e.Owner[:]); err != nil {
+			return err
+		}
+		// A guess of what was asked could be confirmed by it.
+		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE owner = ?", e.Owner[:]); err != nil {
 			return err
 		}
 		// Before it was erased, every request about the person had its outcome: it is among the lost entries. The intent goes first: its disclosure's number is free afterwards.

@@ -222,15 +222,3 @@ func (s *Store) Noted(ctx context.Context, name string) (bool, error) {
 	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM meta WHERE name = ?", name).Scan(&n)
 	return n > 0, classify(err)
 }
-
-// Notes lists the names of the notes that begin with prefix.
-func (s *Store) Notes(ctx context.Context, prefix string) ([]string, error) {
-	var out []string
-	err := s.each(ctx, "SELECT name FROM meta WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name", func(scan func(...any) error) error {
-		var name string
-		err := scan(&name)
-		out = append(out, name)
-		return err
-	}, prefix)
-	return out, err
-}

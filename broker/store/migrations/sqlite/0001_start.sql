@@ -15,7 +15,7 @@ CREATE TABLE records (
   disclosure INTEGER,                    -- disclosures.seq; null for accesses and erasures
   position   INTEGER NOT NULL,           -- 0 is the asked entry
   owner      BLOB    NOT NULL,
-  person     BLOB    NOT NULL,           -- sealed under a key of owner
+  person     BLOB    NOT NULL,           -- sealed under a key of owner; empty after the end of retention
   admin      BLOB    NOT NULL            -- sealed under a month key
 );
 CREATE INDEX records_owner ON records (owner, log_index);
@@ -27,7 +27,7 @@ CREATE TABLE disclosures (
   id       BLOB    NOT NULL UNIQUE,      -- UUIDv7, the broker's own
   agency   TEXT    NOT NULL,
   idem     BLOB,                         -- digest of the Idempotency-Key, null if none
-  body     BLOB    NOT NULL,             -- keyed digest of the request
+  body     BLOB,                         -- keyed digest of the request, for a day and until an erasure; null without idem
   asked_at INTEGER NOT NULL,
   state    INTEGER NOT NULL,
   owner    BLOB    NOT NULL
@@ -86,6 +86,12 @@ CREATE TABLE keys (
 CREATE INDEX keys_owner ON keys (owner) WHERE owner IS NOT NULL;
 -- Two brokers may want this month's key at once: one of them loses here.
 CREATE UNIQUE INDEX keys_shared ON keys (kind, period) WHERE owner IS NULL;
+
+-- Record keys whose destruction at the end of retention the log announced, by the entry at log_index. The key itself may still be there for a moment.
+CREATE TABLE retired_keys (
+  id        BLOB    PRIMARY KEY,
+  log_index INTEGER NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE agencies (
   id      TEXT PRIMARY KEY,

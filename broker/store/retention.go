@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Retirement is attached to the key@v1 entry that ends the retention of a month's records. It keeps the names of the keys that are about to be destroyed: a record whose key is gone is
+// explained by this and by nothing that can be guessed from the key's age.
+type Retirement struct {
+	Note Note
+	Keys []keys.KeyID
+}
+
+func (r *Retirement) apply(t *tx, leaves []ledger.Leaf) error {
+	if err := r.Note.apply(t, leaves); err != nil {
+		return err
+	}
+	return retireKeys(t, r.Keys, leaves[0].Index)
+}
+
+func retireKeys(t *tx, ids []keys.KeyID, at proof.Index) error {
+	for i := range ids {
+		if _, err := t.exec("INSERT INTO retired_keys (id, log_index) VALUES (?, ?) ON CONFLICT DO NOTHING", ids[i][:], int64(at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Retired finds the entry that announced a record key's destruction at the end of its retention, with the time at which the entry's epoch was opened: it is not older than that.
+// ErrNotFound if none did.
+func (s *Store) Retired(ctx context.Context, id keys.KeyID) (entry []byte, since time.Time, err error) {
+	var opened int64
+	err = s.r.QueryRowContext(ctx, "SELECT l.text, e.opened FROM retired_keys k JOIN leaves l USING (log_index) JOIN epochs e ON e.number = l.epoch WHERE k.id = ?", id[:]).Scan(&entry, &opened)
+	return entry, time.UnixMilli(opened).UTC(), classify(err)
+}
+
+// Notes lists the notes whose name begins with prefix, by name.
+func (s *Store) Notes(ctx context.Context, prefix string) ([]string, error) {
+	var out []string
+	err := s.each(ctx, "SELECT name FROM meta WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 ORDER BY name", func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		out = append(out, name)
+		return err
+	}, prefix)
+	return out, err
+}
+
+// Unfinished says whether something that was asked before t may still get a record: a disclosure without an outcome, or an erasure that isn't done.
+func (s *Store) Unfinished(ctx context.Context, t time.Time) (bool, error) {
+	var n int
+	err := s.r.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM disclosures WHERE state = 0 AND asked_at < ?) + (SELECT count(*) FROM erasures WHERE done = 0)", t.UnixMilli()).Scan(&n)
+	return n > 0, classify(err)
+}
+
+// DropRecords looks at up to limit records from a log index on and empties the person parts of those whose administrative part is sealed under one of the keys, with the digests by which a
+// repeat of their request would be known. It returns where to go on, and false when there was nothing left up to and including upto. It may be repeated.
+func (s *Store) DropRecords(ctx context.Context, under map[keys.KeyID]bool, from, upto proof.Index, limit int) (next proof.Index, more bool, err error) {
+	drop, next, more, err := s.recordsUnder(ctx, under, from, upto, limit)
+	if err != nil || len(drop) == 0 {
+		return next, more, err
+	}
+	return next, more, s.do(ctx, func(t *tx) error { return dropRecords(t, drop) })
+}
+
+// recordsUnder finds, among limit records, those that have a person part and are sealed under one of the keys.
+func (s *Store) recordsUnder(ctx context.Context, under map[keys.KeyID]bool, from, upto proof.Index, limit int) (found []int64, next proof.Index, more bool, err error) {
+	next, seen := from, 0
+	err = s.each(ctx, "SELECT log_index, substr(admin, 1, ?), length(person) FROM records WHERE log_index >= ? AND log_index <= ? ORDER BY log_index LIMIT ?", func(scan func(...any) error) error {
+		var index, person int64
+		var admin []byte
+		if err := scan(&index, &admin, &person); err != nil {
+			return err
+		}
+		seen++
+		next = proof.Index(index) + 1
+		// One that is damaged beyond its key's name is left: nobody knows when its retention ends.
+		if id, err := keys.KeyOf(admin); err == nil && under[id] && person > 0 {
+			found = append(found, index)
+		}
+		return nil
+	}, keys.Overhead, int64(from), int64(upto), limit)
+	return found, next, seen == limit, err
+}
+
+// EmptyFreeIntents empties the slots of intents whose disclosures are done: what lies there is sealed under the same keys as their records.
+func (s *Store) EmptyFreeIntents(ctx context.Context) error {
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE disclosure <> 0 AND disclosure NOT IN (SELECT seq FROM disclosures WHERE state = 0)")
+		return err
+	})
+}
+
+func dropRecords(t *tx, indexes []int64) error {
+	for _, i := range indexes {
+		if _, err := t.exec("UPDATE records SET person = x'' WHERE log_index = ?", i); err != nil {
+			return err
+		}
+		if _, err := t.exec("UPDATE disclosures SET idem = NULL, body = NULL WHERE seq = (SELECT disclosure FROM records WHERE log_index = ?) AND idem IS NOT NULL", i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply does in a restored store what the end of retention did in the one that was lost.
+func (p *Period) apply(t *tx) error {
+	if p.Kind == keys.KindMonth {
+		if _, err := t.exec("INSERT INTO retired_keys (id, log_index) SELECT id, ? FROM keys WHERE kind = ? AND period = ? AND owner IS NULL ON CONFLICT DO NOTHING", int64(p.Index), string(p.Kind), p.Period); err != nil {
+			return err
+		}
+		// The key's name is where keys.KeyOf finds it.
+		if _, err := t.exec("UPDATE records SET person = x'' WHERE substr(admin, 3, 16) IN (SELECT id FROM keys WHERE kind = ? AND period = ? AND owner IS NULL)", string(p.Kind), p.Period); err != nil {
+			return err
+		}
+		if _, err := t.exec("UPDATE disclosures SET idem = NULL, body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE length(person) = 0)"); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec("DELETE FROM keys WHERE kind = ? AND period = ? AND owner IS NULL", string(p.Kind), p.Period)
+	return err
+}
