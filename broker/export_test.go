@@ -59,3 +59,18 @@ func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 func (b *Broker) SealAdmin(ctx context.Context, at time.Time, rec *proof.Record) ([]byte, error) {
 	return b.sealAdmin(ctx, at, rec)
 }
+
+// EndRetention is a round of the sweeper's, at a time of the test's choice. Only one may be under way.
+func (b *Broker) EndRetention(ctx context.Context) error { return b.endRetention(ctx) }
+
+// AnnounceEnd has the log tell the end of a month's retention as if it were now, and stops there, as a crash would.
+func (b *Broker) AnnounceEnd(ctx context.Context, name string) error {
+	months, err := b.kept(ctx)
+	for _, m := range months {
+		if m.name == name {
+			m.until = b.now()
+			err = b.logEnd(ctx, m)
+		}
+	}
+	return err
+}
