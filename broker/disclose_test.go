@@ -8,7 +8,11 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -191,9 +195,79 @@ func TestIdempotencyKey(t *testing.T) {
 	if _, err := w.b.RevokeAgreement(t.Context(), "cantine"); err != nil {
 		t.Fatal(err)
 	}
-	again = w.disclose(req)
-	if again.Data != nil || again.Problem == nil || again.Problem.Status != 403 {
-		t.Errorf("repeat after the agreement was revoked: %+v", again)
+	for range 2 { // a refusal is recorded, this one as one of its own: it has another id and reasons
+		size := w.b.Log().Checkpoint().Size()
+		again = w.disclose(req)
+		if again.Data != nil || again.Problem == nil || again.Problem.Status != 403 || again.Outcome != broker.Denied || again.Repeated || again.ID == first.ID {
+			t.Errorf("repeat after the agreement was revoked: %+v", again)
+		}
+		if got := w.b.Log().Checkpoint().Size(); got != size+1 {
+			t.Errorf("the refusal is %d entries in the log", got-size)
+		}
+		w.verify(again.Receipt)
+		r, err := proof.ParseReceipt(again.Receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := r.Opening()
+		if o.Text(proof.DisclosureOutcome) != proof.OutcomeDenied || o.Text(proof.DisclosureID) != uuid.UUID(again.ID).String() || !slices.Equal(o.List(proof.DisclosureReasons), []string{"agreement.revoked"}) {
+			t.Errorf("recorded: %s of %s, %v", o.Text(proof.DisclosureOutcome), o.Text(proof.DisclosureID), o.List(proof.DisclosureReasons))
+		}
+	}
+	if n := len(w.provider.requests()); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+}
+
+// TestDigestsOfRequests: every disclosure kept a keyed digest of the whole request for ever, by which a guess of what was erased could be confirmed. It is there only to know a repeat, for a day
+// and until an erasure; and when it is gone nobody is asked again under a key that was used.
+func TestDigestsOfRequests(t *testing.T) {
+	const kept, used = "SELECT count(*) FROM disclosures WHERE body IS NOT NULL", "SELECT count(*) FROM disclosures WHERE idem IS NOT NULL"
+	for name, forget := range map[string]func(*world, *atomic.Int64){
+		"a day later": func(_ *world, ahead *atomic.Int64) { ahead.Store(int64(25 * time.Hour)) },
+		"erased": func(w *world, _ *atomic.Int64) {
+			if _, err := w.b.Erase(w.t.Context(), subjectOf(w.t, marie), "rgpd-17"); err != nil {
+				w.t.Fatal(err)
+			}
+			if w.count(kept) != 0 {
+				w.t.Error("the digest of the request survives the erasure")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			w := newTraveller(t, &ahead, 0, nil)
+			w.disclose(request())
+			if w.count(kept) != 0 || w.count(used) != 0 {
+				t.Error("a digest of a request that can't be repeated")
+			}
+			req := request()
+			req.IdempotencyKey = "k1"
+			first := w.disclose(req)
+			if again := w.disclose(req); w.count(kept) != 1 || w.count(used) != 1 || !again.Repeated {
+				t.Fatalf("a repeat: %+v", again)
+			}
+			forget(w, &ahead)
+			for deadline := time.Now().Add(20 * time.Second); w.count(kept) != 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("the digest is kept\n%s", w.logs)
+				}
+			}
+			w.close()
+			w.open()
+			other := request()
+			other.IdempotencyKey, other.Object = "k1", "another"
+			for _, req := range []*broker.Request{req, other} {
+				a := w.disclose(req)
+				if a.ID != first.ID || !a.Repeated || !a.Gone || a.Data != nil || a.Problem == nil || a.Problem.Status != 410 || a.Problem.Code != "idempotency.expired" {
+					t.Errorf("under a key that was used: %+v", a)
+				}
+				w.verify(a.Receipt)
+			}
+			if n := len(w.provider.requests()); n != 2 {
+				t.Errorf("the provider was asked %d times", n)
+			}
+		})
 	}
 }
 

@@ -160,12 +160,10 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	if in.Key, err = keys.KeyOf(in.Person); err != nil {
 		return store.Disclosure{}, false, err
 	}
-	body, err := b.digest(p.req)
-	if err != nil {
-		return store.Disclosure{}, false, err
-	}
-	in.Body = body
 	if p.req.IdempotencyKey != "" {
+		if in.Body, err = b.digest(p.req); err != nil {
+			return store.Disclosure{}, false, err
+		}
 		idem, err := b.ring.Digest("idempotency", []byte(p.req.IdempotencyKey))
 		if err != nil {
 			return store.Disclosure{}, false, keysProblem(err)

@@ -18,6 +18,10 @@ import (
 // publishWait is how long a caller waits for the publication of what is recorded already, usually a second: a log that can't sign or publish must not hold every place.
 const publishWait = 5 * time.Second
 
+// bodyLife is how long the digest of a request is kept, by which its repeat is told from another request with the same Idempotency-Key. Who has the store and its keys can confirm a guess of
+// what was asked by it, so it isn't kept for longer than a broken connection takes to be noticed. The key stays used until the end of retention.
+const bodyLife = 24 * time.Hour
+
 // errNoDisclosure has one form for disclosures that never were and those of other agencies.
 func errNoDisclosure() *Problem {
 	return &Problem{Status: 404, Code: "disclosure.unknown", Title: "There is no such disclosure.", Detail: "Check the id; an agency sees its own disclosures only."}
@@ -69,13 +73,17 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	if err := b.upgrade(ctx, a, past); err != nil {
 		return nil, err
 	}
+	if len(d.Body) == 0 {
+		// Older than bodyLife, or the person was erased. The provider isn't asked again for it, nor is this called the answer to what may be another request.
+		a.Gone, a.Reasons = true, nil
+		a.Problem = &Problem{Status: 410, Code: "idempotency.expired", Title: "This Idempotency-Key was used before, too long ago to tell whether with the same request.", Detail: "The provider was not asked. The receipt is that of the earlier request. Use a new key for a new request."}
+		return a, nil
+	}
 	if a.Outcome == Denied || past.interrupted() {
 		return a, nil // nobody said anything that could be repeated
 	}
 	if _, ok := again.decision.Granted(); !ok {
-		a.Problem, a.Reasons = deniedProblem(), again.decision.Reasons()
-		a.Problem.Detail = "It was allowed the first time and is not any more; the answer isn't repeated."
-		return a, nil
+		return again.refuse(ctx)
 	}
 	sealed, until, err := b.store.Payload(ctx, d.Seq)
 	switch {
@@ -103,6 +111,23 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	}
 	a.Data, a.Problem = said.data, said.problem
 	return a, nil
+}
+
+// refuse records that the repeat of a request is refused that was granted the first time: a refusal of its own, without the Idempotency-Key, which is the first one's.
+func (d *disclosure) refuse(ctx context.Context) (*Answer, error) {
+	req := *d.plan.req
+	req.IdempotencyKey = ""
+	d.plan.req = &req
+	if _, _, err := d.begin(ctx); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	d.question(ctx)
+	a, err := d.conclude(ctx)
+	if a != nil && a.Problem != nil {
+		a.Problem.Detail = "It was allowed the first time and is not any more: the answer isn't repeated. The reasons say which rule; the refusal is recorded, and the provider was not asked."
+	}
+	return a, err
 }
 
 func (a *Answer) gone() *Answer {

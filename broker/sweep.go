@@ -52,9 +52,16 @@ func (b *Broker) dropAnswers(ctx context.Context) error {
 	if _, err := b.ring.Sweep(ctx, b.now()); err != nil {
 		return err
 	}
-	for {
+	for more := true; more; {
 		n, err := b.store.DropPayloads(ctx, b.now(), 1000)
-		if err != nil || n < 1000 {
+		if err != nil {
+			return err
+		}
+		more = n == 1000
+	}
+	for {
+		n, err := b.store.DropBodies(ctx, b.now().Add(-bodyLife), 1000)
+		if err != nil || n == 0 {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ type Intent struct {
 	ID      ID
 	Agency  string
 	Idem    []byte // keyed digest of the Idempotency-Key, nil if none was given
-	Body    []byte // keyed digest of the request
+	Body    []byte // keyed digest of the request, with Idem alone
 	AskedAt time.Time
 	Owner   keys.Owner
 	// Person and Admin are the asked record's parts, sealed. Person is final; Admin lacks the outcome.
@@ -42,7 +42,7 @@ type Disclosure struct {
 	Seq           Seq
 	ID            ID
 	Agency        string
-	Body          []byte
+	Body          []byte // empty without an Idempotency-Key, and once it was dropped
 	AskedAt       time.Time
 	Done          bool
 	Owner         keys.Owner
@@ -50,7 +50,7 @@ type Disclosure struct {
 }
 
 // Begin stores an intent durably. If the agency used the same Idempotency-Key before, it stores nothing and returns that disclosure with again = true, or
-// ErrConflict if it was for another request.
+// ErrConflict if it was for another request. Of one whose Body was dropped nobody can tell any more: the caller looks at it.
 func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool, err error) {
 	err = s.do(ctx, func(t *tx) error {
 		d, again = Disclosure{}, false
@@ -82,7 +82,7 @@ func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool
 		d = Disclosure{Seq: seq, ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
 		return err
 	})
-	if err == nil && again && !bytes.Equal(d.Body, in.Body) {
+	if err == nil && again && len(d.Body) > 0 && !bytes.Equal(d.Body, in.Body) {
 		return Disclosure{}, false, ErrConflict
 	}
 	return d, again, err

@@ -42,10 +42,13 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 	return nil
 }
 
-// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner.
+// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it.
 func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:])
+		if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
+			return err
+		}
+		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:])
 		return err
 	})
 }

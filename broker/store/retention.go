@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -125,4 +126,29 @@ func (p *Period) apply(t *tx) error {
 	}
 	_, err := t.exec("DELETE FROM keys WHERE kind = ? AND period = ? AND owner IS NULL", string(p.Kind), p.Period)
 	return err
+}
+
+// bodiesNote is the name under which the store remembers up to which disclosure the digests of requests were dropped.
+const bodiesNote = "bodies dropped"
+
+// DropBodies forgets the digests of requests that were asked before t, of at most limit disclosures, and returns of how many. Idem stays: the key was used.
+func (s *Store) DropBodies(ctx context.Context, t time.Time, limit int) (int64, error) {
+	var n int64
+	err := s.do(ctx, func(tx *tx) error {
+		var from, to int64
+		if err := tx.row("SELECT coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?), 0)", bodiesNote).Scan(&from); err != nil {
+			return err
+		}
+		// Disclosures are stored nearly in the order of time; one that is a little younger goes with those after it.
+		if err := tx.row("SELECT count(*), coalesce(max(seq), 0) FROM (SELECT seq, asked_at FROM disclosures WHERE seq > ? ORDER BY seq LIMIT ?) WHERE asked_at < ?",
+			from, limit, t.UnixMilli()).Scan(&n, &to); err != nil || n == 0 {
+			return err
+		}
+		if _, err := tx.exec("UPDATE disclosures SET body = NULL WHERE seq > ? AND seq <= ? AND body IS NOT NULL", from, to); err != nil {
+			return err
+		}
+		_, err := tx.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", bodiesNote, strconv.FormatInt(to, 10))
+		return err
+	})
+	return n, err
 }

@@ -1,0 +1,113 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// sealedUnder is an administrative part as far as the store looks into it.
+func sealedUnder(id keys.KeyID) []byte {
+	blob := make([]byte, keys.Overhead+8)
+	blob[0], blob[1] = 1, 'a'
+	copy(blob[2:], id[:])
+	return blob
+}
+
+func TestRecordsOfEndedMonthsAreDroppedInBatches(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	months := []keys.KeyID{{15: 1}, {15: 2}}
+	const n = 10
+	for i := range n {
+		in := intent(byte(i + 1))
+		d, _, err := s.Begin(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &store.Outcome{Disclosure: d.Seq, Records: []store.Record{{Owner: in.Owner, Person: in.Person, Admin: sealedUnder(months[i%2])}}}
+		if err := commit(t, s, proof.Index(i), ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(proof.Index(i), proof.KindDisclosure)}, Attach: out}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const upto = n - 3 // 8 and 9 are beyond
+	for range 2 {      // again after a crash: from the beginning
+		rounds := 0
+		for next, more := proof.Index(0), true; more; rounds++ {
+			var err error
+			if next, more, err = s.DropRecords(ctx, map[keys.KeyID]bool{months[0]: true}, next, upto, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rounds != 3 {
+			t.Errorf("%d rounds of 3 for 8 records", rounds)
+		}
+		rows, err := s.RecordsFrom(ctx, 0, 100)
+		if err != nil || len(rows) != n {
+			t.Fatalf("%d records, %v", len(rows), err)
+		}
+		for i, r := range rows {
+			gone := i%2 == 0 && i <= upto
+			if (len(r.Person) == 0) != gone || len(r.Admin) == 0 || r.Owner.IsZero() {
+				t.Errorf("record %d: %d bytes of the person", i, len(r.Person))
+			}
+			repeat := intent(byte(i + 1))
+			repeat.ID = store.ID{0: 1, 15: byte(i)}
+			if gone {
+				continue
+			}
+			if d, again, err := s.Begin(ctx, repeat); err != nil || !again || len(d.Body) == 0 {
+				t.Errorf("the repeat of %d isn't known any more: %v", i, err)
+			}
+		}
+	}
+}
+
+func TestBodiesAreDroppedByAge(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	start := time.UnixMilli(1700000000000)
+	for i := range 7 {
+		in := intent(byte(i + 1))
+		in.AskedAt = start.Add(time.Duration(i) * time.Hour)
+		if i == 3 {
+			in.Idem, in.Body = nil, nil
+		}
+		if _, _, err := s.Begin(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var counts []int64
+	for {
+		n, err := s.DropBodies(ctx, start.Add(5*time.Hour), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts = append(counts, n)
+		if n == 0 {
+			break
+		}
+	}
+	if len(counts) != 4 {
+		t.Errorf("rounds of %d", counts)
+	}
+	for i := range 7 {
+		if i == 3 {
+			continue
+		}
+		repeat := intent(byte(i + 1))
+		repeat.ID = store.ID{0: 1, 15: byte(i)}
+		if d, again, err := s.Begin(ctx, repeat); err != nil || !again || (len(d.Body) == 0) != (i < 5) {
+			t.Errorf("%d: again %v, a digest of %d bytes, %v", i, again, len(d.Body), err)
+		}
+		// Once the digest is gone, another request under a used key is no new one either.
+		repeat.Body = []byte("another")
+		if _, again, err := s.Begin(ctx, repeat); i < 5 && (err != nil || !again) || i >= 5 && err == nil {
+			t.Errorf("%d with another body: again %v, %v", i, again, err)
+		}
+	}
+}
