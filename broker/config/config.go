@@ -128,7 +128,7 @@ type Providers struct {
 
 // Records of disclosures.
 type Records struct {
-	// Retention after their month; then the keys of their details are destroyed.
+	// Retention after their month; then their details are destroyed. The log promises it for each month: a shorter one is in force for later months only.
 	Retention Duration `koanf:"retention"`
 }
 
