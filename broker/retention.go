@@ -226,7 +226,7 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	if len(ended) == 0 {
 		return nil
 	}
-	last, finished, err := b.allFiled(ctx)
+	last, finished, err := b.allFiled(ctx, under)
 	if err != nil || !finished {
 		return err
 	}
@@ -247,13 +247,20 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	return nil
 }
 
-// allFiled waits until every record of the months that are over is in its roll, which takes its person part, and returns the last log index at which one can stand. It reports false while
-// something that was asked in one of them may still get a record.
-func (b *Broker) allFiled(ctx context.Context) (last proof.Index, finished bool, err error) {
-	now := b.now()
-	unfinished, err := b.store.Unfinished(ctx, time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC))
-	if err != nil || unfinished {
+// allFiled waits until every record that is sealed under the keys of ended months has been made and is in its roll, which takes its person part, and returns the last log index at which one can
+// stand. It reports false while an erasure that was begun in one of the months isn't in the log.
+func (b *Broker) allFiled(ctx context.Context, under map[keys.KeyID]bool) (last proof.Index, finished bool, err error) {
+	if _, err := b.interrupted(ctx); err != nil {
+		return 0, false, fmt.Errorf("recording interrupted requests first: %w", err)
+	}
+	erasures, err := b.store.OpenErasures(ctx)
+	if err != nil {
 		return 0, false, err
+	}
+	for i := range erasures {
+		if id, err := keys.KeyOf(erasures[i].Admin); !erasures[i].Logged && err == nil && under[id] {
+			return 0, false, nil
+		}
 	}
 	if last, _, err = b.store.LastIndex(ctx); err != nil {
 		return 0, false, err

@@ -53,13 +53,6 @@ func (s *Store) Notes(ctx context.Context, prefix string) ([]string, error) {
 	return out, err
 }
 
-// Unfinished says whether something that was asked before t may still get a record: a disclosure without an outcome, or an erasure that isn't done.
-func (s *Store) Unfinished(ctx context.Context, t time.Time) (bool, error) {
-	var n int
-	err := s.r.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM disclosures WHERE state = 0 AND asked_at < ?) + (SELECT count(*) FROM erasures WHERE done = 0)", t.UnixMilli()).Scan(&n)
-	return n > 0, classify(err)
-}
-
 // DropRecords looks at up to limit records from a log index on and empties the person parts of those whose administrative part is sealed under one of the keys, with the digests by which a
 // repeat of their request would be known. It returns where to go on, and false when there was nothing left up to and including upto. It may be repeated.
 func (s *Store) DropRecords(ctx context.Context, under map[keys.KeyID]bool, from, upto proof.Index, limit int) (next proof.Index, more bool, err error) {
