@@ -74,3 +74,6 @@ func (b *Broker) AnnounceEnd(ctx context.Context, name string) error {
 	}
 	return err
 }
+
+// Unreadable says whether an entry may be given up for an error.
+var Unreadable = unreadable

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/regard-broker/regard/broker/store"
@@ -25,6 +26,9 @@ func (o order) Commit(ctx context.Context, batch *ledger.Batch) error {
 // Unfiled implements ledger.Store. It opens the person parts of a whole list at once.
 func (o order) Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]ledger.Unfiled, error) {
 	rows, err := o.UnfiledRows(ctx, epoch, limit)
+	if errors.Is(err, store.ErrCorrupt) && limit > 1 {
+		return o.Unfiled(ctx, epoch, 1) // up to the row that is malformed
+	}
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -37,17 +41,17 @@ func (o order) Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]led
 	if err != nil {
 		return nil, fmt.Errorf("opening the records to be filed: %w", err)
 	}
-	out := make([]ledger.Unfiled, len(rows))
+	out := make([]ledger.Unfiled, 0, len(rows))
 	for i := range rows {
 		if errs[i] != nil {
-			return nil, fmt.Errorf("opening record %d to file it: %w", rows[i].Index, errs[i])
+			return out, fmt.Errorf("opening record %d to file it: %w", rows[i].Index, errs[i])
 		}
 		subject, err := proof.PartSubject(persons[i])
 		if err != nil {
-			return nil, fmt.Errorf("reading the subject of record %d: %w", rows[i].Index, err)
+			return out, fmt.Errorf("reading the subject of record %d: %w", rows[i].Index, err)
 		}
 		clear(persons[i])
-		out[i] = ledger.Unfiled{Index: rows[i].Index, Subject: subject}
+		out = append(out, ledger.Unfiled{Index: rows[i].Index, Subject: subject})
 	}
 	return out, nil
 }

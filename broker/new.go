@@ -157,13 +157,13 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the policy engine: %w", err)
 	}
-	if err := b.logKeys(ctx); err != nil {
+	if err := b.logKeys(ctx); err != nil && !b.later(err) {
 		return nil, fmt.Errorf("logging the keys in force: %w", err)
 	}
 	if b.providers, err = provider.New(cfg.Providers); err != nil {
 		return nil, fmt.Errorf("preparing the calls to providers: %w", err)
 	}
-	if n, err := b.interrupted(ctx); err != nil {
+	if n, err := b.interrupted(ctx); err != nil && !b.later(err) {
 		return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
 	} else if n > 0 {
 		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
@@ -175,6 +175,16 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	go b.sweep(context.WithoutCancel(ctx))
 	go b.watchPolicy(context.WithoutCancel(ctx))
 	return b, nil
+}
+
+// later says whether a start may go on without something that couldn't be recorded, because the log takes nothing at the moment: no request is carried out then either, the sweeper tries
+// again, and the operator's commands are there to help.
+func (b *Broker) later(err error) bool {
+	if AsProblem(err).Code != "log.unavailable" {
+		return false
+	}
+	b.log.Error("the log can't record anything; the broker starts all the same, and carries out no request until it can", "error", err)
+	return true
 }
 
 // watchPolicy has the policy engine take up changed files until the broker stops.

@@ -36,6 +36,11 @@ func (b *Broker) sweep(ctx context.Context) {
 		b.try(ctx, "carrying through erasures", b.leftErasures)
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "logging keys", b.logKeys)
+		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
+			b.admin.Lock()
+			defer b.admin.Unlock()
+			return b.declareSkipped(ctx)
+		})
 		b.try(ctx, "ending the retention of old months", b.endRetention)
 	}
 }

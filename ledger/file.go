@@ -61,10 +61,10 @@ func (l *Log) runFile() {
 func (l *Log) drainFiler(ctx context.Context, open OpenEpoch) error {
 	for {
 		n, err := l.fileRound(ctx, open)
+		l.count.filed.Add(int64(n))
 		if err != nil {
 			return err
 		}
-		l.count.filed.Add(int64(n))
 		if n < fileBatch {
 			return nil
 		}
@@ -75,12 +75,12 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 	f := &l.files
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	unfiled, err := l.cfg.Store.Unfiled(ctx, open.Number, fileBatch)
-	if err != nil {
-		return 0, fmt.Errorf("looking for entries without a label: %w", err)
+	unfiled, unread := l.cfg.Store.Unfiled(ctx, open.Number, fileBatch)
+	if unread != nil {
+		unread = fmt.Errorf("looking for entries without a label: %w", unread)
 	}
 	if len(unfiled) == 0 {
-		return 0, nil
+		return 0, unread
 	}
 	if f.known == nil || f.epoch != open.Number || len(f.known) > maxLabels {
 		f.epoch, f.known = open.Number, make(map[proof.Subject]proof.Label)
@@ -115,5 +115,5 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 	if err := l.cfg.Store.File(ctx, open.Number, filings); err != nil {
 		return 0, fmt.Errorf("storing labels: %w", err)
 	}
-	return len(filings), nil
+	return len(filings), unread
 }

@@ -18,7 +18,7 @@
 // # Epochs
 //
 // An epoch ends on schedule, in UTC, by the log's own clock, also when nothing happens. Nothing is ordered while it closes: every filed entry gets its label first, and one that
-// can't be labelled holds the log up, since leaving it out would hide it. When the broker was down over one end or several, one long epoch is closed late, at the next start, and the
+// can't be labelled holds the log up, since leaving it out would hide it, until the Store says otherwise (the broker's does when the operator gives an entry up, and has the log say so). When the broker was down over one end or several, one long epoch is closed late, at the next start, and the
 // epoch that opens then ends on schedule again: epochs are numbered, not dated. Times never go back within a log: while the clock is behind the log's last time by up to an
 // hour the log keeps its time and says so; behind by more, it refuses with [ErrUnavailable] rather than back-date. While the clock is more than 31 days (or two epochs, if they are longer) ahead of
 // the last time that the log has seen, it refuses too, and [Open] does, unless the operator has confirmed the clock ([Config].ConfirmClock): a marker can't be taken back.
@@ -150,7 +150,8 @@ type Store interface {
 	Commit(context.Context, *Batch) error
 	// Leaves calls fn for the leaves [from, to) in order. It returns an error if one is missing.
 	Leaves(ctx context.Context, from, to proof.Index, fn func(Leaf) error) error
-	// Unfiled lists filed-kind entries of the epoch that have no label, lowest index first. The log files exactly what it got, in that order, before it asks again. An entry whose subject can't be read any more is an error.
+	// Unfiled lists filed-kind entries of the epoch that have no label, lowest index first. The log files exactly what it got, in that order, before it asks again. An entry whose
+	// subject can't be read any more is an error, with which come the entries before it, if there are any.
 	Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]Unfiled, error)
 	// File stores labels; filing an entry twice under the same label is no error.
 	File(context.Context, proof.Epoch, []Filing) error

@@ -10,6 +10,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // Operations is the part of [broker.Broker] for its own upkeep.
@@ -19,6 +20,7 @@ type Operations interface {
 	RotateKey(context.Context, keys.RootKey) (int, error)
 	RewrapKeys(ctx context.Context, progress func(seen int)) (int, error)
 	RetireKey(ctx context.Context, root keys.RootKey, version int, prepare bool) error
+	Skip(ctx context.Context, index proof.Index, reason string) error
 }
 
 var _ Operations = (*broker.Broker)(nil)
@@ -107,6 +109,12 @@ type RetireCall struct {
 	Prepare bool `json:"prepare,omitempty"`
 }
 
+// SkipCall gives up an entry whose record can't be read.
+type SkipCall struct {
+	Index  proof.Index `json:"index"`
+	Reason string      `json:"reason"` // token
+}
+
 // KeyVersion is a version of the checkpoint key.
 type KeyVersion struct {
 	Version int       `json:"version"`
@@ -132,6 +140,7 @@ func operationCalls(b Broker) map[string]call {
 		"GET /keys":              o.list,
 		"POST /keys/{id}/rotate": o.rotate,
 		"POST /keys/{id}/retire": o.retire,
+		"POST /log/skip":         o.skip,
 		"GET /rewrap":            func(context.Context, *http.Request, []byte) (any, error) { return o.rewrap.state(), nil },
 		"POST /rewrap":           o.beginRewrap,
 	}
@@ -177,6 +186,14 @@ func (o *operations) retire(ctx context.Context, r *http.Request, body []byte) (
 	return Done{id, int64(in.Version)}, o.b.RetireKey(context.WithoutCancel(ctx), keys.RootKey(id), in.Version, in.Prepare)
 }
 
+func (o *operations) skip(ctx context.Context, _ *http.Request, body []byte) (any, error) {
+	var in SkipCall
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	return Done{ID: in.Index.String()}, o.b.Skip(ctx, in.Index, in.Reason)
+}
+
 // Backup begins a backup on the broker's machine.
 func (c *Client) Backup(ctx context.Context, dir string) (Job, error) {
 	return post[Job](ctx, c, BackupCall{dir}, "backup")
@@ -204,4 +221,9 @@ func (c *Client) RotateKey(ctx context.Context, root string) (Done, error) {
 // RetireKey ends a version of a root key and those below it.
 func (c *Client) RetireKey(ctx context.Context, root string, in RetireCall) (Done, error) {
 	return post[Done](ctx, c, in, "keys", root, "retire")
+}
+
+// Skip gives up an entry whose record can't be read, so that what comes after it can be filed.
+func (c *Client) Skip(ctx context.Context, in SkipCall) (Done, error) {
+	return post[Done](ctx, c, in, "log", "skip")
 }
