@@ -12,7 +12,7 @@ import (
 )
 
 // maxSkipReason leaves room in the reason of restart@v1, a token, for what is said before it.
-const maxSkipReason = 32
+const maxSkipReason = 64 - len("unreadable.")
 
 // Skip is the way out when the person part of an entry can't be read, so that nobody can tell into whose roll it belongs: nothing after it is filed then, and its epoch can't close. The entry
 // goes into a roll that is nobody's, its details count as lost, and restart@v1 declares it in the log. Only the entry that holds up the filing is taken, and only if it really
@@ -62,7 +62,10 @@ func (b *Broker) declareSkipped(ctx context.Context) error {
 	}
 	for _, k := range skipped {
 		cp := b.ledger.Checkpoint()
-		e := proof.Restart{Reason: fmt.Sprintf("unreadable.%d.%s", k.Index, k.Reason), Size: cp.Size(), Root: cp.Root()}
+		if cp.Size() <= uint64(k.Index) {
+			return unavailable("log.unavailable", "The log hasn't signed the entry that was given up yet.", nil)
+		}
+		e := proof.Restart{Reason: "unreadable." + k.Reason, Size: cp.Size(), Root: cp.Root(), Lost: proof.Lost{From: k.Index, To: k.Index}}
 		if _, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: &store.SkipDeclared{Index: k.Index}}); err != nil {
 			return fmt.Errorf("declaring that entry %d was skipped: %w", k.Index, err)
 		}

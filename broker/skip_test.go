@@ -82,7 +82,7 @@ func TestUnreadableEntryIsSkipped(t *testing.T) {
 						settled++
 					}
 				}
-				if settled == 2 && w.restarts() == fmt.Sprintf("unreadable.%d.disk-fault ", bad) {
+				if settled == 2 && w.restarts() == fmt.Sprintf("unreadable.disk-fault %d-%d ", bad, bad) {
 					break
 				}
 				if time.Now().After(deadline) {
@@ -115,7 +115,7 @@ func TestOnlyDamageIsSkipped(t *testing.T) {
 	}
 }
 
-// restarts are the reasons of the log's restart entries, each with a space after it.
+// restarts are the log's restart entries: reason and lost entries, each with a space after it.
 func (w *world) restarts() string {
 	w.t.Helper()
 	cp, err := w.b.Log().AwaitPublished(w.t.Context(), proof.Index(w.b.Log().Checkpoint().Size()-1))
@@ -134,7 +134,7 @@ func (w *world) restarts() string {
 			w.t.Fatal(err)
 		}
 		if r, ok := e.(proof.Restart); ok {
-			out.WriteString(r.Reason + " ")
+			fmt.Fprintf(&out, "%s %d-%d ", r.Reason, r.Lost.From, r.Lost.To)
 		}
 	}
 	return out.String()
