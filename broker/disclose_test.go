@@ -29,6 +29,10 @@ func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
 	if v.Kind != proof.KindDisclosure || v.State != proof.Provisional {
 		t.Errorf("verdict %+v", v)
 	}
+	// A fresh answer once said "none" beside its good receipt; only a repeat said what it was.
+	if a.State != v.State {
+		t.Errorf("the answer calls its receipt %v", a.State)
+	}
 	r, err := proof.ParseReceipt(a.Receipt)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +81,9 @@ func TestDeniedIsRecordedAndNobodyAsked(t *testing.T) {
 	if a.Outcome != broker.Denied || a.Problem == nil || a.Problem.Status != 403 || a.Data != nil || len(a.Reasons) == 0 {
 		t.Fatalf("%+v", a)
 	}
-	w.verify(a.Receipt)
+	if v := w.verify(a.Receipt); a.State != v.State {
+		t.Errorf("the answer calls its receipt %v, it is %v", a.State, v.State)
+	}
 	if n := len(w.provider.requests()); n != 0 {
 		t.Errorf("the provider was asked %d times", n)
 	}

@@ -490,6 +490,7 @@ func (b *Broker) release(ctx context.Context, a *Answer, appended ledger.Appende
 	if a.Receipt, err = receipt.AppendText(nil); err != nil {
 		return nil, fmt.Errorf("writing the receipt: %w", err)
 	}
+	a.State = proof.Provisional
 	if appended.Checkpoint.Witnessed() {
 		a.State = proof.Witnessed
 	}
