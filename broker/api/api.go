@@ -180,14 +180,27 @@ func (a *API) handler(path string, authenticated bool, serve func(*exchange) *br
 		x.deadline(a.cfg.Read)
 		if authenticated {
 			if p := x.authenticate(); p != nil {
+				x.drain()
 				x.fail(p, nil)
 				return
 			}
 		}
 		if p := serve(x); p != nil {
+			x.drain()
 			x.fail(p, nil)
 		}
 	})
+}
+
+// maxDrain is what a refused request may still send: as much as net/http's window for an HTTP/2 stream, which the caller may have sent already.
+const maxDrain = 1 << 20
+
+// drain reads the rest of a body that is refused. Over HTTP/2 an answer before the end of the body is followed by RST_STREAM, and there are clients (curl is one) that
+// then lose the answer, against RFC 9113, section 8.1. Over HTTP/1 net/http does the same by itself.
+func (x *exchange) drain() {
+	if x.r.ProtoMajor >= 2 {
+		_, _ = io.CopyN(io.Discard, x.r.Body, maxDrain) // it ends at the read deadline at the latest
+	}
 }
 
 func (x *exchange) deadline(d time.Duration) {
@@ -304,7 +317,9 @@ func (x *exchange) body() ([]byte, *broker.Problem) {
 	limit := x.api.cfg.MaxBody
 	tooLarge := &broker.Problem{Status: 413, Code: "request.body.large", Title: "The body is too large.", Detail: "Send at most " + itoa(limit) + " bytes."}
 	if x.r.ContentLength > limit {
-		x.w.Header()["Connection"] = []string{"close"}
+		if x.r.ProtoMajor < 2 { // RFC 9113, section 8.2.2: no such field in HTTP/2
+			x.w.Header()["Connection"] = []string{"close"}
+		}
 		return nil, tooLarge
 	}
 	size := x.r.ContentLength

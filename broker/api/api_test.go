@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,8 @@ import (
 	"crypto/tls"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
@@ -387,6 +390,83 @@ func TestChunkedBody(t *testing.T) {
 	defer res.Body.Close()
 	if res.StatusCode != 413 || len(s.asked) > 0 {
 		t.Errorf("got %d", res.StatusCode)
+	}
+}
+
+// Over HTTP/2 a refusal that came before the end of the body was followed by RST_STREAM, and curl then lost the problem (exit code 18). It also named Connection,
+// which HTTP/2 doesn't have. Frames are written here by hand, because Go's own client forgives both.
+func TestRefusedBodyOverHTTP2(t *testing.T) {
+	s := start(t, func(c *Config) { c.MaxBody = 4 << 10 })
+	conn, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: s.ca, ServerName: "localhost", Certificates: []tls.Certificate{s.mine}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	body := strings.Repeat(" ", 16<<10)
+	var headers bytes.Buffer
+	enc := hpack.NewEncoder(&headers)
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/v1/disclosures"}, {"content-type", "application/json"}, {"content-length", strconv.Itoa(len(body))}} {
+		if err := enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	f := http2.NewFramer(conn, conn)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	err = errors.Join(f.WriteSettings(), f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true}), f.WritePing(false, [8]byte{1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	for done := false; !done; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %q: %v", answer, err)
+		}
+		switch x := frame.(type) {
+		case *http2.PingFrame: // the headers were read, the body is still to come
+			if err := f.WriteData(1, true, []byte(body)); err != nil {
+				t.Fatal(err)
+			}
+		case *http2.MetaHeadersFrame:
+			if x.PseudoValue("status") != "413" {
+				t.Errorf("status %s", x.PseudoValue("status"))
+			}
+			for _, h := range x.RegularFields() {
+				if h.Name == "connection" {
+					t.Error("there is no Connection in HTTP/2")
+				}
+			}
+		case *http2.DataFrame:
+			answer = append(answer, x.Data()...)
+			done = x.StreamEnded()
+		case *http2.RSTStreamFrame:
+			t.Fatalf("the stream was reset (%v) after %q", x.ErrCode, answer)
+		}
+	}
+	if !bytes.Contains(answer, []byte(`"code":"request.body.large"`)) {
+		t.Errorf("the answer: %s", answer)
+	}
+	// What follows on the connection must not be a reset of this stream either: curl sees it before it hands out the answer.
+	if err := f.WritePing(false, [8]byte{2}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := frame.(*http2.RSTStreamFrame); ok {
+			t.Fatal("the stream was reset after its answer")
+		}
+		if _, ok := frame.(*http2.PingFrame); ok {
+			return
+		}
 	}
 }
 
