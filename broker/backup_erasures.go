@@ -21,10 +21,10 @@ import (
 
 const erasuresSchema = "CREATE TABLE IF NOT EXISTS erasures (id BLOB PRIMARY KEY, owner BLOB NOT NULL, log_index INTEGER) WITHOUT ROWID"
 
-func erasuresPath(dataDir string) string { return filepath.Join(dataDir, "signed", "erasures.db") }
+func erasuresPath(cfg *Config) string { return filepath.Join(cfg.signedDir(), "erasures.db") }
 
-func openErasures(ctx context.Context, dataDir string) (*sql.DB, error) {
-	path, err := filepath.Abs(erasuresPath(dataDir))
+func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
+	path, err := filepath.Abs(erasuresPath(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func openErasures(ctx context.Context, dataDir string) (*sql.DB, error) {
 // journalErasure remembers, outside the backups, whose erasure is under way: before its entry is logged (index nil), and again with the entry's index before any key is destroyed. It is on the
 // disk when this returns. Erasures are rare: the file is not kept open.
 func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *proof.Index) (err error) {
-	db, err := openErasures(ctx, b.cfg.DataDir)
+	db, err := openErasures(ctx, &b.cfg)
 	if err != nil {
 		return fmt.Errorf("opening the journal of erasures: %w", err)
 	}
@@ -71,11 +71,11 @@ func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *pr
 }
 
 // erasedSince lists the journal. A missing one is empty.
-func erasedSince(ctx context.Context, dataDir string) (_ []store.Erased, err error) {
-	if _, err := os.Stat(erasuresPath(dataDir)); errors.Is(err, fs.ErrNotExist) {
+func erasedSince(ctx context.Context, cfg *Config) (_ []store.Erased, err error) {
+	if _, err := os.Stat(erasuresPath(cfg)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	db, err := openErasures(ctx, dataDir)
+	db, err := openErasures(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal of erasures: %w", err)
 	}

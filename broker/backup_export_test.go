@@ -9,7 +9,7 @@ import (
 
 // Journal lists the journal of erasures.
 func Journal(ctx context.Context, dataDir string) ([]store.Erased, error) {
-	return erasedSince(ctx, dataDir)
+	return erasedSince(ctx, &Config{DataDir: dataDir})
 }
 
 // WriteJournal notes an erasure of nobody at an index.
@@ -19,7 +19,7 @@ func WriteJournal(ctx context.Context, dataDir string, at proof.Index) error {
 }
 
 // ErasuresPath is where the journal is.
-func ErasuresPath(dataDir string) string { return erasuresPath(dataDir) }
+func ErasuresPath(dataDir string) string { return erasuresPath(&Config{DataDir: dataDir}) }
 
 // LostRanges are the ranges of log indexes whose records are lost.
 func (b *Broker) LostRanges(ctx context.Context) ([]store.Range, error) { return b.store.Lost(ctx) }

@@ -26,8 +26,14 @@ import (
 
 // Config of a broker. DataDir, Origin and Custodian are mandatory.
 type Config struct {
-	// DataDir holds everything durable: store/, log/ (Trillian's tree), signed/ (the last signed checkpoint: keep it out of the others' backups) and public/ (what is published).
+	// DataDir holds everything durable: store/, log/ (Trillian's tree), public/ (what is published), and signed/ if SignedDir is empty.
 	DataDir string
+	// SignedDir holds the last signed checkpoint, and what else must never be put back from an older copy; empty: signed/ in DataDir. On a disk of its own, it shows that DataDir is an older copy.
+	SignedDir string
+	// Mirrors are copies of the published checkpoint elsewhere: base URLs of the public log, or files. New asks them where the log stands, and signs nothing that doesn't extend what they have. One must answer.
+	Mirrors []string
+	// IgnoreMirrors starts although no mirror answers. What a mirror does say counts in any case.
+	IgnoreMirrors bool
 	// Origin names the log; it can never change.
 	Origin string
 	// Custodian holds the root keys. The broker closes it.
@@ -213,8 +219,12 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log}); err != nil {
 		return fmt.Errorf("opening Trillian (if its database is damaged, move log/ in the data directory away: it is rebuilt from the store): %w", err)
 	}
-	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.DataDir, "signed", "signed.db")); err != nil {
+	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+	}
+	known, err := b.elsewhere(ctx)
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
 	}
 	var signedStore ledger.SignedStore = b.signed
 	client, integrate := b.trillian.Client(), b.trillian.Integrate
@@ -226,7 +236,7 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 		}
 	}
 	cfg := ledger.Config{
-		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore,
+		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore, Known: known,
 		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: b.ring.Labels(),

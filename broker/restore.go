@@ -48,7 +48,7 @@ type Restored struct {
 // signed after the backup are put back from the published files (or from Trillian), as entries without records. Before anything is in place, the people who were erased after the backup are erased again, and
 // what the log says of agreements, services, policies and keys is applied. restart@v1 is the first entry that follows. If it can't prove that the log continues, it changes nothing and says why.
 //
-// It needs DataDir, Origin and Custodian of cfg, and closes the Custodian.
+// It needs DataDir, SignedDir, Origin and Custodian of cfg, and closes the Custodian.
 func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err error) {
 	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
 		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
@@ -140,7 +140,7 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if b.ring, err = keys.New(ctx, keys.Config{Custodian: b.cfg.Custodian, Store: b.store, Now: b.now, Logger: b.log}); err != nil {
 		return fmt.Errorf("opening the keys of the backup (they need the keystore or Vault of its time; a version of the wrap key that was retired since can't open them): %w", err)
 	}
-	if b.signed, err = signedfile.Open(ctx, filepath.Join(r.dir("signed"), "signed.db")); err != nil {
+	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
 	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(r.stage, "log", "trillian.db"), Logger: b.log}); err != nil {
@@ -367,7 +367,7 @@ func missing(agency string, key proof.Hash) string {
 
 // erased finds out who was erased after the backup. The log counts them, the journal names their pseudonyms: if it lacks one, nothing is restored.
 func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) error {
-	journal, err := erasedSince(ctx, r.b.cfg.DataDir)
+	journal, err := erasedSince(ctx, &r.b.cfg)
 	if err != nil {
 		return err
 	}
@@ -389,12 +389,12 @@ func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) e
 			return fmt.Errorf("the journal of erasures names entry %d, and the newest checkpoint that is known covers %d entries: signed.db or public/ was put back from an older copy. Bring the newest of both back; nothing is signed until then",
 				e.Index, r.result.Size)
 		default:
-			return fmt.Errorf("the journal of erasures names entry %d, which is no erasure that this log or this backup knows: %s belongs to another log. Bring the right one back", e.Index, erasuresPath(r.b.cfg.DataDir))
+			return fmt.Errorf("the journal of erasures names entry %d, which is no erasure that this log or this backup knows: %s belongs to another log. Bring the right one back", e.Index, erasuresPath(&r.b.cfg))
 		}
 	}
 	if len(logged) > len(begun) {
 		return fmt.Errorf("the log has %d erasures after the backup that the journal of erasures doesn't know: bring %s back, or restore a newer backup. Without it, people who were erased could be read again",
-			len(logged)-len(begun), erasuresPath(r.b.cfg.DataDir))
+			len(logged)-len(begun), erasuresPath(&r.b.cfg))
 	}
 	if len(logged) > 0 {
 		// A crash hit between an entry and its note: one of these it is, and each of them asked for it. Which entry is whose makes no difference: each reaches all that the backup has.

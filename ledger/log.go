@@ -21,6 +21,9 @@ type Config struct {
 	Origin string
 	Store  Store
 	Signed SignedStore
+	// Known are checkpoints of this log that were found elsewhere, at mirrors or witnesses, when it is opened. They count as the one in Signed does: the log goes on from the largest, and only if the
+	// tree extends them all.
+	Known [][]byte
 	// Trillian holds the tree, a PREORDERED_LOG that nobody else writes to.
 	Trillian trillian.TrillianLogClient
 	TreeID   int64

@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/google/trillian"
 
@@ -46,32 +43,23 @@ func Rebuild(ctx context.Context, cfg Config) (uint64, error) {
 	return cp.Size(), nil
 }
 
-// standing returns the largest checkpoint that this log is known to have signed, and the other one if there are two: the stored and the published one.
+// standing returns the largest checkpoint that this log is known to have signed, and the largest that is smaller, zero if there is none.
 func (l *Log) standing(ctx context.Context) (best, other proof.Checkpoint, err error) {
-	last, err := l.cfg.Signed.Last(ctx)
+	_, all, err := l.checkpoints(ctx)
 	if err != nil {
-		return best, other, fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
+		return best, other, err
 	}
-	published, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return best, other, fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
-	}
-	for _, n := range [][]byte{last, published} {
-		if len(n) == 0 {
-			continue
-		}
-		cp, err := l.ours(ctx, n)
-		if err != nil {
-			return best, other, l.halt("a stored or published checkpoint isn't one of this log (%v): give the log the key that signed it, or its own directory", err)
-		}
-		if best.IsZero() || cp.Size() > best.Size() {
-			best, other = cp, best
-		} else {
-			other = cp
-		}
-	}
+	best = largest(all)
 	if best.IsZero() || best.Size() == 0 {
 		return best, other, fmt.Errorf("%w: no checkpoint is known that was signed, so there is nothing to rebuild towards: bring the checkpoint store or the published files back", ErrNotFound)
+	}
+	for _, cp := range all {
+		switch {
+		case cp.Size() < best.Size() && (other.IsZero() || cp.Size() > other.Size()):
+			other = cp
+		case cp.Size() == best.Size() && cp.Root() != best.Root():
+			return best, other, l.halt("two checkpoints of this log, both of size %d, contradict each other: it was forked. Keep both, and tell the witnesses", best.Size())
+		}
 	}
 	return best, other, nil
 }

@@ -20,7 +20,7 @@ import (
 const checkpointName = "checkpoint"
 
 // recover finds out where the log stands, from three places that can contradict each other: the order in the Store, the tree in Trillian, and what was signed (in the
-// SignedStore and in the published checkpoint). It goes on only if the signed tree is a prefix of the other two. A new log gets its first marker here.
+// SignedStore, in the published checkpoint and in Known). It goes on only if the signed tree is a prefix of the other two. A new log gets its first marker here.
 func (l *Log) recover(ctx context.Context) error {
 	tail, err := l.cfg.Store.Tail(ctx)
 	if err != nil {
@@ -87,31 +87,46 @@ func (l *Log) checkTail(tail Tail) error {
 	return nil
 }
 
-// recoverSigned finds the largest checkpoint that this log signed and the edge of its tree.
-func (l *Log) recoverSigned(ctx context.Context, next proof.Index) error {
-	last, err := l.cfg.Signed.Last(ctx)
+// checkpoints returns the stored note, and all checkpoints that this log is known to have signed: the stored and the published one, and what the configuration knows.
+func (l *Log) checkpoints(ctx context.Context) (last []byte, all []proof.Checkpoint, err error) {
+	last, err = l.cfg.Signed.Last(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
 	}
 	published, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
 	}
-	var best, other proof.Checkpoint
-	for _, n := range [][]byte{last, published} {
+	for _, n := range append([][]byte{last, published}, l.cfg.Known...) {
 		if len(n) == 0 {
 			continue
 		}
 		cp, err := l.ours(ctx, n)
 		if err != nil {
-			return l.halt("a stored or published checkpoint isn't one of this log (%v): give the log the key that signed it, or its own directory", err)
+			return nil, nil, l.halt("a stored or published checkpoint isn't one of this log (%v): give the log the key that signed it, or its own directory", err)
 		}
+		all = append(all, cp)
+	}
+	return last, all, nil
+}
+
+// largest of checkpoints, the first of several; zero if there is none.
+func largest(all []proof.Checkpoint) (best proof.Checkpoint) {
+	for _, cp := range all {
 		if best.IsZero() || cp.Size() > best.Size() {
-			best, other = cp, best
-		} else {
-			other = cp
+			best = cp
 		}
 	}
+	return best
+}
+
+// recoverSigned finds the largest checkpoint that this log signed and the edge of its tree.
+func (l *Log) recoverSigned(ctx context.Context, next proof.Index) error {
+	last, all, err := l.checkpoints(ctx)
+	if err != nil {
+		return err
+	}
+	best := largest(all)
 	if best.IsZero() || best.Size() == 0 {
 		// Only the first marker may exist without a checkpoint: the process ended before it could sign.
 		if next > 1 {
@@ -127,12 +142,14 @@ func (l *Log) recoverSigned(ctx context.Context, next proof.Index) error {
 	if err != nil {
 		return err
 	}
-	if err := l.checkConsistent(ctx, other, best); err != nil {
-		return err
+	for _, cp := range all {
+		if err := l.checkConsistent(ctx, cp, best); err != nil {
+			return err
+		}
 	}
 	l.signed = &signed{best, best.Note(), e}
 	if cp := best.Note(); !bytes.Equal(cp, last) {
-		l.cfg.Logger.Warn("the published checkpoint is newer than the stored one, which was restored or lost; the log goes on from the published one", "size", best.Size())
+		l.cfg.Logger.Warn("the published checkpoint, or a mirror's, is newer than the stored one, which was restored or lost; the log goes on from the newest", "size", best.Size())
 		if err := l.cfg.Signed.Swap(ctx, last, cp); err != nil {
 			return fmt.Errorf("%w: storing the published checkpoint as the last signed one: %w", ErrUnavailable, err)
 		}
@@ -177,9 +194,9 @@ func (l *Log) edgeOf(ctx context.Context, cp proof.Checkpoint) (edge, error) {
 	return e, nil
 }
 
-// checkConsistent demands that the larger of two checkpoints of this log extends the other, which may be zero.
+// checkConsistent demands that the larger of two checkpoints of this log extends the other, which may be empty.
 func (l *Log) checkConsistent(ctx context.Context, small, large proof.Checkpoint) error {
-	if small.IsZero() || small.Size() == 0 {
+	if small.Size() == 0 {
 		return nil
 	}
 	r1, r2 := small.Root(), large.Root()

@@ -148,7 +148,7 @@ listed: register them again). Requests that were under way when the backup was m
 			if err != nil {
 				return err
 			}
-			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
+			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
 			if err != nil {
 				return err
 			}

@@ -33,7 +33,7 @@ import (
 
 func serveCommand() *cobra.Command {
 	var s source
-	var confirm bool
+	var confirm, ignore bool
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker", Args: noArgs,
 		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
@@ -49,7 +49,7 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
-			cfg.ConfirmClock = confirm
+			cfg.ConfirmClock, cfg.IgnoreMirrors = confirm, ignore
 			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
@@ -72,6 +72,7 @@ the other commands (admin.sock in the data directory).`,
 	}
 	s.flags(c)
 	c.Flags().BoolVar(&confirm, "confirm-clock", false, "start although the clock is more than 31 days ahead of what the log saw last: after a long stop, when you know that it is right")
+	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "start although none of the mirrors answers: when you know that the data directory is the newest there is (what a mirror does say counts in any case)")
 	return c
 }
 
@@ -119,6 +120,9 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return i, fmt.Errorf("making the data directory: %w", err)
 	}
+	if err := apart(cfg); err != nil {
+		return i, err
+	}
 	if !cfg.Production {
 		log.Warn("THIS BROKER IS FOR TRYING OUT (production: false): it listens on this machine only")
 	}
@@ -140,7 +144,7 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 		source = policy.FromPath(cfg.Policy.Dir)
 	}
 	i.Broker, err = broker.New(ctx, broker.Config{
-		DataDir: cfg.DataDir, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
+		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
 		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, Logger: log,
 	})
 	if err != nil {

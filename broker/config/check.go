@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -76,6 +77,7 @@ func (c *Config) check(m *Mistakes) {
 	case len(c.Origin) > 255 || strings.ContainsFunc(c.Origin, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '+' }):
 		m.add("origin", 0, "is not a log's name", "use letters, digits, dots and slashes, without spaces and plus signs")
 	}
+	c.checkElsewhere(m)
 	c.checkListeners(m)
 	c.checkKeys(m)
 	c.checkProviders(m)
@@ -92,6 +94,28 @@ func (c *Config) check(m *Mistakes) {
 	for _, p := range c.paths() {
 		if p.file && *p.at != "" {
 			checkFile(p.key, *p.at, p.secret, m)
+		}
+	}
+}
+
+// checkElsewhere: in production, something outside the data directory has to know where the log stands. Whether signed_dir is another disk shows only when it is there, at the start.
+func (c *Config) checkElsewhere(m *Mistakes) {
+	if c.Production && len(c.Mirrors) == 0 && c.SignedDir == filepath.Join(c.DataDir, "signed") {
+		m.add("signed_dir", 0, "is in data_dir, and no mirrors are named: an old copy of the whole directory that is put back would fork the log unnoticed", "put it on another disk, or name a copy of the published checkpoint under mirrors")
+	}
+	for _, x := range c.Mirrors {
+		if !strings.Contains(x, "://") {
+			if x == "" {
+				m.add("mirrors", 0, "has an empty element", "give https://… or a file")
+			}
+			continue
+		}
+		u, err := url.Parse(x)
+		switch {
+		case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "https" && u.Scheme != "http"):
+			m.add("mirrors", 0, "has something that is no URL", "give https://host/path, to which /checkpoint is added, or a file")
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			m.add("mirrors", 0, "has a URL without TLS: whoever is on the way could answer with an old checkpoint", "use https://")
 		}
 	}
 }

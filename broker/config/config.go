@@ -22,6 +22,10 @@ type Config struct {
 	Production bool `koanf:"production"`
 	// DataDir holds the database, the log and the administration socket.
 	DataDir string `koanf:"data_dir"`
+	// SignedDir holds the last signed checkpoint, by which the broker knows an old copy of DataDir that was put back. It belongs on another disk, and into no backup or snapshot.
+	SignedDir string `koanf:"signed_dir"` // empty: signed in DataDir
+	// Mirrors are copies of the published checkpoint that don't come from DataDir: base URLs of the public log, or files. At each start one has to say where the log stands.
+	Mirrors []string `koanf:"mirrors"`
 	// Origin is the log's name in its checkpoints, e.g. "regard.example.fr/2026". It can't change afterwards.
 	Origin string `koanf:"origin"`
 
@@ -40,6 +44,8 @@ type Config struct {
 
 	// ConfirmClock is a flag of one start, not a setting: see broker.Config.
 	ConfirmClock bool `koanf:"-"`
+	// IgnoreMirrors is another.
+	IgnoreMirrors bool `koanf:"-"`
 }
 
 // API is the listener for agencies, with mutual TLS.
@@ -235,8 +241,16 @@ func (c *Config) resolve(base string) {
 			*p.at = filepath.Join(base, *p.at)
 		}
 	}
+	for i, m := range c.Mirrors {
+		if m != "" && !strings.Contains(m, "://") && !filepath.IsAbs(m) {
+			c.Mirrors[i] = filepath.Join(base, m)
+		}
+	}
 	if c.DataDir == "" {
 		return
+	}
+	if c.SignedDir == "" {
+		c.SignedDir = filepath.Join(c.DataDir, "signed")
 	}
 	if c.Admin.Socket == "" {
 		c.Admin.Socket = filepath.Join(c.DataDir, "admin.sock")
@@ -256,6 +270,7 @@ type namedPath struct {
 func (c *Config) paths() []namedPath {
 	return []namedPath{
 		{"data_dir", &c.DataDir, false, false},
+		{"signed_dir", &c.SignedDir, false, false},
 		{"api.cert", &c.API.Cert, false, true},
 		{"api.key", &c.API.Key, true, true},
 		{"public.cert", &c.Public.Cert, false, true},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,11 +140,57 @@ keys:
   mode: vault
   vault: {address: "%s", role_id_file: role, secret_id_file: secret}
 `
+	if _, err := load(t, d, fmt.Sprintf(vault, "https://vault:8200"), nil, nil); err == nil || !strings.Contains(err.Error(), "signed_dir is in data_dir, and no mirrors are named") {
+		t.Errorf("nothing outside the data directory knows where the log stands: got %v", err)
+	}
+	vault += "signed_dir: /elsewhere\n"
 	if _, err := load(t, d, fmt.Sprintf(vault, "https://vault:8200"), nil, nil); err != nil {
 		t.Errorf("Vault in production: %v", err)
 	}
 	if _, err := load(t, d, fmt.Sprintf(vault, "http://127.0.0.1:8200"), nil, nil); err == nil || !strings.Contains(err.Error(), "has no TLS") {
 		t.Errorf("Vault without TLS in production: got %v", err)
+	}
+}
+
+// A list is a list in the file, and separated by commas elsewhere.
+func TestMirrors(t *testing.T) {
+	d := dir(t)
+	c, err := load(t, d, good+"mirrors: [\"https://a.example/log\", copies/checkpoint]\n", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"https://a.example/log", filepath.Join(d, "copies", "checkpoint")}; !slices.Equal(c.Mirrors, want) {
+		t.Errorf("got %q, want %q", c.Mirrors, want)
+	}
+	if want := filepath.Join(d, "data", "signed"); c.SignedDir != want {
+		t.Errorf("signed_dir is %q, want %q", c.SignedDir, want)
+	}
+	c, err = load(t, d, good+"signed_dir: other\n", []string{"REGARD_MIRRORS=/a"}, []string{"mirrors=http://127.0.0.1:1,/b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"http://127.0.0.1:1", "/b"}; !slices.Equal(c.Mirrors, want) || c.SignedDir != filepath.Join(d, "other") {
+		t.Errorf("got %q and %s", c.Mirrors, c.SignedDir)
+	}
+	for text, want := range map[string]string{
+		"mirrors: https://a.example\n":      "mirrors has to be a list: write mirrors: [one, another]",
+		"mirrors: {a: b}\n":                 "mirrors has to be a list",
+		"mirrors: [[a]]\n":                  "an element that is not one value",
+		"mirrors: [\"\"]\n":                 "an empty element",
+		"mirrors: [\"http://a.example\"]\n": "without TLS",
+		"mirrors: [\"ftp://a.example\"]\n":  "no URL",
+		"origins: [a]\n":                    "is not a known key",
+	} {
+		if _, err := load(t, d, good+text, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+	// The flags of one start are no keys: they once were listed as "-".
+	if _, err := load(t, d, good+"nonsense: 1\n", nil, nil); err == nil || strings.Contains(err.Error(), "known here: -") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := load(t, d, good+"\"-\": true\n", nil, nil); err == nil || !strings.Contains(err.Error(), "- is not a known key") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -21,21 +21,25 @@ func (f flat) ReadBytes() ([]byte, error) { return nil, errors.New("not supporte
 func (f flat) Read() (map[string]any, error) { return maps.Unflatten(f, "."), nil }
 
 // known lists every key of a Config; those of sections, too.
-var known = func() map[string]bool {
-	keys := map[string]bool{}
+var known, lists = func() (keys, lists map[string]bool) {
+	keys, lists = map[string]bool{}, map[string]bool{}
 	var walk func(t reflect.Type, at string)
 	walk = func(t reflect.Type, at string) {
 		for i := range t.NumField() {
 			f := t.Field(i)
-			key := at + f.Tag.Get("koanf")
-			keys[key] = f.Type.Kind() != reflect.Struct
+			name := f.Tag.Get("koanf")
+			if name == "-" { // a flag of one start
+				continue
+			}
+			key := at + name
+			keys[key], lists[key] = f.Type.Kind() != reflect.Struct, f.Type.Kind() == reflect.Slice
 			if f.Type.Kind() == reflect.Struct {
 				walk(f.Type, key+".")
 			}
 		}
 	}
 	walk(reflect.TypeFor[Config](), "")
-	return keys
+	return keys, lists
 }()
 
 // parseFile flattens a YAML file, notes the line of each key, and refuses what Config doesn't know.
@@ -70,10 +74,14 @@ func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
 			at[key] = name.Line
 			switch {
 			case v.Kind == yaml.ScalarNode && v.Tag == "!!null":
-			case v.Kind == yaml.ScalarNode && isLeaf:
+			case v.Kind == yaml.SequenceNode && lists[key]:
+				out[key] = listOf(key, v, found)
+			case v.Kind == yaml.ScalarNode && isLeaf && !lists[key]:
 				out[key] = v.Value
 			case v.Kind == yaml.MappingNode && !isLeaf:
 				walk(v, key+".")
+			case lists[key]:
+				found.add(key, v.Line, "has to be a list", "write "+key+": [one, another]")
 			case isLeaf:
 				found.add(key, v.Line, "has to be one value", "write "+key[strings.LastIndexByte(key, '.')+1:]+": value")
 			default:
@@ -83,6 +91,26 @@ func parseFile(text []byte, at map[string]int, found *Mistakes) map[string]any {
 	}
 	walk(doc.Content[0], "")
 	return out
+}
+
+func listOf(key string, n *yaml.Node, found *Mistakes) []string {
+	var out []string
+	for _, v := range n.Content {
+		if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+			found.add(key, v.Line, "has an element that is not one value", "write "+key+": [one, another]")
+			continue
+		}
+		out = append(out, v.Value)
+	}
+	return out
+}
+
+// valueOf is a value from the environment or a flag; lists are separated by commas.
+func valueOf(key, text string) any {
+	if lists[key] {
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+	}
+	return text
 }
 
 // nearest proposes the known key with the same last word, or lists the section's.
@@ -134,7 +162,7 @@ func fromEnviron(environ []string, found *Mistakes) map[string]any {
 			found.add(name, 0, "is not a known variable of the environment", "unset it; a key a.b_c is named REGARD_A_B_C")
 			continue
 		}
-		out[key] = value
+		out[key] = valueOf(key, value)
 	}
 	return out
 }
@@ -149,7 +177,7 @@ func fromFlags(set []string, found *Mistakes) map[string]any {
 		case !known[key]:
 			found.add("--set "+key, 0, "is not a known key", nearest(key))
 		default:
-			out[key] = value
+			out[key] = valueOf(key, value)
 		}
 	}
 	return out

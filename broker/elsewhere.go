@@ -1,0 +1,124 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// What is known of the log outside the data directory. A copy of the whole directory that is put back agrees with itself in every part: only what lies elsewhere shows that it is old.
+
+// maxCheckpoint bounds a checkpoint from a mirror: a few lines, and one for each witness.
+const maxCheckpoint = 64 << 10
+
+func (c *Config) signedDir() string {
+	if c.SignedDir != "" {
+		return c.SignedDir
+	}
+	return filepath.Join(c.DataDir, "signed")
+}
+
+// elsewhere returns the checkpoints of this log that mirrors publish. A mirror that can't be read, or has something else, vouches for nothing: one that does is enough. What they say is
+// compared by the log, before it signs anything.
+func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
+	tail, err := store.Order{Store: b.store}.Tail(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the end of the order: %w", err)
+	}
+	var notes [][]byte
+	var failed []error
+	for _, m := range b.cfg.Mirrors {
+		note, err := b.mirrored(ctx, m)
+		switch {
+		case err == nil:
+			notes = append(notes, note)
+		case errors.Is(err, fs.ErrNotExist) && tail.Next == 0: // a new log, of which there is nothing to mirror yet
+		default:
+			failed = append(failed, fmt.Errorf("mirror %s: %w", m, err))
+			b.log.Warn("a mirror doesn't say where the log stands", "mirror", m, "error", err)
+		}
+	}
+	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !b.cfg.IgnoreMirrors {
+		return nil, fmt.Errorf("no mirror says where the log stands, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
+			"if you know that the data directory is the newest there is, start once with --ignore-mirrors", errors.Join(failed...))
+	}
+	if b.cfg.signedDir() == filepath.Join(b.cfg.DataDir, "signed") || tail.Next == 0 || len(notes) > 0 {
+		return notes, nil
+	}
+	// The published checkpoint, which stands in for a lost signed one, is part of the very directory that must not vouch for itself.
+	last, err := b.signed.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(last) == 0 {
+		return nil, fmt.Errorf("signed_dir (%s) has no checkpoint, and the store has a log: is its disk mounted? If you have just set signed_dir, stop the broker and move what is in %s there. "+
+			"If it is lost, name a copy of the published checkpoint that isn't in the data directory under mirrors; nothing is signed until then", b.cfg.SignedDir, filepath.Join(b.cfg.DataDir, "signed"))
+	}
+	return notes, nil
+}
+
+// mirrored reads a mirror's checkpoint and verifies it; fs.ErrNotExist says that the mirror has none.
+func (b *Broker) mirrored(ctx context.Context, mirror string) (note []byte, err error) {
+	if strings.Contains(mirror, "://") {
+		note, err = fetchCheckpoint(ctx, mirror)
+	} else {
+		note, err = os.ReadFile(mirror)
+	}
+	if err != nil {
+		return nil, err
+	}
+	policy, err := b.logPolicy(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the log's keys: %w", err)
+	}
+	if len(note) > maxCheckpoint {
+		return nil, errors.New("what it has is too large for a checkpoint")
+	}
+	cp, err := proof.VerifyCheckpoint(note, policy)
+	if err != nil {
+		return nil, fmt.Errorf("what it has is no checkpoint of this log: %w", err)
+	}
+	if cp.Origin() != b.cfg.Origin {
+		return nil, errors.New("it has the checkpoint of another log")
+	}
+	return note, nil
+}
+
+func fetchCheckpoint(ctx context.Context, base string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	u, err := url.JoinPath(base, "checkpoint")
+	if err != nil {
+		return nil, errors.New("this is not a URL")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, errors.New("this is not a URL")
+	}
+	req.Header.Set("Cache-Control", "no-cache") // of caches on the way, too: an old one shows nothing
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("it has no checkpoint: %w", fs.ErrNotExist)
+	default:
+		return nil, fmt.Errorf("it answered %d", res.StatusCode)
+	}
+	return io.ReadAll(io.LimitReader(res.Body, maxCheckpoint+1))
+}
