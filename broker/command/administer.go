@@ -323,9 +323,14 @@ func policyCommand() *cobra.Command {
 }
 
 func statusCommand() *cobra.Command {
-	return administer(&cobra.Command{Use: "status", Short: "Show how a running broker is doing", Args: noArgs, Example: "  regard status\n  regard status --json | jq -r '.log.keys[0]'   # the log's verification key"},
+	var logKey bool
+	c := administer(&cobra.Command{Use: "status", Short: "Show how a running broker is doing", Args: noArgs, Example: "  regard status\n  regard status --log-key > log.vkey   # what agencies and auditors need"},
 		func(ctx context.Context, c *admin.Client, _ []string) (admin.Status, error) { return c.Status(ctx) },
 		func(c *cobra.Command, s admin.Status) error {
+			if logKey && len(s.Log.Keys) > 0 {
+				_, err := fmt.Fprintln(c.OutOrStdout(), s.Log.Keys[0])
+				return err
+			}
 			state := "ready"
 			if !s.Ready {
 				state = "NOT READY: " + s.Problem
@@ -349,4 +354,6 @@ func statusCommand() *cobra.Command {
 			}
 			return nil
 		})
+	c.Flags().BoolVar(&logKey, "log-key", false, "print the log's newest verification key and nothing else")
+	return c
 }

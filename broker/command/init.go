@@ -37,7 +37,7 @@ type Setup struct {
 	Epoch            time.Duration
 }
 
-// Init makes a directory with everything that a broker for trying out needs: configuration, keystore, a TLS certificate for this machine. It overwrites nothing. It returns the path of the configuration.
+// Init makes a directory with everything that a broker for trying out needs: configuration, keystore, a TLS certificate for this machine, the broker's certificate for providers. It overwrites nothing. It returns the path of the configuration.
 func Init(s Setup) (made string, err error) {
 	file := filepath.Join(s.Dir, "regard.yaml")
 	if _, err := os.Lstat(file); err == nil {
@@ -72,6 +72,13 @@ func Init(s Setup) (made string, err error) {
 	if err := newIdentity(identity, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotAfter: time.Now().AddDate(1, 0, 0), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}); err != nil {
+		return "", err
+	}
+	files = append(files, identity+".key", identity+".pem")
+	identity = filepath.Join(s.Dir, "secrets", "broker")
+	if err := newIdentity(identity, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "broker of " + s.Origin}, NotAfter: time.Now().AddDate(1, 0, 0), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}); err != nil {
 		return "", err
 	}
@@ -137,7 +144,8 @@ func initCommand() *cobra.Command {
 	s := Setup{}
 	c := &cobra.Command{
 		Use: "init", Short: "Make what a broker for trying out needs", Args: noArgs,
-		Long: `init makes a directory with a commented configuration, a keystore, and a TLS certificate for this machine. It overwrites nothing.
+		Long: `init makes a directory with a commented configuration, a keystore, a TLS certificate for this machine, and the certificate by which providers
+know the broker. It overwrites nothing.
 
 For production: put the keys into Vault (regard vault init), a certificate that agencies trust into api.cert, and production: true.`,
 		Example: "  regard init --dir ./regard --origin regard.example.fr/trial\n  regard serve --config ./regard/regard.yaml",
@@ -153,8 +161,12 @@ For production: put the keys into Vault (regard vault init), a certificate that 
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "Made %s. Keep copies of secrets/keystore.key and data/keystore apart from each other: without them every record is lost.\nStart: regard serve --config %s\n", s.Dir, file)
-			return nil
+			_, err = fmt.Fprintf(c.ErrOrStderr(), `Made %s. Keep copies of secrets/keystore.key and data/keystore apart from each other: without them every record is lost.
+Start: regard serve --config %s
+Agencies need: https://%s, the certificate %s (regard request --ca), and the log's key (regard status --log-key).
+Providers need: the certificate %s, by which they know the broker.
+`, s.Dir, file, s.API, filepath.Join(s.Dir, "secrets", "server.pem"), filepath.Join(s.Dir, "secrets", "broker.pem"))
+			return err
 		},
 	}
 	c.Flags().StringVar(&s.Dir, "dir", "regard", "directory to make")
@@ -169,25 +181,39 @@ For production: put the keys into Vault (regard vault init), a certificate that 
 func keygenCommand() *cobra.Command {
 	var name, out string
 	var days int
+	var hosts []string
 	c := &cobra.Command{
-		Use: "keygen", Short: "Make a key and a client certificate for an agency", Args: noArgs,
+		Use: "keygen", Short: "Make a key and a certificate for an agency, or for a server", Args: noArgs,
 		Long: `keygen makes an ECDSA P-256 key (OUT.key, which never leaves you) and a certificate that it signs itself (OUT.pem, which the operator registers).
-Brokers know agencies by their key, so no authority has to sign the certificate; one that an authority signed does as well.`,
+Brokers know agencies by their key, so no authority has to sign the certificate; one that an authority signed does as well.
+
+With --host the certificate is a server's, for trying out: who connects has to be given OUT.pem.`,
 		Example: "  regard keygen --name 'CCAS de Saint-Lary' --out ccas\n  # then send ccas.pem to the operator, who runs:\n  regard agency add ccas-saint-lary --name 'CCAS de Saint-Lary' --siret 13002526500013 --cert ccas.pem",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if name == "" || out == "" || days < 1 || days > 1200 {
 				return usagef("--name and --out are needed, and --days from 1 to 1200")
 			}
-			err := newIdentity(out, &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().AddDate(0, 0, days), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-			if err != nil {
+			cert, who := &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().AddDate(0, 0, days), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, "the operator"
+			if len(hosts) > 0 {
+				cert.ExtKeyUsage, who = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, "whoever connects"
+			}
+			for _, h := range hosts {
+				if ip := net.ParseIP(h); ip != nil {
+					cert.IPAddresses = append(cert.IPAddresses, ip)
+				} else {
+					cert.DNSNames = append(cert.DNSNames, h)
+				}
+			}
+			if err := newIdentity(out, cert); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "Made %s.key (keep it) and %s.pem (for the operator).\n", out, out)
+			fmt.Fprintf(c.ErrOrStderr(), "Made %s.key (keep it) and %s.pem (for %s).\n", out, out, who)
 			return nil
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name in the certificate")
 	c.Flags().StringVar(&out, "out", "", "path without ending")
 	c.Flags().IntVar(&days, "days", 365, "validity in days")
+	c.Flags().StringArrayVar(&hosts, "host", nil, "a server's certificate, for this host name or address (repeatable)")
 	return c
 }

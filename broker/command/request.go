@@ -29,7 +29,7 @@ func (a *asker) flags(c *cobra.Command) {
 	f.StringVar(&a.url, "url", "", "the broker, https://host:port")
 	f.StringVar(&a.cert, "cert", "", "the agency's client certificate (PEM)")
 	f.StringVar(&a.key, "key", "", "its private key (PEM)")
-	f.StringVar(&a.ca, "ca", "", "certificates that may sign the broker's (default: the system's)")
+	f.StringVar(&a.ca, "ca", "", "the broker's certificate, or those that may sign it (default: the system's)")
 	f.StringVar(&a.logKey, "log-key", "", "the log's verification key, or a file with it")
 	f.StringVar(&a.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy), in place of --log-key")
 	f.BoolVar(&a.strict, "refuse-provisional", false, "accept no receipt without the policy's quorum of witnesses")
@@ -72,7 +72,7 @@ func (a *asker) client() (*client.Client, error) {
 func readPolicy(logKey, file string) (*proof.Policy, error) {
 	switch {
 	case (logKey == "") == (file == ""):
-		return nil, usagef("give --log-key or --policy: without the log's key no receipt can be checked (the operator shows it: regard status)")
+		return nil, usagef("give --log-key or --policy: without the log's key no receipt can be checked (the operator shows it: regard status --log-key)")
 	case file != "":
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -98,23 +98,23 @@ func readPolicy(logKey, file string) (*proof.Policy, error) {
 	return p, nil
 }
 
-// example is a request that regard request --example prints.
+// example is a request that regard request --example prints: to a reference service, about an invented person.
 const example = `{
-  "service": "cnav-quotient-familial",
+  "service": "quotient-familial",
   "scopes": ["quotient"],
-  "purpose": "social-aid",
-  "legal_basis": "cerfa-14577",
-  "recipient": "13002526500013",
-  "context": "Aide facultative 2026",
+  "purpose": "tarif-cantine",
+  "legal_basis": "crpa-l114-8",
+  "recipient": "90000101700012",
+  "context": "Tarif de la cantine 2026",
   "object": "Dossier 2026-0042",
   "official": "agent-7",
   "subject": {
     "type": "pivot",
-    "birth_name": "Martin",
-    "given_names": ["Camille"],
-    "birth_date": "1990-01-31",
+    "birth_name": "Exemple Alpha",
+    "given_names": ["Camille", "Inès"],
+    "birth_date": "1984-03-14",
     "sex": "F",
-    "birth_place": "75056",
+    "birth_place": "75107",
     "birth_country": "99100"
   },
   "parameters": {"annee": 2026, "mois": 1}
@@ -132,7 +132,7 @@ of the machine could read it. Nothing is stored as data unless the receipt prove
 
 Exit codes: 0 there is an answer and its receipt is good; 1 there is none (the receipt of a refusal is stored, too), or the receipt is wrong; 2 the request or a flag is at fault.`,
 		Example: `  regard request --example > request.json
-  regard request --url https://broker.example.fr:8443 --cert ccas.pem --key ccas.key --log-key log.vkey -f request.json --out answers
+  regard request --url https://broker.example.fr:8443 --ca broker.pem --cert ccas.pem --key ccas.key --log-key log.vkey -f request.json --out answers
   regard request get 0193… --url … --out answers      # later: the witnessed or settled form of the receipt`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if show {
@@ -194,6 +194,10 @@ func (a *asker) report(c *cobra.Command, res *client.Result, failed error) error
 	var p *client.Problem
 	if errors.As(failed, &p) && p.Status >= 400 && p.Status < 500 && p.Status != 401 && p.Status != 429 {
 		failed = usage{failed}
+	}
+	var unknown *tls.CertificateVerificationError
+	if errors.As(failed, &unknown) {
+		failed = usage{fmt.Errorf("%w (if you know that this is the broker, give the certificate that its operator sent you with --ca)", failed)}
 	}
 	if res == nil {
 		return failed

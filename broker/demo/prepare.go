@@ -1,15 +1,6 @@
 package demo
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -38,10 +29,7 @@ func (d *demo) prepare() (err error) {
 	if _, err := d.run(true, "regard", "init", "--dir", d.dir, "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
 		return err
 	}
-	if _, err := d.run(true, "regard", "keygen", "--name", "broker", "--out", d.path("secrets", "broker")); err != nil {
-		return err
-	}
-	if err := serverIdentity(d.path("provider.pem"), d.path("provider.key")); err != nil {
+	if _, err := d.run(true, "regard", "keygen", "--name", "providers of invented people", "--host", "127.0.0.1", "--out", d.path("provider")); err != nil {
 		return err
 	}
 	if _, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services")); err != nil {
@@ -55,8 +43,7 @@ func (d *demo) prepare() (err error) {
 	if err := d.wait("the providers", 20*time.Second, provider, func() bool { return listening(listen) }); err != nil {
 		return err
 	}
-	d.serveArgs = []string{"serve", "--config", d.path("regard.yaml"),
-		"--set", "providers.cert=" + d.path("secrets", "broker.pem"), "--set", "providers.key=" + d.path("secrets", "broker.key"), "--set", "providers.ca_file=" + d.path("provider.pem")}
+	d.serveArgs = []string{"serve", "--config", d.path("regard.yaml"), "--set", "providers.ca_file=" + d.path("provider.pem")}
 	d.keysIn = "an embedded keystore"
 	if d.cfg.Vault != "" {
 		if err := d.vault(); err != nil {
@@ -68,19 +55,11 @@ func (d *demo) prepare() (err error) {
 	if err := d.serve(); err != nil {
 		return err
 	}
-	out, err := d.run(true, "regard", "status", "--json", "--config", d.path("regard.yaml"))
+	out, err := d.run(true, "regard", "status", "--log-key", "--config", d.path("regard.yaml"))
 	if err != nil {
 		return err
 	}
-	status, err := readJSON[struct {
-		Log struct {
-			Keys []string `json:"keys"`
-		} `json:"log"`
-	}](out)
-	if err != nil || len(status.Log.Keys) == 0 {
-		return fmt.Errorf("regard status shows no log key (%v)", err)
-	}
-	d.vkey = status.Log.Keys[0]
+	d.vkey = strings.TrimSpace(string(out))
 	d.sayf("\n  The log's key, which everybody pins: %s\n  The root keys are in %s.", d.vkey, d.keysIn)
 	return os.WriteFile(d.path("log.vkey"), []byte(d.vkey+"\n"), 0o600)
 }
@@ -188,32 +167,4 @@ func listening(address string) bool {
 		return false
 	}
 	return c.Close() == nil
-}
-
-// serverIdentity makes a certificate for the providers' server on this machine.
-func serverIdentity(certFile, keyFile string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return err
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "providers of invented people"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 }

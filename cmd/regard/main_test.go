@@ -25,10 +25,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(clean{m}, map[string]func(){
 		"regard":       main,
 		"regard-audit": func() { os.Exit(audit.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
+}
+
+// clean removes the programs that tests built.
+type clean struct{ *testing.M }
+
+func (c clean) Run() int {
+	code := c.M.Run()
+	if programsBuilt != "" {
+		_ = os.RemoveAll(programsBuilt)
+	}
+	return code
 }
 
 // TestScripts runs what people type. Brokers are processes of their own, providers are here.
