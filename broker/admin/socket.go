@@ -25,6 +25,11 @@ type Server struct {
 
 // Listen makes the socket, mode 0600. A socket that a dead broker left is replaced; one that answers is not.
 func Listen(path string, h http.Handler, log *slog.Logger) (*Server, error) {
+	return listen(path, os.Geteuid(), h, log)
+}
+
+// listen is Listen for the processes of one user.
+func listen(path string, uid int, h http.Handler, log *slog.Logger) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -49,7 +54,7 @@ func Listen(path string, h http.Handler, log *slog.Logger) (*Server, error) {
 		ln.Close()
 		return nil, fmt.Errorf("protecting the administration socket: %w", err)
 	}
-	s := &Server{ln: guarded{ln, log}, http: &http.Server{
+	s := &Server{ln: guarded{ln, uid, log}, http: &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if g, ok := c.(guardedConn); ok {
@@ -81,6 +86,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // guarded hangs up on everybody but the own user and root.
 type guarded struct {
 	net.Listener
+	uid int // the own user
 	log *slog.Logger
 }
 
@@ -96,12 +102,10 @@ func (g guarded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		peer, err := peerOf(c)
-		if err == nil && allowed(peer) {
+		if err == nil && (peer.UID == 0 || peer.UID == g.uid) {
 			return guardedConn{c, peer}, nil
 		}
 		g.log.Warn("administration refused", "uid", peer.UID, "pid", peer.PID, "error", err)
 		c.Close()
 	}
 }
-
-func allowed(p Peer) bool { return p.UID == 0 || p.UID == os.Geteuid() }
