@@ -34,6 +34,7 @@ type world struct {
 	cfg      broker.Config
 	b        *broker.Broker
 	caller   broker.Caller
+	cert     *x509.Certificate // the caller's
 	provider *fakeProvider
 	logs     *bytes.Buffer
 }
@@ -115,6 +116,7 @@ func (w *world) populate() {
 	w.t.Helper()
 	ctx := w.t.Context()
 	cert := newCert(w.t, time.Hour)
+	w.cert = cert
 	if err := w.b.AddAgency(ctx, "mairie", "Mairie d'Exemple", mairie, cert); err != nil {
 		w.t.Fatal(err)
 	}

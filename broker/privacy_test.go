@@ -3,11 +3,15 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +20,8 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/api"
+	"github.com/regard-broker/regard/broker/command"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
@@ -161,8 +167,67 @@ func secretAnswer(rw http.ResponseWriter, _ *http.Request) {
 		{"nom":"Marqueurenfant","prenoms":"Noémarque","naissance":"2016-01-02","sexe":"M"}],"adresse":"1 RUE DES MARQUEURS"},"meta":{"u":"https://secret.example/x"}}`))
 }
 
+// secretsOverHTTP sends markers wherever a request over HTTP has room for them, and returns what /metrics shows afterwards.
+func secretsOverHTTP(t *testing.T, w *watched) []byte {
+	t.Helper()
+	metrics := api.NewMetrics()
+	if err := metrics.Register(command.NewCollector(w.b)); err != nil {
+		t.Fatal(err)
+	}
+	h, err := api.New(api.Config{Broker: w.b, Metrics: metrics, Logger: w.cfg.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := secretRequest().Subject.Pivot
+	body, err := json.Marshal(map[string]any{
+		"service": "household", "scopes": []string{"quotient"}, "purpose": "cantine", "legal_basis": "crpa-l114-8", "recipient": recipient, "context": "Contexte Marqueurctx", "object": "objet Marqueurobj", "official": "agent-Marqueuroff",
+		"subject": map[string]any{"type": "pivot", "birth_name": p.BirthName, "given_names": p.GivenNames, "birth_date": p.BirthDate, "sex": p.Sex, "birth_place": p.BirthPlace, "birth_country": p.BirthCountry},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(body)
+	for _, x := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/v1/disclosures", good, 200},
+		{"POST", "/v1/disclosures", strings.Replace(good, `"quotient"`, `"address"`, 1), 403},
+		{"POST", "/v1/disclosures", strings.Replace(good, `"object"`, `"SECRETMARKER"`, 1), 400},
+		{"POST", "/v1/disclosures", strings.Replace(good, `"household"`, `"marqueurnom"`, 1), 404},
+		{"POST", "/v1/disclosures?nom=Marqueurnom-d'%C3%89clair", `{"Marqueurnom-d'Éclair"`, 400},
+		{"GET", "/v1/disclosures/Marqueurnom", "", 404},
+		{"GET", "/SECRETMARKER/283072923212345", "", 404},
+		{"SECRETMARKER", "/v1/disclosures", "", 405},
+	} {
+		r := httptest.NewRequest(x.method, x.path, strings.NewReader(x.body))
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{w.cert}}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("X-Request-Id", "SECRETMARKER")
+		r.Header.Set("User-Agent", "Marqueurnom")
+		rw := httptest.NewRecorder()
+		h.ServeHTTP(rw, r)
+		if rw.Code != x.status {
+			t.Errorf("%s %s: %d, want %d: %s", x.method, x.path, rw.Code, x.status, rw.Body)
+		}
+		if x.status == 200 && !strings.Contains(rw.Body.String(), `"receipt_state":"provisional"`) {
+			t.Errorf("a fresh answer calls its receipt something else: %s", rw.Body)
+		}
+	}
+	rw := httptest.NewRecorder()
+	ops := api.Ops(metrics, w.b.Ready)
+	ops.ServeHTTP(rw, httptest.NewRequest("GET", "/metrics", nil))
+	text := rw.Body.Bytes()
+	for _, want := range []string{`regard_requests_total{code="",outcome="released",path="/v1/disclosures",status="200"} 1`, `outcome="denied"`, "regard_log_size ", "regard_store_commits_total "} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("no %q among the metrics:\n%s", want, text)
+		}
+	}
+	return text
+}
+
 // TestNothingPersonalInTheClear plants markers in everything that is personal and searches what is published, every file (databases, write-ahead logs, shared memory), the log at
-// debug level, and what errors say. The data keys themselves are searched too.
+// debug level, the metrics, and what errors say. The data keys themselves are searched too.
 func TestNothingPersonalInTheClear(t *testing.T) {
 	wit := &witness{unclosed: unclosed{keystest.NewCustodian(t)}, seen: map[[32]byte]bool{}}
 	w := newWatched(t, func(c *broker.Config) {
@@ -265,6 +330,7 @@ func TestNothingPersonalInTheClear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.in(t, "what monitoring reads", secretsOverHTTP(t, w))
 	running := filepath.Join(t.TempDir(), "running")
 	w.published()
 	w.filed()

@@ -61,7 +61,8 @@ type part struct {
 	value func(*sample) float64
 }
 
-func newCollector(b *broker.Broker) prometheus.Collector {
+// NewCollector shows a broker's counts to monitoring.
+func NewCollector(b *broker.Broker) prometheus.Collector {
 	c := &collector{b: b}
 	counter := func(name, help string, value func(*sample) float64) {
 		c.parts = append(c.parts, part{prometheus.NewDesc("regard_"+name, help, nil, nil), prometheus.CounterValue, value})

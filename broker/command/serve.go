@@ -287,7 +287,7 @@ func (i *Instance) loadServices(ctx context.Context) error {
 func (i *Instance) listen(certs *api.Certificates) error {
 	cfg, l := i.cfg, &i.cfg.Limits
 	metrics := api.NewMetrics()
-	if err := metrics.Register(newCollector(i.Broker)); err != nil {
+	if err := metrics.Register(NewCollector(i.Broker)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	handler, err := api.New(api.Config{
