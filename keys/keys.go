@@ -13,11 +13,12 @@ package keys
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Errors, by what the caller should do. Errors of this package and of custodians wrap one of them where they can be told apart.
@@ -73,33 +74,15 @@ type KeyID [16]byte
 func (id KeyID) IsZero() bool { return id == KeyID{} }
 
 // String is the UUID in its usual form.
-func (id KeyID) String() string {
-	var b [36]byte
-	hex.Encode(b[:], id[:4])
-	b[8] = '-'
-	hex.Encode(b[9:], id[4:6])
-	b[13] = '-'
-	hex.Encode(b[14:], id[6:8])
-	b[18] = '-'
-	hex.Encode(b[19:], id[8:10])
-	b[23] = '-'
-	hex.Encode(b[24:], id[10:])
-	return string(b[:])
-}
+func (id KeyID) String() string { return uuid.UUID(id).String() }
 
 // ParseKeyID parses what String gives, and nothing else.
 func ParseKeyID(s string) (KeyID, error) {
-	var id KeyID
-	if len(s) == 36 {
-		// The dashes are checked by comparing the whole form.
-		if b, err := hex.DecodeString(s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]); err == nil {
-			copy(id[:], b)
-		}
-	}
-	if id.IsZero() || id.String() != s {
+	id, err := uuid.Parse(s)
+	if err != nil || id == uuid.Nil || id.String() != s {
 		return KeyID{}, errors.New("keys: not the id of a key")
 	}
-	return id, nil
+	return KeyID(id), nil
 }
 
 // Kind says what a data key is for. A key of one kind is never used as one of another: the kind is bound into its wrapping and into every blob.

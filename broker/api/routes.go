@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
 )
@@ -99,37 +101,23 @@ func zeros(s string) bool {
 
 // disclosure serves GET /v1/disclosures/{id}. A malformed id is the id of nothing.
 func (a *API) disclosure(x *exchange) *broker.Problem {
-	id, _ := parseID(x.r.PathValue("id"))
-	answer, err := a.cfg.Broker.Disclosure(x.r.Context(), x.caller, id)
+	answer, err := a.cfg.Broker.Disclosure(x.r.Context(), x.caller, parseID(x.r.PathValue("id")))
 	if err != nil {
 		return x.problem(err)
 	}
 	return x.record(answer)
 }
 
-// parseID reads a UUID in lower case.
-func parseID(s string) (id store.ID, ok bool) {
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return store.ID{}, false
+// parseID reads a UUID in its usual form, of the several that uuid.Parse takes; the id of nothing if it is another text.
+func parseID(s string) store.ID {
+	id, err := uuid.Parse(s)
+	if err != nil || id.String() != s {
+		return store.ID{}
 	}
-	compact := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
-	if !lowerHex(compact) {
-		return store.ID{}, false
-	}
-	_, err := hex.Decode(id[:], []byte(compact))
-	return id, err == nil
+	return store.ID(id)
 }
 
-func formatID(id store.ID) string {
-	var b [36]byte
-	hex.Encode(b[:8], id[:4])
-	hex.Encode(b[9:13], id[4:6])
-	hex.Encode(b[14:18], id[6:8])
-	hex.Encode(b[19:23], id[8:10])
-	hex.Encode(b[24:], id[10:])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
-}
+func formatID(id store.ID) string { return uuid.UUID(id).String() }
 
 type servicesBody struct {
 	Services []broker.ServiceInfo `json:"services" doc:"Those that the agency may know of, with its agreements."`

@@ -24,6 +24,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -194,19 +196,8 @@ func (c *Client) Disclosure(ctx context.Context, id string) (*Result, error) {
 
 // IsID reports whether s has the form of a disclosure's id: a UUID in lower case. It can be used in a file's name.
 func IsID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i, c := range []byte(s) {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			if c != '-' {
-				return false
-			}
-		} else if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
-			return false
-		}
-	}
-	return true
+	id, err := uuid.Parse(s)
+	return err == nil && id.String() == s
 }
 
 // maxAnswer bounds an answer, in bytes.

@@ -150,8 +150,6 @@ type Question struct {
 	Disclosure string
 	// TraceID is the W3C trace id, 32 hex digits; empty: no traceparent is sent.
 	TraceID string
-	// Intent is the broker's signed announcement, sent as Regard-Intent if it is not empty.
-	Intent string
 }
 
 // An Answer is what a provider said, errors of its own included. It is personal data.
@@ -160,10 +158,8 @@ type Answer struct {
 	ContentType string // as sent
 	// RetryAfter is the provider's wish, 0 if it has none.
 	RetryAfter time.Duration
-	// RequestID is the provider's own name for the call, if it gave a short printable one.
-	RequestID string
-	Body      []byte
-	Elapsed   time.Duration
+	Body       []byte
+	Elapsed    time.Duration
 }
 
 // String shows the status alone.
@@ -308,14 +304,11 @@ func (g *gate) leave() { <-g.places }
 // header writes what the provider is told beside the question.
 func (q *Question) header(accept string) (http.Header, error) {
 	h := http.Header{"Accept": {accept}, "User-Agent": {"regard"}}
-	for _, f := range [...]struct{ name, value string }{{"X-Request-Id", q.Disclosure}, {"Regard-Intent", q.Intent}} {
-		if f.value == "" {
-			continue
-		}
-		if strings.ContainsFunc(f.value, func(r rune) bool { return r < 0x20 || r > 0x7e }) || len(f.value) > 8<<10 {
+	if q.Disclosure != "" {
+		if strings.ContainsFunc(q.Disclosure, func(r rune) bool { return r < 0x20 || r > 0x7e }) || len(q.Disclosure) > 8<<10 {
 			return nil, &Error{Cause: CauseConfig, text: "a header that is not printable ASCII"}
 		}
-		h[f.name] = []string{f.value}
+		h["X-Request-Id"] = []string{q.Disclosure}
 	}
 	if q.TraceID != "" {
 		if b, err := hex.DecodeString(q.TraceID); err != nil || len(b) != 16 {

@@ -92,7 +92,7 @@ func (c *Client) send(ctx context.Context, times service.Limits, u *url.URL, lim
 	}
 	return Answer{
 		Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: body.Bytes(),
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After")), RequestID: shortID(resp.Header.Get("X-Request-Id")),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
 	}, nil
 }
 
@@ -141,13 +141,6 @@ func retryAfter(s string) time.Duration {
 		return max(0, min(time.Until(t), time.Hour))
 	}
 	return 0
-}
-
-func shortID(s string) string {
-	if len(s) > 64 || slices.ContainsFunc([]byte(s), func(c byte) bool { return c < 0x21 || c > 0x7e }) {
-		return ""
-	}
-	return s
 }
 
 // Fetch gets the document behind a link of an answer, under the limits of its service and its link. q.Request is not used. Errors are *Error.
