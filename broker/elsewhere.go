@@ -36,6 +36,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the end of the order: %w", err)
 	}
+	fresh := tail.Next <= 1 // its first marker may stand there before anything is signed
 	var notes [][]byte
 	var failed []error
 	for _, m := range b.cfg.Mirrors {
@@ -43,7 +44,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 		switch {
 		case err == nil:
 			notes = append(notes, note)
-		case errors.Is(err, fs.ErrNotExist) && tail.Next == 0: // a new log, of which there is nothing to mirror yet
+		case errors.Is(err, fs.ErrNotExist) && fresh: // a new log, of which there is nothing to mirror yet
 		default:
 			failed = append(failed, fmt.Errorf("mirror %s: %w", m, err))
 			b.log.Warn("a mirror doesn't say where the log stands", "mirror", m, "error", err)
@@ -53,7 +54,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 		return nil, fmt.Errorf("no mirror says where the log stands, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
 			"if you know that the data directory is the newest there is, start once with --ignore-mirrors", errors.Join(failed...))
 	}
-	if b.cfg.signedDir() == filepath.Join(b.cfg.DataDir, "signed") || tail.Next == 0 || len(notes) > 0 {
+	if b.cfg.signedDir() == filepath.Join(b.cfg.DataDir, "signed") || fresh || len(notes) > 0 {
 		return notes, nil
 	}
 	// The published checkpoint, which stands in for a lost signed one, is part of the very directory that must not vouch for itself.
