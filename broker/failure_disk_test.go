@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedfile"
@@ -438,6 +440,36 @@ func TestDamagedFileSaysSo(t *testing.T) {
 		t.Errorf("without the signed one: %+v", a)
 	}
 	w.extends(before)
+}
+
+// A damaged store lost the record of the asked entry, and the agency was given the receipt of the child's instead, which says who that is.
+func TestLostAskedRecord(t *testing.T) {
+	w := newWatched(t, nil)
+	w.provider.answer = couple
+	req := asker("TUE UN")
+	a := w.disclose(req)
+	w.close()
+	db, err := sql.Open("sqlite", filepath.Join(w.cfg.DataDir, "store", "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := db.ExecContext(t.Context(), "DELETE FROM records WHERE position = 0 AND disclosure IS NOT NULL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); n != 1 || err != nil {
+		t.Fatalf("%d records, %v", n, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if got, err := w.b.Disclosure(t.Context(), w.caller, a.ID); !errors.Is(err, keys.ErrAltered) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := w.b.Disclose(t.Context(), w.caller, req); !errors.Is(err, keys.ErrAltered) {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 func flip(t *testing.T, random *rand.Rand, path string, n int) {

@@ -161,7 +161,12 @@ func (b *Broker) past(ctx context.Context, d store.Disclosure) (*past, error) {
 	if err != nil {
 		return nil, keysProblem(err)
 	}
-	return &past{row: d, records: rows, rec: rec, opening: rec.Open(proof.ReaderAgency)}, nil
+	p := &past{row: d, records: rows, rec: rec, opening: rec.Open(proof.ReaderAgency)}
+	// In a damaged store the first record may be that of somebody else in the answer, or of another request: the agency gets the asked one's receipt or none.
+	if p.opening.Text(proof.DisclosureRole) != proof.RoleAsked || p.opening.Text(proof.DisclosureID) != uuid.UUID(d.ID).String() {
+		return nil, fmt.Errorf("record %d is not the asked one of disclosure %v: %w", rows[0].Index, uuid.UUID(d.ID), keys.ErrAltered)
+	}
+	return p, nil
 }
 
 func (p *past) indexes() []proof.Index {
