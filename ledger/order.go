@@ -96,6 +96,10 @@ func (l *Log) runOrder() {
 		for !l.isHalted() {
 			// Whoever can run now comes first: what they bring goes into this batch, and an idle machine waits for nobody.
 			runtime.Gosched()
+			if l.ahead() { // takePending wakes us
+				backoff = 0
+				break
+			}
 			ws := l.take()
 			if len(ws) == 0 && !l.orderWork() {
 				backoff = 0
@@ -140,6 +144,19 @@ func (l *Log) drained() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.waiting) == 0
+}
+
+// ahead says whether a batch waits for its signature that no round has begun with: another one would be a commit more, and be signed no sooner. A log that closes orders
+// all that is left.
+func (l *Log) ahead() bool {
+	select {
+	case <-l.stop:
+		return false
+	default:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pending) > 0
 }
 
 // take takes what waits, up to a batch.

@@ -97,6 +97,7 @@ func (l *Log) takePending() (batches []*ordered, first uint64) {
 	if n == 0 {
 		return nil, uint64(l.next)
 	}
+	wake(l.wakeOrder)
 	return batches, batches[0].first()
 }
 
@@ -111,6 +112,7 @@ func (l *Log) signNext(ctx context.Context) (more bool, err error) {
 			l.mu.Lock()
 			batches = append(batches, l.pending...)
 			l.pending = nil
+			wake(l.wakeOrder)
 			l.mu.Unlock()
 			for _, o := range batches {
 				o.finish(outcome{err: err})

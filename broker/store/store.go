@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -267,6 +268,8 @@ func (s *Store) write() {
 		if !ok {
 			return
 		}
+		// Whoever can run now may have something to write, too.
+		runtime.Gosched()
 		batch = batch[:0]
 		var alone *job
 	more:
