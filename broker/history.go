@@ -267,7 +267,7 @@ func (b *Broker) logAccess(ctx context.Context, subject proof.Subject, by Access
 			return 0, fmt.Errorf("describing an access: %w", err)
 		}
 		row := store.Record{Owner: owner}
-		if row.Person, err = b.ring.SealPerson(key, owner[:], rec.PersonPart()); err != nil {
+		if row.Person, err = b.ring.SealPerson(key, owner[:], rec.AppendPersonPart(nil)); err != nil {
 			return 0, keysProblem(err)
 		}
 		if row.Admin, err = b.sealAdmin(ctx, now, rec); err != nil {

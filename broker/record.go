@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/broker/store"
@@ -26,7 +27,10 @@ func (b *Broker) sealPerson(ctx context.Context, owner keys.Owner, rec *proof.Re
 		return nil, nil, fmt.Errorf("getting the subject's key: %w", err)
 	}
 	defer key.Clear()
-	sealed, err = b.ring.SealPerson(key, owner[:], rec.PersonPart())
+	part := parts.Get().(*[]byte)
+	defer putPart(part)
+	*part = rec.AppendPersonPart((*part)[:0])
+	sealed, err = b.ring.SealPerson(key, owner[:], *part)
 	return sealed, fresh, err
 }
 
@@ -36,7 +40,20 @@ func (b *Broker) sealAdmin(ctx context.Context, at time.Time, rec *proof.Record)
 	if now := b.now(); now.Sub(at) > 24*time.Hour {
 		at = now
 	}
-	return b.ring.SealAdmin(ctx, at, nil, rec.AdminPart())
+	part := parts.Get().(*[]byte)
+	defer putPart(part)
+	*part = rec.AppendAdminPart((*part)[:0])
+	return b.ring.SealAdmin(ctx, at, nil, *part)
+}
+
+// parts are buffers for the parts of records on their way into a seal.
+var parts = sync.Pool{New: func() any { return new([]byte) }}
+
+func putPart(b *[]byte) {
+	clear(*b)
+	if cap(*b) <= 32<<10 {
+		parts.Put(b)
+	}
 }
 
 // sealRecord seals both parts.

@@ -258,6 +258,10 @@ func (r *runner) syncs(ctx context.Context, b *running) error {
 		}
 		return b.ask(ctx, "counts", nil, &after)
 	}
+	// What an earlier load left to do must not be counted from outside and missed by the counters.
+	if err := b.ask(ctx, "settle", nil, nil); err != nil {
+		return err
+	}
 	seen, err := countSyncs(ctx, b.ready.PID, r.path(b.name), f)
 	c := &r.report.Syncs
 	if errors.Is(err, errNoStrace) {

@@ -87,11 +87,11 @@ func (m *past) one(ctx context.Context, i int) error {
 		return err
 	}
 	defer key.Clear()
-	person, err := b.Ring().SealPerson(key, owner[:], rec.PersonPart())
+	person, err := b.Ring().SealPerson(key, owner[:], rec.AppendPersonPart(nil))
 	if err != nil {
 		return err
 	}
-	admin, err := b.Ring().SealAdmin(ctx, at, nil, rec.AdminPart())
+	admin, err := b.Ring().SealAdmin(ctx, at, nil, rec.AppendAdminPart(nil))
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (m *past) one(ctx context.Context, i int) error {
 	if err := m.conclude(rec); err != nil {
 		return err
 	}
-	if admin, err = b.Ring().SealAdmin(ctx, at, nil, rec.AdminPart()); err != nil {
+	if admin, err = b.Ring().SealAdmin(ctx, at, nil, rec.AppendAdminPart(nil)); err != nil {
 		return err
 	}
 	return m.append(ctx, ledger.Group{

@@ -36,8 +36,8 @@ func BenchmarkRecord(b *testing.B) {
 		r.Commitment()
 		b.ReportAllocs()
 		for b.Loop() {
-			r.PersonPart()
-			r.AdminPart()
+			r.AppendPersonPart(nil)
+			r.AppendAdminPart(nil)
 		}
 	})
 	b.Run("Open", func(b *testing.B) {

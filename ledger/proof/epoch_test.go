@@ -98,7 +98,7 @@ func TestZeroRecordRefused(t *testing.T) {
 	if err := r.Check(); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("Check: %v", err)
 	}
-	if _, p := r.Value(0); p != proof.Hidden || !r.Commitment().IsZero() || r.PersonPart() != nil || r.AdminPart() != nil || !r.Open(proof.ReaderPerson).IsZero() || r.Schema() != 0 {
+	if _, p := r.Value(0); p != proof.Hidden || !r.Commitment().IsZero() || r.AppendPersonPart(nil) != nil || r.AppendAdminPart(nil) != nil || !r.Open(proof.ReaderPerson).IsZero() || r.Schema() != 0 {
 		t.Error("the zero record holds something")
 	}
 }

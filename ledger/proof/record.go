@@ -70,42 +70,48 @@ func (r *Record) Schema() Schema {
 // Set gives a field its value and copies it. It refuses fields that the schema
 // doesn't have, values that are not of the field's form or exceed 64 KiB, and
 // fields of an erased person part.
-func (r *Record) Set(f Field, value []byte) error {
+func (r *Record) Set(f Field, value []byte) error { return r.take(f, append(r.room(), value...)) }
+
+// room returns the buffer to which the next value is appended: never over an
+// earlier one, since openings share it.
+func (r *Record) room() []byte {
+	if r.buf == nil {
+		r.buf = make([]byte, 0, 6<<10) // what most records need
+	}
+	return r.buf
+}
+
+// take sets a field to what was appended to room.
+func (r *Record) take(f Field, buf []byte) error {
 	if r.info == nil || int(f) >= len(r.info.fields) {
 		return formatError("record: schema %d has no field %d", r.Schema(), f)
 	}
-	if err := r.info.fields[f].check(value); err != nil {
+	from := len(r.buf)
+	if err := r.info.fields[f].check(buf[from:]); err != nil {
 		return err
 	}
 	if r.erased && int(f) < r.info.person {
 		return fmt.Errorf("field %s: the person part is gone: %w", r.info.fields[f].Name, ErrHidden)
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, 0, 4096)
-	}
-	// Never over an earlier value: openings share the buffer.
-	from := len(r.buf)
-	r.buf = append(r.buf, value...)
-	r.at[f], r.present[f], r.fresh[f], r.checked = span{from, len(r.buf)}, true, false, false
+	r.buf = buf
+	r.at[f], r.present[f], r.fresh[f], r.checked = span{from, len(buf)}, true, false, false
 	return nil
 }
 
 // SetText sets a field to text.
-func (r *Record) SetText(f Field, s string) error { return r.Set(f, []byte(s)) }
+func (r *Record) SetText(f Field, s string) error { return r.take(f, append(r.room(), s...)) }
 
 // SetTime sets a field to a time.
 func (r *Record) SetTime(f Field, t Time) error {
 	if t < 0 {
 		return formatError("field %s: time before 1970", r.Schema().Name(f))
 	}
-	var buf [20]byte
-	return r.Set(f, strconv.AppendInt(buf[:0], int64(t), 10))
+	return r.take(f, strconv.AppendInt(r.room(), int64(t), 10))
 }
 
 // SetIndex sets a field to a log index.
 func (r *Record) SetIndex(f Field, i Index) error {
-	var buf [20]byte
-	return r.Set(f, appendUint(buf[:0], uint64(i)))
+	return r.take(f, appendUint(r.room(), uint64(i)))
 }
 
 // SetList sets a field to a list: it sorts the items and drops repeated ones.
@@ -117,8 +123,7 @@ func (r *Record) SetList(f Field, items []string) error {
 	if len(items) > 0 && items[0] == "" {
 		return formatError("field %s: an item is empty", r.Schema().Name(f))
 	}
-	var few [1024]byte
-	b := few[:0]
+	b := r.room()
 	for i, item := range items {
 		switch {
 		case i == 0:
@@ -129,7 +134,7 @@ func (r *Record) SetList(f Field, items []string) error {
 		}
 		b = append(b, item...)
 	}
-	return r.Set(f, b)
+	return r.take(f, b)
 }
 
 // SetSubject sets the two fields of the subject.
@@ -287,31 +292,32 @@ const (
 	partAdmin  = 2
 )
 
-// PersonPart returns the person part to be sealed under the subject's key; nil
-// if it is gone.
-func (r *Record) PersonPart() []byte {
+// AppendPersonPart appends the person part, which is to be sealed under the
+// subject's key; nothing if it is gone.
+func (r *Record) AppendPersonPart(b []byte) []byte {
 	if r.erased || r.info == nil {
-		return nil
+		return b
 	}
-	return r.part(partPerson, 0, r.info.person)
+	return r.appendPart(b, partPerson, 0, r.info.person)
 }
 
-// AdminPart returns the administrative part to be sealed. It holds the digests
-// of the person part, so the commitment can be checked without it.
-func (r *Record) AdminPart() []byte {
+// AppendAdminPart appends the administrative part, which is to be sealed. It
+// holds the digests of the person part, so the commitment can be checked
+// without it.
+func (r *Record) AppendAdminPart(b []byte) []byte {
 	if r.info == nil {
-		return nil
+		return b
 	}
 	r.refresh(0, r.info.person)
-	return r.part(partAdmin, r.info.person, len(r.info.fields))
+	return r.appendPart(b, partAdmin, r.info.person, len(r.info.fields))
 }
 
-func (r *Record) part(which byte, from, to int) []byte {
+func (r *Record) appendPart(b []byte, which byte, from, to int) []byte {
 	n := 2 + 1 + 32 + 32*r.info.person + 5*(to-from)
 	for i := from; i < to; i++ {
 		n += r.at[i].to - r.at[i].from
 	}
-	b := u16(make([]byte, 0, n), uint16(r.info.schema))
+	b = u16(slices.Grow(b, n), uint16(r.info.schema))
 	b = append(b, which)
 	b = append(b, r.seeds[which-1][:]...)
 	if which == partAdmin {

@@ -47,7 +47,7 @@ func refCommitment(person, admin []byte) proof.Commitment {
 func TestCommitmentAsSpecified(t *testing.T) {
 	w := newWorld()
 	for _, f := range w.filed {
-		if got, want := f.record.Commitment(), refCommitment(f.record.PersonPart(), f.record.AdminPart()); got != want {
+		if got, want := f.record.Commitment(), refCommitment(f.record.AppendPersonPart(nil), f.record.AppendAdminPart(nil)); got != want {
 			t.Errorf("entry %d: commitment %v, want %v", f.index, got, want)
 		}
 	}
@@ -57,7 +57,7 @@ func TestCommitmentAsSpecified(t *testing.T) {
 		if err := r.SetText(proof.DisclosureContext, strings.Repeat("x", n)); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := r.Commitment(), refCommitment(r.PersonPart(), r.AdminPart()); got != want {
+		if got, want := r.Commitment(), refCommitment(r.AppendPersonPart(nil), r.AppendAdminPart(nil)); got != want {
 			t.Errorf("value of %d bytes: commitment %v, want %v", n, got, want)
 		}
 	}
@@ -102,12 +102,12 @@ func TestCommitmentDependsOnEverything(t *testing.T) {
 
 func TestParts(t *testing.T) {
 	r := disclosureRecord(&detRand{seed: "parts"}, must(proof.SIREN("130025265")))
-	person, admin := r.PersonPart(), r.AdminPart()
+	person, admin := r.AppendPersonPart(nil), r.AppendAdminPart(nil)
 	whole, err := proof.OpenParts(person, admin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if whole.Commitment() != r.Commitment() || !bytes.Equal(whole.PersonPart(), person) || !bytes.Equal(whole.AdminPart(), admin) {
+	if whole.Commitment() != r.Commitment() || !bytes.Equal(whole.AppendPersonPart(nil), person) || !bytes.Equal(whole.AppendAdminPart(nil), admin) {
 		t.Error("parts do not round trip")
 	}
 	for f := range proof.Field(27) {
@@ -121,7 +121,7 @@ func TestParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !erased.Erased() || erased.Commitment() != r.Commitment() || erased.PersonPart() != nil || !bytes.Equal(erased.AdminPart(), admin) {
+	if !erased.Erased() || erased.Commitment() != r.Commitment() || erased.AppendPersonPart(nil) != nil || !bytes.Equal(erased.AppendAdminPart(nil), admin) {
 		t.Error("without the person part the commitment or administrative part changes")
 	}
 	if _, p := erased.Value(proof.FieldSubject); p != proof.Hidden {
@@ -142,7 +142,7 @@ func TestParts(t *testing.T) {
 	}
 
 	other := disclosureRecord(&detRand{seed: "others"}, must(proof.SIREN("130025265")))
-	if _, err := proof.OpenParts(other.PersonPart(), admin); !errors.Is(err, proof.ErrUnproven) {
+	if _, err := proof.OpenParts(other.AppendPersonPart(nil), admin); !errors.Is(err, proof.ErrUnproven) {
 		t.Errorf("another record's person part: %v", err)
 	}
 	for name, c := range map[string][2][]byte{
@@ -211,7 +211,7 @@ func TestOpenings(t *testing.T) {
 				}
 			}
 			// No seed, and nothing hidden, in the text in any notation.
-			for _, part := range [][]byte{f.record.PersonPart(), f.record.AdminPart()} {
+			for _, part := range [][]byte{f.record.AppendPersonPart(nil), f.record.AppendAdminPart(nil)} {
 				if bytes.Contains(b, []byte(proof.Hash(part[3:35]).String())) {
 					t.Errorf("entry %d, %v: the opening holds a seed", f.index, reader)
 				}
@@ -351,7 +351,7 @@ func TestRecordContradictions(t *testing.T) {
 	if _, err := proof.EntryText(proof.Disclosure{Commitment: r.Commitment()}); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("role answer with a payload key is an entry: %v", err)
 	}
-	if _, err := proof.OpenParts(r.PersonPart(), r.AdminPart()); !errors.Is(err, proof.ErrFormat) {
+	if _, err := proof.OpenParts(r.AppendPersonPart(nil), r.AppendAdminPart(nil)); !errors.Is(err, proof.ErrFormat) {
 		t.Errorf("role answer with a payload key, as stored: %v", err)
 	}
 	r.SetText(proof.DisclosureRole, proof.RoleAsked)
@@ -394,7 +394,7 @@ func TestRecordProperties(t *testing.T) {
 				}
 			}
 		}
-		r2, err := proof.OpenParts(r.PersonPart(), r.AdminPart())
+		r2, err := proof.OpenParts(r.AppendPersonPart(nil), r.AppendAdminPart(nil))
 		if err != nil || r2.Commitment() != r.Commitment() {
 			t.Fatalf("schema %d: %v", s, err)
 		}
@@ -409,15 +409,15 @@ func TestRecordProperties(t *testing.T) {
 func TestPartSubject(t *testing.T) {
 	w := newWorld()
 	for _, f := range w.filed {
-		if s, err := proof.PartSubject(f.record.PersonPart()); err != nil || s != f.subject {
+		if s, err := proof.PartSubject(f.record.AppendPersonPart(nil)); err != nil || s != f.subject {
 			t.Errorf("entry %d: %v", f.index, err)
 		}
-		if _, err := proof.PartSubject(f.record.AdminPart()); !errors.Is(err, proof.ErrFormat) {
+		if _, err := proof.PartSubject(f.record.AppendAdminPart(nil)); !errors.Is(err, proof.ErrFormat) {
 			t.Errorf("entry %d: an administrative part has a subject: %v", f.index, err)
 		}
 	}
 	none := must(proof.NewRecord(proof.SchemaAccess, rand.Reader))
-	if _, err := proof.PartSubject(none.PersonPart()); !errors.Is(err, proof.ErrSubject) {
+	if _, err := proof.PartSubject(none.AppendPersonPart(nil)); !errors.Is(err, proof.ErrSubject) {
 		t.Errorf("a record without a subject: %v", err)
 	}
 	if _, err := proof.PartSubject(nil); !errors.Is(err, proof.ErrFormat) {

@@ -107,12 +107,12 @@ func recordVectors() vectorFile {
 	s := must(proof.SIREN("130025265"))
 	for _, k := range []proof.Kind{proof.KindDisclosure, proof.KindAccess, proof.KindErasure} {
 		r := w.record(k, s)
-		v.Good = append(v.Good, vector{"schema": k.Schema(), "person_part_hex": hex.EncodeToString(r.PersonPart()), "admin_part_hex": hex.EncodeToString(r.AdminPart()), "commitment": r.Commitment().String()})
+		v.Good = append(v.Good, vector{"schema": k.Schema(), "person_part_hex": hex.EncodeToString(r.AppendPersonPart(nil)), "admin_part_hex": hex.EncodeToString(r.AppendAdminPart(nil)), "commitment": r.Commitment().String()})
 	}
 	empty := must(proof.NewRecord(proof.SchemaErasure, w.rand))
-	v.Good = append(v.Good, vector{"schema": 3, "person_part_hex": hex.EncodeToString(empty.PersonPart()), "admin_part_hex": hex.EncodeToString(empty.AdminPart()), "commitment": empty.Commitment().String()})
+	v.Good = append(v.Good, vector{"schema": 3, "person_part_hex": hex.EncodeToString(empty.AppendPersonPart(nil)), "admin_part_hex": hex.EncodeToString(empty.AppendAdminPart(nil)), "commitment": empty.Commitment().String()})
 	for _, x := range obtainedRecords(w.rand) {
-		v.Good = append(v.Good, vector{"schema": 1, "person_part_hex": hex.EncodeToString(x.record.PersonPart()), "admin_part_hex": hex.EncodeToString(x.record.AdminPart()), "commitment": x.record.Commitment().String(), "note": x.note})
+		v.Good = append(v.Good, vector{"schema": 1, "person_part_hex": hex.EncodeToString(x.record.AppendPersonPart(nil)), "admin_part_hex": hex.EncodeToString(x.record.AppendAdminPart(nil)), "commitment": x.record.Commitment().String(), "note": x.note})
 	}
 	answer := disclosureRecord(w.rand, s, proof.DisclosureRole, proof.DisclosureContext, proof.DisclosureObject, proof.DisclosurePayloadKey)
 	if err := answer.SetText(proof.DisclosureRole, proof.RoleAnswer); err != nil {
@@ -123,20 +123,20 @@ func recordVectors() vectorFile {
 		panic(err)
 	}
 	r, o := w.record(proof.KindErasure, s), w.record(proof.KindErasure, s)
-	p, a := r.PersonPart(), r.AdminPart()
+	p, a := r.AppendPersonPart(nil), r.AppendAdminPart(nil)
 	for _, b := range []struct {
 		person, admin []byte
 		reason        string
 	}{
-		{o.PersonPart(), a, "person part of another record"},
+		{o.AppendPersonPart(nil), a, "person part of another record"},
 		{p[:len(p)-1], a, "person part cut off"},
 		{append(slices.Clone(p), 0), a, "a byte too many"},
 		{replaceAt(p, 35, 2), a, "presence is 0 or 1"},
 		{replaceAt(p, 35, 0), a, "an absent field with a value"},
 		{p, replaceAt(a, 1, 9), "schema not known"},
 		{a, p, "parts swapped"},
-		{answer.PersonPart(), answer.AdminPart(), "role answer with a payload"},
-		{half.PersonPart(), half.AdminPart(), "a subject's type without the subject"},
+		{answer.AppendPersonPart(nil), answer.AppendAdminPart(nil), "role answer with a payload"},
+		{half.AppendPersonPart(nil), half.AppendAdminPart(nil), "a subject's type without the subject"},
 	} {
 		v.Bad = append(v.Bad, vector{"person_part_hex": hex.EncodeToString(b.person), "admin_part_hex": hex.EncodeToString(b.admin), "reason": b.reason})
 	}
