@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"syscall"
@@ -276,10 +277,13 @@ func (r *runner) syncs(ctx context.Context, b *running) error {
 	c.Answers = s.total
 	c.Seen = seen
 	if c.Seen != nil && c.Rounds > 0 && c.Batches > 0 && c.StoreCommits > 0 {
-		// Of the store's syncs those count that order a batch: one commit for each, among those for intents and labels alone.
-		order := float64(seen["store"]) * float64(c.Batches) / float64(c.StoreCommits)
-		all := order + float64(seen["trillian"]+seen["signed"])
-		c.PerBatch, c.PerOrdered = all/float64(c.Rounds), all/float64(c.Batches)
+		// Of the store's syncs those count that order a batch: one commit for each, among those for intents and labels alone. A signed batch is one sync of the
+		// checkpoint: what is seen from outside and what the broker counts begin and end at slightly different instants, so neither is divided by the other, and the
+		// third decimal means nothing.
+		order := float64(seen["store"]) / float64(c.StoreCommits) * float64(c.Batches) / float64(c.Rounds)
+		round := float64(seen["trillian"]+seen["signed"]) / float64(max(seen["signed"], 1))
+		c.PerBatch = math.Round(100*(order+round)) / 100
+		c.PerOrdered = c.PerBatch * float64(c.Rounds) / float64(c.Batches)
 	}
 	return nil
 }
