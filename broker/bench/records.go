@@ -31,7 +31,7 @@ type preloaded struct {
 	Settled time.Duration // from then on until all were labelled and published
 }
 
-// past makes disclosures as the pipeline does (broker/pipeline.go): the same rows, sealed with the same keys, through the store's and the log's own interfaces. What is left
+// past makes disclosures as the pipeline does (broker/disclose.go): the same rows, sealed with the same keys, through the store's and the log's own interfaces. What is left
 // out is what leaves no trace: TLS, the call of the provider, sealing and opening the answer. The decision's input is a real one.
 type past struct {
 	*preloader
