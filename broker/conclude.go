@@ -199,7 +199,7 @@ func (d *disclosure) describe() ([]described, error) {
 	asked := &fields{rec: d.rec}
 	d.outcome(asked, d.result.obtained, d.result.released, now)
 	if d.result.data != nil {
-		asked.bytes(proof.DisclosurePayload, payloadDigest(d.key[:], d.result.data))
+		asked.bytes(proof.DisclosurePayload, proof.PayloadDigest(d.key[:], d.result.data))
 	}
 	if asked.err != nil {
 		return nil, asked.err

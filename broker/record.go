@@ -2,8 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -139,13 +137,6 @@ func (f *fields) subject(s proof.Subject) {
 	if f.err == nil {
 		f.err = f.rec.SetSubject(s)
 	}
-}
-
-// payloadDigest is what the record says of the released bytes: keyed, because answers can be guessed (docs/formats.md, field 26).
-func payloadDigest(key, data []byte) []byte {
-	m := hmac.New(sha256.New, key)
-	m.Write(data)
-	return m.Sum(nil)
 }
 
 func stringsOf[T ~string](in []T) []string {

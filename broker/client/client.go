@@ -9,9 +9,7 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -290,22 +288,7 @@ func check(o proof.Opening, b *body, asked *asked) error {
 	if err != nil || b.Data == nil {
 		return err
 	}
-	return CheckPayload(o, b.Data)
-}
-
-// CheckPayload shows that the data are those that a receipt speaks about (docs/formats.md, section 4: payload).
-func CheckPayload(o proof.Opening, data []byte) error {
-	key, kp := o.Value(proof.DisclosurePayloadKey)
-	want, wp := o.Value(proof.DisclosurePayload)
-	if kp != proof.Present || wp != proof.Present {
-		return errors.New("it shows no digest of the data")
-	}
-	mac := hmac.New(sha256.New, key)
-	mac.Write(data)
-	if !hmac.Equal(mac.Sum(nil), want) {
-		return errors.New("the data are not those that were recorded")
-	}
-	return nil
+	return o.CheckPayload(b.Data)
 }
 
 // offset of a JSON error; its text could repeat a value.

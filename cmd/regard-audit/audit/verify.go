@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -229,9 +227,7 @@ func (f *finding) deny(format string, args ...any) {
 
 // checkPayload compares the data, or the member data of an answer, byte by byte through their keyed digest.
 func (f *finding) checkPayload(o proof.Opening, b []byte) {
-	key, kp := o.Value(proof.DisclosurePayloadKey)
-	want, wp := o.Value(proof.DisclosurePayload)
-	if o.Schema() != proof.SchemaDisclosure || kp != proof.Present || wp != proof.Present {
+	if errors.Is(o.CheckPayload(b), proof.ErrHidden) {
 		f.Proven, f.Unusable, f.Payload = false, false, "no digest"
 		f.Problem = join(f.Problem, "The receipt opens no digest of the data: it is for another reader, or no data were released.")
 		return
@@ -245,9 +241,7 @@ func (f *finding) checkPayload(o proof.Opening, b []byte) {
 		candidates = append(candidates, answer.Data)
 	}
 	for _, c := range candidates {
-		mac := hmac.New(sha256.New, key)
-		mac.Write(c)
-		if hmac.Equal(mac.Sum(nil), want) {
+		if o.CheckPayload(c) == nil {
 			f.Payload = "matches"
 			f.say("The data are, byte by byte, those that were recorded.")
 			return
