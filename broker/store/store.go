@@ -29,7 +29,6 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/regard-broker/regard/ledger/proof"
-	"github.com/regard-broker/regard/ledger/walfile"
 )
 
 //go:embed migrations
@@ -162,11 +161,7 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 	}
 	// secure_delete: a destroyed key must not linger in free pages. wal_autocheckpoint: 64 MB, so that a page that many commits change is seldom folded into the database.
 	// cache_size: what every commit needs is far less, and after splitting a page SQLite walks through all of the cache.
-	vfs, err := walfile.VFS("")
-	if err != nil {
-		return err
-	}
-	if s.conn, err = openConn(dsn + "&vfs=" + vfs + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
+	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
 		return err
 	}
 	if err := s.slots.load(s.conn); err != nil {

@@ -21,7 +21,6 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/regard-broker/regard/ledger"
-	"github.com/regard-broker/regard/ledger/walfile"
 )
 
 // Store is a ledger.SignedStore. It is safe for concurrent use.
@@ -60,11 +59,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("opening the checkpoint store: %w", err)
 	}
-	vfs, err := walfile.VFS("")
-	if err != nil {
-		return nil, fmt.Errorf("opening the checkpoint store: %w", err)
-	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + vfs + "&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
 		return nil, fmt.Errorf("opening the checkpoint store: %w", err)

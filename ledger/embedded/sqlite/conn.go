@@ -9,8 +9,6 @@ import (
 	"net/url"
 
 	"modernc.org/sqlite"
-
-	"github.com/regard-broker/regard/ledger/walfile"
 )
 
 // conn is one SQLite connection with its prepared statements. It speaks to the
@@ -62,12 +60,6 @@ func openConn(o connOptions) (*conn, error) {
 		cache = readerCacheKiB
 	} else {
 		q.Set("_txlock", "immediate")
-	}
-	if !o.readOnly {
-		var err error
-		if o.vfs, err = walfile.VFS(o.vfs); err != nil {
-			return nil, err
-		}
 	}
 	if o.vfs != "" {
 		q.Set("vfs", o.vfs)

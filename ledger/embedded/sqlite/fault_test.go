@@ -221,7 +221,7 @@ func TestEveryWriteFails(t *testing.T) {
 					s.Close()
 				}
 				if !hit {
-					if at < 12 || reported == 0 { // a commit is one write and one sync
+					if at < 20 || reported == 0 {
 						t.Fatalf("only %d operations, %d reported faults: the test does not test", at, reported)
 					}
 					t.Logf("%d operations, %d reported faults", at-1, reported)
