@@ -33,6 +33,7 @@ import (
 //
 // A file system of its own takes root, or a name space in which one is root. TestFileLimit shows the same to everybody, of all parts at once.
 func TestDiskFull(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	const inside = "REGARD_TEST_IN_NAMESPACE"
 	if err := tryMount(t); err != nil && os.Getenv(inside) == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDiskFull$", "-test.v")
@@ -341,6 +342,7 @@ func (w *watched) extends(a *broker.Answer) {
 
 // TestDamagedFiles flips bytes in copies of the databases. Whatever comes of it is an error or the truth: never another answer, and never a receipt that doesn't hold.
 func TestDamagedFiles(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	var answers []*broker.Answer

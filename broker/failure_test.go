@@ -512,6 +512,7 @@ func TestSecondBroker(t *testing.T) {
 
 // TestClosedUnderIt closes the database of each part under the running broker, as a disk that is gone would. Requests fail clearly; the next start finds everything.
 func TestClosedUnderIt(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	for part, c := range map[string]struct {
 		close func(*broker.Broker) error
 		ready bool // Ready looks at the part itself

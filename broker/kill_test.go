@@ -64,6 +64,7 @@ func TestKillEverywhere(t *testing.T) {
 
 // TestKillErasure kills the broker at every stage of an erasure. The next start carries it through; what is recorded about the person afterwards can be read, also after one more start.
 func TestKillErasure(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := newCampaign(t)
 	c.start("", 0).stop(t)
 	stages := []string{"outcome", "add", "integrate", "sign", "release"}
