@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,6 +170,54 @@ func TestRestore(t *testing.T) {
 				t.Error("after the second restoration")
 			}
 		})
+	}
+}
+
+// TestReceiptsAfterRestore: the published roll of somebody who was asked about before and after the backup can't be made again, so the receipts of before don't settle; they used to be refused for ever.
+func TestReceiptsAfterRestore(t *testing.T) {
+	var ahead atomic.Int64
+	w := newWatched(t, func(c *broker.Config) {
+		c.Epoch, c.SweepEvery, c.Clock = 12*time.Hour, time.Hour, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	p := &past{watched: w, backup: filepath.Join(t.TempDir(), "backup")}
+	twice, once := asker("TUE DEUXFOIS"), asker("TUE UNEFOIS")
+	first, only := w.disclose(twice), w.disclose(once)
+	if _, err := w.b.Backup(t.Context(), p.backup); err != nil {
+		t.Fatal(err)
+	}
+	again := asker("TUE DEUXFOIS")
+	again.IdempotencyKey = "again"
+	w.disclose(again)
+	ahead.Store(int64(13 * time.Hour))
+	for deadline := time.Now().Add(20 * time.Second); w.b.Log().OpenEpoch().Number == 0; time.Sleep(20 * time.Millisecond) {
+		_, _ = w.b.Disclose(t.Context(), w.caller, asker("TUE AUTRE")) // any entry tells the log the time
+		if time.Now().After(deadline) {
+			t.Fatal("the epoch doesn't close")
+		}
+	}
+	if got, err := w.b.Disclosure(t.Context(), w.caller, first.ID); err != nil || !got.Settled {
+		t.Fatalf("before the restoration: %+v, %v", got, err)
+	}
+	w.close()
+	if _, err := p.restore(); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	for range 2 {
+		got, err := w.b.Disclosure(t.Context(), w.caller, first.ID)
+		if err != nil || got.Settled || w.verify(got.Receipt).InRoll {
+			t.Fatalf("asked about before and after the backup: %+v, %v", got, err)
+		}
+	}
+	ahead.Store(0) // back to the day on which the agreement is valid
+	if got := w.disclose(twice); !got.Repeated || got.ID != first.ID || got.Settled {
+		t.Errorf("the repeat: %v, %+v", got.Outcome, got.Problem)
+	}
+	if got, err := w.b.Disclosure(t.Context(), w.caller, only.ID); err != nil || !got.Settled || !w.verify(got.Receipt).InRoll {
+		t.Errorf("asked about before the backup alone: %+v, %v", got, err)
+	}
+	if n, logs := w.b.Log().Metrics().Unsettled, w.text(); n != 3 || strings.Count(logs, "can't be settled") != 1 || strings.Contains(logs, "DEUXFOIS") {
+		t.Errorf("%d unsettled receipts counted; the log:\n%s", n, logs)
 	}
 }
 

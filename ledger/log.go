@@ -134,6 +134,8 @@ type Log struct {
 	pub   publisher
 	count counters
 
+	unsettled sync.Map // epochs of which it was said that receipts can't be settled
+
 	wakeOrder, wakeSign, wakeFile chan struct{}
 	orderDone, signDone, fileDone chan struct{}
 	pubDone                       chan struct{}

@@ -11,7 +11,7 @@ import (
 type counters struct {
 	entries, batches, rounds, again, busy, refused   atomic.Int64
 	orderErrors, signErrors, fileErrors, publishErrs atomic.Int64
-	filed, toFile, epochs, publications              atomic.Int64
+	filed, toFile, epochs, publications, unsettled   atomic.Int64
 	orderNanos, addNanos, integrateNanos, signNanos  atomic.Int64
 	publishNanos, closeNanos                         atomic.Int64
 	publishedSize                                    atomic.Int64
@@ -34,6 +34,8 @@ type Metrics struct {
 	LastClose time.Duration
 	// Filed entries were labelled; EpochsClosed and Publications count.
 	Filed, EpochsClosed, Publications int64
+	// Unsettled receipts were handed out of entries whose epoch is closed, because filings of it are lost.
+	Unsettled int64
 
 	// Gauges.
 	Waiting   int    // entries in Append that aren't ordered yet
@@ -56,7 +58,7 @@ func (l *Log) Metrics() Metrics {
 		OrderErrors: c.orderErrors.Load(), SignErrors: c.signErrors.Load(), FileErrors: c.fileErrors.Load(), PublishErrors: c.publishErrs.Load(),
 		Order: time.Duration(c.orderNanos.Load()), Add: time.Duration(c.addNanos.Load()), Integrate: time.Duration(c.integrateNanos.Load()),
 		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()),
-		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(),
+		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unsettled: c.unsettled.Load(),
 		Published: uint64(c.publishedSize.Load()),
 	}
 	// What an earlier run left unlabelled is filed too, so this is a lower bound until the first epoch closes.

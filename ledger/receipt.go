@@ -9,6 +9,10 @@ import (
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
+// errUnsettled says that the roll of the subject, as the store has it, doesn't show what the index of the closed epoch shows: filings were lost with a restoration, the entry was given up, or the
+// store is damaged. It never heals by itself.
+var errUnsettled = errors.New("the subject's roll in the store isn't the one in the index with this entry in it")
+
 // FreshReceipt is the receipt of entry i of a group right after Append: provisional, under the checkpoint that Append waited for.
 func FreshReceipt(a Appended, i int, o proof.Opening) (*proof.Receipt, error) {
 	if i < 0 || i >= len(a.Entries) {
@@ -22,7 +26,7 @@ func FreshReceipt(a Appended, i int, o proof.Opening) (*proof.Receipt, error) {
 }
 
 // Receipt returns the best receipt of an entry that can be had now: under the published checkpoint with its cosignatures, and settled if the entry is filed, its epoch
-// is closed and the opening shows the subject. ErrNotFound if the entry isn't published yet: that takes seconds after Append.
+// is closed and the opening shows the subject. One that the store can't settle any more is returned unsettled, and counted and logged: its inclusion is proven all the same. ErrNotFound if the entry isn't published yet: that takes seconds after Append.
 func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (*proof.Receipt, error) {
 	cp, ok := l.Published()
 	if !ok || uint64(index) >= cp.Size() {
@@ -33,6 +37,10 @@ func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (
 		return nil, err
 	}
 	settlement, err := l.settlement(ctx, cp, entry, o)
+	if errors.Is(err, errUnsettled) {
+		settlement, err = nil, nil
+		l.neverSettles(entry)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("settling entry %d: %w", index, err)
 	}
@@ -41,6 +49,18 @@ func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (
 		return nil, fmt.Errorf("writing a receipt: %w", err)
 	}
 	return r, nil
+}
+
+// neverSettles tells the operator, once for each epoch: which entries are lost is not known here.
+func (l *Log) neverSettles(entry proof.Proven) {
+	l.count.unsettled.Add(1)
+	e, err := proof.ParseEntry(entry.Text)
+	if err != nil {
+		return
+	}
+	if _, told := l.unsettled.LoadOrStore(e.In(), true); !told {
+		l.cfg.Logger.Error("receipts of a closed epoch can't be settled: filings of it are lost. If a backup was restored or an entry skipped since it was opened, that is why; otherwise the store is damaged", "epoch", e.In(), "entry", entry.Index)
+	}
 }
 
 // prove proves an entry from the published tiles.
@@ -106,14 +126,17 @@ func (l *Log) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, in
 		return nil, err
 	}
 	roll, err := l.Roll(ctx, c, label)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", errUnsettled, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if root, ok := s.Bucket.Find(label); !ok || root != roll.Root() {
-		return nil, errors.New("the roll isn't the one in the index")
+		return nil, errUnsettled
 	}
 	if s.Leaf, err = roll.Leaf(index); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnsettled, err)
 	}
 	return s, nil
 }

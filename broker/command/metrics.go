@@ -90,6 +90,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	counter("log_publish_seconds_total", "Time spent publishing.", func(s *sample) float64 { return s.log.Publish.Seconds() })
 	counter("log_filed_total", "Entries that were filed in rolls.", func(s *sample) float64 { return float64(s.log.Filed) })
 	counter("log_epochs_closed_total", "Epochs that were closed.", func(s *sample) float64 { return float64(s.log.EpochsClosed) })
+	counter("log_unsettled_receipts_total", "Receipts of closed epochs that could not be settled, because filings are lost.", func(s *sample) float64 { return float64(s.log.Unsettled) })
 	gauge("log_waiting", "Entries that wait for their place.", func(s *sample) float64 { return float64(s.log.Waiting) })
 	gauge("log_unsigned", "Entries that have their place and no signed checkpoint yet.", func(s *sample) float64 { return float64(s.log.Unsigned) })
 	gauge("log_unfiled", "Entries that are not in a roll yet.", func(s *sample) float64 { return float64(s.log.Unfiled) })
