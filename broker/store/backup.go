@@ -15,7 +15,7 @@ import (
 )
 
 // Copy writes a consistent copy of the store, as of one moment, to a new file at path, and syncs it. Writers go on meanwhile; only the write-ahead log can't be cut, so a key that is
-// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy.
+// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done.
 func (s *Store) Copy(ctx context.Context, path string) (err error) {
 	// Made before SQLite does, so that it is never readable by others.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -37,7 +37,20 @@ func (s *Store) Copy(ctx context.Context, path string) (err error) {
 	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
 		return fmt.Errorf("copying the store: %w", classify(err))
 	}
+	if err := emptyCopy(ctx, path); err != nil {
+		return fmt.Errorf("emptying the copy's free intents: %w", classify(err))
+	}
 	return f.Sync()
+}
+
+// emptyCopy wipes what lies in the slots of intents until others take their place. A copy that a crash leaves half changed has no manifest.
+func emptyCopy(ctx context.Context, path string) error {
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(MEMORY)&_pragma=secure_delete(1)")
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, emptyFreeIntents)
+	return errors.Join(err, db.Close())
 }
 
 // LockDir takes the lock of a store's directory without opening the store; false if there is no such directory. Closing the file releases it.
@@ -138,7 +151,10 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 		if _, err := t.exec("DELETE FROM payloads"); err != nil {
 			return err
 		}
-		_, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload))
+		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload)); err != nil {
+			return err
+		}
+		_, err := t.exec(emptyFreeIntents)
 		return err
 	})
 	if err != nil {

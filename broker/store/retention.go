@@ -86,10 +86,12 @@ func (s *Store) recordsUnder(ctx context.Context, under map[keys.KeyID]bool, fro
 // EmptyFreeIntents empties the slots of intents whose disclosures are done: what lies there is sealed under the same keys as their records.
 func (s *Store) EmptyFreeIntents(ctx context.Context) error {
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE disclosure <> 0 AND disclosure NOT IN (SELECT seq FROM disclosures WHERE state = 0)")
+		_, err := t.exec(emptyFreeIntents)
 		return err
 	})
 }
+
+const emptyFreeIntents = "UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE disclosure <> 0 AND disclosure NOT IN (SELECT seq FROM disclosures WHERE state = 0)"
 
 func dropRecords(t *tx, indexes []int64) error {
 	for _, i := range indexes {
@@ -103,7 +105,7 @@ func dropRecords(t *tx, indexes []int64) error {
 	return nil
 }
 
-// apply does in a restored store what the end of retention did in the one that was lost.
+// apply does in a restored store what the end of retention did in the one that was lost. Slots of intents that are free by it are emptied by Restore.
 func (p *Period) apply(t *tx) error {
 	if p.Kind == keys.KindMonth {
 		if _, err := t.exec("INSERT INTO retired_keys (id, log_index) SELECT id, ? FROM keys WHERE kind = ? AND period = ? AND owner IS NULL ON CONFLICT DO NOTHING", int64(p.Index), string(p.Kind), p.Period); err != nil {
@@ -114,6 +116,10 @@ func (p *Period) apply(t *tx) error {
 			return err
 		}
 		if _, err := t.exec("UPDATE disclosures SET idem = NULL, body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE length(person) = 0)"); err != nil {
+			return err
+		}
+		// Requests of that month had their outcome: it is among the lost entries, and nobody can open the intent any more.
+		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND seq IN (SELECT disclosure FROM intents WHERE substr(admin, 3, 16) IN (SELECT id FROM keys WHERE kind = ? AND period = ? AND owner IS NULL))", string(p.Kind), p.Period); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,9 @@
 package store_test
 
 import (
+	"bytes"
+	"database/sql"
+	"os"
 	"testing"
 	"time"
 
@@ -109,5 +112,64 @@ func TestBodiesAreDroppedByAge(t *testing.T) {
 		if _, again, err := s.Begin(ctx, repeat); i < 5 && (err != nil || !again) || i >= 5 && err == nil {
 			t.Errorf("%d with another body: again %v, %v", i, again, err)
 		}
+	}
+}
+
+// TestRestoredPeriodLeavesNoIntents: what lay in the slots of intents came back with a backup, sealed under the keys of months that ended since; and an open one of such a month could never be
+// recorded, because its key was gone.
+func TestRestoredPeriodLeavesNoIntents(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	ctx := t.Context()
+	ended, current := keys.KeyID{15: 1}, keys.KeyID{15: 2}
+	months := []keys.StoredKey{{ID: ended, Kind: keys.KindMonth, Period: "2026-01", Wrapped: []byte("wrapped")}, {ID: current, Kind: keys.KindMonth, Period: "2026-02", Wrapped: []byte("wrapped")}}
+	if err := s.SaveKeys(ctx, months); err != nil {
+		t.Fatal(err)
+	}
+	// All begin before one is done, so that each has a slot of its own.
+	var done store.Disclosure
+	for i, id := range []keys.KeyID{ended, current, current} {
+		in := intent(byte(i + 1))
+		in.Person, in.Admin = []byte("person of "+string(rune('A'+i))), sealedUnder(id)
+		d, _, err := s.Begin(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done = d
+	}
+	out := &store.Outcome{Disclosure: done.Seq, Records: []store.Record{{Owner: done.Owner, Person: []byte("final"), Admin: sealedUnder(current)}}}
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindDisclosure)}, Attach: out}); err != nil {
+		t.Fatal(err)
+	}
+	copied := t.TempDir()
+	if err := s.Copy(ctx, store.FileIn(copied)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(store.FileIn(copied))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(file, []byte("person of C")) || !bytes.Contains(file, []byte("person of B")) {
+		t.Error("the copy holds the intent of a disclosure that is done, or lacks an open one")
+	}
+	if files, err := os.ReadDir(copied); err != nil || len(files) != 1 {
+		t.Errorf("beside the copy: %v, %v", files, err)
+	}
+	restored := &store.Restoration{Destroyed: []store.Period{{Kind: keys.KindMonth, Period: "2026-01"}}, Restart: leaf(1, proof.KindRestart)}
+	if err := s.Restore(ctx, restored); err != nil {
+		t.Fatal(err)
+	}
+	left, err := s.Interrupted(ctx, 0, 10)
+	if err != nil || len(left) != 1 || string(left[0].Person) != "person of B" {
+		t.Errorf("open intents: %+v, %v", left, err)
+	}
+	db, err := sql.Open("sqlite", "file:"+store.FileIn(dir)+"?_pragma=query_only(1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var slots string
+	if err := db.QueryRowContext(ctx, "SELECT group_concat(person, '') FROM intents").Scan(&slots); err != nil || slots != "person of B" {
+		t.Errorf("in the slots: %q, %v", slots, err)
 	}
 }
