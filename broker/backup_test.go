@@ -13,6 +13,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
@@ -218,6 +219,56 @@ func TestReceiptsAfterRestore(t *testing.T) {
 	}
 	if n, logs := w.b.Log().Metrics().Unsettled, w.text(); n != 3 || strings.Count(logs, "can't be settled") != 1 || strings.Contains(logs, "DEUXFOIS") {
 		t.Errorf("%d unsettled receipts counted; the log:\n%s", n, logs)
+	}
+}
+
+// TestOpenWhenRestored: what was open in a backup has its outcome among the lost entries, nearly always. It used to become a second entry that claimed an interruption.
+func TestOpenWhenRestored(t *testing.T) {
+	for want, lost := range map[string]bool{"restored": true, "interrupted": false} {
+		t.Run(want, func(t *testing.T) {
+			f := newFaulty(t)
+			leave := false
+			w := newWatched(t, func(c *broker.Config) {
+				c.Custodian, c.SweepEvery = f, time.Hour
+				c.SetAt(func(s string) {
+					if leave && s == "provider" {
+						f.down("Wrap", keys.ErrUnavailable)
+					}
+				})
+			})
+			w.provider.answer = couple
+			w.disclose(asker("TUE AVANT"))
+			interrupt := func(name string) {
+				leave = true
+				a, err := w.b.Disclose(t.Context(), w.caller, asker(name))
+				w.nothing(name, a, err)
+				f.up()
+				leave = false
+			}
+			interrupt("TUE OUVERT")
+			p := &past{watched: w, backup: filepath.Join(t.TempDir(), "backup")}
+			if _, err := w.b.Backup(t.Context(), p.backup); err != nil {
+				t.Fatal(err)
+			}
+			w.close()
+			if lost {
+				w.open() // it is recorded
+				w.close()
+			}
+			if r, err := p.restore(); err != nil || (r.Lost > 0) != lost {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			w.open()
+			if a := w.finally(asker("TUE OUVERT")); a.Outcome != broker.Failed || a.Problem.Code != want || a.Problem.Status != 503 || !a.Repeated {
+				t.Errorf("open in the backup: %s, %+v", a.Outcome, a.Problem)
+			}
+			interrupt("TUE DEPUIS")
+			w.close()
+			w.open()
+			if a := w.finally(asker("TUE DEPUIS")); a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {
+				t.Errorf("interrupted after the restoration: %s, %+v", a.Outcome, a.Problem)
+			}
+		})
 	}
 }
 

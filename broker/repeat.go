@@ -178,7 +178,8 @@ func (p *past) indexes() []proof.Index {
 }
 
 func (p *past) interrupted() bool {
-	return p.opening.Text(proof.DisclosureCause) == causeInterrupted
+	cause := p.opening.Text(proof.DisclosureCause)
+	return cause == causeInterrupted || cause == causeRestored
 }
 
 // pastAnswer says what became of a disclosure. The reasons of a refusal come from running the recorded decision again under the recorded bundle (G6).
@@ -199,6 +200,10 @@ func (b *Broker) pastAnswer(ctx context.Context, p *past) (*Answer, error) {
 		a.Problem = &Problem{Status: 502, Code: cause, Title: "The request was not completed.", Detail: "The attempt is recorded. Make a new request, with a new Idempotency-Key.", Provider: p.opening.Text(proof.DisclosureProvider)}
 		if p.interrupted() {
 			a.Problem.Status, a.Problem.Title = 503, "The broker was interrupted while it carried out this request."
+		}
+		if cause == causeRestored {
+			a.Problem.Title = "The broker was restored from a backup in which this request had no outcome."
+			a.Problem.Detail = "It may have had one since, which you may have got: its entry is then one whose details are lost. If not, make a new request, with a new Idempotency-Key."
 		}
 	}
 	return a, nil

@@ -18,6 +18,10 @@ import (
 // causeInterrupted is recorded for an intent whose outcome nobody knows: the broker died, or the log refused for too long.
 const causeInterrupted = "interrupted"
 
+// causeRestored is recorded for an intent that was open in a backup which was restored, if disclosures were lost: its outcome is probably in the log, among these. To leave it out would be to
+// guess: an attempt of the last seconds before the loss would be in the log nowhere.
+const causeRestored = "restored"
+
 // sweep does what has to be done again and again, until the broker stops.
 func (b *Broker) sweep(ctx context.Context) {
 	defer b.work.Done()
@@ -128,11 +132,17 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 	if err != nil {
 		return fmt.Errorf("opening the intent of %v: %w", uuid.UUID(d.ID), err)
 	}
+	cause := causeInterrupted
+	if restored, err := b.store.Restored(ctx, d.Seq); err != nil {
+		return err
+	} else if restored {
+		cause = causeRestored
+	}
 	f := &fields{rec: rec}
 	// No DisclosureObtained: whether the provider answered, and what, nobody knows.
 	f.list(proof.DisclosureReleased, nil)
 	f.text(proof.DisclosureOutcome, string(Failed))
-	f.text(proof.DisclosureCause, causeInterrupted)
+	f.text(proof.DisclosureCause, cause)
 	f.time(proof.DisclosureAnsweredAt, b.now())
 	if f.err != nil {
 		return f.err

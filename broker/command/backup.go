@@ -133,7 +133,8 @@ It refuses, changes nothing and signs nothing if
   - the keys of the open epoch are not in the backup: each has those of its month and the next, so one of two months ago doesn't do.
 
 What it can't bring back: records, answers kept for repeats, and Idempotency-Keys since the backup; agencies and certificates registered since (they are
-listed: register them again). Requests that were under way when the backup was made are recorded as interrupted.`,
+listed: register them again). Requests that were under way when the backup was made are recorded as failed: as "restored" if disclosures were lost, since
+their own outcome may be among these, else as "interrupted".`,
 		Example: "  systemctl stop regard\n  regard restore --from /var/backups/regard/2026-03-01 --config /etc/regard/regard.yaml\n  systemctl start regard",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if from == "" {

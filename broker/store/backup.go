@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -66,6 +67,9 @@ func LockDir(dir string) (*os.File, bool, error) {
 
 // FileIn is the path of the database in a store's directory.
 func FileIn(dir string) string { return filepath.Join(dir, "store.db") }
+
+// restoredNote is the name under which the store remembers up to which number disclosures may have had their outcome among lost entries; see Restored.
+const restoredNote = "open when restored"
 
 // lostPrefix begins the names of notes about lost records; see Lost.
 const lostPrefix = "lost "
@@ -154,7 +158,14 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload)); err != nil {
 			return err
 		}
-		_, err := t.exec(emptyFreeIntents)
+		if _, err := t.exec(emptyFreeIntents); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(r.Lost, func(l ledger.Leaf) bool { return l.Kind == proof.KindDisclosure || l.Kind == proof.KindDeferred }) {
+			return nil
+		}
+		// Greater numbers are given to requests that are yet to come.
+		_, err := t.exec("INSERT INTO meta (name, value) SELECT ?, CAST(max(seq) AS TEXT) FROM disclosures WHERE state = 0 HAVING max(seq) > 0 ON CONFLICT (name) DO UPDATE SET value = excluded.value", restoredNote)
 		return err
 	})
 	if err != nil {
@@ -264,6 +275,13 @@ func (s *Store) LostErasure(ctx context.Context, owner keys.Owner) (proof.Index,
 	var n sql.NullInt64
 	err := s.r.QueryRowContext(ctx, "SELECT max(log_index) FROM erasures WHERE owner = ? AND log_index NOT IN (SELECT log_index FROM records)", owner[:]).Scan(&n)
 	return proof.Index(n.Int64), n.Valid, classify(err)
+}
+
+// Restored says whether a disclosure without an outcome was open in a backup that was restored with a loss of disclosures: one of those lost entries may be its outcome.
+func (s *Store) Restored(ctx context.Context, d Seq) (bool, error) {
+	var yes bool
+	err := s.r.QueryRowContext(ctx, "SELECT ? <= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?), 0)", int64(d), restoredNote).Scan(&yes)
+	return yes, classify(err)
 }
 
 // A Range of log indexes, From included, To not.
