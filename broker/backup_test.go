@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -313,6 +314,16 @@ func TestRestoreRefuses(t *testing.T) {
 			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
 			p.backup = p.later
 		}, "they are older copies", ledger.ErrHalted},
+		"signed and public older than a mirror": {func(p *past) {
+			public := filepath.Join(p.t.TempDir(), "public")
+			copyTree(p.t, filepath.Join(p.cfg.DataDir, "public"), public)
+			p.cfg.Mirrors, p.cfg.IgnoreMirrors = []string{mirror(p.t, tiles.Handler(public))}, true
+			p.putBack(p.early, "public", "signed/signed.db")
+			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+		}, "they are older copies", ledger.ErrHalted},
+		"the mirror is down": {func(p *past) {
+			p.cfg.Mirrors = []string{mirror(p.t, http.HandlerFunc(unavailable))}
+		}, "no mirror says where the log stands", nil},
 		"the journal of another log": {func(p *past) {
 			p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
 			if err := broker.WriteJournal(p.t.Context(), p.cfg.DataDir, 3); err != nil {
@@ -417,6 +428,7 @@ func TestRestoreSaysThatTheTreeIsAhead(t *testing.T) {
 	p := newPast(t, 0)
 	p.putBack(p.early, "public", "signed/signed.db")
 	p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
+	p.cfg.Mirrors, p.cfg.IgnoreMirrors = []string{mirror(t, http.HandlerFunc(unavailable))}, true
 	if r, err := p.restore(); err != nil || r.Unsigned == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -52,7 +52,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	}
 	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !b.cfg.IgnoreMirrors {
 		return nil, fmt.Errorf("no mirror says where the log stands, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
-			"if you know that the data directory is the newest there is, start once with --ignore-mirrors", errors.Join(failed...))
+			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(failed...))
 	}
 	if b.cfg.signedDir() == filepath.Join(b.cfg.DataDir, "signed") || fresh || len(notes) > 0 {
 		return notes, nil

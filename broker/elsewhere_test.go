@@ -171,7 +171,8 @@ func TestSignedDirIsEmpty(t *testing.T) {
 	w.extends(a)
 }
 
-func mirror(t *testing.T, h http.Handler) string {
+func mirror(t testing.TB, h http.Handler) string {
+	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s.URL

@@ -30,7 +30,7 @@ type Config struct {
 	DataDir string
 	// SignedDir holds the last signed checkpoint, and what else must never be put back from an older copy; empty: signed/ in DataDir. On a disk of its own, it shows that DataDir is an older copy.
 	SignedDir string
-	// Mirrors are copies of the published checkpoint elsewhere: base URLs of the public log, or files. New asks them where the log stands, and signs nothing that doesn't extend what they have. One must answer.
+	// Mirrors are copies of the published checkpoint elsewhere: base URLs of the public log, or files. New and Restore ask them where the log stands, and sign nothing that doesn't extend what they have. One must answer.
 	Mirrors []string
 	// IgnoreMirrors starts although no mirror answers. What a mirror does say counts in any case.
 	IgnoreMirrors bool

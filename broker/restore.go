@@ -48,7 +48,7 @@ type Restored struct {
 // signed after the backup are put back from the published files (or from Trillian), as entries without records. Before anything is in place, the people who were erased after the backup are erased again, and
 // what the log says of agreements, services, policies and keys is applied. restart@v1 is the first entry that follows. If it can't prove that the log continues, it changes nothing and says why.
 //
-// It needs DataDir, SignedDir, Origin and Custodian of cfg, and closes the Custodian.
+// It needs DataDir, SignedDir, Mirrors, IgnoreMirrors, Origin and Custodian of cfg, and closes the Custodian.
 func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err error) {
 	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
 		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
@@ -188,6 +188,18 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 	if err != nil {
 		return ledger.Remainder{}, fmt.Errorf("the checkpoint in the backup's manifest isn't one of this log: %w", err)
 	}
+	kept := []proof.Checkpoint{then}
+	notes, err := r.b.elsewhere(ctx)
+	if err != nil {
+		return ledger.Remainder{}, err
+	}
+	for _, n := range notes {
+		cp, err := proof.VerifyCheckpoint(n, policy)
+		if err != nil {
+			return ledger.Remainder{}, fmt.Errorf("the checkpoint of a mirror isn't one of this log: %w", err)
+		}
+		kept = append(kept, cp)
+	}
 	var client trillian.TrillianLogClient
 	var tree int64
 	path := filepath.Join(r.dir("log"), "trillian.db")
@@ -203,7 +215,7 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 			client, tree = old.Client(), old.TreeID()
 		}
 	}
-	return ledger.Recover(ctx, log, client, tree, then)
+	return ledger.Recover(ctx, log, client, tree, kept...)
 }
 
 // file gives every entry of the backup its label, while the keys that tell whose it is are there.
