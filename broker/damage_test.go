@@ -50,26 +50,12 @@ func (w *watched) until(what string, so func() bool) {
 // TestDamagedIntents: intents that can't be read stop neither the start nor the sweeper nor anybody else. They are alarmed about and kept, and recorded as soon as they are whole again.
 // (One altered row used to keep the broker from starting.)
 func TestDamagedIntents(t *testing.T) {
-	f := newFaulty(t)
-	leave := false
-	w := newWatched(t, func(c *broker.Config) {
-		c.Custodian, c.SweepEvery = f, time.Hour
-		c.SetAt(func(s string) {
-			if leave && s == "provider" {
-				f.down("Wrap", keys.ErrUnavailable)
-			}
-		})
-	})
-	w.provider.answer = couple
+	w, leave := newLeaver(t)
 	w.disclose(asker("TUE AVANT"))
 	names := []string{"TUE PERSONNE", "TUE ADMIN", "TUE CLE", "TUE VIDE", "TUE FORME", "TUE TYPE", "TUE ECHANGE", "TUE BON"}
-	leave = true
 	for _, name := range names {
-		a, err := w.b.Disclose(t.Context(), w.caller, asker(name))
-		w.nothing(name, a, err)
-		f.up()
+		leave(asker(name))
 	}
-	leave = false
 	w.close()
 
 	db := w.database()
@@ -176,6 +162,54 @@ func TestDamagedIntents(t *testing.T) {
 	}
 	if strings.Contains(logs, "TUE") {
 		t.Error("the log speaks of persons")
+	}
+}
+
+// TestSwappedIntents: two intents about one person are whole, and each lies where the other belongs. The log would tell of each under the other's name.
+func TestSwappedIntents(t *testing.T) {
+	w, leave := newLeaver(t)
+	first, second := asker("TUE ECHANGE"), asker("TUE ECHANGE")
+	second.IdempotencyKey = "another"
+	leave(first)
+	leave(second)
+	w.close()
+	db := w.database()
+	const swap = "UPDATE intents SET disclosure = (SELECT min(seq) + max(seq) FROM disclosures WHERE state = 0) - disclosure WHERE disclosure IN (SELECT seq FROM disclosures WHERE state = 0)"
+	w.change(db, swap)
+	w.cfg.SweepEvery = 20 * time.Millisecond
+	w.open()
+	if d := w.b.Damage(); d != (broker.Damage{Intents: 2}) {
+		t.Errorf("damage: %+v", d)
+	}
+	w.change(db, swap)
+	w.until("the intents, put back", func() bool { return w.b.Damage() == broker.Damage{} })
+	for _, req := range []*broker.Request{first, second} {
+		if a := w.finally(req); a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
+// newLeaver is a world without a sweeper and a way to leave an intent without an outcome.
+func newLeaver(t *testing.T) (*watched, func(*broker.Request)) {
+	f := newFaulty(t)
+	leave := false
+	w := newWatched(t, func(c *broker.Config) {
+		c.Custodian, c.SweepEvery = f, time.Hour
+		c.SetAt(func(s string) {
+			if leave && s == "provider" {
+				f.down("Wrap", keys.ErrUnavailable)
+			}
+		})
+	})
+	w.provider.answer = couple
+	return w, func(req *broker.Request) {
+		t.Helper()
+		leave = true
+		a, err := w.b.Disclose(t.Context(), w.caller, req)
+		w.nothing(req.IdempotencyKey, a, err)
+		f.up()
+		leave = false
 	}
 }
 

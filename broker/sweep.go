@@ -132,6 +132,9 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 	if err != nil {
 		return fmt.Errorf("opening the intent of %v: %w", uuid.UUID(d.ID), err)
 	}
+	if o := rec.Open(proof.ReaderPerson); rec.Schema() != proof.SchemaDisclosure || o.Text(proof.DisclosureRole) != proof.RoleAsked || o.Text(proof.DisclosureID) != uuid.UUID(d.ID).String() {
+		return fmt.Errorf("%w: it is another disclosure's", errDamaged)
+	}
 	cause := causeInterrupted
 	if restored, err := b.store.Restored(ctx, d.Seq); err != nil {
 		return err
