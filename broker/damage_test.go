@@ -264,3 +264,33 @@ func TestDamagedErasure(t *testing.T) {
 		t.Errorf("alarms:\n%s", logs)
 	}
 }
+
+// TestMendedIntentWaitsForErasure: an intent is found whole again while its person is being erased. Recorded after the erasure's reach, it would lose its key without an explanation.
+func TestMendedIntentWaitsForErasure(t *testing.T) {
+	w, leave := newLeaver(t)
+	leave(asker("TUE MENDE"))
+	w.close()
+	w.change(w.database(), "INSERT INTO erasures (id, owner, person, admin) SELECT id, owner, x'00', x'00' FROM disclosures")
+	w.cfg.SweepEvery = 20 * time.Millisecond
+	w.open()
+	if n := w.count("SELECT count(*) FROM disclosures WHERE state = 0"); n != 1 {
+		t.Fatal("the request was recorded while its person is being erased")
+	}
+	subject, err := killPivot("TUE MENDE").Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the erasure, asked for again", func() bool {
+		_, err = w.b.Erase(t.Context(), subject, "rgpd-17")
+		return err == nil || broker.AsProblem(err).Code != "erasure.in_progress" // the sweeper was just looking at the other
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.count("SELECT count(*) FROM disclosures WHERE state = 0"); n != 0 {
+		t.Error("the request is still not recorded")
+	}
+	if h := w.history(subject, broker.HistoryPage{Kind: proof.KindDisclosure}); len(h.Entries) != 1 || h.Entries[0].State != broker.HistoryErased {
+		t.Errorf("history: %+v", h)
+	}
+}

@@ -161,21 +161,22 @@ func (b *Broker) noIntent(ctx context.Context, owner keys.Owner) (bool, error) {
 // resumeWait is how long a start waits for the erasures of an earlier process, which take a few seconds.
 const resumeWait = 20 * time.Second
 
-// resumeErasures shuts out whoever an earlier process was erasing and carries that through, as far as it can: the sweeper goes on with the rest, and nobody else waits for it.
-func (b *Broker) resumeErasures(ctx context.Context) error {
+// shutErasures shuts out whoever an earlier process was erasing.
+func (b *Broker) shutErasures(ctx context.Context) error {
 	open, err := b.store.OpenErasures(ctx)
-	if err != nil {
-		return err
-	}
 	for i := range open {
 		b.gate.set(open[i].Owner, phaseLeft)
 	}
+	return err
+}
+
+// resumeErasures carries these erasures through, as far as it can: the sweeper goes on with the rest, and nobody else waits for it.
+func (b *Broker) resumeErasures(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, resumeWait)
 	defer cancel()
 	if err := b.leftErasures(ctx); err != nil {
 		b.log.Error("carrying through an erasure; it is tried again, and until then nothing about that person is recorded", "error", err)
 	}
-	return nil
 }
 
 // leftErasures carries through what failed in this process or an earlier one. Each is tried, whatever became of the others.

@@ -169,14 +169,15 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if b.providers, err = provider.New(cfg.Providers); err != nil {
 		return nil, fmt.Errorf("preparing the calls to providers: %w", err)
 	}
-	if n, err := b.interrupted(ctx); err != nil && !b.later(err) {
+	if err := b.shutErasures(ctx); err != nil {
+		return nil, fmt.Errorf("reading which erasures were begun: %w", err)
+	}
+	if n, err := b.interrupted(ctx); err != nil && !errors.Is(err, errErasing) && !b.later(err) {
 		return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
 	} else if n > 0 {
 		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
 	}
-	if err := b.resumeErasures(ctx); err != nil {
-		return nil, fmt.Errorf("reading which erasures were begun: %w", err)
-	}
+	b.resumeErasures(ctx)
 	b.work.Add(2)
 	go b.sweep(context.WithoutCancel(ctx))
 	go b.watchPolicy(context.WithoutCancel(ctx))

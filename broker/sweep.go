@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -36,7 +37,12 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error { _, err := b.interrupted(ctx); return err })
+		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error {
+			if _, err := b.interrupted(ctx); !errors.Is(err, errErasing) {
+				return err
+			}
+			return nil // in a later round
+		})
 		b.try(ctx, "carrying through erasures", b.leftErasures)
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "logging keys", b.logKeys)
@@ -77,9 +83,10 @@ func (b *Broker) dropAnswers(ctx context.Context) error {
 }
 
 // interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. A provider may have answered it: so it is recorded (G8).
-// One that can't be read doesn't hold up the others: see damage.
+// One that can't be read doesn't hold up the others: see damage. Nor does one about somebody who is being erased: the error is errErasing then, and the rest is recorded.
 func (b *Broker) interrupted(ctx context.Context) (int, error) {
 	var total atomic.Int64
+	var erasing atomic.Bool
 	seen := map[store.Seq]bool{}
 	for after := store.Seq(0); ; {
 		// Whatever is begun after this list was read isn't in it; what is in it and not in b.begun has been left by its request.
@@ -89,6 +96,9 @@ func (b *Broker) interrupted(ctx context.Context) (int, error) {
 		}
 		if len(rows) == 0 {
 			b.damage.mended(seen)
+			if erasing.Load() {
+				return int(total.Load()), errErasing
+			}
 			return int(total.Load()), nil
 		}
 		errs := make([]error, len(rows))
@@ -107,6 +117,8 @@ func (b *Broker) interrupted(ctx context.Context) (int, error) {
 					total.Add(1)
 				case errors.Is(err, errDamaged):
 					b.damagedIntent(d, err)
+				case errors.Is(err, errErasing):
+					erasing.Store(true)
 				default:
 					errs[i] = err
 				}
@@ -153,9 +165,13 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 	if row.Admin, err = b.sealAdmin(ctx, d.AskedAt, rec); err != nil {
 		return err
 	}
-	_, err = b.append(ctx, ledger.Group{
-		Entries: []proof.Entry{proof.Disclosure{Commitment: rec.Commitment()}},
-		Attach:  &store.Outcome{Disclosure: d.Seq, Records: []store.Record{row}},
+	// A damaged intent doesn't hold up an erasure: mended meanwhile, it must not come after the reach and lose its key with the rest.
+	err = b.gate.pass([]keys.Owner{d.Owner}, func() error {
+		_, err := b.append(ctx, ledger.Group{
+			Entries: []proof.Entry{proof.Disclosure{Commitment: rec.Commitment()}},
+			Attach:  &store.Outcome{Disclosure: d.Seq, Records: []store.Record{row}},
+		})
+		return err
 	})
 	if err == nil {
 		b.log.Info("recorded an interrupted request", "disclosure", uuid.UUID(d.ID))
