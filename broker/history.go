@@ -354,7 +354,7 @@ func (b *Broker) explain(ctx context.Context, owner keys.Owner, glances []glance
 		if g.entry.State == HistoryOpen || g.entry.Kind == "" {
 			continue
 		}
-		retired, err := b.retired(ctx, g.month)
+		retired, err := b.retired(ctx, g.row, g.month)
 		if err != nil {
 			return err
 		}

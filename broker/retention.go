@@ -312,26 +312,67 @@ func (b *Broker) dropRecords(ctx context.Context, under map[keys.KeyID]bool, upt
 	return false, nil
 }
 
-// retired says whether the log accounts for a record key that is gone: an entry told its destruction, and not before the end of the retention that was promised for it.
-func (b *Broker) retired(ctx context.Context, id keys.KeyID) (bool, error) {
+// retired says whether the log accounts for a record key that is gone and with it for a record that can't be read: an entry told its destruction, and whoever reads the log finds that this was
+// the end of the retention that was promised in time (docs/formats.md, section 4).
+func (b *Broker) retired(ctx context.Context, row *store.PlacedRecord, id keys.KeyID) (bool, error) {
 	if id.IsZero() {
 		return false, nil
 	}
-	text, since, err := b.store.Retired(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	over, err := b.retentionOver(ctx, row, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, proof.ErrFormat), errors.Is(err, proof.ErrUnknown):
+		return false, nil // damaged
+	case err != nil:
 		return false, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	return over, nil
+}
+
+func (b *Broker) retentionOver(ctx context.Context, row *store.PlacedRecord, id keys.KeyID) (bool, error) {
+	text, err := b.store.Retired(ctx, id)
+	if err != nil {
+		return false, err
 	}
 	entry, err := proof.ParseEntry(text)
-	e, ok := entry.(proof.KeyChanged)
-	if err != nil || !ok || e.Use != proof.UseRecord || e.State != proof.Destroyed {
-		return false, nil // damaged
+	end, ok := entry.(proof.KeyChanged)
+	if err != nil || !ok || end.Use != proof.UseRecord || end.State != proof.Destroyed {
+		return false, err
 	}
-	until, _, err := b.promised(ctx, e.Use, strings.TrimPrefix(e.Key, "record."))
+	// A stranger tries every key that may have sealed the record; the broker knows which one it was.
+	told, err := b.store.NoteEntries(ctx, "key "+end.Key+" ")
 	if err != nil {
-		return false, unavailable("store.unavailable", "The broker can't read its records now.", err)
+		return false, err
 	}
-	return !since.Before(until), nil
+	notices := make([]proof.KeyNotice, 0, len(told))
+	for i := range told {
+		entry, err := proof.ParseEntry(told[i].Text)
+		if err != nil {
+			return false, err
+		}
+		if k, ok := entry.(proof.KeyChanged); ok {
+			notices = append(notices, proof.KeyNotice{Index: told[i].Index, Opened: proof.TimeOf(told[i].Opened), Key: k})
+		}
+	}
+	at := row.Index
+	if entry, err = proof.ParseEntry(row.Text); err != nil {
+		return false, err
+	}
+	if o, ok := entry.(proof.Opened); ok {
+		at = o.Deferred
+	}
+	opener, closing, err := b.store.Markers(ctx, at)
+	if err != nil {
+		return false, err
+	}
+	var markers [2]proof.Marker
+	for i, text := range [][]byte{opener, closing} {
+		entry, err := proof.ParseEntry(text)
+		if err != nil {
+			return false, err
+		}
+		if markers[i], ok = entry.(proof.Marker); !ok {
+			return false, nil
+		}
+	}
+	return proof.RetentionOver(row.Index, markers[0], markers[1], notices), nil
 }

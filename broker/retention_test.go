@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"database/sql"
+	"fmt"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -172,6 +173,31 @@ func TestEarlyDestructionIsNoExcuse(t *testing.T) {
 	if got := w.state(); got != broker.HistoryDamaged {
 		t.Errorf("the record is %s", got)
 	}
+}
+
+// TestUnpromisedEndIsNoExcuse: a destruction that the log told explains nothing without a promise that was made in time. One whose month had never been promised passed for the end of its retention.
+func TestUnpromisedEndIsNoExcuse(t *testing.T) {
+	var ahead atomic.Int64
+	w := newTraveller(t, &ahead, day, nil)
+	w.disclose(request())
+	w.travel(&ahead)
+	w.becomes(broker.HistoryRetired)
+	month := keys.MonthOf(time.Now())
+	w.close()
+	promise := fmt.Sprintf("key record.%s active %%", month)
+	for _, lie := range []string{
+		"UPDATE leaves SET text = replace(text, 'state active', 'state retired') WHERE log_index = (SELECT value FROM meta WHERE name LIKE ?)",
+		"DELETE FROM meta WHERE name LIKE ?",
+	} {
+		w.tamper(lie, promise)
+		w.cfg.SweepEvery = time.Hour
+		w.open()
+		if got := w.state(); got != broker.HistoryDamaged {
+			t.Errorf("%s: the record is %s", lie, got)
+		}
+		w.close()
+	}
+	w.open()
 }
 
 // TestKeyMadeAheadOfItsMonth: a key is made up to an hour before its month. One that vanished was explained by the end of the month before.

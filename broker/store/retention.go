@@ -33,12 +33,38 @@ func retireKeys(t *tx, ids []keys.KeyID, at proof.Index) error {
 	return nil
 }
 
-// Retired finds the entry that announced a record key's destruction at the end of its retention, with the time at which the entry's epoch was opened: it is not older than that.
-// ErrNotFound if none did.
-func (s *Store) Retired(ctx context.Context, id keys.KeyID) (entry []byte, since time.Time, err error) {
-	var opened int64
-	err = s.r.QueryRowContext(ctx, "SELECT l.text, e.opened FROM retired_keys k JOIN leaves l USING (log_index) JOIN epochs e ON e.number = l.epoch WHERE k.id = ?", id[:]).Scan(&entry, &opened)
-	return entry, time.UnixMilli(opened).UTC(), classify(err)
+// Retired finds the entry that announced a record key's destruction at the end of its retention; ErrNotFound if none did.
+func (s *Store) Retired(ctx context.Context, id keys.KeyID) (entry []byte, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT l.text FROM retired_keys k JOIN leaves l USING (log_index) WHERE k.id = ?", id[:]).Scan(&entry)
+	return entry, classify(err)
+}
+
+// A NoteEntry is the entry that a note is about.
+type NoteEntry struct {
+	Index  proof.Index
+	Opened time.Time // of the entry's epoch
+	Text   []byte
+}
+
+// NoteEntries lists the entries of the notes whose name begins with prefix.
+func (s *Store) NoteEntries(ctx context.Context, prefix string) ([]NoteEntry, error) {
+	var out []NoteEntry
+	err := s.each(ctx, `SELECT l.log_index, e.opened, l.text FROM meta m JOIN leaves l ON l.log_index = CAST(m.value AS INTEGER) JOIN epochs e ON e.number = l.epoch
+		WHERE m.name >= ?1 AND substr(m.name, 1, length(?1)) = ?1 ORDER BY 1`, func(scan func(...any) error) error {
+		var n NoteEntry
+		var index, opened int64
+		err := scan(&index, &opened, &n.Text)
+		n.Index, n.Opened = proof.Index(index), time.UnixMilli(opened).UTC()
+		out = append(out, n)
+		return err
+	}, prefix)
+	return out, err
+}
+
+// Markers are the markers that open and close the epoch of an entry. ErrNotFound if it is open.
+func (s *Store) Markers(ctx context.Context, i proof.Index) (opener, closing []byte, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT o.text, c.text FROM leaves l JOIN epochs o ON o.number = l.epoch JOIN epochs c ON c.number = l.epoch + 1 WHERE l.log_index = ?", int64(i)).Scan(&opener, &closing)
+	return opener, closing, classify(err)
 }
 
 // Notes lists the notes whose name begins with prefix, by name.
