@@ -108,6 +108,8 @@ type Broker struct {
 	replayers sync.Map   // *policy.Replayer by digest of the bundle
 	telling   sync.Mutex // of keys, in the log
 	logged    map[string]struct{}
+	leaving   bool     // of leaveRetired: the entry is given to the log, perhaps
+	left      bool     // the log goes on under a key in force
 	dropping  struct { // the end of retention that the sweeper is at
 		under map[keys.KeyID]bool
 		next  proof.Index
@@ -153,7 +155,7 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.openLog(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.leaveRetired(ctx); err != nil {
+	if err := b.leaveRetired(ctx); err != nil && !b.later(err) {
 		return nil, fmt.Errorf("having the log signed by the keys in force: %w", err)
 	}
 	if err := b.refresh(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -72,8 +73,15 @@ func policyOf(vkeys []string) (*proof.Policy, error) {
 	return proof.ParsePolicy([]byte(text.String()))
 }
 
+// leaveWait is how long a start waits for the log to sign under the keys in force.
+const leaveWait = 5 * time.Second
+
 // leaveRetired logs restart@v1 if the last checkpoint has no signature of a key in force: readers who know only those get one, and are told that the operator changed the keys while nobody signed.
+// Until that is done, the sweeper tries again.
 func (b *Broker) leaveRetired(ctx context.Context) error {
+	if b.left {
+		return nil
+	}
 	vkeys, err := b.LogKeys(ctx)
 	if err != nil {
 		return err
@@ -84,14 +92,28 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 	}
 	cp := b.ledger.Checkpoint()
 	if _, err := proof.VerifyCheckpoint(cp.Note(), p); err == nil {
+		b.left = true
 		return nil
 	}
+	last, _, err := b.store.LastIndex(ctx)
+	if err != nil {
+		return err
+	}
+	if b.leaving && uint64(last) >= cp.Size() {
+		return nil // it may be among what waits to be signed
+	}
+	b.leaving = true
 	b.log.Warn("the key that signed the last checkpoint is retired; the log goes on under the keys in force", "size", cp.Size())
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
 	a, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{proof.Restart{Reason: "key.retired", Size: cp.Size(), Root: cp.Root()}}})
 	if err != nil {
 		return err
 	}
+	b.left = true
 	// Receipts are upgraded by what is published.
-	_, err = b.ledger.AwaitPublished(ctx, a.Entries[0].Index)
-	return err
+	if _, err := b.ledger.AwaitPublished(ctx, a.Entries[0].Index); err != nil {
+		return unavailable("log.unavailable", "The log can't publish this now.", err)
+	}
+	return nil
 }

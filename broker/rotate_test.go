@@ -135,6 +135,34 @@ func TestRetiredWhileStopped(t *testing.T) {
 	}
 }
 
+// TestRetiredWhileTheLogIsStuck: the broker starts all the same, so that the operator's commands are there, and the sweeper does it once the log signs again. The start used to fail.
+func TestRetiredWhileTheLogIsStuck(t *testing.T) {
+	f := newFaulty(t)
+	w := newWatched(t, func(c *broker.Config) { c.Custodian, c.SweepEvery = f, 20*time.Millisecond })
+	w.provider.answer = couple
+	first := w.disclose(asker("TUE PREMIER"))
+	w.close()
+	rotateAway(t, f.Custodian)
+	f.down("Sign", keys.ErrUnavailable)
+	w.open()
+	f.up()
+	p, err := proof.NewPolicy(vkeysOf(t, w)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("a checkpoint under the key in force", func() bool {
+		_, err := proof.VerifyCheckpoint(w.b.Log().Checkpoint().Note(), p)
+		return err == nil
+	})
+	if _, err := w.b.Log().AwaitPublished(t.Context(), proof.Index(w.b.Log().Checkpoint().Size()-1)); err != nil {
+		t.Fatal(err)
+	}
+	w.extends(first)
+	if n := strings.Count(string(w.published()), "reason key.retired\n"); n != 1 {
+		t.Errorf("the log tells of it %d times", n)
+	}
+}
+
 // rotateAway leaves the custodian with a new version of the checkpoint key alone.
 func rotateAway(t *testing.T, c keys.Custodian) {
 	t.Helper()

@@ -37,6 +37,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
 		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error {
 			if _, err := b.interrupted(ctx); !errors.Is(err, errErasing) {
 				return err
