@@ -13,6 +13,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -66,6 +67,46 @@ func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *pr
 		e.ID[:], e.Owner[:], at)
 	if err != nil {
 		return fmt.Errorf("writing to the journal of erasures: %w", err)
+	}
+	if index == nil {
+		return nil
+	}
+	if err := b.forgetAbandoned(ctx, db, e.Owner); err != nil {
+		return fmt.Errorf("tidying the journal of erasures: %w", err)
+	}
+	return nil
+}
+
+// forgetAbandoned removes what was journalled about an owner and never got an entry, once another erasure of theirs has one: a restoration would take it for an erasure that the log tells of
+// and the journal can't place, and let another one be missing.
+func (b *Broker) forgetAbandoned(ctx context.Context, db *sql.DB, owner keys.Owner) error {
+	rows, err := db.QueryContext(ctx, "SELECT id FROM erasures WHERE owner = ? AND log_index IS NULL", owner[:])
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var open []store.ID
+	for rows.Next() {
+		var id []byte
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		if len(id) == len(store.ID{}) {
+			open = append(open, store.ID(id))
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, id := range open {
+		if known, err := b.store.Knows(ctx, id); err != nil {
+			return err
+		} else if known {
+			continue // by a restoration: an older backup has to be told again
+		}
+		if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE id = ?", id[:]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -213,7 +213,8 @@ func newLeaver(t *testing.T) (*watched, func(*broker.Request)) {
 	}
 }
 
-// TestDamagedErasure: an erasure that was begun and can't be read keeps requests about that person out, and nobody else's; asked for again, it is carried through.
+// TestDamagedErasure: an erasure that was begun and can't be read keeps requests about that person out, and nobody else's; asked for again, it is carried through, and the journal doesn't wait for
+// the first one's entry any more.
 func TestDamagedErasure(t *testing.T) {
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
 	w.provider.answer = couple
@@ -221,6 +222,18 @@ func TestDamagedErasure(t *testing.T) {
 	w.close()
 	db := w.database()
 	w.change(db, "INSERT INTO erasures (id, owner, person, admin) SELECT id, owner, x'00', x'00' FROM disclosures WHERE id = ?", before.ID[:])
+	journal, err := sql.Open("sqlite", filepath.Join(w.cfg.DataDir, "signed", "erasures.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	var owner []byte
+	if err := db.QueryRowContext(t.Context(), "SELECT owner FROM erasures").Scan(&owner); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := journal.ExecContext(t.Context(), "CREATE TABLE erasures (id BLOB PRIMARY KEY, owner BLOB NOT NULL, log_index INTEGER) WITHOUT ROWID; INSERT INTO erasures (id, owner) VALUES (?, ?)", before.ID[:], owner); err != nil {
+		t.Fatal(err)
+	}
 	w.open()
 	if d := w.b.Damage(); d != (broker.Damage{Erasures: 1}) {
 		t.Errorf("damage: %+v", d)
@@ -256,6 +269,10 @@ func TestDamagedErasure(t *testing.T) {
 		t.Errorf("afterwards: %+v", a)
 	}
 	w.close()
+	var rows, open int
+	if err := journal.QueryRowContext(t.Context(), "SELECT count(*), count(*) - count(log_index) FROM erasures").Scan(&rows, &open); err != nil || rows != 1 || open != 0 {
+		t.Errorf("the journal has %d rows, %d of them without an entry, %v", rows, open, err)
+	}
 	w.open()
 	if d := w.b.Damage(); d != (broker.Damage{}) {
 		t.Errorf("damage after a restart: %+v", d)
