@@ -3,7 +3,9 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -323,5 +325,74 @@ func TestIntentsOutliveTheProcess(t *testing.T) {
 	want(6, 7, 8)
 	if open, err := s.IntentsOf(ctx, keys.Owner{3}); err != nil || len(open) != 0 {
 		t.Errorf("intent that is done: %v, %v", open, err)
+	}
+}
+
+// TestDamagedSlots: where an intent lies is a number in a file. One that can't be kept the store from opening: a slice was as long as it, or was indexed with less than zero.
+func TestDamagedSlots(t *testing.T) {
+	for _, slot := range []int64{-1, math.MinInt64, 1 << 60, math.MaxInt64} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		ctx := t.Context()
+		begin := func(n byte) {
+			t.Helper()
+			if _, _, err := s.Begin(ctx, intent(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin(1)
+		begin(2)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db, err := sql.Open("sqlite", filepath.Join(dir, "store.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(ctx, "UPDATE intents SET slot = ? WHERE slot = 1", slot); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, dir)
+		begin(3)
+		begin(4)
+		got, err := s.Interrupted(ctx, 0, 100)
+		if err != nil || len(got) != 4 {
+			t.Fatalf("slot %d: %d intents, %v", slot, len(got), err)
+		}
+		for _, d := range got {
+			if len(d.Person) == 0 {
+				t.Errorf("slot %d: the intent of disclosure %d is gone", slot, d.Seq)
+			}
+		}
+	}
+}
+
+// TestSkippedEntryIsFiledOnce: the filer read an entry before it was given up, and files it afterwards.
+func TestSkippedEntryIsFiledOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	for i := range proof.Index(2) {
+		d, _, err := s.Begin(ctx, intent(byte(i+1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &store.Outcome{Disclosure: d.Seq, Records: []store.Record{{Owner: d.Owner, Person: []byte("p"), Admin: []byte("a")}}}
+		if err := commit(t, s, i, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(i, proof.KindDisclosure)}, Attach: out}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Skip(ctx, 0, "disk-fault"); err != nil {
+		t.Fatal(err)
+	}
+	o := store.Order{Store: s}
+	if err := o.File(ctx, 0, []ledger.Filing{{Index: 0, Label: proof.Label{1}}, {Index: 1, Label: proof.Label{2}}}); err != nil {
+		t.Fatal(err)
+	}
+	labels := map[proof.Index]int{}
+	if err := o.Filings(ctx, 0, func(f ledger.Filing) error { labels[f.Index]++; return nil }); err != nil || len(labels) != 2 || labels[0] != 1 || labels[1] != 1 {
+		t.Errorf("labels of the entries: %v, %v", labels, err)
 	}
 }
