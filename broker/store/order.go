@@ -224,7 +224,7 @@ func (s Order) UnfiledRows(ctx context.Context, epoch proof.Epoch, limit int) ([
 	return out, classify(rows.Err())
 }
 
-// File implements ledger.Store. Filings come lowest index first, as UnfiledRows gives them.
+// File implements ledger.Store. Filings come lowest index first, as UnfiledRows gives them. What has a label already keeps it: an entry may have been skipped since.
 func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Filing) error {
 	if len(filings) == 0 {
 		return nil
@@ -234,13 +234,20 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 	filings = slices.SortedFunc(slices.Values(filings), func(a, b ledger.Filing) int {
 		return cmp.Or(bytes.Compare(a.Label[:], b.Label[:]), cmp.Compare(a.Index, b.Index))
 	})
-	values := make([]any, 0, 3*len(filings))
 	for i := range filings {
-		f := &filings[i]
-		values = append(values, int64(epoch), f.Label[:], int64(f.Index))
-		last = max(last, f.Index)
+		last = max(last, filings[i].Index)
 	}
 	return s.do(ctx, func(t *tx) error {
+		var upto int64
+		if err := t.row("SELECT filed_upto FROM epochs WHERE number = ?", int64(epoch)).Scan(&upto); err != nil {
+			return err
+		}
+		values := make([]any, 0, 3*len(filings))
+		for i := range filings {
+			if f := &filings[i]; int64(f.Index) >= upto {
+				values = append(values, int64(epoch), f.Label[:], int64(f.Index))
+			}
+		}
 		if err := t.insert("INSERT OR IGNORE INTO filings (epoch, label, log_index)", 3, values); err != nil {
 			return err
 		}
