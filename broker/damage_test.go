@@ -127,6 +127,9 @@ func TestDamagedIntents(t *testing.T) {
 			t.Errorf("%s: erasing: %v", name, err)
 		}
 	}
+	if n := w.count("SELECT count(*) FROM disclosures WHERE body IS NOT NULL AND seq IN (?, ?, ?)", seqs[0], seqs[2], seqs[3]); n != 0 {
+		t.Errorf("of %d requests about people who were erased there is a digest, by which a guess is confirmed", n)
+	}
 	w.close()
 	w.open()
 	if d := w.b.Damage(); d != (broker.Damage{Intents: damaged}) {

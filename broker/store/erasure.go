@@ -42,13 +42,17 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 	return nil
 }
 
-// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it.
+// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
+// has no outcome, because its intent can't be read, is no exception.
 func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 	return s.do(ctx, func(t *tx) error {
 		if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
 			return err
 		}
-		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:])
+		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
+			return err
+		}
+		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ?", owner[:])
 		return err
 	})
 }
