@@ -71,6 +71,8 @@ type unsure struct {
 const (
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 3 * time.Second
+	// aheadWait is how often stage A looks, at most, whether an epoch that is due can be closed yet.
+	aheadWait = 20 * time.Millisecond
 )
 
 // runOrder is stage A.
@@ -80,7 +82,11 @@ func (l *Log) runOrder() {
 	backoff := time.Duration(0)
 	for {
 		if backoff == 0 {
-			t := time.NewTimer(l.untilDue())
+			wait := l.untilDue()
+			if l.ahead() { // takePending wakes us
+				wait = max(wait, aheadWait)
+			}
+			t := time.NewTimer(wait)
 			select {
 			case <-l.wakeOrder:
 			case <-t.C:
@@ -96,7 +102,7 @@ func (l *Log) runOrder() {
 		for !l.isHalted() {
 			// Whoever can run now comes first: what they bring goes into this batch, and an idle machine waits for nobody.
 			runtime.Gosched()
-			if l.ahead() { // takePending wakes us
+			if l.ahead() {
 				backoff = 0
 				break
 			}
@@ -121,8 +127,10 @@ func (l *Log) runOrder() {
 		}
 		select {
 		case <-l.stop:
-			for _, w := range l.take() { // only after a failure, or when halted
-				w.finish(outcome{err: fmt.Errorf("%w: closed", ErrUnavailable)})
+			if backoff > 0 || l.isHalted() { // otherwise all that is left is ordered
+				for _, w := range l.take() {
+					w.finish(outcome{err: fmt.Errorf("%w: closed", ErrUnavailable)})
+				}
 			}
 			if l.drained() {
 				return
