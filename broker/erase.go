@@ -161,6 +161,9 @@ func (b *Broker) noIntent(ctx context.Context, owner keys.Owner) (bool, error) {
 // resumeWait is how long a start waits for the erasures of an earlier process, which take a few seconds.
 const resumeWait = 20 * time.Second
 
+// erasureRound is how long the sweeper works at them in a round: it has other things to do.
+const erasureRound = 5 * time.Second
+
 // shutErasures shuts out whoever an earlier process was erasing.
 func (b *Broker) shutErasures(ctx context.Context) error {
 	open, err := b.store.OpenErasures(ctx)

@@ -44,7 +44,11 @@ func (b *Broker) sweep(ctx context.Context) {
 			}
 			return nil // in a later round
 		})
-		b.try(ctx, "carrying through erasures", b.leftErasures)
+		b.try(ctx, "carrying through erasures", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, erasureRound)
+			defer cancel()
+			return b.leftErasures(ctx)
+		})
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "logging keys", b.logKeys)
 		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
