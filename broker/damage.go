@@ -44,16 +44,24 @@ func (d *damage) has(intent store.Seq) bool {
 // errDamaged: the bytes themselves can't be read, and trying again won't help. Every other error is of the parts that read them.
 var errDamaged = errors.New("the stored record is damaged, or its key is gone")
 
+// unreadable says whether the bytes themselves can't be read: trying again won't help.
+func unreadable(err error) bool {
+	for _, e := range []error{keys.ErrAltered, keys.ErrNoKey, proof.ErrFormat, proof.ErrUnproven, proof.ErrSubject, store.ErrCorrupt} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // openWhole opens both parts of a record that has no entry yet. An entry can only be made of the whole: without the person part nobody could tell in whose roll it belongs.
 func (b *Broker) openWhole(ctx context.Context, row *store.Record) (*proof.Record, error) {
 	rec, err := b.openRecord(ctx, row)
 	if err == nil && rec.Erased() {
 		err = fmt.Errorf("opening the person part: %w", keys.ErrNoKey)
 	}
-	for _, e := range []error{keys.ErrAltered, keys.ErrNoKey, proof.ErrFormat, proof.ErrUnproven, proof.ErrSubject, store.ErrCorrupt} {
-		if errors.Is(err, e) {
-			return nil, fmt.Errorf("%w: %w", errDamaged, err)
-		}
+	if unreadable(err) {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return rec, err
 }

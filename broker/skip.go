@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/regard-broker/regard/broker/store"
-	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -42,16 +41,6 @@ func (b *Broker) Skip(ctx context.Context, index proof.Index, reason string) err
 		return &Problem{Status: 503, Code: "log.unavailable", Title: "The entry is given up, and the log can't say so yet.", Detail: "The broker has it say so as soon as it can; there is nothing to repeat.", err: err}
 	}
 	return nil
-}
-
-// unreadable says whether the bytes themselves can't be read: trying again won't help.
-func unreadable(err error) bool {
-	for _, e := range []error{keys.ErrAltered, keys.ErrNoKey, proof.ErrFormat, proof.ErrSubject, store.ErrCorrupt} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // declareSkipped has the log say what was skipped. It comes after the skip: an epoch that is due closes before anything else is ordered.

@@ -107,7 +107,7 @@ func TestUnreadableEntryIsSkipped(t *testing.T) {
 func TestOnlyDamageIsSkipped(t *testing.T) {
 	for err, want := range map[error]bool{
 		keys.ErrUnavailable: false, keys.ErrSealed: false, keys.ErrDenied: false, keys.ErrClosed: false, store.ErrFull: false, context.Canceled: false,
-		keys.ErrAltered: true, keys.ErrNoKey: true, proof.ErrFormat: true, proof.ErrSubject: true, store.ErrCorrupt: true,
+		keys.ErrAltered: true, keys.ErrNoKey: true, proof.ErrFormat: true, proof.ErrUnproven: true, proof.ErrSubject: true, store.ErrCorrupt: true,
 	} {
 		if got := broker.Unreadable(fmt.Errorf("opening record 7: %w", err)); got != want {
 			t.Errorf("%v: %v", err, got)
