@@ -2,8 +2,12 @@ package broker
 
 import (
 	"context"
+	"database/sql"
+	"path/filepath"
 	"time"
 
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -35,24 +39,41 @@ func (b *Broker) Erasing(subject proof.Subject) bool {
 // Filed counts the entries of everybody, as only the holder of the keys can.
 func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 	out := map[proof.Subject]int{}
-	for next := proof.Index(0); ; {
-		rows, err := b.store.RecordsFrom(ctx, next, 500)
-		if err != nil || len(rows) == 0 {
-			return out, err
+	return out, b.eachRecord(ctx, func(_ *store.PlacedRecord, rec *proof.Record) error {
+		subject, err := rec.Open(proof.ReaderPerson).Subject()
+		out[subject]++
+		return err
+	})
+}
+
+// eachRecord opens every record of the store.
+func (b *Broker) eachRecord(ctx context.Context, f func(*store.PlacedRecord, *proof.Record) error) error {
+	db, err := sql.Open("sqlite", "file:"+store.FileIn(filepath.Join(b.cfg.DataDir, "store"))+"?_pragma=query_only(1)&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(ctx, "SELECT r.log_index, r.owner, r.person, r.admin, l.text FROM records r JOIN leaves l USING (log_index) ORDER BY 1")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var row store.PlacedRecord
+		var owner []byte
+		if err := rows.Scan(&row.Index, &owner, &row.Person, &row.Admin, &row.Text); err != nil {
+			return err
 		}
-		for i := range rows {
-			rec, err := b.openEntry(ctx, &rows[i])
-			if err != nil {
-				return nil, err
-			}
-			subject, err := rec.Open(proof.ReaderPerson).Subject()
-			if err != nil {
-				return nil, err
-			}
-			out[subject]++
-			next = rows[i].Index + 1
+		row.Owner = keys.Owner(owner)
+		rec, err := b.openEntry(ctx, &row)
+		if err != nil {
+			return err
+		}
+		if err := f(&row, rec); err != nil {
+			return err
 		}
 	}
+	return rows.Err()
 }
 
 // SealAdmin seals the administrative part of a record that was asked for at a time.

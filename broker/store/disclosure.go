@@ -164,11 +164,6 @@ func (s *Store) Records(ctx context.Context, d Seq) ([]PlacedRecord, error) {
 	return s.records(ctx, selectRecord+" WHERE r.disclosure = ? ORDER BY r.position", int64(d))
 }
 
-// RecordsFrom lists records by increasing log index, from one on.
-func (s *Store) RecordsFrom(ctx context.Context, from proof.Index, limit int) ([]PlacedRecord, error) {
-	return s.records(ctx, selectRecord+" WHERE r.log_index >= ? ORDER BY r.log_index LIMIT ?", int64(from), limit)
-}
-
 // RecordsOf lists an owner's records by decreasing log index, those below before (0: from the newest), of one kind of entry or, if kind is empty, of every kind but
 // deferred: of those the person learns when the delay ends.
 func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind, before proof.Index, limit int) ([]PlacedRecord, error) {

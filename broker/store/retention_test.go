@@ -49,11 +49,12 @@ func TestRecordsOfEndedMonthsAreDroppedInBatches(t *testing.T) {
 		if rounds != 3 {
 			t.Errorf("%d rounds of 3 for 8 records", rounds)
 		}
-		rows, err := s.RecordsFrom(ctx, 0, 100)
-		if err != nil || len(rows) != n {
-			t.Fatalf("%d records, %v", len(rows), err)
-		}
-		for i, r := range rows {
+		for i := range n {
+			rows, err := s.RecordsOf(ctx, intent(byte(i+1)).Owner, "", 0, 100)
+			if err != nil || len(rows) != 1 {
+				t.Fatalf("%d records, %v", len(rows), err)
+			}
+			r := rows[0]
 			gone := i%2 == 0 && i <= upto
 			if (len(r.Person) == 0) != gone || len(r.Admin) == 0 || r.Owner.IsZero() {
 				t.Errorf("record %d: %d bytes of the person", i, len(r.Person))

@@ -201,15 +201,6 @@ func (p *policyParser) fresh(vkey string) bool {
 	return true
 }
 
-// Origins returns the names of the policy's logs.
-func (p *Policy) Origins() []string {
-	var names []string
-	for _, v := range p.logs {
-		names = append(names, v.Name())
-	}
-	return names
-}
-
 // Demands reports whether the policy has a quorum other than none. Without one
 // nothing is ever witnessed.
 func (p *Policy) Demands() bool { return p.quorum >= 0 }

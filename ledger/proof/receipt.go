@@ -85,13 +85,6 @@ func (r *Receipt) textSize() int {
 		len("index 9223372036854775807") + len(r.path)*(b64.EncodedLen(32)+1) + len(r.note) + len("\n\n\n\n\n")
 }
 
-// Settle returns the same receipt with another checkpoint and inclusion path
-// and a settlement, which may be nil: then it is an upgrade from provisional to
-// witnessed.
-func (r *Receipt) Settle(path []Hash, checkpoint []byte, settlement *Settlement) (*Receipt, error) {
-	return NewReceipt(Proven{r.index, r.text, path}, r.opening, checkpoint, settlement)
-}
-
 // Narrow returns the receipt as another reader may see it. A settlement needs
 // the subject, so it is dropped where the subject is hidden.
 func (r *Receipt) Narrow(reader Reader) (*Receipt, error) {

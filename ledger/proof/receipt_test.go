@@ -117,7 +117,7 @@ func TestReceiptUpgrade(t *testing.T) {
 		t.Fatalf("early: %v %v", v.State, err)
 	}
 	late := len(w.texts)
-	up, err := early.Settle(w.proven(f.index, late).Path, w.checkpoint(late, 0, 1), w.settlement(f, late))
+	up, err := proof.NewReceipt(w.proven(f.index, late), early.Opening(), w.checkpoint(late, 0, 1), w.settlement(f, late))
 	if err != nil {
 		t.Fatal(err)
 	}
