@@ -3,7 +3,7 @@ package command
 import "os"
 
 // headroom is how much the heap may grow beyond what the garbage collector would allow, in bytes.
-const headroom = 64 << 20
+const headroom = 32 << 20
 
 // spareHeap has the garbage collector run less often while the block that it returns is held. It runs when the heap has doubled, and a broker's live heap is so small
 // that this is all the time: a fifth of the processor's time at full load. So a block that is never written to, and thus takes no memory, counts as live. Unlike a
