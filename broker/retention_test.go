@@ -204,8 +204,8 @@ func TestUnpromisedEndIsNoExcuse(t *testing.T) {
 func TestKeyMadeAheadOfItsMonth(t *testing.T) {
 	var ahead atomic.Int64
 	now := time.Now().UTC()
-	if later := now.Add(2 * time.Hour); later.Month() != now.Month() { // the month is about to end by itself: begin in the one after it
-		ahead.Store(int64(2 * time.Hour))
+	if later := now.Add(45 * time.Minute); later.Month() != now.Month() { // the month is about to end by itself: begin in the one after it
+		ahead.Store(int64(45 * time.Minute))
 		now = later
 	}
 	next := time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, time.UTC)
