@@ -17,11 +17,12 @@ import (
 	"github.com/regard-broker/regard/policy"
 )
 
-// A Caller is an authenticated agency.
+// A Caller is an authenticated agency or auditor. Their ids are apart: an auditor may have that of an agency.
 type Caller struct {
-	ID    string // token
-	Name  string
-	SIRET string
+	ID      string // token
+	Name    string
+	SIRET   string // of an agency
+	Auditor bool
 }
 
 // A Request is one data request of an agency, as parsed by the API. Strings are as the agency sent them; Disclose validates them.

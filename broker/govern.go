@@ -70,9 +70,14 @@ func (b *Broker) AddAgency(ctx context.Context, id, name, siret string, cert *x5
 	return b.govern(ctx, &store.AgencyChange{Agency: a}, agencyKeyEntry(id, k))
 }
 
+func errKeyExists() *Problem {
+	return conflict("certificate.key.exists", "This certificate's key is registered already, or was revoked.", "Make a new key for each certificate.")
+}
+
+// newKey is that of a certificate which nobody has used yet, agency or auditor.
 func (b *Broker) newKey(reg *registry, cert *x509.Certificate) (store.AgencyKey, error) {
 	if cert == nil {
-		return store.AgencyKey{}, invalid("/certificate", "No certificate.", "Give the agency's client certificate (PEM).")
+		return store.AgencyKey{}, invalid("/certificate", "No certificate.", "Give the client certificate (PEM).")
 	}
 	k := keyOf(cert)
 	if !b.now().Before(k.NotAfter) {
@@ -80,7 +85,12 @@ func (b *Broker) newKey(reg *registry, cert *x509.Certificate) (store.AgencyKey,
 	}
 	for _, a := range reg.agencies {
 		if slices.ContainsFunc(a.Keys, func(old store.AgencyKey) bool { return old.SPKI == k.SPKI }) {
-			return k, conflict("agency.key.exists", "This certificate's key is registered already, or was revoked.", "Make a new key for each certificate.")
+			return k, errKeyExists()
+		}
+	}
+	for _, a := range reg.auditors {
+		if slices.ContainsFunc(a.Certificates, func(old store.AgencyKey) bool { return old.SPKI == k.SPKI }) {
+			return k, errKeyExists()
 		}
 	}
 	return k, nil

@@ -92,8 +92,8 @@ type ErasureSeen struct {
 	AskedAt, ErasedAt time.Time
 }
 
-// shown are the fields that History opens, by schema; access@v1 entries name exactly these.
-var shown = map[proof.Schema][]proof.Field{
+// shown are the fields that History opens.
+var shown = shownFields{
 	proof.SchemaDisclosure: {proof.DisclosureID, proof.DisclosureRole, proof.DisclosureAgency, proof.DisclosureProvider, proof.DisclosureService, proof.DisclosureReleased,
 		proof.DisclosurePurpose, proof.DisclosureLegalBasis, proof.DisclosureOutcome, proof.DisclosureCause, proof.DisclosureAskedAt},
 	proof.SchemaAccess:  {proof.AccessReader, proof.AccessRole, proof.AccessTarget, proof.AccessFields, proof.AccessReason, proof.AccessAt},
@@ -102,11 +102,17 @@ var shown = map[proof.Schema][]proof.Field{
 
 // glance is a record on its way to a reader.
 type glance struct {
-	row   *store.PlacedRecord
-	entry HistoryEntry
-	open  bool // both its keys are there: it will be opened
-	month keys.KeyID
+	row     *store.PlacedRecord
+	entry   HistoryEntry
+	subject proof.Subject // whose roll an access to it belongs in
+	open    bool          // what the reader sees of it can be opened, and will be
+	whole   bool          // both its keys are there
+	month   keys.KeyID    // set: the key of its month is missing
+	access  proof.Index   // of the access@v1 entry; 0: none
 }
+
+// shownFields are the fields that a reader is shown, by schema: an access@v1 entry names exactly these.
+type shownFields map[proof.Schema][]proof.Field
 
 // History shows the entries filed under one identifier of a person, as that person would see them (never the agency's agent). Before anything is opened, an access@v1 entry for
 // each record stands in the log under a signed checkpoint; if the log can't record that, nothing is opened. The accesses and erasures are part of the history.
@@ -133,19 +139,19 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 		if glances, h.Next, err = b.glances(ctx, owner, page); err != nil {
 			return err
 		}
-		h.Logged, err = b.logAccess(ctx, subject, by, glances)
+		for i := range glances {
+			glances[i].subject = subject
+		}
+		h.Logged, err = b.logAccess(ctx, by, shown, glances, nil)
 		return err
 	})
-	if errors.Is(err, errErasing) {
-		return nil, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
-	}
 	if err != nil {
+		return nil, erasingProblem(err)
+	}
+	if err := b.openGlances(ctx, glances, (*glance).show); err != nil {
 		return nil, err
 	}
-	if err := b.openGlances(ctx, subject, glances); err != nil {
-		return nil, err
-	}
-	if err := b.explain(ctx, owner, glances); err != nil {
+	if err := b.explain(ctx, glances); err != nil {
 		return nil, err
 	}
 	for i := range glances {
@@ -155,6 +161,14 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
 	return h, nil
+}
+
+// erasingProblem says of whoever is being erased that it takes a moment.
+func erasingProblem(err error) error {
+	if errors.Is(err, errErasing) {
+		return &Problem{Status: 503, Code: "subject.erasing", Title: "Records about a person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
+	}
+	return err
 }
 
 func (p *HistoryPage) check() error {
@@ -197,27 +211,42 @@ func (b *Broker) glances(ctx context.Context, owner keys.Owner, page HistoryPage
 		next = rows[len(rows)-1].Index
 	}
 	out = make([]glance, len(rows))
-	var ids []keys.KeyID
 	for i := range rows {
-		out[i] = glance{row: &rows[i], entry: HistoryEntry{Index: rows[i].Index, State: HistoryDamaged}}
-		entry, err := proof.ParseEntry(rows[i].Text)
-		if err != nil || !entry.Kind().Filed() {
+		out[i] = newGlance(&rows[i])
+	}
+	return out, next, b.survey(ctx, out)
+}
+
+// newGlance is of a record about which nothing is known yet: damaged, unless something better turns out.
+func newGlance(row *store.PlacedRecord) glance {
+	g := glance{row: row, entry: HistoryEntry{Index: row.Index, State: HistoryDamaged}}
+	if entry, err := proof.ParseEntry(row.Text); err == nil && entry.Kind().Filed() {
+		g.entry.Kind = entry.Kind()
+	}
+	return g
+}
+
+// survey finds out which keys of records of filed entries are there, and opens nothing.
+func (b *Broker) survey(ctx context.Context, out []glance) error {
+	var ids []keys.KeyID
+	for i := range out {
+		g := &out[i]
+		if g.entry.Kind == "" {
 			continue
 		}
-		out[i].entry.Kind = entry.Kind()
-		person, perr := keys.KeyOf(rows[i].Person)
-		admin, aerr := keys.KeyOf(rows[i].Admin)
+		person, perr := keys.KeyOf(g.row.Person)
+		admin, aerr := keys.KeyOf(g.row.Admin)
 		switch {
-		case aerr == nil && len(rows[i].Person) == 0: // the end of its retention took it, if the log says so
-			out[i].month = admin
+		case aerr == nil && len(g.row.Person) == 0: // the end of its retention took it, if the log says so
+			g.month = admin
 		case perr == nil && aerr == nil:
 			ids = append(ids, person, admin)
-			out[i].month, out[i].open = admin, true
+			g.month, g.open = admin, true
 		}
 	}
 	stored, err := b.store.FindKeys(ctx, ids)
 	if err != nil {
-		return nil, 0, unavailable("store.unavailable", "The broker can't read its keys now.", err)
+		return unavailable("store.unavailable", "The broker can't read its keys now.", err)
 	}
 	there := map[keys.KeyID]bool{}
 	for i := range stored {
@@ -232,36 +261,49 @@ func (b *Broker) glances(ctx context.Context, owner keys.Owner, page HistoryPage
 		if there[g.month] {
 			g.month = keys.KeyID{} // set: the one key that is missing is that of the month
 		}
+		g.whole = g.month.IsZero() && there[person]
 		// An erasure destroys the key of its own person part, too; what it did stands in the other.
-		g.open = g.month.IsZero() && (there[person] || g.entry.Kind == proof.KindErasure)
+		g.open = g.whole || g.month.IsZero() && g.entry.Kind == proof.KindErasure
 	}
-	return out, next, nil
+	return nil
 }
 
-// logAccess has the log say which records are about to be opened, and returns how many these are.
-func (b *Broker) logAccess(ctx context.Context, subject proof.Subject, by AccessBy, glances []glance) (n int, err error) {
+// logAccess has the log say which records are about to be opened, each in the roll of its subject, and returns how many these are. What has an access already gets no other. audit is the
+// request that they are about, if it is to be remembered.
+func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, glances []glance, audit *store.Audit) (n int, err error) {
 	var open []*glance
 	for i := range glances {
-		if glances[i].open {
+		if glances[i].open && glances[i].access == 0 {
 			open = append(open, &glances[i])
 		}
 	}
 	if len(open) == 0 {
 		return 0, nil
 	}
-	owner := open[0].row.Owner
-	key, fresh, err := b.ring.SubjectKey(ctx, owner)
-	if err != nil {
-		return 0, keysProblem(err)
-	}
-	defer key.Clear()
+	subjects := map[keys.Owner]keys.Key{}
+	var fresh []sealedRecord
 	stored := false
-	defer func() { b.saved(stored, sealedRecord{fresh: fresh}) }()
+	defer func() {
+		b.saved(stored, fresh...)
+		for _, k := range subjects {
+			k.Clear()
+		}
+	}()
 	now := b.now()
-	attach := &store.AccessLogged{Fresh: []*keys.StoredKey{fresh}, Keys: []keys.KeyID{key.ID()}}
+	attach := &store.AccessLogged{Audit: audit}
 	var entries []proof.Entry
 	for _, g := range open {
-		rec, err := accessRecord(subject, by, g, now)
+		owner := g.row.Owner
+		key, ok := subjects[owner]
+		if !ok {
+			var made *keys.StoredKey
+			if key, made, err = b.ring.SubjectKey(ctx, owner); err != nil {
+				return 0, keysProblem(err)
+			}
+			subjects[owner], fresh = key, append(fresh, sealedRecord{fresh: made})
+			attach.Fresh, attach.Keys = append(attach.Fresh, made), append(attach.Keys, key.ID())
+		}
+		rec, err := accessRecord(by, shown, g, now)
 		if err != nil {
 			return 0, fmt.Errorf("describing an access: %w", err)
 		}
@@ -273,6 +315,9 @@ func (b *Broker) logAccess(ctx context.Context, subject proof.Subject, by Access
 			return 0, keysProblem(err)
 		}
 		attach.Records, entries = append(attach.Records, row), append(entries, proof.Access{Commitment: rec.Commitment()})
+		if audit != nil {
+			audit.Targets = append(audit.Targets, g.row.Index)
+		}
 	}
 	appended, err := b.ledger.Append(ctx, ledger.Group{Entries: entries, Attach: attach})
 	if err != nil {
@@ -282,10 +327,13 @@ func (b *Broker) logAccess(ctx context.Context, subject proof.Subject, by Access
 	if _, err := proof.Verify(appended.Checkpoint, appended.Entries); err != nil {
 		return 0, unavailable("log.unproven", "The log gave no valid proof that it recorded the access, so no record was opened.", err)
 	}
+	for i, g := range open {
+		g.access = appended.Entries[i].Index
+	}
 	return len(entries), nil
 }
 
-func accessRecord(subject proof.Subject, by AccessBy, g *glance, now time.Time) (*proof.Record, error) {
+func accessRecord(by AccessBy, shown shownFields, g *glance, now time.Time) (*proof.Record, error) {
 	rec, err := proof.NewRecord(proof.SchemaAccess, rand.Reader)
 	if err != nil {
 		return nil, err
@@ -296,7 +344,7 @@ func accessRecord(subject proof.Subject, by AccessBy, g *glance, now time.Time) 
 		names = append(names, schema.Name(f))
 	}
 	f := &fields{rec: rec}
-	f.subject(subject)
+	f.subject(g.subject)
 	f.text(proof.AccessID, uuid.Must(uuid.NewV7()).String())
 	f.text(proof.AccessReader, by.Reader)
 	f.text(proof.AccessRole, by.Role)
@@ -307,8 +355,8 @@ func accessRecord(subject proof.Subject, by AccessBy, g *glance, now time.Time) 
 	return rec, errors.Join(f.err, rec.Check())
 }
 
-// openGlances opens what the log knows to be opened.
-func (b *Broker) openGlances(ctx context.Context, subject proof.Subject, glances []glance) error {
+// openGlances opens what the log knows to be opened, and hands it to show.
+func (b *Broker) openGlances(ctx context.Context, glances []glance, show func(*glance, *proof.Record)) error {
 	var parts []keys.PersonPart
 	for i := range glances {
 		if g := &glances[i]; g.open {
@@ -335,7 +383,7 @@ func (b *Broker) openGlances(ctx context.Context, subject proof.Subject, glances
 		case errors.Is(err, keys.ErrAltered), errors.Is(err, proof.ErrFormat), errors.Is(err, proof.ErrUnproven):
 			err = nil
 		case err == nil:
-			g.show(rec, subject)
+			show(g, rec)
 		default:
 			err = keysProblem(err)
 		}
@@ -347,8 +395,8 @@ func (b *Broker) openGlances(ctx context.Context, subject proof.Subject, glances
 }
 
 // explain finds out whether the log accounts for what can't be opened: by an end of retention, or by an erasure. Erasures are read last, for they stand in the log before they destroy a key.
-func (b *Broker) explain(ctx context.Context, owner keys.Owner, glances []glance) error {
-	var reach *proof.Index
+func (b *Broker) explain(ctx context.Context, glances []glance) error {
+	reaches := map[keys.Owner]proof.Index{}
 	for i := range glances {
 		g := &glances[i]
 		if g.entry.State == HistoryOpen || g.entry.Kind == "" {
@@ -372,14 +420,14 @@ func (b *Broker) explain(ctx context.Context, owner keys.Owner, glances []glance
 		if !gone {
 			continue
 		}
-		if reach == nil {
-			r, err := b.erasedUpTo(ctx, owner)
-			if err != nil {
+		reach, known := reaches[g.row.Owner]
+		if !known {
+			if reach, err = b.erasedUpTo(ctx, g.row.Owner); err != nil {
 				return err
 			}
-			reach = &r
+			reaches[g.row.Owner] = reach
 		}
-		if g.row.Index <= *reach {
+		if g.row.Index <= reach {
 			g.entry.State = HistoryErased
 		}
 	}

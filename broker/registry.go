@@ -18,15 +18,16 @@ import (
 
 // registry is who may ask for what, as of one moment. It is never changed: a change makes a new one, and requests keep the one they began with.
 type registry struct {
-	keys       map[[32]byte]agencyKey
+	keys       map[[32]byte]callerKey // of client certificates
 	agencies   map[string]store.Agency
+	auditors   map[string]store.Auditor
 	services   map[string]*serviceEntry
 	latest     map[string]store.Service           // withdrawn ones, too
 	agreements map[agreementKey][]*agreementEntry // by id; revoked ones last
 	byID       map[policy.AgreementID]*agreementEntry
 }
 
-type agencyKey struct {
+type callerKey struct {
 	caller   Caller
 	notAfter time.Time
 }
@@ -79,14 +80,22 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
-		keys: map[[32]byte]agencyKey{}, agencies: map[string]store.Agency{}, services: map[string]*serviceEntry{}, latest: map[string]store.Service{},
+		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, latest: map[string]store.Service{},
 		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{},
 	}
 	for _, a := range rows.Agencies {
 		r.agencies[a.ID] = a
 		for _, k := range a.Keys {
 			if a.State == store.Active && k.State == store.Active {
-				r.keys[k.SPKI] = agencyKey{caller: Caller{ID: a.ID, Name: a.Name, SIRET: a.SIRET}, notAfter: k.NotAfter}
+				r.keys[k.SPKI] = callerKey{caller: Caller{ID: a.ID, Name: a.Name, SIRET: a.SIRET}, notAfter: k.NotAfter}
+			}
+		}
+	}
+	for _, a := range rows.Auditors {
+		r.auditors[a.ID] = a
+		for _, k := range a.Certificates {
+			if a.State == store.Active && k.State == store.Active {
+				r.keys[k.SPKI] = callerKey{caller: Caller{ID: a.ID, Name: a.Name, Auditor: true}, notAfter: k.NotAfter}
 			}
 		}
 	}
@@ -179,14 +188,14 @@ func (r *registry) choose(agency string, req *Request) *agreementEntry {
 // errUnknownCaller has one form for certificates that are unknown, revoked or retired: who asks learns nothing about the registry.
 func errUnknownCaller() *Problem {
 	return &Problem{Status: 401, Code: "certificate.unknown", Title: "This client certificate is not registered.",
-		Detail: "Use the certificate that the operator registered for your agency, or ask the operator to register this one."}
+		Detail: "Use the certificate that the operator registered for you, or ask the operator to register this one."}
 }
 
-// Authenticate finds the agency to which a client certificate belongs: by its public key, which TLS has shown the caller to hold. A nil certificate is a problem too.
+// Authenticate finds the agency or the auditor to whom a client certificate belongs: by its public key, which TLS has shown the caller to hold. A nil certificate is a problem too.
 func (b *Broker) Authenticate(cert *x509.Certificate) (Caller, error) {
 	if cert == nil {
 		return Caller{}, &Problem{Status: 401, Code: "certificate.missing", Title: "No client certificate was presented.",
-			Detail: "Agencies identify themselves with the client certificate that the operator registered for them."}
+			Detail: "Agencies and auditors identify themselves with the client certificate that the operator registered for them."}
 	}
 	k, ok := b.registry.Load().keys[sha256.Sum256(cert.RawSubjectPublicKeyInfo)]
 	if !ok {
@@ -195,7 +204,7 @@ func (b *Broker) Authenticate(cert *x509.Certificate) (Caller, error) {
 	now := b.now()
 	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) || now.After(k.notAfter) {
 		return Caller{}, &Problem{Status: 401, Code: "certificate.expired", Title: "This client certificate is not valid now.",
-			Detail: "Renew the certificate and have the operator register the new one (regard agency rotate)."}
+			Detail: "Renew the certificate and have the operator register the new one (regard agency rotate, or regard auditor rotate)."}
 	}
 	return k.caller, nil
 }

@@ -354,6 +354,7 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 		change(&store.BundleActivation{Bundle: store.Bundle{Digest: e.Bundle, Revision: e.Revision, Bytes: text}})
 	case proof.KeyChanged:
 		agency, isAgency := strings.CutPrefix(e.Key, "agency.")
+		auditor, isAuditor := strings.CutPrefix(e.Key, "auditor.")
 		switch {
 		case isAgency && e.State == proof.Active:
 			r.result.Missing = append(r.result.Missing, missing(agency, e.Public)+fmt.Sprintf(" was registered (entry %d)", leaf.Index))
@@ -361,6 +362,8 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 			// Nobody should register again what was revoked.
 			r.result.Missing = slices.DeleteFunc(r.result.Missing, func(m string) bool { return strings.HasPrefix(m, missing(agency, e.Public)) })
 			r.store.AgencyKeys = append(r.store.AgencyKeys, store.AgencyKeyChange{Agency: agency, SPKI: e.Public, State: string(e.State)})
+		case isAuditor:
+			r.auditor(leaf.Index, auditor, e)
 		default:
 			r.store.Notes = append(r.store.Notes, store.NoteAt{Name: keyNote(e), Index: leaf.Index})
 			if _, month, ok := strings.Cut(e.Key, "."); ok && e.State == proof.Destroyed {
@@ -371,6 +374,16 @@ func (r *restoration) govern(leaf ledger.Leaf, e proof.Entry) error {
 		}
 	}
 	return nil
+}
+
+// auditor follows what the log says of an auditor's key. Its certificates aren't in the log, so that none stays in force.
+func (r *restoration) auditor(at proof.Index, id string, e proof.KeyChanged) {
+	about := "auditor " + id + ": "
+	r.result.Missing = slices.DeleteFunc(r.result.Missing, func(m string) bool { return strings.HasPrefix(m, about) })
+	if e.State != proof.Revoked {
+		r.result.Missing = append(r.result.Missing, about+fmt.Sprintf("its key or certificate changed (entry %d)", at))
+	}
+	r.store.AuditorKeys = append(r.store.AuditorKeys, store.AuditorKeyChange{Auditor: id, Digest: e.Public, State: string(e.State)})
 }
 
 func missing(agency string, key proof.Hash) string {

@@ -9,11 +9,11 @@ import (
 )
 
 // show fills an entry from its record: the fields that its access@v1 entry names and no others.
-func (g *glance) show(rec *proof.Record, subject proof.Subject) {
+func (g *glance) show(rec *proof.Record) {
 	whole := rec.Open(proof.ReaderPerson)
 	whose, err := whole.Subject()
 	erasure := g.entry.Kind == proof.KindErasure && rec.Erased()
-	if rec.Schema() != g.entry.Kind.Schema() || !erasure && (err != nil || whose != subject) {
+	if rec.Schema() != g.entry.Kind.Schema() || !erasure && (err != nil || whose != g.subject) {
 		return // erased in this instant, or another's record under this owner
 	}
 	o := seen{whole, rec.Schema()}

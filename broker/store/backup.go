@@ -86,6 +86,8 @@ type Restoration struct {
 	Changes []Change
 	// Agencies' keys that were retired or revoked.
 	AgencyKeys []AgencyKeyChange
+	// Auditors' keys of which the log tells anything.
+	AuditorKeys []AuditorKeyChange
 	// Notes about keys that the log has told of.
 	Notes []NoteAt
 	// Destroyed periods, at the end of their retention.
@@ -224,6 +226,11 @@ func (r *Restoration) registry(t *tx) error {
 			if _, err := t.exec("UPDATE agencies SET state = ? WHERE id = ?", Revoked, k.Agency); err != nil {
 				return err
 			}
+		}
+	}
+	for i := range r.AuditorKeys {
+		if err := r.AuditorKeys[i].apply(t); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -174,13 +174,15 @@ func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind
 		owner[:], int64(before), string(proof.KindDeferred), string(kind), string(kind), limit)
 }
 
-// AccessLogged is attached to access@v1 entries of one owner: it gives each its record, in their order.
+// AccessLogged is attached to access@v1 entries: it gives each its record, in their order.
 type AccessLogged struct {
 	Records []Record
 	// Fresh are data keys that have to be durable with them.
 	Fresh []*keys.StoredKey // nil ones are skipped
-	// Keys sealed the person parts. If one is not stored the owner was erased since, and nothing is.
+	// Keys sealed the person parts. If one is not stored its owner was erased since, and nothing is.
 	Keys []keys.KeyID
+	// Audit is the auditor's request that they are about; nil if it had no Idempotency-Key.
+	Audit *Audit
 }
 
 func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
@@ -198,7 +200,10 @@ func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
 	for i := range leaves {
 		t.saveRecord(&a.Records[i], leaves[i].Index, nil, 0)
 	}
-	return nil
+	if a.Audit == nil {
+		return nil
+	}
+	return a.Audit.save(t, leaves)
 }
 
 func (s *Store) records(ctx context.Context, query string, args ...any) ([]PlacedRecord, error) {

@@ -258,27 +258,7 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 
 // Filings implements ledger.Store.
 func (s Order) Filings(ctx context.Context, epoch proof.Epoch, fn func(ledger.Filing) error) error {
-	rows, err := s.r.QueryContext(ctx, "SELECT label, log_index FROM filings WHERE epoch = ? ORDER BY label, log_index", int64(epoch))
-	if err != nil {
-		return classify(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var f ledger.Filing
-		var label sql.RawBytes
-		var index int64
-		if err := rows.Scan(&label, &index); err != nil {
-			return classify(err)
-		}
-		if copy(f.Label[:], label) != len(f.Label) {
-			return fmt.Errorf("%w: a label of %d bytes", ErrCorrupt, len(label))
-		}
-		f.Index = proof.Index(index)
-		if err := fn(f); err != nil {
-			return err
-		}
-	}
-	return classify(rows.Err())
+	return s.FilingsAfter(ctx, epoch, nil, fn)
 }
 
 // Roll implements ledger.Store.

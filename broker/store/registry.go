@@ -118,6 +118,7 @@ func (c *BundleActivation) apply(t *tx, leaves []ledger.Leaf) error {
 // A Registry is everything that decides who may ask for what, as it stands now.
 type Registry struct {
 	Agencies   []Agency
+	Auditors   []Auditor
 	Agreements []Agreement // the newest version of each
 	Services   []Service   // the newest version of each
 }
@@ -152,6 +153,9 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the agencies' keys: %w", err)
+	}
+	if reg.Auditors, err = s.auditors(ctx); err != nil {
+		return nil, err
 	}
 	err = s.each(ctx, "SELECT id, max(version), agency, service, state, json, digest FROM agreements GROUP BY id ORDER BY id", func(scan func(...any) error) error {
 		var a Agreement
