@@ -97,20 +97,22 @@ type Broker struct {
 	engine    *policy.Engine
 	providers *provider.Client
 
-	own       ownPolicy
-	registry  atomic.Pointer[registry]
-	places    chan struct{} // one for each request that is being carried out
-	flights   flights
-	begun     sync.Map   // ids of disclosures that a request of this process is working on
-	admin     sync.Mutex // one change at a time
-	gate      gate
-	damage    damage
-	replayers sync.Map   // *policy.Replayer by digest of the bundle
-	telling   sync.Mutex // of keys, in the log
-	logged    map[string]struct{}
-	leaving   bool     // of leaveRetired: the entry is given to the log, perhaps
-	left      bool     // the log goes on under a key in force
-	dropping  struct { // the end of retention that the sweeper is at
+	own      ownPolicy
+	registry atomic.Pointer[registry]
+	places   chan struct{} // one for each request that is being carried out
+	flights  flights
+	begun    sync.Map   // ids of disclosures that a request of this process is working on
+	admin    sync.Mutex // one change at a time
+	// statements of auditors are published one at a time
+	statements sync.Mutex
+	gate       gate
+	damage     damage
+	replayers  sync.Map   // *policy.Replayer by digest of the bundle
+	telling    sync.Mutex // of keys, in the log
+	logged     map[string]struct{}
+	leaving    bool     // of leaveRetired: the entry is given to the log, perhaps
+	left       bool     // the log goes on under a key in force
+	dropping   struct { // the end of retention that the sweeper is at
 		under map[keys.KeyID]bool
 		next  proof.Index
 	}

@@ -33,6 +33,10 @@ type Broker interface {
 	RotateAgency(ctx context.Context, id string, cert *x509.Certificate, keepOld bool) error
 	RevokeAgency(ctx context.Context, id string) error
 	Agencies() []store.Agency
+	AddAuditor(ctx context.Context, id, name string, cert *x509.Certificate, vkey string) error
+	RotateAuditor(ctx context.Context, id string, cert *x509.Certificate, vkey string, keepOld bool) error
+	RevokeAuditor(ctx context.Context, id string) error
+	Auditors() []store.Auditor
 	PutAgreement(context.Context, policy.Agreement) (int64, error)
 	RevokeAgreement(ctx context.Context, id string) (int64, error)
 	Agreements() []policy.Agreement
@@ -75,6 +79,10 @@ func Handler(cfg Config) (http.Handler, error) {
 		"POST /agencies":               s.addAgency,
 		"POST /agencies/{id}/rotate":   s.rotateAgency,
 		"POST /agencies/{id}/revoke":   s.revokeAgency,
+		"GET /auditors":                s.auditors,
+		"POST /auditors":               s.addAuditor,
+		"POST /auditors/{id}/rotate":   s.rotateAuditor,
+		"POST /auditors/{id}/revoke":   s.revokeAuditor,
 		"GET /agreements":              s.agreements,
 		"POST /agreements":             s.putAgreement,
 		"POST /agreements/{id}/revoke": s.revokeAgreement,
@@ -173,7 +181,7 @@ func certificate(text string) (*x509.Certificate, error) {
 			return nil, bad("/certificate", "There is no certificate in the file.", "Give a PEM file with a CERTIFICATE block; the first one counts.")
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
-			return nil, bad("/certificate", "The file holds a private key.", "Give the certificate alone: the private key stays with the agency. If this was the agency's only copy of a key that has now been passed around, replace it.")
+			return nil, bad("/certificate", "The file holds a private key.", "Give the certificate alone: the private key stays with its owner. If this was the only copy of a key that has now been passed around, replace it.")
 		}
 		if block.Type != "CERTIFICATE" {
 			continue

@@ -1,4 +1,4 @@
-// Package api is the broker's face to agencies: HTTP over mutual TLS, in JSON, described by OpenAPI 3.1 at /openapi.json; and the two listeners beside it, for
+// Package api is the broker's face to agencies and to accredited auditors: HTTP over mutual TLS, in JSON, described by OpenAPI 3.1 at /openapi.json; and the two listeners beside it, for
 // the public log and for operations.
 //
 // What it guarantees. Every request but the one for /openapi.json is authenticated by itself, by the public key of the client certificate that TLS has shown the caller to hold; so a
@@ -25,9 +25,10 @@ import (
 	"github.com/regard-broker/regard/broker/store"
 )
 
-// Broker is the part of [broker.Broker] that agencies reach. All methods may be called concurrently. Every error goes through [broker.AsProblem].
+// Broker is the part of [broker.Broker] that agencies and auditors reach. All methods may be called concurrently. Every error goes through [broker.AsProblem].
 type Broker interface {
-	// Authenticate finds the agency of a certificate whose private key the caller has shown to hold. It is called for each request and must be cheap.
+	Auditing
+	// Authenticate finds the agency or auditor of a certificate whose private key the caller has shown to hold. It is called for each request and must be cheap.
 	Authenticate(*x509.Certificate) (broker.Caller, error)
 	// Disclose runs one data request to its end.
 	Disclose(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error)
@@ -96,23 +97,29 @@ func New(cfg Config) (*API, error) {
 	}
 	for _, r := range []struct {
 		method, path string
+		who          callers
 		serve        func(*exchange) *broker.Problem
 	}{
-		{"POST", "/v1/disclosures", a.disclose},
-		{"GET", "/v1/disclosures/{id}", a.disclosure},
-		{"GET", "/v1/services", a.services},
-		{"GET", "/v1/whoami", a.whoami},
+		{"POST", "/v1/disclosures", agencies, a.disclose},
+		{"GET", "/v1/disclosures/{id}", agencies, a.disclosure},
+		{"GET", "/v1/services", agencies, a.services},
+		{"GET", "/v1/whoami", agencies | auditors, a.whoami},
+		{"POST", "/v1/audit/openings", auditors, a.openings},
+		{"POST", "/v1/audit/erased", auditors, a.erased},
+		{"GET", "/v1/audit/erased/{audit}", auditors, a.erasedPage},
+		{"GET", "/v1/audit/epochs/{epoch}/rolls", auditors, a.rolls},
+		{"PUT", "/v1/audit/epochs/{epoch}/statement", auditors, a.statement},
 	} {
-		a.handle(r.method, r.path, true, r.serve)
+		a.handle(r.method, r.path, r.who, r.serve)
 	}
-	a.handle("GET", "/openapi.json", false, func(x *exchange) *broker.Problem {
+	a.handle("GET", "/openapi.json", anybody, func(x *exchange) *broker.Problem {
 		h := x.w.Header()
 		h["Content-Type"] = []string{"application/openapi+json"}
 		h["Cache-Control"] = []string{"public, max-age=300"}
 		x.write(http.StatusOK, spec)
 		return nil
 	})
-	a.mux.Handle("/", a.handler("none", false, func(*exchange) *broker.Problem {
+	a.mux.Handle("/", a.handler("none", anybody, func(*exchange) *broker.Problem {
 		return &broker.Problem{Status: 404, Code: "path.unknown", Title: "There is nothing at this address.", Detail: "The addresses are listed at /openapi.json."}
 	}))
 	return a, nil
@@ -124,9 +131,18 @@ func def[T int | int64 | float64 | time.Duration](v *T, d T) {
 	}
 }
 
-func (a *API) handle(method, path string, authenticated bool, serve func(*exchange) *broker.Problem) {
-	a.mux.Handle(method+" "+path, a.handler(path, authenticated, serve))
-	a.mux.Handle(path, a.handler(path, false, func(x *exchange) *broker.Problem {
+// callers are those who may call an address.
+type callers int
+
+const (
+	agencies callers = 1 << iota
+	auditors
+	anybody callers = 0 // without a certificate, too
+)
+
+func (a *API) handle(method, path string, who callers, serve func(*exchange) *broker.Problem) {
+	a.mux.Handle(method+" "+path, a.handler(path, who, serve))
+	a.mux.Handle(path, a.handler(path, anybody, func(x *exchange) *broker.Problem {
 		x.w.Header()["Allow"] = []string{method}
 		return &broker.Problem{Status: 405, Code: "method.unknown", Title: "This address has another method.", Detail: "Use " + method + "."}
 	}))
@@ -160,11 +176,12 @@ var (
 	noScript = []string{"default-src 'none'; frame-ancestors 'none'"}
 	hsts     = []string{"max-age=31536000"}
 	asJSON   = []string{"application/json"}
+	asText   = []string{"text/plain; charset=utf-8"}
 	problems = []string{"application/problem+json"}
 )
 
 // handler is what all requests go through.
-func (a *API) handler(path string, authenticated bool, serve func(*exchange) *broker.Problem) http.Handler {
+func (a *API) handler(path string, who callers, serve func(*exchange) *broker.Problem) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{api: a, w: w, r: r, id: rand.Text(), path: path, start: a.cfg.Now()}
 		h := w.Header()
@@ -178,8 +195,8 @@ func (a *API) handler(path string, authenticated bool, serve func(*exchange) *br
 		defer a.finish(x)
 		// A body that comes slowly must not hold a connection for ever, read or not. net/http's own ReadTimeout would also cut the wait for the provider's answer.
 		x.deadline(a.cfg.Read)
-		if authenticated {
-			if p := x.authenticate(); p != nil {
+		if who != anybody {
+			if p := x.authenticate(who); p != nil {
 				x.drain()
 				x.fail(p, nil)
 				return
@@ -237,13 +254,21 @@ func (a *API) finish(x *exchange) {
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs, slog.String("request", x.id), slog.String("path", x.path), slog.Int("status", x.status), slog.Float64("duration_ms", float64(took.Microseconds())/1e3))
 	for _, v := range [...]struct{ key, value string }{
-		{"agency", x.caller.ID}, {"code", x.code}, {"outcome", string(x.outcome)}, {"disclosure", x.disclosure}, {"service", x.service},
+		{role(x.caller), x.caller.ID}, {"code", x.code}, {"outcome", string(x.outcome)}, {"disclosure", x.disclosure}, {"service", x.service},
 	} {
 		if v.value != "" {
 			attrs = append(attrs, slog.String(v.key, v.value))
 		}
 	}
 	a.log.LogAttrs(x.r.Context(), level, "request", attrs...)
+}
+
+// role of a caller, as logs name it.
+func role(c broker.Caller) string {
+	if c.Auditor {
+		return "auditor"
+	}
+	return "agency"
 }
 
 // panicKind says what was thrown without repeating text that could come from a request.
@@ -268,8 +293,8 @@ func stack() []string {
 	}
 }
 
-// authenticate finds the agency, and takes one request from its allowance.
-func (x *exchange) authenticate() *broker.Problem {
+// authenticate finds the caller, who must be one of who, and takes one request from their allowance.
+func (x *exchange) authenticate(who callers) *broker.Problem {
 	var cert *x509.Certificate
 	if x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0 {
 		cert = x.r.TLS.PeerCertificates[0]
@@ -282,7 +307,16 @@ func (x *exchange) authenticate() *broker.Problem {
 		return x.problem(errors.New("api: the broker authenticated nobody"))
 	}
 	x.caller = caller
-	return x.api.limits.take(x)
+	if p := x.api.limits.take(x); p != nil {
+		return p
+	}
+	switch {
+	case caller.Auditor && who&auditors == 0:
+		return &broker.Problem{Status: 403, Code: "caller.auditor", Title: "This is for agencies.", Detail: "Your certificate is registered for an auditor."}
+	case !caller.Auditor && who&agencies == 0:
+		return &broker.Problem{Status: 403, Code: "caller.agency", Title: "This is for accredited auditors.", Detail: "Your certificate is registered for an agency."}
+	}
+	return nil
 }
 
 // problem logs what only the operator may know.
@@ -314,6 +348,11 @@ func (x *exchange) body() ([]byte, *broker.Problem) {
 	if p := contentType(x.r.Header); p != nil {
 		return nil, p
 	}
+	return x.read()
+}
+
+// read reads a body of any type within the limits.
+func (x *exchange) read() ([]byte, *broker.Problem) {
 	limit := x.api.cfg.MaxBody
 	tooLarge := &broker.Problem{Status: 413, Code: "request.body.large", Title: "The body is too large.", Detail: "Send at most " + itoa(limit) + " bytes."}
 	if x.r.ContentLength > limit {

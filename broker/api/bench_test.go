@@ -52,6 +52,7 @@ func BenchmarkLayer(b *testing.B) {
 }
 
 type instant struct {
+	Auditing
 	fake
 	caller broker.Caller
 	answer *broker.Answer

@@ -24,6 +24,7 @@ import (
 
 // fake is a broker that answers what a test says. Its Authenticate has the contract of the real one.
 type fake struct {
+	Auditing // of tests that set it
 	mu       sync.Mutex
 	agencies map[[32]byte]broker.Caller
 	asked    []*broker.Request

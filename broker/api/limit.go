@@ -12,18 +12,25 @@ import (
 	"github.com/regard-broker/regard/broker"
 )
 
-// limiters hold one allowance for each agency. There are as many as agencies that were ever registered, so none is dropped.
+// limiters hold one allowance for each agency and auditor. There are as many as were ever registered, so none is dropped.
 type limiters struct {
 	rate  float64
 	burst int
-	byID  sync.Map // agency id → *rate.Limiter
+	byID  sync.Map // limited → *rate.Limiter
 }
 
-// take uses up one request of the agency's allowance and says in the headers how much is left (draft-ietf-httpapi-ratelimit-headers-03).
+// limited is whose allowance it is: an auditor may have the id of an agency.
+type limited struct {
+	id      string
+	auditor bool
+}
+
+// take uses up one request of the caller's allowance and says in the headers how much is left (draft-ietf-httpapi-ratelimit-headers-03).
 func (l *limiters) take(x *exchange) *broker.Problem {
-	v, ok := l.byID.Load(x.caller.ID)
+	who := limited{x.caller.ID, x.caller.Auditor}
+	v, ok := l.byID.Load(who)
 	if !ok {
-		v, _ = l.byID.LoadOrStore(x.caller.ID, rate.NewLimiter(rate.Limit(l.rate), l.burst))
+		v, _ = l.byID.LoadOrStore(who, rate.NewLimiter(rate.Limit(l.rate), l.burst))
 	}
 	lim := v.(*rate.Limiter)
 	allowed := lim.AllowN(x.start, 1)

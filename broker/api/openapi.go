@@ -123,7 +123,7 @@ func document(version string) *huma.OpenAPI {
 		},
 		Components: &huma.Components{
 			Schemas:         reg,
-			SecuritySchemes: map[string]*huma.SecurityScheme{"certificate": {Type: "mutualTLS", Description: "The client certificate that the operator registered for the agency."}},
+			SecuritySchemes: map[string]*huma.SecurityScheme{"certificate": {Type: "mutualTLS", Description: "The client certificate that the operator registered for the agency or the auditor."}},
 		},
 		Security: []map[string][]string{{"certificate": {}}},
 	}
@@ -136,15 +136,20 @@ func document(version string) *huma.OpenAPI {
 	add := func(method, path, id, summary string, ok any, statuses map[int]string, params ...*huma.Param) *huma.Operation {
 		op := &huma.Operation{
 			Method: method, Path: path, OperationID: id, Summary: summary, Parameters: params,
-			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: content("application/json", ok)}},
+			Responses: map[string]*huma.Response{},
+		}
+		if ok != nil {
+			op.Responses["200"] = &huma.Response{Description: "OK", Content: content("application/json", ok)}
 		}
 		for _, common := range []struct {
 			status int
 			says   string
 		}{
-			{401, "No certificate, or one that isn't registered or not valid now."}, {429, "Too many requests of this agency: wait as Retry-After says."}, {500, "A fault of the broker."}, {503, "The broker can't record now: wait as Retry-After says."},
+			{401, "No certificate, or one that isn't registered or not valid now."}, {403, "The certificate is registered for another kind of caller."}, {429, "Too many requests of this caller: wait as Retry-After says."}, {500, "A fault of the broker."}, {503, "The broker can't record now: wait as Retry-After says."},
 		} {
-			statuses[common.status] = common.says
+			if _, ok := statuses[common.status]; !ok {
+				statuses[common.status] = common.says
+			}
 		}
 		for status, says := range statuses {
 			op.Responses[strconv.Itoa(status)] = &huma.Response{Description: says, Content: content("application/problem+json", problemBody{})}
@@ -167,6 +172,7 @@ func document(version string) *huma.OpenAPI {
 	}, text("id", "path", "Of the disclosure.", true), language)
 	add("GET", "/v1/services", "services", "What can be asked, and under which agreements", servicesBody{}, map[int]string{})
 	add("GET", "/v1/whoami", "whoami", "Who the broker thinks you are", whoamiBody{}, map[int]string{})
+	documentAudit(o, add, content, text)
 	return o
 }
 

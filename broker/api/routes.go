@@ -34,12 +34,11 @@ func (a *API) disclose(x *exchange) *broker.Problem {
 		req.TraceID = traceID(t[0])
 	}
 	// Taken when the body is here, so that slow senders hold no place.
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	default:
-		return &broker.Problem{Status: 503, Code: "busy", Title: "The broker is busy.", Detail: "Nothing was asked or recorded. Try again.", RetryAfter: time.Second}
+	leave, p := a.place()
+	if p != nil {
+		return p
 	}
+	defer leave()
 	answer, err := a.cfg.Broker.Disclose(x.r.Context(), x.caller, req)
 	if err != nil {
 		return x.problem(err)
@@ -132,7 +131,8 @@ func (a *API) services(x *exchange) *broker.Problem {
 }
 
 type whoamiBody struct {
-	Agency      agencyBody      `json:"agency"`
+	Agency      *agencyBody     `json:"agency,omitempty" doc:"Unless you are an auditor."`
+	Auditor     *auditorBody    `json:"auditor,omitempty" doc:"If you are one."`
 	Certificate certificateBody `json:"certificate"`
 }
 
@@ -140,6 +140,11 @@ type agencyBody struct {
 	ID    string `json:"id" example:"ccas-saint-lary"`
 	Name  string `json:"name" example:"CCAS de Saint-Lary"`
 	SIRET string `json:"siret" example:"13002526500013"`
+}
+
+type auditorBody struct {
+	ID   string `json:"id" example:"cour-des-comptes"`
+	Name string `json:"name" example:"Cour des comptes"`
 }
 
 type certificateBody struct {
@@ -151,10 +156,13 @@ type certificateBody struct {
 func (a *API) whoami(x *exchange) *broker.Problem {
 	cert := x.r.TLS.PeerCertificates[0]
 	spki := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return x.json(whoamiBody{
-		agencyBody{x.caller.ID, x.caller.Name, x.caller.SIRET},
-		certificateBody{hex.EncodeToString(spki[:]), cert.NotBefore.UTC(), cert.NotAfter.UTC()},
-	})
+	who := whoamiBody{Certificate: certificateBody{hex.EncodeToString(spki[:]), cert.NotBefore.UTC(), cert.NotAfter.UTC()}}
+	if x.caller.Auditor {
+		who.Auditor = &auditorBody{x.caller.ID, x.caller.Name}
+	} else {
+		who.Agency = &agencyBody{x.caller.ID, x.caller.Name, x.caller.SIRET}
+	}
+	return x.json(who)
 }
 
 func (x *exchange) json(v any) *broker.Problem {

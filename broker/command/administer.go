@@ -53,7 +53,7 @@ func done(format string) func(*cobra.Command, admin.Done) error {
 
 func readCert(file string) (string, error) {
 	if file == "" {
-		return "", usagef("--cert is missing: the file with the agency's client certificate (PEM)")
+		return "", usagef("--cert is missing: the file with the client certificate (PEM)")
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {

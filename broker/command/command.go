@@ -93,7 +93,7 @@ Exit codes: 0 done, 1 failed, 2 the input was at fault and nothing was tried.`,
 	root.AddGroup(&cobra.Group{ID: "operate", Title: "Operate a broker:"}, &cobra.Group{ID: "administer", Title: "Administer a running broker:"}, &cobra.Group{ID: "agency", Title: "For agencies:"})
 	for group, commands := range map[string][]*cobra.Command{
 		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), backupCommand(), restoreCommand(), demoCommand()},
-		"administer": {agencyCommand(), agreementCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand()},
+		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand()},
 		"agency":     {keygenCommand(), requestCommand()},
 		"":           {versionCommand()},
 	} {

@@ -86,25 +86,34 @@ func parseLeaves(l *lines) ([]OpenLeaf, error) {
 	}
 	var leaves []OpenLeaf // grows with what is there, not with what is announced
 	for range n {
-		line, err := l.next()
+		leaf, err := parseLeaf(l)
 		if err != nil {
 			return nil, err
-		}
-		index, salt, _ := bytes.Cut(line, []byte{' '})
-		leaf := OpenLeaf{Index: dummyIndex}
-		if string(index) != "-" {
-			i, ok := parseUint(index)
-			if !ok {
-				return nil, l.errorf("want a log index or -")
-			}
-			leaf.Index = Index(i)
-		}
-		if err := decodeB64(leaf.Salt[:], salt); err != nil {
-			return nil, l.wrap(err)
 		}
 		leaves = append(leaves, leaf)
 	}
 	return slices.Clip(leaves), nil
+}
+
+// parseLeaf reads the line of one leaf.
+func parseLeaf(l *lines) (OpenLeaf, error) {
+	line, err := l.next()
+	if err != nil {
+		return OpenLeaf{}, err
+	}
+	index, salt, _ := bytes.Cut(line, []byte{' '})
+	leaf := OpenLeaf{Index: dummyIndex}
+	if string(index) != "-" {
+		i, ok := parseUint(index)
+		if !ok {
+			return OpenLeaf{}, l.errorf("want a log index or -")
+		}
+		leaf.Index = Index(i)
+	}
+	if err := decodeB64(leaf.Salt[:], salt); err != nil {
+		return OpenLeaf{}, l.wrap(err)
+	}
+	return leaf, nil
 }
 
 // Verify checks the proof for a subject under a verified checkpoint. Whether

@@ -14,10 +14,12 @@ import (
 	"strings"
 
 	"github.com/transparency-dev/tessera/api/layout"
+
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// Handler serves a log's directory: checkpoint, tile/…, index/<epoch>/tile/… and blob/<hex>, and nothing else. A path is parsed and must be the one canonical
-// spelling of what it names, so no request reaches another file. Tiles and blobs never change and say so; the checkpoint is always asked for again.
+// Handler serves a log's directory: checkpoint, tile/…, index/<epoch>/tile/…, audit/<epoch>/<auditor> and blob/<hex>, and nothing else. A path is parsed and must be the one canonical
+// spelling of what it names, so no request reaches another file. Tiles, blobs and statements of auditors never change and say so; the checkpoint is always asked for again.
 //
 // Anybody may read it, from any web page too: all of it is public.
 func Handler(dir string) http.Handler {
@@ -72,11 +74,19 @@ func served(name string) bool {
 		return blobName.MatchString(hash)
 	}
 	if rest, ok := strings.CutPrefix(name, "index/"); ok {
-		num, tile, ok := strings.Cut(rest, "/")
-		n, err := strconv.ParseUint(num, 10, 63)
-		return ok && err == nil && strconv.FormatUint(n, 10) == num && isTile(tile)
+		epoch, tile, ok := strings.Cut(rest, "/")
+		return ok && isEpoch(epoch) && isTile(tile)
+	}
+	if rest, ok := strings.CutPrefix(name, "audit/"); ok {
+		epoch, auditor, ok := strings.Cut(rest, "/")
+		return ok && isEpoch(epoch) && proof.IsToken(auditor)
 	}
 	return isTile(name)
+}
+
+func isEpoch(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 63)
+	return err == nil && strconv.FormatUint(n, 10) == s
 }
 
 // isTile reports whether name is the canonical path of a tile or bundle.
