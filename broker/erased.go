@@ -66,7 +66,7 @@ func (b *Broker) Erased(ctx context.Context, caller Caller, req *ErasedRequest) 
 	if err != nil {
 		return nil, unavailable("log.unavailable", "The log can't record now that records are read, so none was opened.", err)
 	}
-	if _, err := proof.Verify(appended.Checkpoint, appended.Entries); err != nil {
+	if _, err := proof.VerifyEntry(appended.Checkpoint, appended.Entries[0]); err != nil {
 		return nil, unavailable("log.unproven", "The log gave no valid proof that it recorded the audit, so no record was opened.", err)
 	}
 	entry.Index = appended.Entries[0].Index
@@ -178,8 +178,14 @@ func (b *Broker) openRest(ctx context.Context, v *view, g *glance) error {
 	rec, err := b.openEntry(ctx, g.row)
 	switch {
 	case errors.Is(err, keys.ErrNoKey): // the month has ended since
-		g.month, err = keys.KeyOf(g.row.Admin)
 		g.entry.State = HistoryDamaged // unless that explains it
+		if g.month, err = keys.KeyOf(g.row.Admin); err != nil {
+			return err
+		}
+		retired, err := b.retired(ctx, g.row, g.month)
+		if retired {
+			g.entry.State = HistoryRetired
+		}
 		return err
 	case unreadable(err):
 		g.entry.State = HistoryDamaged

@@ -137,6 +137,9 @@ func (b *Broker) Openings(ctx context.Context, caller Caller, req *OpeningsReque
 	if err := b.openGlances(ctx, v.glances, v.take); err != nil {
 		return nil, err
 	}
+	if err := b.explain(ctx, v.glances); err != nil {
+		return nil, err
+	}
 	out := &Openings{Next: next}
 	out.Entries, err = b.shownTo(ctx, v)
 	return out, err
@@ -375,9 +378,6 @@ func (b *Broker) subjects(ctx context.Context, glances []glance) error {
 
 // shownTo says of every entry what became of it, with the receipts of those that were opened.
 func (b *Broker) shownTo(ctx context.Context, v *view) ([]OpenedEntry, error) {
-	if err := b.explain(ctx, v.glances); err != nil {
-		return nil, err
-	}
 	logPolicy, err := b.logPolicy(ctx)
 	if err != nil {
 		return nil, keysProblem(err)
