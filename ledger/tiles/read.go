@@ -85,20 +85,27 @@ func readBundle(dir string, index uint64, n int) ([]byte, [][]byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var out [][]byte
-	rest := data
-	for range n {
-		if len(rest) < 2 {
-			return nil, nil, fmt.Errorf("%w: bundle %d is too short", ErrCorrupt, index)
-		}
-		size := int(binary.BigEndian.Uint16(rest))
-		if rest = rest[2:]; len(rest) < size {
-			return nil, nil, fmt.Errorf("%w: bundle %d is too short", ErrCorrupt, index)
-		}
-		out = append(out, rest[:size:size])
-		rest = rest[size:]
+	out, rest, err := SplitBundle(nil, data, n)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: bundle %d is too short", ErrCorrupt, index)
 	}
 	return data[:len(data)-len(rest)], out, nil
+}
+
+// SplitBundle appends the first n entries of a bundle to out, as slices of data, and returns what is left of the bytes: nothing, if the bundle has n entries.
+func SplitBundle(out [][]byte, data []byte, n int) (entries [][]byte, rest []byte, err error) {
+	for range n {
+		if len(data) < 2 {
+			return out, data, errors.New("tiles: a bundle ends too early")
+		}
+		size := int(binary.BigEndian.Uint16(data))
+		if data = data[2:]; len(data) < size {
+			return out, data, errors.New("tiles: a bundle ends within an entry")
+		}
+		out = append(out, data[:size:size])
+		data = data[size:]
+	}
+	return out, data, nil
 }
 
 func read(dir, name, full string) ([]byte, error) {

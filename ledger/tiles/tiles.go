@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 
 	"github.com/transparency-dev/tessera/api/layout"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -39,9 +38,8 @@ var ErrCorrupt = errors.New("tiles: a file is missing or damaged")
 // Writer appends to a tree. It is not safe for concurrent use.
 type Writer struct {
 	dir    string
-	size   uint64
-	levels [][]byte // hashes of the tile at the right end of each level
-	bundle []byte   // entries of the bundle at the right end
+	edge   Edge
+	bundle []byte // entries of the bundle at the right end
 	files  []file
 	drop   []string
 }
@@ -56,7 +54,7 @@ func Create(dir string) *Writer { return &Writer{dir: dir} }
 
 // Resume returns a writer that goes on behind size entries. It reads the right end and checks it against the root; ErrCorrupt if it doesn't agree.
 func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
-	w := &Writer{dir: dir, size: size}
+	w := &Writer{dir: dir, edge: Edge{size: size}}
 	if size == 0 {
 		return w, nil
 	}
@@ -69,7 +67,7 @@ func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
 				return nil, err
 			}
 		}
-		w.levels = append(w.levels, bytes.Clone(t))
+		w.edge.levels = append(w.edge.levels, bytes.Clone(t))
 	}
 	if got := w.Root(); got != root {
 		return nil, fmt.Errorf("%w: the right end of the tree at size %d has another root", ErrCorrupt, size)
@@ -80,7 +78,7 @@ func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
 			return nil, err
 		}
 		for i, e := range entries {
-			if h := proof.LeafHash(e); !bytes.Equal(h[:], w.levels[0][32*i:32*i+32]) {
+			if h := proof.LeafHash(e); !bytes.Equal(h[:], w.edge.levels[0][32*i:32*i+32]) {
 				return nil, fmt.Errorf("%w: entry %d is not that of its hash", ErrCorrupt, size-p+uint64(i))
 			}
 		}
@@ -90,7 +88,7 @@ func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
 }
 
 // Size returns the number of entries appended.
-func (w *Writer) Size() uint64 { return w.size }
+func (w *Writer) Size() uint64 { return w.edge.size }
 
 // Append adds an entry.
 func (w *Writer) Append(entry []byte) error {
@@ -99,10 +97,13 @@ func (w *Writer) Append(entry []byte) error {
 	}
 	w.bundle = binary.BigEndian.AppendUint16(w.bundle, uint16(len(entry)))
 	w.bundle = append(w.bundle, entry...)
-	h := proof.LeafHash(entry)
-	w.push(0, h[:])
-	w.size++
-	if n := w.size / width; w.size%width == 0 {
+	w.edge.Append(proof.LeafHash(entry), func(l, n uint64, tile []byte) {
+		w.files = append(w.files, file{layout.TilePath(l, n, 0), tile})
+		if n > 0 {
+			w.drop = append(w.drop, layout.TilePath(l, n-1, 0)+".p")
+		}
+	})
+	if n := w.edge.size / width; w.edge.size%width == 0 {
 		w.files = append(w.files, file{layout.EntriesPath(n-1, 0), w.bundle})
 		w.bundle = nil
 		if n > 1 {
@@ -115,37 +116,14 @@ func (w *Writer) Append(entry []byte) error {
 	return nil
 }
 
-// push adds a node to a level; size is still that before the entry.
-func (w *Writer) push(l int, h []byte) {
-	if l == len(w.levels) {
-		w.levels = append(w.levels, nil)
-	}
-	w.levels[l] = append(w.levels[l], h...)
-	if len(w.levels[l]) < 32*width {
-		return
-	}
-	n := w.size >> (height * (l + 1)) // number of the tile: its last leaf is in it
-	tile := w.levels[l]
-	w.files = append(w.files, file{layout.TilePath(uint64(l), n, 0), tile})
-	if n > 0 {
-		w.drop = append(w.drop, layout.TilePath(uint64(l), n-1, 0)+".p")
-	}
-	w.levels[l] = nil
-	up := perfectRoot(tile)
-	w.push(l+1, up[:])
-}
-
 // Flush writes the partial tiles of the right end and syncs everything.
 func (w *Writer) Flush() error {
-	if p := w.size % width; p > 0 {
-		w.files = append(w.files, file{layout.EntriesPath(w.size/width, uint8(p)), w.bundle})
+	if p := w.edge.size % width; p > 0 {
+		w.files = append(w.files, file{layout.EntriesPath(w.edge.size/width, uint8(p)), w.bundle})
 	}
-	for l := range w.levels {
-		n := w.size >> (height * l)
-		if p := n % width; p > 0 {
-			w.files = append(w.files, file{layout.TilePath(uint64(l), n/width, uint8(p)), w.levels[l]})
-		}
-	}
+	w.edge.Partials(func(l, n uint64, tile []byte) {
+		w.files = append(w.files, file{layout.TilePath(l, n, uint8(len(tile)/32)), tile}) // #nosec G115 -- below 256
+	})
 	if err := w.sync(); err != nil {
 		return err
 	}
@@ -169,46 +147,7 @@ func (w *Writer) sync() error {
 }
 
 // Root returns the root of the tree; zero if it is empty.
-func (w *Writer) Root() proof.Hash {
-	var cover []proof.Hash // roots of perfect subtrees, right to left
-	for _, tile := range w.levels {
-		var here []proof.Hash
-		for n := len(tile) / 32; n > 0; {
-			k := 1
-			for 2*k <= n {
-				k *= 2
-			}
-			here = append(here, perfectRoot(tile[:32*k]))
-			tile, n = tile[32*k:], n-k
-		}
-		for i := len(here) - 1; i >= 0; i-- {
-			cover = append(cover, here[i])
-		}
-	}
-	if len(cover) == 0 {
-		return proof.Hash{}
-	}
-	h := cover[0]
-	for _, left := range cover[1:] {
-		h = proof.Hash(tlog.NodeHash(tlog.Hash(left), tlog.Hash(h)))
-	}
-	return h
-}
-
-// perfectRoot returns the root over a power of two of hashes.
-func perfectRoot(tile []byte) proof.Hash {
-	n := len(tile) / 32
-	row := make([]tlog.Hash, n)
-	for i := range row {
-		row[i] = tlog.Hash(tile[32*i : 32*i+32])
-	}
-	for ; n > 1; n /= 2 {
-		for i := range n / 2 {
-			row[i] = tlog.NodeHash(row[2*i], row[2*i+1])
-		}
-	}
-	return proof.Hash(row[0])
-}
+func (w *Writer) Root() proof.Hash { return w.edge.Root() }
 
 // WriteFile writes one file as a Writer does: synced, then named.
 func WriteFile(dir, name string, data []byte) error {
