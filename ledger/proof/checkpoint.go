@@ -30,6 +30,7 @@ type Checkpoint struct {
 	root       Hash
 	witnessed  bool
 	cosigned   []Cosignature
+	since      uint64 // seconds: WitnessedAt
 	unverified []string
 	note       []byte
 }
@@ -62,6 +63,15 @@ func (c Checkpoint) Witnesses() []string {
 
 // Cosignatures returns the same with the witnesses' times.
 func (c Checkpoint) Cosignatures() []Cosignature { return slices.Clone(c.cosigned) }
+
+// WitnessedAt returns when the policy's quorum was there at the latest: its
+// witnesses say that they signed then or later. 0 if there is none.
+func (c Checkpoint) WitnessedAt() Time {
+	if c.since > maxInt/1000 {
+		return maxInt / 1000 * 1000
+	}
+	return Time(c.since * 1000)
+}
 
 // Unverified returns the names on signature lines of keys that the policy does
 // not know. Anybody can write such a line.
@@ -102,7 +112,7 @@ func VerifyCheckpoint(note []byte, p *Policy) (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	signed := false
-	cosigned := make([]bool, p.components())
+	times := make([]uint64, p.components()) // of cosignatures, 1 at least
 	type key struct {
 		name string
 		id   uint32
@@ -122,7 +132,7 @@ func VerifyCheckpoint(note []byte, p *Policy) (Checkpoint, error) {
 			return Checkpoint{}, l.errorf("a second signature of the same key, or more than %d", maxSignatures)
 		}
 		seen[key{name, id}] = true
-		known, isLog, err := p.verifySignature(name, id, body, sig, cosigned)
+		known, isLog, err := p.verifySignature(name, id, body, sig, times)
 		switch {
 		case err != nil:
 			return Checkpoint{}, l.wrap(err)
@@ -137,14 +147,14 @@ func VerifyCheckpoint(note []byte, p *Policy) (Checkpoint, error) {
 	if !signed {
 		return Checkpoint{}, fmt.Errorf("checkpoint: no signature of a log of the policy whose name is the origin: %w", ErrSignature)
 	}
-	c.witnessed = p.satisfied(cosigned)
+	c.witnessed, c.since = p.witnessedAt(times)
 	c.note = slices.Clone(note)
 	return c, nil
 }
 
 // verifySignature finds the key and checks the signature. An unknown key is no
 // error.
-func (p *Policy) verifySignature(name string, id uint32, body, sig []byte, cosigned []bool) (known, isLog bool, err error) {
+func (p *Policy) verifySignature(name string, id uint32, body, sig []byte, times []uint64) (known, isLog bool, err error) {
 	bad := fmt.Errorf("the signature of a key that the policy names does not verify: %w", ErrSignature)
 	for _, v := range p.logs {
 		if v.Name() == name && v.KeyHash() == id {
@@ -159,7 +169,7 @@ func (p *Policy) verifySignature(name string, id uint32, body, sig []byte, cosig
 			if !w.verifier.Verify(body, sig) {
 				return true, false, bad
 			}
-			cosigned[w.component] = true
+			times[w.component] = max(binary.BigEndian.Uint64(sig), 1)
 			return true, false, nil
 		}
 	}

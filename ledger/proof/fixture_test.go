@@ -142,25 +142,13 @@ type world struct {
 	filed      []filed
 	epochs     []*closedEpoch
 	rand       *detRand
+	later      proof.Time // by which epochs that open from now on are late
 
 	alice, bob, corp proof.Subject
 }
 
 func newWorld() *world {
-	w := &world{rand: &detRand{seed: "world"}}
-	w.skey, w.vkey = must2(note.GenerateKey(&detRand{seed: "log key"}, origin))
-	w.signer = must(note.NewSigner(w.skey))
-	for _, n := range []string{"w1.example/witness", "w2.example/witness", "w3.example/witness", "stranger.example/witness"} {
-		w.witnesses = append(w.witnesses, newCosigner(n))
-	}
-	w.policyText = fmt.Sprintf("# two of three\nlog %s https://regard.example/log\n\nwitness w1 %s\nwitness w2 %s\nwitness w3 %s https://w3.example\ngroup all-three 2 w1 w2 w3\nquorum all-three\n",
-		w.vkey, w.witnesses[0].vkey(), w.witnesses[1].vkey(), w.witnesses[2].vkey())
-	w.policy = must(proof.ParsePolicy([]byte(w.policyText)))
-
-	w.alice = must(proof.Pivot{BirthName: "Lefèvre-Œuvrard", GivenNames: "Anne, Élise", BirthDate: "1987-04-30", Sex: "F", BirthPlace: "75056", BirthCountry: proof.France}.Subject())
-	w.bob = must(proof.Person{BirthName: "D'Alembert", GivenNames: "Jean", BirthDate: "1990-02", Sex: "M"}.Subject())
-	w.corp = must(proof.SIREN("130 025 265"))
-
+	w := emptyWorld("world")
 	w.open()
 	w.add(proof.PolicyActivated{Revision: "2026-11-01", Bundle: hashOf("bundle")})
 	w.file(proof.KindDisclosure, w.alice)
@@ -181,6 +169,24 @@ func newWorld() *world {
 	w.addText(fmt.Appendf(nil, "regard/later@v1\nepoch %d\nnote x\n", w.epoch()))
 	w.open()
 	w.file(proof.KindDisclosure, w.alice)
+	return w
+}
+
+// emptyWorld is a log without entries, its keys and three subjects.
+func emptyWorld(seed string) *world {
+	w := &world{rand: &detRand{seed: seed}}
+	w.skey, w.vkey = must2(note.GenerateKey(&detRand{seed: "log key"}, origin))
+	w.signer = must(note.NewSigner(w.skey))
+	for _, n := range []string{"w1.example/witness", "w2.example/witness", "w3.example/witness", "stranger.example/witness"} {
+		w.witnesses = append(w.witnesses, newCosigner(n))
+	}
+	w.policyText = fmt.Sprintf("# two of three\nlog %s https://regard.example/log\n\nwitness w1 %s\nwitness w2 %s\nwitness w3 %s https://w3.example\ngroup all-three 2 w1 w2 w3\nquorum all-three\n",
+		w.vkey, w.witnesses[0].vkey(), w.witnesses[1].vkey(), w.witnesses[2].vkey())
+	w.policy = must(proof.ParsePolicy([]byte(w.policyText)))
+
+	w.alice = must(proof.Pivot{BirthName: "Lefèvre-Œuvrard", GivenNames: "Anne, Élise", BirthDate: "1987-04-30", Sex: "F", BirthPlace: "75056", BirthCountry: proof.France}.Subject())
+	w.bob = must(proof.Person{BirthName: "D'Alembert", GivenNames: "Jean", BirthDate: "1990-02", Sex: "M"}.Subject())
+	w.corp = must(proof.SIREN("130 025 265"))
 	return w
 }
 
@@ -209,7 +215,7 @@ func (w *world) open() {
 	n := len(w.epochs)
 	key := must(proof.NewLabelKey(&detRand{seed: fmt.Sprintf("label key %d", n)}))
 	m := proof.Marker{
-		Epoch: proof.Epoch(n), Opened: proof.Time(1_764_000_000_000 + 86_400_000*n), Until: proof.Time(1_764_000_000_000 + 86_400_000*(n+1)),
+		Epoch: proof.Epoch(n), Opened: w.later + proof.Time(1_764_000_000_000+86_400_000*n), Until: w.later + proof.Time(1_764_000_000_000+86_400_000*(n+1)),
 		VRF: key.Public(),
 	}
 	if n > 0 {

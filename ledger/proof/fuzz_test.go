@@ -278,3 +278,33 @@ func FuzzParseEpochProof(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseHistory(f *testing.F) {
+	w := newHistoryWorld()
+	for _, h := range []*proof.History{w.history(0, 2, w.alice, w.corp), w.history(3, 3, w.alice), w.history(1, 4, w.empty)} {
+		f.Add(must(h.AppendText(nil)))
+	}
+	h := w.history(0, 0, w.alice)
+	w.audit(h, 0)
+	h.Epochs[0].Rolls[0] = proof.HistoryRoll{Lost: true}
+	f.Add(must(h.AppendText(nil)))
+	h.Epochs[0] = proof.HistoryEpoch{}
+	f.Add(must(h.AppendText(nil)))
+	f.Add([]byte(`{"schema":"regard/history@v1"}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		h, err := proof.ParseHistory(in)
+		if err != nil {
+			if !errors.Is(err, proof.ErrFormat) {
+				t.Fatalf("%v wraps no ErrFormat", err)
+			}
+			return
+		}
+		if out, err := h.AppendText(nil); err != nil || !bytes.Equal(in, out) {
+			t.Fatalf("%q re-serialises to %q, %v", in, out, err)
+		}
+		// Whatever it is, it is judged.
+		if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: now, AllowProvisional: true}); (err == nil) != (v.State != 0) {
+			t.Fatalf("%v with the verdict %v", err, v.State)
+		}
+	})
+}

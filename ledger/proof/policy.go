@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -220,6 +221,27 @@ func (p *Policy) satisfied(cosigned []bool) bool {
 		cosigned[g.component] = n >= g.threshold
 	}
 	return cosigned[p.quorum]
+}
+
+// witnessedAt reports whether the components that cosigned, at these times (0:
+// not at all), reach the quorum, and the latest time such that those who cosigned
+// then or later do.
+func (p *Policy) witnessedAt(times []uint64) (bool, uint64) {
+	since := slices.Clone(times)
+	slices.Sort(since)
+	for _, t := range slices.Backward(slices.Compact(since)) {
+		if t == 0 {
+			break
+		}
+		cosigned := make([]bool, len(times))
+		for i := range times {
+			cosigned[i] = times[i] >= t
+		}
+		if p.satisfied(cosigned) {
+			return true, t
+		}
+	}
+	return false, 0
 }
 
 func (p *Policy) components() int { return len(p.witnesses) + len(p.groups) }

@@ -43,6 +43,12 @@ var (
 	// the policy's quorum of witnesses. Ask the operator for the upgraded
 	// receipt, or accept a provisional one explicitly.
 	ErrNotWitnessed = errors.New("not witnessed: the checkpoint lacks the policy's quorum")
+	// ErrStale: all that was claimed is shown, but the root is older than the reader
+	// accepts. Ask for a newer one; if there is none, something is kept from you.
+	ErrStale = errors.New("stale")
+	// ErrFork: two histories of one log contradict each other. Keep both, they are
+	// evidence against whoever signed them.
+	ErrFork = errors.New("the log has two histories")
 	// ErrSubject: an identity or identifier has no canonical form: correct
 	// the input.
 	ErrSubject = errors.New("not a valid subject")

@@ -29,30 +29,19 @@ func RetentionOver(entry Index, opener, closing Marker, notices []KeyNotice) boo
 	}
 	first, last := monthOf(opener.Opened).AddDate(0, -1, 0), monthOf(closing.Opened)
 	for _, d := range notices {
-		month, ok := recordMonth(d.Key)
-		if !ok || d.Key.State != Destroyed || d.Index <= entry || month.Before(first) || month.After(last) {
-			continue
-		}
-		end := TimeOf(month.AddDate(0, 1, 0))
-		promised, told := d.Key.Until, false
-		for _, p := range notices {
-			if p.Index < d.Index && p.Key.Key == d.Key.Key {
-				promised = max(promised, p.Key.Until)
-				told = told || p.Key.State == Active && p.Opened < end && p.Key.Until >= end
-			}
-		}
-		if told && d.Opened >= promised {
+		month, ok := keyMonth(d.Key, UseRecord)
+		if ok && d.Key.State == Destroyed && d.Index > entry && !month.Before(first) && !month.After(last) && keyOver(d, UseRecord, notices) {
 			return true
 		}
 	}
 	return false
 }
 
-// recordMonth returns the beginning of the month whose administrative parts a
-// key seals; false for keys of other uses.
-func recordMonth(k KeyChanged) (time.Time, bool) {
-	name, ok := strings.CutPrefix(k.Key, string(UseRecord)+".")
-	if !ok || k.Use != UseRecord {
+// keyMonth returns the beginning of the month whose administrative parts a key
+// seals, or whose labels it makes; false for keys of other uses.
+func keyMonth(k KeyChanged, use KeyUse) (time.Time, bool) {
+	name, ok := strings.CutPrefix(k.Key, string(use)+".")
+	if !ok || k.Use != use {
 		return time.Time{}, false
 	}
 	t, err := time.Parse("2006-01", name)
@@ -63,4 +52,39 @@ func recordMonth(k KeyChanged) (time.Time, bool) {
 func monthOf(t Time) time.Time {
 	y, m, _ := t.Time().Date()
 	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// labelsOver reports whether the end of its retention explains that no label of
+// the epoch which a marker opens can be proven any more.
+func labelsOver(opener, closing Marker, notices []KeyNotice) bool {
+	for _, d := range notices {
+		if d.Key.Use == UseLabel && d.Key.State == Destroyed && d.Key.Public == Hash(opener.VRF) && d.Index > closing.At() && keyOver(d, UseLabel, notices) {
+			return true
+		}
+	}
+	return false
+}
+
+// keyOver reports whether a destruction is the end of the retention that was
+// promised for the key, in time.
+func keyOver(d KeyNotice, use KeyUse, notices []KeyNotice) bool {
+	month, ok := keyMonth(d.Key, use)
+	if !ok {
+		return false
+	}
+	end := TimeOf(month.AddDate(0, 1, 0))
+	promised, told := d.Key.Until, false
+	for _, p := range notices {
+		if p.Index < d.Index && p.Key.Key == d.Key.Key && p.Key.Public == d.Key.Public {
+			promised = max(promised, p.Key.Until)
+			told = told || p.Key.State == Active && p.Opened < end && p.Key.Until >= end
+		}
+	}
+	return told && d.Opened >= promised
+}
+
+// monthOver reports whether a month of the form YYYY-MM is over.
+func monthOver(month string, now Time) bool {
+	t, err := time.Parse("2006-01", month)
+	return err == nil && now >= TimeOf(t.AddDate(0, 1, 0))
 }

@@ -1,0 +1,577 @@
+package proof_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// now is when the epoch after the last of historyWorld is under way.
+const now = proof.Time(1_765_600_000_000) // 2025-12-13
+
+func reparse(t testing.TB, h *proof.History) *proof.History {
+	t.Helper()
+	b := text(t, h)
+	again, err := proof.ParseHistory(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := text(t, again); !bytes.Equal(out, b) {
+		t.Fatal("it re-serialises to something else")
+	}
+	return again
+}
+
+func verify(t testing.TB, w *historyWorld, h *proof.History, opt proof.HistoryOptions) proof.HistoryVerdict {
+	t.Helper()
+	if opt.Now == 0 {
+		opt.Now = now
+	}
+	v, err := reparse(t, h).Verify(w.policy, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestHistory(t *testing.T) {
+	w := newHistoryWorld()
+	h := w.history(0, 2, w.alice, w.empty)
+	w.audit(h, 0)
+	w.audit(h, 2)
+	v := verify(t, w, h, proof.HistoryOptions{MaxAge: 10_000 * time.Hour})
+	var got []proof.Index
+	for _, e := range v.Entries {
+		got = append(got, e.Index)
+		if e.State != proof.RecordOpen || e.Subject != 0 || (e.Deferred != nil) != (e.Kind == proof.KindOpened) {
+			t.Errorf("%+v", e)
+		}
+	}
+	var want []proof.Index
+	for _, f := range w.filed {
+		if e := must(proof.ParseEntry(w.texts[f.index])); f.subject == w.alice && e.In() <= 2 && e.Kind().Filed() {
+			want = append(want, f.index)
+		}
+	}
+	if !slices.Equal(got, want) || len(got) != 6 {
+		t.Errorf("entries %d, want %d", got, want)
+	}
+	if v.State != proof.Witnessed || v.RootTime != 1_764_000_000_000 || len(v.Witnesses) != 2 || !v.Complete() || v.Epochs != (proof.EpochRange{From: 0, To: 2}) ||
+		v.Size != uint64(len(w.texts)) || v.Origin != origin || v.Unaudited != 1 || !v.KeysCounted {
+		t.Errorf("%+v", v)
+	}
+	if d := cmp.Diff(proof.Deferrals{Pending: 1, Counted: true}, v.Deferrals); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]proof.AuditedIndexes{{Auditor: "cour", Key: "audit.example/cour", Epochs: []proof.EpochRange{{From: 0, To: 0}, {From: 2, To: 2}}}}, v.Audits); d != "" {
+		t.Error(d)
+	}
+	says, not := v.Words()
+	all := strings.Join(says, "\n") + "\n---\n" + strings.Join(not, "\n")
+	for _, want := range []string{
+		"These are all recorded requests about you under these identifiers (pivot, siren) in epochs 0 to 2, from 2025-11-24T16:00:00Z to 2025-11-27T16:00:00Z: 6 entries.",
+		"1 data request that was delayed by law", "Auditor cour (audit.example/cour) found every filed entry in a roll in epochs 0, 2.", "The quorum of witnesses saw this tree",
+		"in 1 epoch: no auditor", "anything after 2025-11-27T16:00:00Z", "whether you are concerned by 1 disclosure that a law allows to tell later, and the log's markers prove",
+		"under identifiers that aren't named here",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %q in\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, "LEFEVRE") || strings.Contains(all, "all accesses") {
+		t.Error(all)
+	}
+
+	// Whoever has no entry gets the proof of that.
+	if v := verify(t, w, w.history(0, 2, w.empty), proof.HistoryOptions{}); len(v.Entries) != 0 || !v.Complete() {
+		t.Errorf("%+v", v)
+	}
+	// A part of the epochs: the number of deferrals is the operator's word.
+	v = verify(t, w, w.history(1, 2, w.alice), proof.HistoryOptions{Now: 1_900_000_000_000})
+	if d := cmp.Diff(proof.Deferrals{Pending: 1, Overdue: 1}, v.Deferrals); d != "" || v.Epochs.From != 1 {
+		t.Error(d)
+	}
+	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "as the operator says; only a history from epoch 0 on proves their number") || !strings.Contains(strings.Join(not, "\n"), "why 1 of these is overdue") {
+		t.Error(not)
+	}
+	if says, not := new(proof.HistoryVerdict).Words(); len(says) != 0 || len(not) != 1 {
+		t.Error(says, not)
+	}
+}
+
+// TestHistoryExplained: what can't be shown is accounted for by the log, and said.
+func TestHistoryExplained(t *testing.T) {
+	w := newHistoryWorld()
+	count := func(v proof.HistoryVerdict) map[proof.RecordState]int {
+		n := map[proof.RecordState]int{}
+		for _, e := range v.Entries {
+			n[e.State]++
+		}
+		return n
+	}
+	said := func(v proof.HistoryVerdict, want string) {
+		t.Helper()
+		says, not := v.Words()
+		if !strings.Contains(strings.Join(append(says, not...), "\n"), want) {
+			t.Errorf("no %q in %q %q", want, says, not)
+		}
+	}
+	erase := func(h *proof.History, upto proof.Index) {
+		for i := range h.Entries {
+			e := &h.Entries[i]
+			if e.Opening.IsZero() || e.Index > upto && e.Index != w.erasures[0].index {
+				continue
+			}
+			for _, f := range w.filed {
+				if f.index == e.Index {
+					e.Opening = without(f.record)
+				}
+			}
+		}
+	}
+
+	h := w.history(0, 2, w.alice)
+	erase(h, w.erasures[0].index-1)
+	v := verify(t, w, h, proof.HistoryOptions{})
+	if d := cmp.Diff(map[proof.RecordState]int{proof.RecordErased: 6}, count(v)); d != "" {
+		t.Error(d)
+	}
+	said(v, "6 records were erased, and an erasure in your own roll accounts for each.")
+
+	// The erasure of the open epoch isn't in a roll yet.
+	last := w.erasures[1]
+	h = w.history(0, 4, w.alice)
+	e := entry(h, w.at(w.alice, 7).index)
+	e.Opening = without(w.at(w.alice, 7).record)
+	h.Entries = append(h.Entries, proof.HistoryEntry{Index: last.index, Text: w.texts[last.index], Opening: without(last.record)})
+	w.prove(h)
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if n := count(v); n[proof.RecordErasing] != 1 || v.Complete() || v.LostEntries != 2 {
+		t.Errorf("%v %+v", n, v)
+	}
+	said(v, "1 record was erased at your demand: the erasure stands in an epoch that isn't closed")
+	said(v, "of 2 entries at most the details were lost, as the log says, and each may be about anybody")
+	said(v, "as far as they can still be shown")
+
+	// The end of retention: no label of epoch 0 can be proven any more, and no record of it be read.
+	h = w.history(0, 2, w.alice)
+	for i := range h.Entries {
+		if h.Entries[i].Index < w.epochs[1].opener {
+			h.Entries[i].Opening = proof.Opening{}
+		}
+	}
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if n := count(v); n[proof.RecordRetired] != 3 || !v.Complete() {
+		t.Errorf("%v", n)
+	}
+	said(v, "3 records are no longer kept: the retention that the log had promised is over.")
+	h.Epochs[0] = proof.HistoryEpoch{}
+	for _, f := range w.filed {
+		if f.index < w.epochs[1].opener && f.subject == w.alice {
+			drop(h, f.index)
+		}
+	}
+	w.prove(h)
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if v.Complete() || len(v.Entries) != 3 {
+		t.Errorf("%+v", v)
+	}
+	if d := cmp.Diff([]proof.EpochRange{{From: 0, To: 0}}, v.Ended); d != "" {
+		t.Error(d)
+	}
+	said(v, "anything about epochs 0: their retention is over")
+
+	// A roll whose leaves were lost with a backup, in an epoch where the log says that something was.
+	h = w.history(3, 3, w.alice)
+	h.Epochs[0].Rolls[0] = proof.HistoryRoll{Lost: true}
+	drop(h, w.at(w.alice, 7).index)
+	drop(h, w.at(w.alice, 8).index)
+	w.prove(h)
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if v.LostRolls != 1 || v.Complete() || len(v.Entries) != 0 {
+		t.Errorf("%+v", v)
+	}
+	said(v, "what is in 1 roll of yours")
+}
+
+// TestHistoryRefused: each change, also one after which the operator made all proofs again, is found and named.
+func TestHistoryRefused(t *testing.T) {
+	w := newHistoryWorld()
+	base := func() *proof.History { // without the end of a retention that would account for records
+		h := w.history(0, 2, w.alice, w.corp)
+		drop(h, w.epochs[5].opener+1)
+		w.prove(h)
+		return h
+	}
+	mine := w.at(w.alice, 0)   // epoch 0
+	second := w.at(w.alice, 2) // epoch 0
+	access := w.at(w.alice, 1) // epoch 0
+	opened := w.epochs[2].opener + 1
+	for name, c := range map[string]struct {
+		change func(h *proof.History)
+		want   string
+		is     error
+	}{
+		"a dropped entry":                       {func(h *proof.History) { drop(h, mine.index); w.prove(h) }, fmt.Sprintf("entry %d (epoch 0): in a roll, and left out", mine.index), proof.ErrUnproven},
+		"a dropped entry, nothing proven again": {func(h *proof.History) { drop(h, mine.index) }, "nodes: the last marker (epoch 3) and the entries are not in the tree", proof.ErrUnproven},
+		"a duplicated entry":                    {func(h *proof.History) { h.Entries = append(h.Entries, *entry(h, mine.index)); w.prove(h) }, fmt.Sprintf("entry %d: it stands there twice", mine.index), proof.ErrUnproven},
+		"a foreign entry": {func(h *proof.History) {
+			b := w.at(w.bob, 0)
+			h.Entries = append(h.Entries, proof.HistoryEntry{Index: b.index, Text: w.texts[b.index], Opening: b.record.Open(proof.ReaderPerson)})
+			w.prove(h)
+		}, fmt.Sprintf("entry %d: foreign", w.at(w.bob, 0).index), proof.ErrUnproven},
+		"an entry that is not in the log": {func(h *proof.History) { entry(h, mine.index).Text = entry(h, second.index).Text }, "nodes:", proof.ErrUnproven},
+		"a roll leaf left unopened": {func(h *proof.History) {
+			l := h.Epochs[1].Rolls[0].Leaves
+			for i := range l {
+				if !l[i].Dummy() {
+					drop(h, l[i].Index)
+					l[i] = proof.OpenLeaf{Index: 1<<64 - 1, Salt: [32]byte{1}}
+				}
+			}
+			w.prove(h)
+		}, "epoch 1: subject 0:", proof.ErrFormat},
+		"a roll with one leaf changed":   {func(h *proof.History) { h.Epochs[0].Rolls[0].Leaves[0].Salt[0] ^= 1 }, "epoch 0: subject 0: ", nil},
+		"a roll that is not open":        {func(h *proof.History) { h.Epochs[0].Rolls[0].Leaves = nil }, "epoch 0: subject 0: there is a roll, and it is not open", proof.ErrUnproven},
+		"a roll out of nowhere":          {func(h *proof.History) { h.Epochs[0].Rolls[1] = h.Epochs[0].Rolls[0] }, "epoch 0: subject 1: leaves of a roll that the index does not have", proof.ErrUnproven},
+		"a roll that is said to be lost": {func(h *proof.History) { h.Epochs[0].Rolls[0] = proof.HistoryRoll{Lost: true} }, "epoch 0: subject 0: there is a roll, it is not open, and no lost entries explain that", proof.ErrUnproven},
+		"a lost roll that there isn't":   {func(h *proof.History) { h.Epochs[0].Rolls[1] = proof.HistoryRoll{Lost: true} }, "epoch 0: subject 1: the roll that is said to be lost doesn't exist", proof.ErrUnproven},
+		"a bucket out of order": {func(h *proof.History) {
+			for i := range h.Epochs {
+				for b := range h.Epochs[i].Buckets {
+					slices.Reverse(h.Epochs[i].Buckets[b])
+				}
+			}
+		}, "epoch 0: bucket 0: bucket: labels are not strictly increasing", proof.ErrFormat},
+		"an item left out of a bucket": {func(h *proof.History) { h.Epochs[2].Buckets[0] = h.Epochs[2].Buckets[0][1:] }, "epoch 2: the buckets are not in the index", proof.ErrUnproven},
+		"another's label":              {func(h *proof.History) { l := h.Epochs[1].Labels; l[0], l[1] = l[1], l[0] }, "epoch 1: subject 0: label", proof.ErrUnproven},
+		"a skipped epoch": {func(h *proof.History) {
+			h.Markers = slices.Delete(h.Markers, 1, 2)
+			h.Epochs = slices.Delete(h.Epochs, 1, 2)
+		}, "epoch 1: skipped", proof.ErrUnproven},
+		"a second marker": {func(h *proof.History) {
+			m := must(proof.ParseEntry(h.Markers[1])).(proof.Marker)
+			m.Until++
+			h.Markers = slices.Insert(h.Markers, 2, must(proof.EntryText(m)))
+			h.Epochs = slices.Insert(h.Epochs, 1, h.Epochs[1])
+		}, "epoch 1: a second marker", proof.ErrUnproven},
+		"another marker for an epoch": {func(h *proof.History) {
+			m := must(proof.ParseEntry(h.Markers[1])).(proof.Marker)
+			m.Until++
+			h.Markers[1] = must(proof.EntryText(m))
+		}, "epoch 2: its marker does not follow the one before", proof.ErrUnproven},
+		"a last marker that is not in the log": {func(h *proof.History) {
+			m := must(proof.ParseEntry(h.Markers[3])).(proof.Marker)
+			m.Until++
+			h.Markers[3] = must(proof.EntryText(m))
+		}, "nodes: the last marker (epoch 3)", proof.ErrUnproven},
+		"a marker beyond the checkpoint": {func(h *proof.History) { h.Checkpoint = w.checkpoint(int(w.epochs[3].opener), 0, 1) }, "epoch 3: its marker stands at", proof.ErrUnproven},
+		"a swapped opening": {func(h *proof.History) {
+			a, b := entry(h, mine.index), entry(h, second.index)
+			a.Opening, b.Opening = b.Opening, a.Opening
+		}, fmt.Sprintf("entry %d (epoch 0): the opening does not open the entry's commitment", mine.index), proof.ErrUnproven},
+		"an opening of another schema":              {func(h *proof.History) { entry(h, mine.index).Opening = entry(h, access.index).Opening }, fmt.Sprintf("entry %d (epoch 0): the opening does not", mine.index), proof.ErrUnproven},
+		"an opening of what has no record":          {func(h *proof.History) { entry(h, w.bobs.index).Opening = w.bobs.record.Open(proof.ReaderPerson) }, fmt.Sprintf("entry %d: an opening of what nobody may open", w.bobs.index), proof.ErrUnproven},
+		"an erasure that is not what it commits to": {func(h *proof.History) { entry(h, w.erasures[0].index).Opening = entry(h, mine.index).Opening }, fmt.Sprintf("entry %d: the opening does not open", w.erasures[0].index), proof.ErrUnproven},
+		"an unopenable record": {func(h *proof.History) { entry(h, w.at(w.corp, 0).index).Opening = without(w.at(w.corp, 0).record) },
+			fmt.Sprintf("entry %d (epoch 1): its person part is not open, and no erasure", w.at(w.corp, 0).index), proof.ErrUnproven},
+		"a record without an opening": {func(h *proof.History) { entry(h, w.at(w.corp, 0).index).Opening = proof.Opening{} },
+			fmt.Sprintf("entry %d (epoch 1): its record is not open, and neither", w.at(w.corp, 0).index), proof.ErrUnproven},
+		"another's erasure": {func(h *proof.History) { // alice's covers alice's records alone
+			e := entry(h, w.at(w.corp, 0).index)
+			e.Opening = without(w.at(w.corp, 0).record)
+			entry(h, w.erasures[0].index).Opening = without(w.erasures[0].record)
+		}, fmt.Sprintf("entry %d (epoch 1): its person part is not open", w.at(w.corp, 0).index), proof.ErrUnproven},
+		"an epoch left out":          {func(h *proof.History) { h.Epochs[1] = proof.HistoryEpoch{} }, "epoch 1: left out, and no end of its label key's retention explains that", proof.ErrUnproven},
+		"a delay that is not shown":  {func(h *proof.History) { drop(h, w.delayed.index); w.prove(h) }, fmt.Sprintf("entry %d (epoch 2): the delay that it ends, entry %d, is not shown", opened, w.delayed.index), proof.ErrUnproven},
+		"a pending delay left out":   {func(h *proof.History) { drop(h, w.bobs.index); w.prove(h) }, "epochs 0 to 2: 2 delays began and 1 ended, but 0 are shown as pending", proof.ErrUnproven},
+		"a notice without its epoch": {func(h *proof.History) { drop(h, w.epochs[5].opener); w.prove(h) }, "no marker of its epoch 5 is shown", proof.ErrUnproven},
+		"governance that has no place": {func(h *proof.History) {
+			h.Entries = append(h.Entries, proof.HistoryEntry{Index: w.epochs[1].opener, Text: w.texts[w.epochs[1].opener]})
+			w.prove(h)
+		}, "epoch 1: a second marker, at", proof.ErrUnproven},
+		"an audit of another index":     {func(h *proof.History) { w.audit(h, 0); h.Audits[0].Epoch = 1; h.Audits[0].Entries = 2 }, `epoch 1: auditor "cour": index audit: not signed`, proof.ErrSignature},
+		"an audit of fewer entries":     {func(h *proof.History) { w.audit(h, 0); h.Audits[0].Entries-- }, `epoch 0: auditor "cour": found 3 filed entries, the marker counts 4`, proof.ErrUnproven},
+		"an unregistered auditor":       {func(h *proof.History) { w.audit(h, 0); h.Auditors[0] = otherKey() }, "auditor 0: no entry of the log registers the key", proof.ErrUnproven},
+		"an audit of another epoch":     {func(h *proof.History) { w.audit(h, 0); h.Audits[0].Epoch = 9 }, "epoch 9: an audit of another epoch", proof.ErrUnproven},
+		"another log's key":             {nil, "no signature of a log of the policy", proof.ErrSignature},
+		"one node too many":             {func(h *proof.History) { h.Nodes = append(h.Nodes, proof.Hash{1}) }, "nodes:", proof.ErrUnproven},
+		"one node too many in an index": {func(h *proof.History) { h.Epochs[0].Nodes = append(h.Epochs[0].Nodes, proof.Hash{1}) }, "epoch 0: the buckets are not in the index", proof.ErrUnproven},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, policy := base(), w.policy
+			if c.change == nil {
+				policy = must(proof.NewPolicy(otherKey()))
+			} else {
+				c.change(h)
+			}
+			v, err := h.Verify(policy, proof.HistoryOptions{Now: now, AllowProvisional: true})
+			if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+			if v.State != 0 {
+				t.Errorf("a verdict all the same: %+v", v)
+			}
+		})
+	}
+	if v := verify(t, w, base(), proof.HistoryOptions{}); v.State != proof.Witnessed {
+		t.Errorf("%+v: none of this shows anything", v)
+	}
+}
+
+// TestHistoryRestarts: a loss is what the log says, where it says it, and is not left out.
+func TestHistoryRestarts(t *testing.T) {
+	w := newHistoryWorld()
+	h := w.history(3, 3, w.alice)
+	var at proof.Index
+	for _, e := range h.Entries {
+		if bytes.HasPrefix(e.Text, []byte("regard/restart")) {
+			at = e.Index
+		}
+	}
+	drop(h, at)
+	w.prove(h)
+	if _, err := h.Verify(w.policy, proof.HistoryOptions{}); err == nil || !strings.Contains(err.Error(), "epoch 3: 1 restarts in the log, 0 are shown") {
+		t.Error(err)
+	}
+
+	// One that names another tree than the log's is in the log and explains nothing.
+	liar := &historyWorld{world: emptyWorld("liar")}
+	liar.open()
+	gone := liar.file(proof.KindDisclosure, liar.alice)
+	lie := liar.add(proof.Restart{Reason: "restored", Size: 2, Root: hashOf("another tree"), Lost: proof.Lost{From: 1, To: 1}})
+	liar.open()
+	h = liar.history(0, 0, liar.alice)
+	entry(h, gone.index).Opening = proof.Opening{}
+	if _, err := h.Verify(liar.policy, proof.HistoryOptions{}); !errors.Is(err, proof.ErrUnproven) || !strings.Contains(err.Error(), fmt.Sprintf("entry %d: a restart from another tree", lie)) {
+		t.Error(err)
+	}
+
+	// A true one accounts for the record.
+	honest := &historyWorld{world: emptyWorld("honest")}
+	honest.open()
+	gone = honest.file(proof.KindDisclosure, honest.alice)
+	honest.restart("unreadable.disk", proof.Lost{From: 1, To: 1})
+	honest.open()
+	h = honest.history(0, 0, honest.alice)
+	entry(h, gone.index).Opening = proof.Opening{}
+	v := verify(t, honest, h, proof.HistoryOptions{})
+	if v.Count(proof.RecordLost) != 1 || v.LostEntries != 1 || v.Complete() {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestHistoryProvisionalAndStale(t *testing.T) {
+	w := newHistoryWorld()
+	h := w.history(0, 2, w.alice)
+	v, err := h.Verify(w.policy, proof.HistoryOptions{Now: now, MaxAge: 24 * time.Hour})
+	if !errors.Is(err, proof.ErrStale) || v.State != proof.Witnessed {
+		t.Errorf("witnessed on 2025-11-24: %v, %v", v.State, err)
+	}
+	if _, err := h.Verify(w.policy, proof.HistoryOptions{Now: 1_764_000_000_000 + 3_600_000, MaxAge: time.Hour}); err != nil {
+		t.Error(err)
+	}
+	h.Checkpoint = w.checkpoint(len(w.texts), 0)
+	v, err = h.Verify(w.policy, proof.HistoryOptions{Now: now})
+	if !errors.Is(err, proof.ErrNotWitnessed) || v.State != proof.Provisional {
+		t.Errorf("one witness of two: %v, %v", v.State, err)
+	}
+	if v, err = h.Verify(w.policy, proof.HistoryOptions{Now: now, AllowProvisional: true}); err != nil || v.RootTime != v.Closed {
+		t.Errorf("%v, %v", v.RootTime, err)
+	}
+	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "without the quorum of witnesses all of this rests on the log's own signature") {
+		t.Error(not)
+	}
+	// Without a quorum the age is that of the last marker.
+	if _, err := h.Verify(w.policy, proof.HistoryOptions{Now: v.Closed + 3_600_001, MaxAge: time.Hour, AllowProvisional: true}); !errors.Is(err, proof.ErrStale) {
+		t.Error(err)
+	}
+	// The quorum is as old as the older of the two that make it.
+	old := w.witnesses[1]
+	w.witnesses[1].time -= 86_400
+	h.Checkpoint = w.checkpoint(len(w.texts), 0, 1)
+	if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: now}); err != nil || v.RootTime != proof.Time(old.time-86_400)*1000 {
+		t.Errorf("%v, %v", v.RootTime, err)
+	}
+	h.Checkpoint = w.checkpoint(len(w.texts), 0, 1, 2)
+	if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: now}); err != nil || v.RootTime != proof.Time(old.time)*1000 {
+		t.Errorf("a third witness makes a younger quorum: %v, %v", v.RootTime, err)
+	}
+}
+
+func TestHistoriesCompared(t *testing.T) {
+	w := newHistoryWorld()
+	older := w.history(0, 1, w.alice)
+	older.Checkpoint = w.checkpoint(int(w.epochs[2].opener)+1, 0, 1)
+	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2} {
+		drop(older, i)
+	}
+	older.Entries = slices.DeleteFunc(older.Entries, func(e proof.HistoryEntry) bool { return e.Index > w.epochs[2].opener })
+	w.prove(older)
+	h := w.history(0, 3, w.alice)
+	v := verify(t, w, h, proof.HistoryOptions{Older: older})
+	if !v.Compared || v.Extends {
+		t.Errorf("%+v", v)
+	}
+	asked := 0
+	v = verify(t, w, h, proof.HistoryOptions{Older: older, Consistent: func(small, large proof.Checkpoint) error {
+		if asked++; small.Size() >= large.Size() {
+			t.Error("the larger one first")
+		}
+		return nil
+	}})
+	if !v.Extends || asked != 1 {
+		t.Errorf("%+v", v)
+	}
+	if v := verify(t, w, h, proof.HistoryOptions{Older: w.history(0, 2, w.alice)}); !v.Extends {
+		t.Error("under the same tree")
+	}
+
+	// The same log, another past: the operator rewrote an entry.
+	rewritten := newHistoryWorld()
+	r := rewritten.record(proof.KindDisclosure, rewritten.alice)
+	at := rewritten.at(rewritten.alice, 0)
+	rewritten.texts[at.index] = must(proof.EntryText(proof.Disclosure{Epoch: 0, Commitment: r.Commitment()}))
+	rewritten.hashes[at.index] = refLeaf(rewritten.texts[at.index])
+	for i := range rewritten.filed {
+		if rewritten.filed[i].index == at.index {
+			rewritten.filed[i].record = r
+		}
+	}
+	for i, text := range rewritten.texts { // whatever restarts say: their roots are of the other tree
+		if bytes.HasPrefix(text, []byte("regard/restart")) {
+			x := must(proof.ParseEntry(text)).(proof.Restart)
+			x.Root = refRoot(rewritten.hashes[:x.Size])
+			rewritten.texts[i] = must(proof.EntryText(x))
+			rewritten.hashes[i] = refLeaf(rewritten.texts[i])
+		}
+	}
+	for name, c := range map[string]struct {
+		older *proof.History
+		opt   proof.HistoryOptions
+		want  string
+		is    error
+	}{
+		"an entry was rewritten":     {rewritten.history(0, 2, w.alice), proof.HistoryOptions{}, fmt.Sprintf("entry %d is two different entries", at.index), proof.ErrFork},
+		"trees of the same size":     {sameSize(w), proof.HistoryOptions{}, "two trees of", proof.ErrFork},
+		"another marker":             {otherMarkers(w), proof.HistoryOptions{}, "epoch 1 has two markers", proof.ErrFork},
+		"somebody else":              {w.history(0, 2, w.bob), proof.HistoryOptions{}, "no identifier is in both", proof.ErrSubject},
+		"an older one that is wrong": {func() *proof.History { o := w.history(0, 2, w.alice); o.Nodes = nil; return o }(), proof.HistoryOptions{}, "older history: nodes", proof.ErrUnproven},
+		"no proof of consistency":    {older, proof.HistoryOptions{Consistent: func(_, _ proof.Checkpoint) error { return proof.ErrFork }}, "is not shown to be the beginning", proof.ErrFork},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.opt.Older, c.opt.Now = c.older, now
+			v, err := h.Verify(w.policy, c.opt)
+			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) || v.State != 0 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// sameSize is a history of a log that has another last entry.
+func sameSize(w *historyWorld) *proof.History {
+	f := newHistoryWorld()
+	f.texts = f.texts[:len(f.texts)-1]
+	f.hashes = f.hashes[:len(f.hashes)-1]
+	f.filed = f.filed[:len(f.filed)-1]
+	f.file(proof.KindDisclosure, f.bob)
+	return f.history(0, 2, w.alice)
+}
+
+// otherMarkers is a history of a log whose epoch 0 was closed at another time.
+func otherMarkers(w *historyWorld) *proof.History {
+	f := &historyWorld{world: emptyWorld("history world")}
+	f.open()
+	f.file(proof.KindDisclosure, f.alice)
+	f.open()
+	f.file(proof.KindDisclosure, f.alice)
+	f.open()
+	return f.history(0, 1, w.alice) // the first marker is the same: so are the keys
+}
+
+func TestHistoryBadInput(t *testing.T) {
+	w := newHistoryWorld()
+	good := text(t, w.history(0, 2, w.alice))
+	swap := func(old, new string) []byte {
+		out := bytes.Replace(good, []byte(old), []byte(new), 1)
+		if bytes.Equal(out, good) {
+			t.Fatalf("no %q", old)
+		}
+		return out
+	}
+	tiny := func(n int) []byte {
+		var b bytes.Buffer
+		i := bytes.Index(good, []byte(`"entries":[`)) + len(`"entries":[`)
+		b.Write(good[:i])
+		for k := range n {
+			if k > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, `{"index":%d,"text":"regard/x@v1\u000aepoch 0\u000a"}`, k)
+		}
+		j := i + bytes.Index(good[i:], []byte(`],"epochs":`))
+		b.Write(good[j:])
+		return b.Bytes()
+	}
+	for name, c := range map[string]struct {
+		in   []byte
+		want string
+	}{
+		"0 bytes":                   {nil, "the file is empty"},
+		"100 MB":                    {make([]byte, 100<<20), "more than 67108864 bytes"},
+		"no JSON":                   {[]byte("regard/receipt@v1\n"), "wrong at byte 0"},
+		"deep nesting":              {[]byte(`{"auditors":` + strings.Repeat("[", 1<<20)), "nested deeper than 32: wrong at byte 43"},
+		"deep nesting closed":       {[]byte(`{"auditors":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`), "wrong at byte 43"},
+		"more after it":             {append(slices.Clone(good), '\n'), "and more follows"},
+		"white space":               {swap(`,"nodes"`, `, "nodes"`), "wrong at byte"},
+		"unknown version":           {swap("history@v1", "history@v2"), "schema is not regard/history@v1"},
+		"another object":            {[]byte(`{"a":1}`), "schema is not regard/history@v1"},
+		"a member missing":          {swap(`"auditors":[],`, ``), `want ["auditors"`},
+		"an unknown member":         {swap(`"audits":[],`, `"audits":[],"b":1,`), "not known or not in its place"},
+		"wrong base64":              {swap(`"nodes":"`, `"nodes":"!`), "history.epochs[0].nodes: base64"},
+		"wrong base64 above":        {[]byte(strings.Replace(string(good), `,"nodes":"`+string(good[bytes.LastIndex(good, []byte(`"nodes":"`))+9:][:4]), `,"nodes":"AAA`, 1)), "base64"},
+		"two epochs too few":        {swap(`"epochs":[`, `"epochs":[null,`), "history.epochs: 4 epochs between 4 markers"},
+		"no subject":                {[]byte(strings.Replace(string(good), string(good[bytes.Index(good, []byte(`"subjects":[`))+12:bytes.Index(good, []byte(`],"values"`))]), "", 1)), "history.subjects: none"},
+		"a subject that is none":    {swap(`{"type":"pivot","value":"LEFEVRE`, `{"type":"pivot","value":"Lefevre`), "history.subjects[0]: no canonical form"},
+		"10^6 tiny entries":         {tiny(1_000_000), "history.entries: more than 100000 items"},
+		"tiny entries twice":        {swap(`"entries":[`, `"entries":[{"index":9223372036854775807,"text":"regard/x@v1\u000aepoch 0\u000a"},`), "history.entries[1].index: entries are not in increasing order"},
+		"a value that isn't there":  {swap(`"fields":[`, `"fields":[99999999,`), "fields[0]: no such value"},
+		"a checkpoint that is none": {swap(`"checkpoint":"`, `"checkpoint":"","checks":"`), "not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := proof.ParseHistory(c.in)
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, proof.ErrFormat) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+			if used := after.TotalAlloc - before.TotalAlloc; used > 96<<20 {
+				t.Errorf("it took %d MiB to find out", used>>20)
+			}
+			if err != nil && strings.Contains(err.Error(), "LEFEVRE") {
+				t.Error("the error names the person")
+			}
+		})
+	}
+	var none proof.History
+	if _, err := none.Verify(w.policy, proof.HistoryOptions{}); !errors.Is(err, proof.ErrSignature) && !errors.Is(err, proof.ErrUnproven) {
+		t.Error(err)
+	}
+	if _, err := (*proof.History)(nil).Verify(w.policy, proof.HistoryOptions{}); !errors.Is(err, proof.ErrUnproven) {
+		t.Error(err)
+	}
+	if _, err := none.AppendText(nil); !errors.Is(err, proof.ErrFormat) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,145 @@
+package proof
+
+import "time"
+
+// HistoryOptions says what a reader accepts of a history.
+type HistoryOptions struct {
+	// Now is the reader's clock: which deferrals are overdue, how old the root is.
+	Now Time
+	// MaxAge is how old the root may be; 0: its age isn't judged.
+	MaxAge time.Duration
+	// AllowProvisional accepts a checkpoint that lacks the quorum.
+	AllowProvisional bool
+	// Older is another history of the same person, from the same log: nothing that
+	// it shows may be gone, or be something else. nil: none.
+	Older *History
+	// Consistent shows that the tree of one checkpoint is the beginning of that of
+	// another, larger one; its error wraps ErrFork if the log can't prove that. It
+	// is asked about the checkpoints of Older and of this history. nil: nobody shows
+	// it, and the verdict says so.
+	Consistent func(smaller, larger Checkpoint) error
+}
+
+// RecordState says what became of the record behind an entry.
+type RecordState uint8
+
+// The states of records.
+const (
+	RecordOpen    RecordState = iota + 1 // what the opening shows is what the entry commits to
+	RecordErased                         // an erasure covers it: its person part is gone
+	RecordErasing                        // as above, but the erasure stands in an epoch that isn't closed: whose it is is the operator's word
+	RecordRetired                        // its retention has ended
+	RecordLost                           // its details were lost: a restart in the log says so
+	RecordUnknown                        // of a type that this version does not know
+)
+
+func (s RecordState) String() string {
+	switch s {
+	case RecordOpen:
+		return "open"
+	case RecordErased:
+		return "erased"
+	case RecordErasing:
+		return "erasing"
+	case RecordRetired:
+		return "retired"
+	case RecordLost:
+		return "lost"
+	case RecordUnknown:
+		return "unknown"
+	}
+	return "unverified"
+}
+
+// VerifiedEntry is an entry in one of the person's rolls.
+type VerifiedEntry struct {
+	Index   Index
+	Epoch   Epoch
+	Kind    Kind
+	Subject int // position in HistoryVerdict.Subjects
+	State   RecordState
+	Opening Opening // zero unless something is open
+	// Deferred is the entry whose delay ended with this one, nil if there was none.
+	Deferred *Deferred
+}
+
+// EpochRange are epochs From to To, both included.
+type EpochRange struct{ From, To Epoch }
+
+// AuditedIndexes says for which epochs an auditor found every filed entry in a
+// roll of the index.
+type AuditedIndexes struct {
+	Auditor string // token, as the log registered the auditor
+	Key     string // name of the verification key
+	Epochs  []EpochRange
+}
+
+// Deferrals counts the disclosures of which somebody, nobody can tell who, will
+// learn later.
+type Deferrals struct {
+	Pending uint64 // not opened when the last epoch was closed
+	Overdue uint64 // among these: their month is over
+	Lost    uint64 // among these: their details were lost, so they are never opened
+	// Counted: the markers of all epochs since the beginning prove that these are
+	// all. Otherwise that is the operator's word.
+	Counted bool
+}
+
+// HistoryVerdict is what a history was shown to prove. The zero verdict proves
+// nothing: its State is 0.
+type HistoryVerdict struct {
+	State      State // Witnessed or Provisional
+	Origin     string
+	Size       uint64 // of the checkpoint's tree
+	Root       Hash
+	Witnesses  []Cosignature
+	Unverified []string
+	// RootTime is how old the root is at most: when the quorum of witnesses signed
+	// it or, without one, when the log says that the last epoch was closed.
+	RootTime Time
+
+	Subjects       []Subject
+	Epochs         EpochRange
+	Opened, Closed Time // when the first epoch was opened and the last one closed, as the operator says
+	Due            Time // when the epoch after the last was due to close
+
+	// Entries are all that are filed under the subjects in these epochs, by
+	// increasing index; but for what Ended, LostRolls and LostEntries say.
+	Entries []VerifiedEntry
+	// Ended are epochs of which no label can be proven any more: their retention is
+	// over.
+	Ended []EpochRange
+	// LostRolls counts rolls that the subjects have and that can't be opened.
+	LostRolls int
+	// LostEntries counts entries at most that are in nobody's roll because their
+	// details were lost: each may be about anybody.
+	LostEntries uint64
+
+	Deferrals Deferrals
+	Audits    []AuditedIndexes
+	Unaudited uint64 // epochs whose index no auditor cosigned
+	// KeysCounted: the markers prove that no promise about a key is left out;
+	// otherwise it is the operator's word that a longer retention wasn't promised.
+	KeysCounted bool
+
+	// Compared: nothing that Older shows is gone or is something else. Extends: and
+	// its tree is the beginning of this one.
+	Compared, Extends bool
+}
+
+// Complete reports whether Entries are all recorded requests about the subjects
+// in the epochs, as far as rolls can show that.
+func (v *HistoryVerdict) Complete() bool {
+	return v.State != 0 && len(v.Ended) == 0 && v.LostRolls == 0 && v.LostEntries == 0
+}
+
+// Count returns how many entries are in a state.
+func (v *HistoryVerdict) Count(s RecordState) int {
+	n := 0
+	for i := range v.Entries {
+		if v.Entries[i].State == s {
+			n++
+		}
+	}
+	return n
+}
