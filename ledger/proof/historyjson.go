@@ -90,7 +90,7 @@ func (p *historyParser) subjects(v jsonValue) error {
 		if err != nil {
 			return v.errorf("no canonical form of a subject")
 		}
-		if i > 0 && compareSubjects(p.h.Subjects[i-1], s) >= 0 {
+		if i > 0 && CompareSubjects(p.h.Subjects[i-1], s) >= 0 {
 			return v.errorf("subjects are not in increasing order")
 		}
 		p.h.Subjects = append(p.h.Subjects, s)
@@ -102,7 +102,8 @@ func (p *historyParser) subjects(v jsonValue) error {
 	return err
 }
 
-func compareSubjects(a, b Subject) int {
+// CompareSubjects orders subjects by type, then value.
+func CompareSubjects(a, b Subject) int {
 	if c := strings.Compare(string(a.Type()), string(b.Type())); c != 0 {
 		return c
 	}
