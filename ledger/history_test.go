@@ -109,6 +109,7 @@ func TestHistory(t *testing.T) {
 	cfg := env.Config()
 	cfg.Labeler = noLabels{cfg.Labeler, 1}
 	l = env.OpenWith(cfg)
+	env.Wait(l)
 	if d, err = l.History(ctx, []proof.Subject{me}, 0, 3); err != nil {
 		t.Fatal(err)
 	}
