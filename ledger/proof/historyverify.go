@@ -668,8 +668,10 @@ func (c *historyCheck) audit(a HistoryAudit) error {
 	if err != nil {
 		return err
 	}
-	_, err = VerifyIndexAudit(signed, vkey)
-	return err
+	if _, err := VerifyIndexAudit(signed, vkey); err != nil {
+		return unproven("not signed by the auditor's key (%v)", err)
+	}
+	return nil
 }
 
 // note puts the signed note together again.

@@ -50,6 +50,10 @@ func TestPublishedVectors(t *testing.T) {
 	run := func(name string, good, bad func(common, v map[string]json.RawMessage) error) {
 		t.Run(name, func(t *testing.T) {
 			common, gs, bs := readVectors(t, name)
+			if common == nil {
+				common = map[string]json.RawMessage{}
+			}
+			common["good"] = must(json.Marshal(gs)) // to which bad ones may refer
 			for i, v := range gs {
 				if err := good(common, v); err != nil {
 					t.Errorf("good %d: %v", i, err)
@@ -144,6 +148,7 @@ func TestPublishedVectors(t *testing.T) {
 		}
 		return same("label", z.String(), str(v, "label"))
 	}
+	run("history.json", historyVector, historyVector)
 	run("labels.json", label, label)
 	openLeaves := func(v m) ([]proof.OpenLeaf, error) {
 		var in []leafVector

@@ -39,7 +39,7 @@ func vectors() map[string]vectorFile {
 		"openings.json": openingVectors(w), "labels.json": labelVectors(), "rolls.json": rollVectors(),
 		"index.json": indexVectors(), "checkpoints.json": checkpointVectors(w), "receipts.json": receiptVectors(w),
 		"sets.json": setVectors(), "epochs.json": epochVectors(w), "explanations.json": explanationVectors(),
-		"canonical.json": canonicalVectors(), "policy.json": policyVectors(),
+		"history.json": historyVectors(), "canonical.json": canonicalVectors(), "policy.json": policyVectors(),
 	}
 }
 
