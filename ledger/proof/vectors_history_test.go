@@ -99,6 +99,8 @@ func historyVectors() vectorFile {
 	good(h, "the label key of epoch 0 was destroyed at the end of its retention")
 	good(w.history(4, 4, w.empty), "nobody's: an empty bucket of an empty epoch")
 
+	good(sameSize(w), "of another tree of the same size than the first: together they are a fork")
+
 	bad := func(of int, text, reason string) {
 		if text == texts[of] {
 			panic(reason + ": not changed")

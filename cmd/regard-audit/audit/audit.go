@@ -75,12 +75,13 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand())
+	root.AddCommand(verifyHistoryCommand())
 	return root
 }
 
 func files(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return inputError{fmt.Errorf("%s needs a receipt (see %s --help)", c.CommandPath(), c.CommandPath())}
+		return inputError{fmt.Errorf("%s needs a file (see %s --help)", c.CommandPath(), c.CommandPath())}
 	}
 	return nil
 }
@@ -88,7 +89,10 @@ func files(c *cobra.Command, args []string) error {
 // maxFile bounds what is read, in bytes: a receipt is at most 1 MiB, in an answer with its data more.
 const maxFile = 128 << 20
 
-func read(c *cobra.Command, name string) ([]byte, error) {
+func read(c *cobra.Command, name string) ([]byte, error) { return readUpTo(c, name, maxFile) }
+
+// readUpTo reads a file, or standard input for -, and stops at the limit.
+func readUpTo(c *cobra.Command, name string, limit int64) ([]byte, error) {
 	var src io.Reader = c.InOrStdin()
 	if name != "-" {
 		f, err := os.Open(name)
@@ -98,12 +102,12 @@ func read(c *cobra.Command, name string) ([]byte, error) {
 		defer f.Close()
 		src = f
 	}
-	b, err := io.ReadAll(io.LimitReader(src, maxFile+1))
+	b, err := io.ReadAll(io.LimitReader(src, limit+1))
 	if err != nil {
 		return nil, inputError{fmt.Errorf("reading %s: %w", name, err)}
 	}
-	if len(b) > maxFile {
-		return nil, inputError{fmt.Errorf("%s is larger than %d bytes", name, maxFile)}
+	if int64(len(b)) > limit {
+		return nil, inputError{fmt.Errorf("%s is larger than %d bytes", name, limit)}
 	}
 	return b, nil
 }

@@ -55,6 +55,15 @@ type witness struct {
 	At   *time.Time `json:"at,omitempty"`
 }
 
+func newWitness(c proof.Cosignature) witness {
+	w := witness{Name: c.Name}
+	if c.Unix > 0 && c.Unix < 1<<40 {
+		at := time.Unix(int64(c.Unix), 0).UTC() // #nosec G115 -- bounded above
+		w.At = &at
+	}
+	return w
+}
+
 func verifyCommand() *cobra.Command {
 	var logKey, policy, payload string
 	var provisional, asJSON bool
@@ -163,12 +172,7 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	case v.State >= proof.Witnessed:
 		names := make([]string, 0, len(v.Witnesses))
 		for _, w := range v.Witnesses {
-			x := witness{Name: w.Name}
-			if w.Unix > 0 && w.Unix < 1<<40 {
-				at := time.Unix(int64(w.Unix), 0).UTC() // #nosec G115 -- bounded above
-				x.At = &at
-			}
-			f.Witnesses = append(f.Witnesses, x)
+			f.Witnesses = append(f.Witnesses, newWitness(w))
 			names = append(names, w.Name)
 		}
 		f.say("The quorum of witnesses saw this tree: %s.", strings.Join(names, ", "))

@@ -1,0 +1,161 @@
+package audit
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+type historyVectors struct {
+	Common struct{ Policy string }
+	Good   []struct {
+		Text, State string
+		From, To    uint64
+		Entries     []struct {
+			Index uint64
+			State string
+		}
+	}
+	Bad []struct {
+		Of    int
+		Hunks []struct {
+			At, Cut int
+			Put     string
+		}
+		Reason string
+	}
+}
+
+func loadHistories(t *testing.T) (v historyVectors, dir, policy string) {
+	t.Helper()
+	b, err := os.ReadFile("../../../ledger/proof/testdata/history.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Good) < 3 || len(v.Bad) == 0 {
+		t.Fatal("no vectors")
+	}
+	dir = t.TempDir()
+	return v, dir, write(t, dir, "policy", v.Common.Policy)
+}
+
+func TestVerifyHistory(t *testing.T) {
+	v, dir, policy := loadHistories(t)
+	for i, g := range v.Good {
+		name := write(t, dir, "good.regard.json", g.Text)
+		code, out, errs := run("verify-history", "--policy", policy, "--allow-provisional", "--json", name)
+		var got []historyFinding
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != Proven || len(got) != 1 {
+			t.Fatalf("%d: exit code %d, %v, %s", i, code, err, errs)
+		}
+		f := got[0]
+		if !f.Proven || f.State != g.State || f.From != g.From || f.To != g.To || len(f.Entries) != len(g.Entries) || len(f.Says) == 0 || len(f.Not) == 0 {
+			t.Errorf("%d: %+v", i, f)
+		}
+		for k, e := range g.Entries {
+			if f.Entries[k].Index != e.Index || f.Entries[k].State != e.State {
+				t.Errorf("%d: %+v, want %+v", i, f.Entries[k], e)
+			}
+		}
+		code, out, _ = run("verify-history", "--policy", policy, name)
+		if want := g.State == "provisional"; (code == Input) != want || strings.Contains(out, "UNUSABLE") != want || strings.Contains(out, "PROVEN") == want || strings.Contains(out, "\x1b") {
+			t.Errorf("%d: exit code %d: %s", i, code, out)
+		}
+		if strings.Contains(out, "LEFEVRE") || strings.Contains(errs, "LEFEVRE") {
+			t.Error("the person's name is shown")
+		}
+		// What is proven is in words.
+		if g.State != "provisional" && !strings.Contains(out, "recorded requests about you under these identifiers") {
+			t.Error(out)
+		}
+	}
+	for _, b := range v.Bad {
+		text := v.Good[b.Of].Text
+		for _, h := range slices.Backward(b.Hunks) {
+			text = text[:h.At] + h.Put + text[h.At+h.Cut:]
+		}
+		code, out, _ := run("verify-history", "--policy", policy, "--allow-provisional", write(t, dir, "bad.regard.json", text))
+		if code == Proven || strings.Contains(out, "PROVEN") || strings.Contains(out, "  proven ") {
+			t.Errorf("%s: exit code %d: %s", b.Reason, code, out)
+		}
+	}
+}
+
+func TestVerifyHistoryUnusable(t *testing.T) {
+	v, dir, policy := loadHistories(t)
+	good := write(t, dir, "good.regard.json", v.Good[0].Text)
+	file := func(name, text string) string { return write(t, dir, name, text) }
+	swap := func(old, new string) string { return strings.Replace(v.Good[0].Text, old, new, 1) }
+	_, other, err := note.GenerateKey(rand.Reader, "regard.example/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := filepath.Join(dir, "large")
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, 100<<20); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"0 bytes":                   {[]string{file("empty", "")}, Input, "the file is empty"},
+		"100 MB":                    {[]string{large}, Input, "is larger than 67108864 bytes"},
+		"deep nesting":              {[]string{file("deep", `{"auditors":`+strings.Repeat("[", 1<<16))}, Input, "nested deeper than 32: wrong at byte"},
+		"wrong base64":              {[]string{file("b64", swap(`"nodes":"`, `"nodes":"!`))}, Input, "history.epochs[0].nodes: base64"},
+		"unknown version":           {[]string{file("version", swap("history@v1", "history@v9"))}, Input, "schema is not regard/history@v1"},
+		"no such file":              {[]string{filepath.Join(dir, "nothing")}, Input, "no such file"},
+		"another log's key":         {[]string{"--log-key", other, good}, Input, "Is this the log's key?"},
+		"stale":                     {[]string{"--max-age", "1h", good}, Input, "The root is older than you accept"},
+		"a negative age":            {[]string{"--max-age", "-1h", good}, Input, "--max-age is negative"},
+		"no file":                   {nil, Input, "needs a file"},
+		"somebody else":             {[]string{"--compare", write(t, dir, "else", v.Good[3].Text), good}, Input, "no identifier is in both"},
+		"not a history":             {[]string{"--compare", policy, good}, Input, "is not a history"},
+		"two, one of them unusable": {[]string{good, file("empty2", "")}, Input, "of 2 files 1 are unusable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"verify-history"}
+			if !slices.Contains(c.args, "--log-key") {
+				args = append(args, "--policy", policy)
+			}
+			code, out, errs := run(append(args, c.args...)...)
+			if code != c.code || !strings.Contains(out+errs, c.want) {
+				t.Errorf("exit code %d: %s%s", code, out, errs)
+			}
+		})
+	}
+}
+
+func TestHistoriesCompared(t *testing.T) {
+	v, dir, policy := loadHistories(t)
+	a, b := write(t, dir, "2025.regard.json", v.Good[2].Text), write(t, dir, "2026.regard.json", v.Good[0].Text)
+	for _, args := range [][]string{{a, b}, {"--compare", a, b}} {
+		code, out, errs := run(append([]string{"verify-history", "--policy", policy, "--json"}, args...)...)
+		var got []historyFinding
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != Proven {
+			t.Fatalf("%v: exit code %d, %v %s", args, code, err, errs)
+		}
+		if last := got[len(got)-1]; !slices.Equal(last.ComparedTo, []string{a}) || !strings.Contains(strings.Join(last.Says, " "), "goes on from the older history") {
+			t.Errorf("%v: %+v", args, last)
+		}
+	}
+	fork := write(t, dir, "fork.regard.json", v.Good[4].Text)
+	for _, args := range [][]string{{fork, b}, {"--compare", fork, b}} {
+		code, out, _ := run(append([]string{"verify-history", "--policy", policy}, args...)...)
+		if code != Refused || !strings.Contains(out, b+": REFUTED") || !strings.Contains(out, "The log has two histories") || !strings.Contains(out, "Compared with "+fork) {
+			t.Errorf("%v: exit code %d: %s", args, code, out)
+		}
+	}
+}
