@@ -27,7 +27,7 @@ import (
 // tenYears is a log of 3,650 epochs with 100,000 persons and 150,000 entries each, of which only the tiles are there that one person's history takes: all of them have the width
 // and the height that they would have, and what is in them is random.
 type tenYears struct {
-	Store // nothing else is called
+	Store  // nothing else is called
 	log    *Log
 	policy *proof.Policy
 	me     proof.Subject
