@@ -71,7 +71,7 @@ func (t Tree) check() (*checked, error) {
 		c.edge = append(c.edge, edge)
 	}
 	c.tiles = make([]fullTile, len(c.edge))
-	if (&Writer{levels: c.edge}).Root() != t.Root {
+	if (&Edge{size: t.Size, levels: c.edge}).Root() != t.Root {
 		return nil, fmt.Errorf("%w: the right end of the tree of size %d has another root", ErrCorrupt, t.Size)
 	}
 	return c, nil
@@ -95,7 +95,7 @@ func (c *checked) hashes(l int, n uint64) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if perfectRoot(data) != proof.Hash(above[32*i:32*i+32]) {
+	if TileRoot(data) != proof.Hash(above[32*i:32*i+32]) {
 		return nil, 0, fmt.Errorf("%w: tile %d of level %d is not what the root says", ErrCorrupt, tile, l)
 	}
 	*full = fullTile{tile, data}
@@ -112,7 +112,7 @@ func (c *checked) node(level int, n uint64) (proof.Hash, error) {
 	if r == 0 {
 		return proof.Hash(tile[32*at : 32*at+32]), nil
 	}
-	return perfectRoot(tile[32*at : 32*at+32<<r]), nil
+	return TileRoot(tile[32*at : 32*at+32<<r]), nil
 }
 
 // span returns the root of a subtree.
