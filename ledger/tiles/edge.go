@@ -138,3 +138,12 @@ func TileRoot(tile []byte) proof.Hash {
 	}
 	return proof.Hash(row[0])
 }
+
+// Clone returns a copy that grows on its own.
+func (e *Edge) Clone() *Edge {
+	c := &Edge{size: e.size, levels: make([][]byte, len(e.levels))}
+	for l := range e.levels {
+		c.levels[l] = append([]byte(nil), e.levels[l]...)
+	}
+	return c
+}
