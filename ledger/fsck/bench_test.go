@@ -2,6 +2,7 @@ package fsck_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"sync"
@@ -66,4 +67,11 @@ func watchHeap() func() uint64 {
 		}
 	})
 	return func() uint64 { close(stop); done.Wait(); return most }
+}
+
+func serve(t testing.TB, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
 }
