@@ -261,7 +261,7 @@ func (r *run) audits(ctx context.Context) error {
 }
 
 func (r *run) audit(ctx context.Context, m *proof.Marker, auditor string, vkeys []string) error {
-	name := "audit/" + (m.Epoch - 1).String() + "/" + auditor
+	name := AuditName(m.Epoch-1, auditor)
 	b, err := r.cfg.Source.Get(ctx, name, reader.MaxAudit)
 	switch {
 	case reader.IsMissing(err):
@@ -275,56 +275,23 @@ func (r *run) audit(ctx context.Context, m *proof.Marker, auditor string, vkeys 
 		r.foundNow(finding(AuditUnverified, name, "no key of auditor %s is known", auditor))
 		return nil
 	}
-	var a proof.IndexAudit
-	for _, vkey := range vkeys {
-		if a, err = proof.VerifyIndexAudit(b, vkey); err == nil {
-			break
-		}
-	}
-	switch {
-	case err != nil:
+	if err := VerifyAudit(b, r.cp.Origin(), *m, vkeys); err != nil {
 		r.foundNow(finding(AuditStatement, name, "%v", err))
-	case !a.Agrees(r.cp.Origin(), *m):
-		r.foundNow(finding(AuditStatement, name, "it states something else than the marker that closes the epoch"))
-	default:
-		r.mu.Lock()
-		r.audited++
-		r.mu.Unlock()
+		return nil
 	}
+	r.mu.Lock()
+	r.audited++
+	r.mu.Unlock()
 	return nil
 }
 
 // auditors returns the auditors that the log names, with the keys that are known of them.
 func (r *run) auditors(ctx context.Context) (map[string][]string, error) {
-	given := map[string]string{}
-	for _, k := range r.cfg.AuditorKeys {
-		given[proof.AuditorKey(k).String()] = k
+	named, err := r.state.Rules.Auditors()
+	if err != nil {
+		return nil, err
 	}
-	out := map[string][]string{}
-	for name := range r.state.Rules.Keys {
-		name, public, _ := strings.Cut(name, " ")
-		auditor, ok := strings.CutPrefix(name, string(proof.UseAuditor)+".")
-		if !ok {
-			continue
-		}
-		out[auditor] = append(out[auditor], []string{}...)
-		if k, ok := given[public]; ok {
-			out[auditor] = append(out[auditor], k)
-			continue
-		}
-		digest, err := proof.ParseHash(public)
-		if err != nil {
-			return nil, err
-		}
-		b, err := r.cfg.Source.Get(ctx, BlobName(digest), 4<<10)
-		if err = unlessDamaged(err); err != nil {
-			return nil, err
-		}
-		if proof.AuditorKey(string(b)) == digest {
-			out[auditor] = append(out[auditor], string(b))
-		}
-	}
-	return out, nil
+	return AuditorKeys(ctx, r.cfg.Source, named, r.cfg.AuditorKeys)
 }
 
 func (r *run) report(from uint64, complete bool) Report {

@@ -22,6 +22,7 @@ const (
 // Tree reads a tree of known size and root. All that it returns was checked against the root. It is safe for concurrent use.
 type Tree struct {
 	src    Source
+	first  Source // asked before src; may be nil
 	prefix string
 	size   uint64
 	root   proof.Hash
@@ -48,7 +49,7 @@ func OpenTree(ctx context.Context, s Source, prefix string, size uint64, root pr
 		var tile []byte
 		if w := n % width; w > 0 {
 			var err error
-			if tile, err = t.fetch(ctx, l, n/width, int(w)); err != nil {
+			if tile, err = t.fetch(ctx, t.src, l, n/width, int(w)); err != nil {
 				return nil, err
 			}
 			var here []proof.Hash
@@ -88,13 +89,13 @@ func (t *Tree) Root() proof.Hash { return t.root }
 func (t *Tree) Source() Source { return t.src }
 
 // fetch reads the first n hashes of a tile, unchecked.
-func (t *Tree) fetch(ctx context.Context, l, index uint64, n int) ([]byte, error) {
-	b, full, err := Partial(ctx, t.src, t.prefix+layout.TilePath(l, index, uint8(n%width)), t.prefix+layout.TilePath(l, index, 0), maxTile) // #nosec G115 -- n ≤ 256
+func (t *Tree) fetch(ctx context.Context, s Source, l, index uint64, n int) ([]byte, error) {
+	b, full, err := Partial(ctx, s, t.prefix+layout.TilePath(l, index, uint8(n%width)), t.prefix+layout.TilePath(l, index, 0), maxTile) // #nosec G115 -- n ≤ 256
 	if err != nil {
 		return nil, err
 	}
 	if want := 32 * n; full && len(b) != maxTile || !full && len(b) != want {
-		return nil, fmt.Errorf("%s: %s %w: %d bytes", t.src, t.prefix+layout.TilePath(l, index, uint8(n%width)), ErrDamaged, len(b)) // #nosec G115 -- as above
+		return nil, fmt.Errorf("%s: %s %w: %d bytes", s, t.prefix+layout.TilePath(l, index, uint8(n%width)), ErrDamaged, len(b)) // #nosec G115 -- as above
 	}
 	return b[:32*n], nil
 }
@@ -118,11 +119,16 @@ func (t *Tree) tile(ctx context.Context, l, index uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b, err = t.fetch(ctx, l, index, width); err != nil {
-		return nil, err
+	for _, s := range t.sources() {
+		if b, err = t.fetch(ctx, s, l, index, width); err == nil && tiles.TileRoot(b) != want {
+			err = fmt.Errorf("%s: %s %w", s, t.prefix+layout.TilePath(l, index, 0), ErrDamaged)
+		}
+		if err == nil {
+			break
+		}
 	}
-	if tiles.TileRoot(b) != want {
-		return nil, fmt.Errorf("%s: %s %w", t.src, t.prefix+layout.TilePath(l, index, 0), ErrDamaged)
+	if err != nil {
+		return nil, err
 	}
 	if l > 0 {
 		t.mu.Lock()
@@ -238,40 +244,51 @@ func (t *Tree) Bundles(ctx context.Context, from uint64, workers int) Stream[Bun
 	})
 }
 
-func (t *Tree) bundle(ctx context.Context, n uint64) (Bundle, error) {
-	w := int(min(t.size-n*width, width))
+func (t *Tree) bundle(ctx context.Context, n uint64) (b Bundle, err error) {
+	for _, s := range t.sources() {
+		if b, err = t.bundleFrom(ctx, s, n); err == nil {
+			break
+		}
+	}
+	return b, err
+}
+
+func (t *Tree) sources() []Source {
+	if t.first == nil {
+		return []Source{t.src}
+	}
+	return []Source{t.first, t.src}
+}
+
+func (t *Tree) bundleFrom(ctx context.Context, s Source, n uint64) (Bundle, error) {
+	w := int(min(t.size-n*width, width)) // #nosec G115 -- at most 256
 	limit := MaxEntries
 	if t.prefix != "" {
 		limit = MaxBuckets
 	}
-	name := t.prefix + layout.EntriesPath(n, uint8(w%width)) // #nosec G115 -- w ≤ 256
-	data, full, err := Partial(ctx, t.src, name, t.prefix+layout.EntriesPath(n, 0), limit)
+	name := t.prefix + layout.EntriesPath(n, uint8(w%width)) // #nosec G115 -- at most 256
+	data, full, err := Partial(ctx, s, name, t.prefix+layout.EntriesPath(n, 0), limit)
 	if err != nil {
 		return Bundle{}, err
 	}
 	b, err := ReadBundle(data, n, w, full)
 	if err != nil {
-		return Bundle{}, fmt.Errorf("%s: %s %w: %v", t.src, name, ErrDamaged, err)
+		return Bundle{}, fmt.Errorf("%s: %s %w: %v", s, name, ErrDamaged, err)
 	}
-	var good bool
+	buf := make([]byte, 0, maxTile)
+	for i := range b.Leaves {
+		buf = append(buf, b.Leaves[i][:]...)
+	}
+	good := w < width && string(buf) == string(t.edge[0])
 	if w == width {
-		buf := make([]byte, 0, maxTile)
-		for i := range b.Leaves {
-			buf = append(buf, b.Leaves[i][:]...)
-		}
 		want, err := t.tileRoot(ctx, 0, n)
 		if err != nil {
 			return Bundle{}, err
 		}
 		good = tiles.TileRoot(buf) == want
-	} else {
-		good = true
-		for i := range b.Leaves {
-			good = good && b.Leaves[i] == proof.Hash(t.edge[0][32*i:][:32])
-		}
 	}
 	if !good {
-		return Bundle{}, fmt.Errorf("%s: %s %w", t.src, name, ErrDamaged)
+		return Bundle{}, fmt.Errorf("%s: %s %w", s, name, ErrDamaged)
 	}
 	return b, nil
 }
@@ -298,3 +315,8 @@ func ReadBundle(data []byte, n uint64, w int, full bool) (Bundle, error) {
 
 // IsMissing reports whether an error says that there is no such file.
 func IsMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// Prefer returns a reader of the same tree that takes a file from another source if that has it as the root demands, and from its own otherwise.
+func (t *Tree) Prefer(s Source) *Tree {
+	return &Tree{src: t.src, first: s, prefix: t.prefix, size: t.size, root: t.root, edge: t.edge, cache: map[place][]byte{}}
+}

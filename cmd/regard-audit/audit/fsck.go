@@ -1,0 +1,215 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/ledger/fsck"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/reader"
+)
+
+// looking is what all commands need that read a log.
+type looking struct {
+	logKey, policy string
+	timeout        time.Duration
+	attempts       int
+}
+
+func (l *looking) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&l.logKey, "log-key", "", "the log's verification key, or a file with it")
+	f.StringVar(&l.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
+	f.DurationVar(&l.timeout, "timeout", 30*time.Second, "of one attempt at a file")
+	f.IntVar(&l.attempts, "attempts", 4, "at a file that can't be read, with growing pauses")
+}
+
+func (l *looking) open(c *cobra.Command, place string) (reader.Source, error) {
+	if l.timeout <= 0 || l.attempts < 1 {
+		return nil, inputError{errors.New("--timeout and --attempts must be positive")}
+	}
+	s, err := reader.Open(place, reader.Options{Timeout: l.timeout, Attempts: l.attempts})
+	if err != nil {
+		return nil, inputError{err}
+	}
+	return s, nil
+}
+
+func (l *looking) readPolicy(c *cobra.Command) (*proof.Policy, error) {
+	return readPolicy(c, l.logKey, l.policy)
+}
+
+// logPlaces demands the places of a log, at most so many.
+func logPlaces(most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 || len(args) > most {
+			return inputError{fmt.Errorf("%s needs the address of a log, or a directory (see %s --help)", c.CommandPath(), c.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// interruptible ends with Ctrl-C and SIGTERM.
+func interruptible(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+}
+
+func fsckCommand() *cobra.Command {
+	var look looking
+	var provisional, asJSON bool
+	var cfg fsck.Config
+	var earlier, auditors []string
+	c := &cobra.Command{
+		Use: "fsck URL|DIR", Short: "Check a whole log as it is served", Args: logPlaces(1),
+		Long: `fsck reads every file of a log and checks it against the signed checkpoint: every tile of every level, every entry and its form, epochs and their markers, the rules of governance that the public
+log shows, what digests in the log stand for, and the index of every closed epoch. It believes nothing that it is served.
+
+It doesn't show that every filed entry is in the roll of its person: auditors with access do (audit-index), and persons with their histories (verify-history).
+
+With --state it goes on where the last run ended, after checking that the log extends what was checked then. Remove the file to check all again.
+
+Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or not wholly: not reachable, no key, a checkpoint that isn't this log's.`,
+		Example: `  regard-audit fsck https://log.regard.example.fr --policy witnesses.policy
+  regard-audit fsck https://log.regard.example.fr --policy witnesses.policy --state fsck.json --json
+  regard-audit fsck /srv/mirror --log-key log.vkey`,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if cfg.Policy, err = look.readPolicy(c); err != nil {
+				return err
+			}
+			if cfg.Source, err = look.open(c, args[0]); err != nil {
+				return err
+			}
+			cfg.AllowProvisional = provisional
+			for _, name := range earlier {
+				b, err := read(c, name)
+				if err != nil {
+					return err
+				}
+				cfg.Earlier = append(cfg.Earlier, b)
+			}
+			for _, name := range auditors {
+				k, err := readKey(c, name)
+				if err != nil {
+					return err
+				}
+				cfg.AuditorKeys = append(cfg.AuditorKeys, k)
+			}
+			ctx, stop := interruptible(c)
+			defer stop()
+			var end func()
+			cfg.Progress, end = progress(c.ErrOrStderr())
+			r, err := fsck.Check(ctx, cfg)
+			end()
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				if err := e.Encode(r); err != nil {
+					return err
+				}
+			} else if r.Origin != "" {
+				printReport(c.OutOrStdout(), r)
+			}
+			switch {
+			case r.Faults > 0:
+				if err != nil {
+					fmt.Fprintf(c.ErrOrStderr(), "regard-audit: not all could be checked: %v\n", err)
+				}
+				return errRefused
+			case err != nil:
+				return inputError{fmt.Errorf("the log could not be checked: %w", err)}
+			}
+			return nil
+		},
+	}
+	look.flags(c)
+	f := c.Flags()
+	f.BoolVar(&provisional, "allow-provisional", false, "a checkpoint without the policy's quorum is no fault")
+	f.StringSliceVar(&earlier, "checkpoint", nil, "signed checkpoints that were kept: the history must have them")
+	f.StringSliceVar(&auditors, "auditor-key", nil, "verification keys of auditors, or files with them")
+	f.StringVar(&cfg.State, "state", "", "file that says where the last run ended")
+	f.IntVar(&cfg.Workers, "workers", 8, "files read at the same time")
+	f.BoolVar(&asJSON, "json", false, "write JSON")
+	return c
+}
+
+// readKey takes a verification key, or a file with it.
+func readKey(c *cobra.Command, s string) (string, error) {
+	if strings.Contains(s, "+") {
+		return s, nil
+	}
+	b, err := read(c, s)
+	return strings.TrimSpace(string(b)), err
+}
+
+// progress returns what shows how far a check came, on a terminal only, and what ends that line.
+func progress(w io.Writer) (func(done, total uint64), func()) {
+	f, ok := w.(*os.File)
+	if !ok || !isatty.IsTerminal(f.Fd()) {
+		return nil, func() {}
+	}
+	start, last, shown := time.Now(), time.Time{}, false
+	return func(done, total uint64) {
+			if now := time.Now(); done == total || now.Sub(last) > 200*time.Millisecond {
+				last, shown = now, true
+				fmt.Fprintf(w, "\r%d of %d entries, %.0f a second   ", done, total, float64(done)/now.Sub(start).Seconds())
+			}
+		}, func() {
+			if shown {
+				fmt.Fprintln(w)
+			}
+		}
+}
+
+func printReport(w io.Writer, r fsck.Report) {
+	verdict := "SOUND"
+	switch {
+	case r.Faults > 0:
+		verdict = fmt.Sprintf("FAULTS: %d", r.Faults)
+	case !r.Complete:
+		verdict = "NOT CHECKED WHOLLY"
+	}
+	fmt.Fprintf(w, "%s: %s\n", r.Log, verdict)
+	fmt.Fprintf(w, "  log %s, %d entries, root %s\n", r.Origin, r.Size, r.Root)
+	if r.From > 0 {
+		fmt.Fprintf(w, "  checked from entry %d on; those before were checked by an earlier run\n", r.From)
+	}
+	switch {
+	case r.Witnessed:
+		fmt.Fprintf(w, "  cosigned by the quorum: %s\n", strings.Join(r.Witnesses, ", "))
+	default:
+		fmt.Fprintln(w, "  without a quorum of witnesses: others may be shown another history")
+	}
+	fmt.Fprintf(w, "  %d closed epochs, %d index audits", r.Epochs, r.Audited)
+	if r.Pending > 0 {
+		fmt.Fprintf(w, ", %d deferrals pending", r.Pending)
+	}
+	fmt.Fprintln(w)
+	for _, k := range proof.Kinds() {
+		if n := r.Kinds[k]; n > 0 {
+			fmt.Fprintf(w, "  %8d %s\n", n, k)
+		}
+	}
+	var last fsck.Code
+	for _, f := range r.Findings {
+		if f.Code != last {
+			last = f.Code
+			info := fsck.Codes[f.Code]
+			fmt.Fprintf(w, "%s %s: %s (%d)\n  what to do: %s\n", strings.ToUpper(string(f.Severity)), f.Code, info.Means, r.Count[f.Code], info.Do)
+		}
+		fmt.Fprintf(w, "  %s: %s\n", f.Place, f.Text)
+	}
+	if r.Omitted > 0 {
+		fmt.Fprintf(w, "  and %d more\n", r.Omitted)
+	}
+}
