@@ -76,7 +76,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand())
 	root.AddCommand(verifyHistoryCommand())
-	root.AddCommand(fsckCommand())
+	root.AddCommand(fsckCommand(), mirrorCommand())
 	return root
 }
 
