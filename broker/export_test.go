@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -48,6 +49,17 @@ func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
 
 // eachRecord opens every record of the store.
 func (b *Broker) eachRecord(ctx context.Context, f func(*store.PlacedRecord, *proof.Record) error) error {
+	return b.eachSealed(ctx, func(row *store.PlacedRecord) error {
+		rec, err := b.openEntry(ctx, row)
+		if err != nil {
+			return err
+		}
+		return f(row, rec)
+	})
+}
+
+// eachSealed reads every record of the store as it is sealed.
+func (b *Broker) eachSealed(ctx context.Context, f func(*store.PlacedRecord) error) error {
 	db, err := sql.Open("sqlite", "file:"+store.FileIn(filepath.Join(b.cfg.DataDir, "store"))+"?_pragma=query_only(1)&_pragma=busy_timeout(5000)")
 	if err != nil {
 		return err
@@ -65,15 +77,26 @@ func (b *Broker) eachRecord(ctx context.Context, f func(*store.PlacedRecord, *pr
 			return err
 		}
 		row.Owner = keys.Owner(owner)
-		rec, err := b.openEntry(ctx, &row)
-		if err != nil {
-			return err
-		}
-		if err := f(&row, rec); err != nil {
+		if err := f(&row); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
+}
+
+// Told gives every record that can still be opened, as its person sees it.
+func (b *Broker) Told(ctx context.Context, f func(proof.Index, proof.Opening)) error {
+	gone := func(err error) bool { return errors.Is(err, keys.ErrNoKey) }
+	return b.eachSealed(ctx, func(row *store.PlacedRecord) error {
+		rec, err := b.openEntry(ctx, row)
+		if gone(err) || err == nil && rec.Erased() {
+			return nil
+		}
+		if err == nil {
+			f(row.Index, rec.Open(proof.ReaderPerson))
+		}
+		return err
+	})
 }
 
 // SealAdmin seals the administrative part of a record that was asked for at a time.

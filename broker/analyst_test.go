@@ -1,0 +1,36 @@
+package broker_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/analyst"
+)
+
+// TestAnalystLearnsNothing is G4: who holds the public log, and all that one agency has, links nobody's entries; the same program finds everything that a leaky operator would give away.
+func TestAnalystLearnsNothing(t *testing.T) {
+	c := season{households: 70, epochs: 3, requests: 110, accesses: 8, erasures: 4, atOnce: 32, hold: 4 * time.Millisecond}
+	s := newScene(t, c)
+	s.play(c)
+	v, truth := s.copies()
+	learnsNothing(t, v, truth)
+	findsLeaks(t, v, truth)
+}
+
+func learnsNothing(t *testing.T, v *analyst.View, truth *analyst.Truth) {
+	t.Helper()
+	start := time.Now()
+	results := analyst.Link(v, truth, 3)
+	t.Logf("linked in %v", time.Since(start))
+	for _, r := range results {
+		t.Logf("%-70s %5d pairs  AUC %.3f  z %+.2f", r.Linker, r.Pairs, r.AUC, r.Z)
+		if r.Found() {
+			t.Errorf("%s: pairs that belong together score otherwise than by chance: AUC %.3f, z %+.1f", r.Linker, r.AUC, r.Z)
+		}
+	}
+	start = time.Now()
+	for _, h := range analyst.Guess(v, analystAgencies) {
+		t.Errorf("found by recomputing: %s (entry %d, roll %d, from receipt %d)", h.Guess, h.Entry, h.Item, h.From)
+	}
+	t.Logf("guessed in %v", time.Since(start))
+}
