@@ -332,7 +332,7 @@ func copyOf(v *analyst.View, t *analyst.Truth) (*analyst.View, *analyst.Truth) {
 }
 
 // findsLeaks shows that the analyst finds what there is to find: it is the test of the test.
-func findsLeaks(t *testing.T, v *analyst.View, truth *analyst.Truth) {
+func findsLeaks(t *testing.T, v *analyst.View, truth *analyst.Truth, effort int) {
 	for _, x := range leaks {
 		t.Run(x.name, func(t *testing.T) {
 			v, truth := copyOf(v, truth)
@@ -352,7 +352,7 @@ func findsLeaks(t *testing.T, v *analyst.View, truth *analyst.Truth) {
 			}
 			if len(x.guesses) > 0 {
 				hits := map[string]int{}
-				for _, h := range analyst.Guess(v, analystAgencies) {
+				for _, h := range analyst.Guess(v, analystAgencies, effort) {
 					hits[h.Guess]++
 				}
 				for _, name := range x.guesses {

@@ -12,7 +12,8 @@ func TestSoakAnalyst(t *testing.T) {
 	c := season{households: 600, epochs: 8, requests: 1000, accesses: 60, erasures: 20, atOnce: 64, hold: 4 * time.Millisecond}
 	s := newScene(t, c)
 	s.play(c)
+	const effort = 20_000_000
 	v, truth := s.copies()
-	learnsNothing(t, v, truth)
-	findsLeaks(t, v, truth)
+	learnsNothing(t, v, truth, effort)
+	findsLeaks(t, v, truth, effort)
 }

@@ -24,9 +24,10 @@ type Hit struct {
 // dummy is the log index of the leaves that pad a roll.
 const dummy = proof.Index(1<<64 - 1)
 
-// Guess recomputes hashes from all that the agency knows and looks for them. agencies are those whose requests it guesses.
-func Guess(v *View, agencies []string) []Hit {
-	g := &guessing{v: v, held: map[int]bool{}}
+// Guess recomputes hashes from all that the agency knows and looks for them. agencies are those whose requests it guesses. effort is about how many hashes it computes for each kind of guess: if
+// there are more, it takes some of them, evenly.
+func Guess(v *View, agencies []string, effort int) []Hit {
+	g := &guessing{v: v, effort: effort, held: map[int]bool{}}
 	for _, h := range v.Held {
 		g.held[h.Entry] = true
 	}
@@ -38,10 +39,14 @@ func Guess(v *View, agencies []string) []Hit {
 }
 
 type guessing struct {
-	v    *View
-	held map[int]bool
-	hits []Hit
+	v      *View
+	effort int
+	held   map[int]bool
+	hits   []Hit
 }
+
+// stride is the step at which n things are taken so that the effort isn't exceeded.
+func (g *guessing) stride(n int) int { return 1 + n/max(1, g.effort) }
 
 // fieldLine is a line of an opening: "<i> open|none <salt> [<value>]", or "<i> hidden <digest>".
 type fieldLine []string
@@ -132,8 +137,9 @@ func (g *guessing) commitments(agencies []string) {
 		if h.Opening.Schema() != proof.SchemaDisclosure {
 			continue
 		}
-		for _, p := range people {
-			s := subjects[p]
+		step := g.stride(100 * len(g.v.Held) * len(people)) // an opening costs as much as a hundred hashes
+		for n := k % step; n < len(people); n += step {
+			s := subjects[people[n]]
 			try(s[0], s[1])
 		}
 		for _, a := range agencies {
@@ -154,7 +160,7 @@ func (g *guessing) known() [][32]byte {
 	for _, h := range g.v.Held {
 		out = append(out, g.v.Entries[h.Entry].Commitment)
 		if h.Item >= 0 {
-			out = append(out, h.Leaf.Salt, g.v.Items[h.Item].Label)
+			out = append(out, g.v.Items[h.Item].Label)
 		}
 		if key, p := h.Opening.Value(proof.DisclosurePayloadKey); p == proof.Present && len(key) == 32 {
 			out = append(out, [32]byte(key))
@@ -202,19 +208,33 @@ func (g *guessing) siblings() {
 		}
 	}
 	known, salts := g.known(), g.salts()
+	leaves := map[proof.Epoch][][32]byte{} // salts of own leaves
+	for _, h := range g.v.Held {
+		if h.Item >= 0 {
+			e := g.v.Items[h.Item].Epoch
+			leaves[e] = append(leaves[e], h.Leaf.Salt)
+		}
+	}
+	step := g.stride(2 * len(known) * len(g.v.Entries))
+	step2 := g.stride(len(salts) * len(g.v.Entries))
 	for i := range g.v.Entries {
 		e := &g.v.Entries[i]
 		if !e.Kind.Filed() || !epochs[e.Epoch] || g.held[i] {
 			continue
 		}
-		for _, s := range known {
+		for n := i % step; n < len(known); n += step {
+			s := known[n]
 			look("a leaf of a roll under a known salt", i, e.Index, s)
 			look("a leaf of a roll under a salt made from a known secret", i, e.Index, proof.RollSalt(s, e.Index))
 		}
+		for _, s := range leaves[e.Epoch] {
+			look("a leaf of a roll under a known salt", i, e.Index, s)
+			look("a leaf of a roll under a salt made from a known secret", i, e.Index, proof.RollSalt(s, e.Index))
+		}
+		look("a leaf of a roll under a salt made from a known secret", i, e.Index, proof.RollSalt([32]byte{}, e.Index))
 		look("a leaf of a roll salted with the entry's commitment", i, e.Index, e.Commitment)
 		look("a leaf of a roll salted with the entry's hash", i, e.Index, proof.LeafHash(e.Text))
-		// Of the salts of fields a part: those of each receipt have the same origin.
-		for s := i % 31; s < len(salts); s += 31 {
+		for s := i % step2; s < len(salts); s += step2 {
 			look("a leaf of a roll under a field's salt", i, e.Index, salts[s])
 		}
 	}
@@ -232,7 +252,8 @@ func (g *guessing) rolls() {
 	for _, m := range g.v.Markers {
 		secrets = append(secrets, m.VRF)
 	}
-	for n := range g.v.Items {
+	step := g.stride(10 * len(secrets) * len(g.v.Items) * len(g.v.Entries) / max(1, len(g.v.Markers)*len(g.v.Markers)))
+	for n := 0; n < len(g.v.Items); n += step {
 		it := &g.v.Items[n]
 		for i := range g.v.Entries {
 			e := &g.v.Entries[i]

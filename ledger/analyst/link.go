@@ -10,7 +10,7 @@ import (
 )
 
 // maxPairs bounds the pairs of a trial.
-const maxPairs = 4000
+const maxPairs = 1500
 
 // Link plays the linkers of these names, or every one if none is named, and says how each did. The seed is that of the exchanges, so that a result can be had again.
 func Link(v *View, t *Truth, seed uint64, names ...string) []Result {
