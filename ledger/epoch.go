@@ -2,17 +2,12 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
@@ -71,6 +66,7 @@ func boundary(t time.Time, every time.Duration) time.Time {
 type turn struct {
 	opens  OpenEpoch
 	closes *ClosedEpoch
+	roster *roster // of the closed epoch, for its files
 }
 
 // prepareTurn closes the open epoch, of which nothing may be ordered meanwhile, and makes the marker that opens the next. It can be repeated.
@@ -85,7 +81,7 @@ func (l *Log) prepareTurn(ctx context.Context, now time.Time) (*turn, error) {
 	t := &turn{opens: OpenEpoch{Marker: next, Opened: opened, Until: boundary(opened, l.cfg.Epoch), LabelKey: key}}
 	m := proof.Marker{Opened: proof.TimeOf(opened), Until: proof.TimeOf(t.opens.Until), VRF: proof.LabelPublicKey(public)}
 	if open := l.order.open; open != nil {
-		if t.closes, err = l.closeEpoch(ctx, *open, next); err != nil {
+		if t.closes, t.roster, err = l.closeEpoch(ctx, *open, next); err != nil {
 			return nil, fmt.Errorf("closing epoch %d: %w", open.Number, err)
 		}
 		t.opens.Number = open.Number + 1
@@ -112,140 +108,73 @@ func (l *Log) prepareTurn(ctx context.Context, now time.Time) (*turn, error) {
 	return t, nil
 }
 
-// closeEpoch labels what is left, builds the index and writes its tiles.
-func (l *Log) closeEpoch(ctx context.Context, open OpenEpoch, next proof.Index) (*ClosedEpoch, error) {
-	if err := l.drainFiler(ctx, open); err != nil {
-		return nil, err
-	}
-	seed, err := l.cfg.Labeler.RollSeed(ctx, open.LabelKey, open.Number)
+// closeEpoch labels what is left and makes the index.
+func (l *Log) closeEpoch(ctx context.Context, open OpenEpoch, next proof.Index) (*ClosedEpoch, *roster, error) {
+	r, err := l.finishRoster(ctx, open)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the secret of the rolls: %w", err)
+		return nil, nil, err
 	}
-	items, filings, err := l.countItems(ctx, open.Number)
+	sum, err := r.summary()
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("building the index: %w", err)
 	}
-	var filed uint64
-	for kind, n := range l.order.counts {
-		if kind.Filed() {
-			filed += n
-		}
-	}
-	if filings != filed {
-		// Each filed entry has exactly one place: anything else would hide one, or show it to a stranger.
-		return nil, fmt.Errorf("%d filed entries but %d filings in the store", filed, filings)
-	}
-	sum, err := l.writeIndex(ctx, open.Number, seed, items)
-	if err != nil {
-		return nil, err
-	}
-	return &ClosedEpoch{OpenEpoch: open, Closer: next, Size: uint64(next - open.Marker), Items: sum.Items, Bits: sum.Bits, Root: sum.Root}, nil
-}
-
-func (l *Log) countItems(ctx context.Context, epoch proof.Epoch) (items, filings uint64, err error) {
-	var last proof.Label
-	err = l.cfg.Store.Filings(ctx, epoch, func(f Filing) error {
-		if filings == 0 || f.Label != last {
-			items++
-		}
-		filings++
-		last = f.Label
-		return nil
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("counting filings: %w", err)
-	}
-	return items, filings, nil
+	return &ClosedEpoch{OpenEpoch: open, Closer: next, Size: uint64(next - open.Marker), Items: sum.Items, Bits: sum.Bits, Root: sum.Root}, r, nil
 }
 
 func (l *Log) indexDir(epoch proof.Epoch) string {
 	return filepath.Join(l.cfg.Dir, "index", epoch.String())
 }
 
-// writeIndex builds the index of an epoch from its filings, in memory bounded by the largest rolls, and its tiles with it.
-func (l *Log) writeIndex(ctx context.Context, epoch proof.Epoch, seed [32]byte, items uint64) (proof.IndexSummary, error) {
-	dir := l.indexDir(epoch)
-	// What an attempt left behind that ended before its marker was committed.
-	if err := os.RemoveAll(dir); err != nil {
-		return proof.IndexSummary{}, fmt.Errorf("removing an unfinished index: %w", err)
+// publishIndexes makes the files of the indexes of all epochs that were closed since the last publication: before the checkpoint that shows their markers.
+func (l *Log) publishIndexes(ctx context.Context) error {
+	for open := l.OpenEpoch(); l.pub.indexed < open.Number; l.pub.indexed++ {
+		e := l.pub.indexed
+		c, err := l.cfg.Store.Epoch(ctx, e)
+		if err != nil {
+			return fmt.Errorf("publishing the index of epoch %d: %w", e, err)
+		}
+		r := l.pub.closed.Load()
+		if r == nil || r.epoch != e {
+			if err := l.restoreIndex(ctx, e); err != nil {
+				return fmt.Errorf("publishing the index of epoch %d: %w", e, err)
+			}
+			continue
+		}
+		if err := r.write(l.indexDir(e), c.Root); err != nil {
+			return fmt.Errorf("publishing the index of epoch %d: %w", e, err)
+		}
+		l.pub.closed.CompareAndSwap(r, nil) // another may have closed meanwhile
 	}
-	w := tiles.Create(dir)
-	var fail error
-	sum, err := proof.BuildIndex(epoch, items, l.rolls(ctx, epoch, seed, &fail), func(_ uint64, leaf []byte) error {
-		return w.Append(leaf)
-	})
-	if fail != nil {
-		err = fail
-	}
-	if err == nil {
-		err = w.Flush()
-	}
-	if err != nil {
-		return sum, fmt.Errorf("building the index: %w", err)
-	}
-	if w.Root() != sum.Root {
-		return sum, errors.New("building the index: the tiles have another root than the index")
-	}
-	return sum, nil
+	return nil
 }
 
-// rollBatch is how many rolls are computed at the same time: nothing is ordered meanwhile, so all processors may help.
-const rollBatch = 512
-
-// rolls gives all labels of an epoch, increasing, with the roots of their rolls.
-func (l *Log) rolls(ctx context.Context, epoch proof.Epoch, seed [32]byte, fail *error) iter.Seq2[proof.Label, proof.Hash] {
-	type roll struct {
-		label   proof.Label
-		indexes []proof.Index
-		root    proof.Hash
+// restoreIndex makes the tiles of a closed epoch's index again if they are missing.
+func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
+	c, err := l.cfg.Store.Epoch(ctx, e)
+	if err != nil {
+		return err
 	}
-	return func(yield func(proof.Label, proof.Hash) bool) {
-		var batch []roll
-		stopped := errors.New("stopped")
-		emit := func() error {
-			var work errgroup.Group
-			work.SetLimit(runtime.GOMAXPROCS(0))
-			for chunk := range slices.Chunk(batch, rollBatch/16) {
-				work.Go(func() error {
-					for i := range chunk {
-						r, err := proof.NewRoll(seed, chunk[i].label, chunk[i].indexes)
-						if err != nil {
-							return err
-						}
-						chunk[i].root = r.Root()
-					}
-					return nil
-				})
-			}
-			if err := work.Wait(); err != nil {
-				return err
-			}
-			for i := range batch {
-				if !yield(batch[i].label, batch[i].root) {
-					return stopped
-				}
-			}
-			batch = batch[:0]
-			return nil
-		}
-		err := l.cfg.Store.Filings(ctx, epoch, func(f Filing) error {
-			if n := len(batch); n == 0 || batch[n-1].label != f.Label {
-				if n == rollBatch {
-					if err := emit(); err != nil {
-						return err
-					}
-				}
-				batch = append(batch, roll{label: f.Label})
-			}
-			last := &batch[len(batch)-1]
-			last.indexes = append(last.indexes, f.Index)
-			return nil
-		})
-		if err == nil {
-			err = emit()
-		}
-		if err != nil && !errors.Is(err, stopped) {
-			*fail = fmt.Errorf("making rolls: %w", err)
-		}
+	if _, err := tiles.Resume(l.indexDir(e), 1<<c.Bits, c.Root); err == nil {
+		return nil
 	}
+	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, e)
+	if err != nil {
+		return err
+	}
+	r, err := l.readRoster(ctx, e, seed, 1)
+	if err != nil {
+		return err
+	}
+	sum, err := r.summary()
+	if err != nil {
+		return err
+	}
+	if sum.Root != c.Root {
+		return fmt.Errorf("it has another root than the marker of epoch %d says", e+1)
+	}
+	// What an attempt left behind that ended on the way.
+	if err := os.RemoveAll(l.indexDir(e)); err != nil {
+		return fmt.Errorf("removing an unfinished index: %w", err)
+	}
+	return r.write(l.indexDir(e), c.Root)
 }

@@ -112,6 +112,7 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 	for i, u := range unfiled {
 		filings[i] = Filing{Index: u.Index, Label: f.known[u.Subject]}
 	}
+	l.touched.note(open.Number, filings)
 	if err := l.cfg.Store.File(ctx, open.Number, filings); err != nil {
 		return 0, fmt.Errorf("storing labels: %w", err)
 	}

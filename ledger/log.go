@@ -62,6 +62,9 @@ type Config struct {
 	FileEvery time.Duration
 	// Timeout of one attempt to have a batch ordered or signed; 0 means 15 seconds.
 	Timeout time.Duration
+
+	// prepareFrom is the constant of that name, but in tests.
+	prepareFrom uint64
 }
 
 func (c *Config) check() error {
@@ -86,6 +89,7 @@ func (c *Config) check() error {
 	def(&c.MaxLag, 10*time.Second)
 	def(&c.FileEvery, 250*time.Millisecond)
 	def(&c.Timeout, 15*time.Second)
+	def(&c.prepareFrom, prepareFrom)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -128,11 +132,12 @@ type Log struct {
 	halted   error
 	lagSince time.Time // when the oldest unpublished checkpoint was signed; zero if all are published
 
-	order orderer
-	sign  signer
-	files filer
-	pub   publisher
-	count counters
+	order   orderer
+	sign    signer
+	files   filer
+	touched touched
+	pub     publisher
+	count   counters
 
 	unsettled sync.Map // epochs of which it was said that receipts can't be settled
 

@@ -58,6 +58,9 @@ type orderer struct {
 	open   *OpenEpoch // nil before the very first marker
 	counts map[proof.Kind]uint64
 	clock  monotonic
+	// preparing is the close of the open epoch, if that has begun.
+	preparing *preparation
+	atOnce    bool // the open epoch is closed without, for its preparation failed
 	// unsure is a batch of which it isn't known whether the Store has it.
 	unsure *unsure
 }
@@ -66,6 +69,7 @@ type unsure struct {
 	batch   *Batch
 	ordered *ordered
 	counts  map[proof.Kind]uint64
+	turn    *turn
 }
 
 const (
@@ -79,6 +83,11 @@ const (
 func (l *Log) runOrder() {
 	defer close(l.orderDone)
 	defer wake(l.wakeSign)
+	defer func() {
+		if p := l.order.preparing; p != nil {
+			p.end()
+		}
+	}()
 	backoff := time.Duration(0)
 	for {
 		if backoff == 0 {
@@ -204,12 +213,23 @@ func (l *Log) orderWork() bool {
 		return false // an epoch that is due now closes at the next start
 	default:
 	}
-	return l.order.unsure != nil || !l.cfg.Clock().Before(l.order.open.Until)
+	now := l.cfg.Clock()
+	return l.order.unsure != nil || l.prepare(now) && !now.Before(l.order.open.Until)
 }
 
-// untilDue returns how long to sleep until the epoch is due. At most a minute: the wall clock may be set meanwhile.
+// untilDue returns how long to sleep until the epoch is due, or its close has to be prepared. At most a minute: the wall clock may be set meanwhile.
 func (l *Log) untilDue() time.Duration {
-	return min(max(l.order.open.Until.Sub(l.cfg.Clock()), time.Millisecond), time.Minute)
+	next := l.order.open.Until
+	if p := l.order.preparing; p == nil {
+		next = l.prepareAt()
+	} else if !l.cfg.Clock().Before(next) {
+		select {
+		case <-p.ready:
+		default:
+			return time.Minute // it wakes us
+		}
+	}
+	return min(max(next.Sub(l.cfg.Clock()), time.Millisecond), time.Minute)
 }
 
 // orderBatch gives groups their places and commits them, with a marker before them if the epoch is due. If it fails, the caller tells the waiters that it returns.
@@ -224,7 +244,7 @@ func (l *Log) orderBatch(ws []*waiter) ([]*waiter, error) {
 		return ws, err
 	}
 	var turn *turn
-	if l.order.open == nil || !now.Before(l.order.open.Until) {
+	if l.order.open == nil || l.prepare(now) && !now.Before(l.order.open.Until) {
 		// Closing isn't bounded by the timeout of a batch: an epoch may be large.
 		if turn, err = l.prepareTurn(l.ctx, now); err != nil {
 			return ws, err
@@ -270,7 +290,7 @@ func (l *Log) commit(ctx context.Context, ws []*waiter, t *turn) error {
 		return err
 	}
 	if err != nil {
-		l.order.unsure = &unsure{b, o, counts}
+		l.order.unsure = &unsure{b, o, counts, t}
 		if serr := l.settleOrder(ctx); serr != nil {
 			return errors.Join(err, serr)
 		}
@@ -280,7 +300,7 @@ func (l *Log) commit(ctx context.Context, ws []*waiter, t *turn) error {
 		l.cfg.Logger.Warn("the store reported an error for a batch that it has", "error", err)
 		return nil
 	}
-	l.committed(b, o, counts)
+	l.committed(b, o, counts, t)
 	l.count.batches.Add(1)
 	l.count.orderNanos.Add(int64(time.Since(start)))
 	return nil
@@ -351,10 +371,11 @@ func (l *Log) place(ws []*waiter, t *turn) (*Batch, *ordered, map[proof.Kind]uin
 }
 
 // committed takes over the state that a committed batch leads to and wakes who comes next.
-func (l *Log) committed(b *Batch, o *ordered, counts map[proof.Kind]uint64) {
+func (l *Log) committed(b *Batch, o *ordered, counts map[proof.Kind]uint64, t *turn) {
 	l.order.counts = counts
 	if b.Opens != nil {
-		l.order.open = b.Opens
+		l.order.open, l.order.preparing, l.order.atOnce = b.Opens, nil, false
+		l.pub.closed.Store(t.roster)
 		l.cfg.Logger.Info("epoch opened", "epoch", uint64(b.Opens.Number), "marker", uint64(b.Opens.Marker), "until", b.Opens.Until)
 		if b.Closes != nil {
 			l.count.epochs.Add(1)
@@ -413,6 +434,6 @@ func (l *Log) settleOrder(ctx context.Context) error {
 		return fmt.Errorf("reading the last batch back: %w", err)
 	}
 	l.order.unsure = nil
-	l.committed(u.batch, u.ordered, u.counts)
+	l.committed(u.batch, u.ordered, u.counts, u.turn)
 	return nil
 }

@@ -21,6 +21,10 @@ import (
 // publisher is the state of the goroutine that writes tiles. All of it can be made again from the Store.
 type publisher struct {
 	w *tiles.Writer // nil: to be recovered
+	// indexed: the indexes of all epochs below are published.
+	indexed proof.Epoch
+	// closed is what stage A made of the last epoch that it closed; nil: published, or of an earlier process.
+	closed atomic.Pointer[roster]
 	// last is what readers see.
 	last atomic.Pointer[proof.Checkpoint]
 }
@@ -78,6 +82,9 @@ func (l *Log) publish(ctx context.Context) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if err := l.publishIndexes(ctx); err != nil {
+		return err
+	}
 	note := s.note
 	if l.cfg.Cosign != nil {
 		ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
@@ -130,6 +137,10 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 		if err == nil && cp.Size() <= s.edge.size {
 			w, err := tiles.Resume(l.cfg.Dir, cp.Size(), cp.Root())
 			if err == nil {
+				// The checkpoint that shows a marker comes after the index of the epoch that it closes.
+				if l.pub.indexed, err = l.cfg.Store.EpochOf(ctx, proof.Index(cp.Size()-1)); err != nil {
+					return fmt.Errorf("looking for the epoch of the published checkpoint: %w", err)
+				}
 				l.pub.w = w
 				l.published(cp)
 				return nil
@@ -144,30 +155,7 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 			l.cfg.Logger.Error("the index of an epoch can't be made again; settlements of that epoch wait for it", "epoch", uint64(e), "error", err)
 		}
 	}
-	l.pub.w = tiles.Create(l.cfg.Dir)
-	return nil
-}
-
-// restoreIndex makes the tiles of a closed epoch's index again if they are missing.
-func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
-	c, err := l.cfg.Store.Epoch(ctx, e)
-	if err != nil {
-		return err
-	}
-	if _, err := tiles.Resume(l.indexDir(e), 1<<c.Bits, c.Root); err == nil {
-		return nil
-	}
-	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, e)
-	if err != nil {
-		return err
-	}
-	sum, err := l.writeIndex(ctx, e, seed, c.Items)
-	if err != nil {
-		return err
-	}
-	if sum.Root != c.Root {
-		return fmt.Errorf("it has another root than the marker of epoch %d says", e+1)
-	}
+	l.pub.w, l.pub.indexed = tiles.Create(l.cfg.Dir), open.Number
 	return nil
 }
 

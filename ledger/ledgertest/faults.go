@@ -34,6 +34,7 @@ const (
 	CallUnfiled   = "Store.Unfiled"
 	CallFile      = "Store.File"
 	CallFilings   = "Store.Filings"
+	CallRoll      = "Store.Roll"
 	CallLast      = "SignedStore.Last"
 	CallSwap      = "SignedStore.Swap"
 	CallAdd       = "Trillian.AddSequencedLeaves"
@@ -153,6 +154,11 @@ func (s FaultyStore) File(ctx context.Context, e proof.Epoch, f []ledger.Filing)
 
 func (s FaultyStore) Filings(ctx context.Context, e proof.Epoch, fn func(ledger.Filing) error) error {
 	return s.Faults.do(CallFilings, func() error { return s.Store.Filings(ctx, e, fn) })
+}
+
+func (s FaultyStore) Roll(ctx context.Context, e proof.Epoch, z proof.Label) (r []proof.Index, err error) {
+	err = s.Faults.do(CallRoll, func() error { r, err = s.Store.Roll(ctx, e, z); return err })
+	return r, err
 }
 
 // FaultySigned is a SignedStore some of whose calls fail.

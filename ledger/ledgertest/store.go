@@ -206,7 +206,7 @@ func (s *Store) file(epoch proof.Epoch, filings []ledger.Filing) {
 	rolls := s.rolls[epoch]
 	for _, f := range filings {
 		if at, found := slices.BinarySearch(rolls[f.Label], f.Index); !found {
-			rolls[f.Label] = slices.Insert(rolls[f.Label], at, f.Index)
+			rolls[f.Label] = slices.Insert(slices.Clone(rolls[f.Label]), at, f.Index) // readers go on with the old one
 		}
 		s.labels[f.Index] = f.Label
 	}

@@ -134,6 +134,37 @@ func NewRoll(seed [32]byte, z Label, indexes []Index) (*Roll, error) {
 	return r, nil
 }
 
+// RollRoot returns the root of NewRoll alone, at a fraction of the cost: for whoever makes the rolls of everybody.
+func RollRoot(seed [32]byte, z Label, indexes []Index) (Hash, error) {
+	if len(indexes) == 0 || len(indexes) > minRoll {
+		r, err := NewRoll(seed, z, indexes)
+		if err != nil {
+			return Hash{}, err
+		}
+		return r.Root(), nil
+	}
+	var row [minRoll]Hash
+	for n, i := range indexes {
+		if i > maxInt || slices.Contains(indexes[:n], i) {
+			return Hash{}, formatError("roll: index above 2^63-1, or an entry is filed twice")
+		}
+		row[n] = RollLeaf(RollSalt(seed, i), i)
+	}
+	for j := range minRoll - len(indexes) {
+		row[len(indexes)+j] = RollLeaf(rollDummySalt(seed, z, uint64(j)), dummyIndex)
+	}
+	for i := 1; i < minRoll; i++ {
+		for j := i; j > 0 && bytes.Compare(row[j-1][:], row[j][:]) > 0; j-- {
+			row[j-1], row[j] = row[j], row[j-1]
+		}
+	}
+	for i := range row {
+		row[i] = rollLeafHash(row[i])
+	}
+	left, right := nodeHash(&row[0], &row[1]), nodeHash(&row[2], &row[3])
+	return nodeHash(&left, &right), nil
+}
+
 // Label returns the label the roll was made for.
 func (r *Roll) Label() Label { return r.label }
 

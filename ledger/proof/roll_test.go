@@ -356,3 +356,34 @@ func TestVerifyIndex(t *testing.T) {
 		t.Errorf("zero marker: %v", err)
 	}
 }
+
+func TestRollRootIsTheRolls(t *testing.T) {
+	seed := [32]byte{9}
+	for n := range 12 {
+		for k := range 50 {
+			z := proof.Label{byte(n), byte(k)}
+			var indexes []proof.Index
+			for i := range n {
+				indexes = append(indexes, proof.Index(1000*k+7*i+1))
+			}
+			root, err := proof.RollRoot(seed, z, indexes)
+			r, want := proof.NewRoll(seed, z, indexes)
+			if (err == nil) != (want == nil) || err == nil && root != r.Root() {
+				t.Fatalf("%d entries: %v, %v", n, err, want)
+			}
+		}
+	}
+	for _, bad := range [][]proof.Index{{1, 1}, {1, 2, 1}, {1 << 63}, {3, 1<<64 - 1}} {
+		if _, err := proof.RollRoot(seed, proof.Label{}, bad); !errors.Is(err, proof.ErrFormat) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+func BenchmarkRollRoot(b *testing.B) {
+	for i := range b.N {
+		if _, err := proof.RollRoot([32]byte{1}, proof.Label{byte(i)}, []proof.Index{proof.Index(i)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
