@@ -20,6 +20,8 @@ type Policy struct {
 type witness struct {
 	component int
 	verifier  note.Verifier
+	// name in the policy, vkey and url as they stand there.
+	name, vkey, url string
 }
 
 type group struct {
@@ -49,6 +51,58 @@ func NewPolicy(vkey string) (*Policy, error) {
 // rotation. Log keys are Ed25519 and their name is the origin; witness keys are
 // cosignature keys, Ed25519 (0x04) or ML-DSA-44 (0x06).
 func ParsePolicy(text []byte) (*Policy, error) {
+	p, err := parsePolicy(text)
+	if err == nil && len(p.logs) == 0 {
+		err = formatError("policy: no log line, and the log is not known from elsewhere")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ParseWitnesses parses a policy for somebody who knows the log's keys from
+// elsewhere, as the log itself does: the policy has the given keys, and log lines
+// in the text, if any, have to name one of them.
+func ParseWitnesses(text []byte, vkeys ...string) (*Policy, error) {
+	p, err := parsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	named := p.logs
+	p.logs = nil
+	agrees := len(named) == 0
+	for _, k := range vkeys {
+		v, err := note.NewVerifier(k)
+		if err != nil {
+			return nil, formatError("policy: log key: not an Ed25519 vkey")
+		}
+		for _, w := range p.witnesses {
+			if keyOf(w.vkey) == keyOf(k) {
+				return nil, formatError("policy: a witness has the key of the log")
+			}
+		}
+		for _, l := range named {
+			agrees = agrees || l.Name() == v.Name() && l.KeyHash() == v.KeyHash()
+		}
+		p.logs = append(p.logs, v)
+	}
+	if !agrees || len(p.logs) == 0 {
+		return nil, formatError("policy: its log lines name another log, or another key of it")
+	}
+	return p, nil
+}
+
+// keyOf returns the raw public key of a vkey, without its type.
+func keyOf(vkey string) string {
+	_, _, key, _ := splitKey(vkey)
+	if key == "" {
+		return ""
+	}
+	return key[1:]
+}
+
+func parsePolicy(text []byte) (*Policy, error) {
 	if len(text) > maxPolicy {
 		return nil, formatError("policy: more than %d bytes", maxPolicy)
 	}
@@ -74,9 +128,6 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	}
 	if !p.quorum {
 		return nil, formatError("policy: no quorum line")
-	}
-	if len(p.Policy.logs) == 0 {
-		return nil, formatError("policy: no log line, and the log is not known from elsewhere")
 	}
 	return &p.Policy, nil
 }
@@ -119,7 +170,11 @@ func (p *policyParser) line(w []string) string {
 		if reason != "" {
 			return reason
 		}
-		p.witnesses = append(p.witnesses, witness{id, v})
+		wit := witness{component: id, verifier: v, name: w[1], vkey: w[2]}
+		if len(w) == 4 {
+			wit.url = w[3]
+		}
+		p.witnesses = append(p.witnesses, wit)
 	case "group":
 		return p.group(w)
 	case "quorum":
