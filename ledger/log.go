@@ -38,8 +38,10 @@ type Config struct {
 	Epoch time.Duration
 	// Dir is where checkpoint, tiles and blobs are published. It is created if missing, readable by all.
 	Dir string
-	// Cosign asks witnesses for their signatures before a checkpoint is published, and returns the note with those it got. It decides itself whether a missing quorum
-	// is an error: then the checkpoint isn't published, and the log stops with ErrBusy when that lasts longer than MaxLag. nil: published as signed by the log.
+	// Cosign asks witnesses for their signatures before a checkpoint is published, and returns the note with those it got. It is off the release path: Append never waits for it. It decides itself
+	// whether a missing quorum is an error: then the checkpoint isn't published, and the log stops with ErrBusy when that lasts longer than MaxLag. If it returns what there is, the log publishes that, and
+	// goes on. It is called again, every PublishEvery, with the note that is published already, for the cosignatures that came late: it must not wait for them a second time. An error that wraps
+	// ErrHalted halts the log: the witnesses saw another history. nil: published as signed by the log.
 	Cosign func(ctx context.Context, note []byte) ([]byte, error)
 	// Clock gives the times of markers; nil means time.Now.
 	Clock func() time.Time
@@ -258,7 +260,11 @@ func wake(c chan struct{}) {
 
 // halt stops the log for good and tells everybody who waits.
 func (l *Log) halt(format string, args ...any) error {
-	err := fmt.Errorf("%w: %s", ErrHalted, fmt.Sprintf(format, args...))
+	return l.haltFor(fmt.Errorf("%w: %s", ErrHalted, fmt.Sprintf(format, args...)))
+}
+
+// haltFor does that for an error that wraps ErrHalted.
+func (l *Log) haltFor(err error) error {
 	l.mu.Lock()
 	if l.halted == nil {
 		l.halted = err

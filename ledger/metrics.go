@@ -12,6 +12,7 @@ type counters struct {
 	entries, batches, rounds, again, busy, refused   atomic.Int64
 	orderErrors, signErrors, fileErrors, publishErrs atomic.Int64
 	filed, toFile, epochs, publications, unsettled   atomic.Int64
+	unwitnessed                                      atomic.Int64
 	orderNanos, addNanos, integrateNanos, signNanos  atomic.Int64
 	publishNanos, closeNanos                         atomic.Int64
 	publishedSize                                    atomic.Int64
@@ -34,6 +35,8 @@ type Metrics struct {
 	LastClose time.Duration
 	// Filed entries were labelled; EpochsClosed and Publications count.
 	Filed, EpochsClosed, Publications int64
+	// Unwitnessed publications had no quorum of witnesses, where some are asked.
+	Unwitnessed int64
 	// Unsettled receipts were handed out of entries whose epoch is closed, because filings of it are lost.
 	Unsettled int64
 
@@ -43,10 +46,13 @@ type Metrics struct {
 	Unfiled   int64  // entries ordered since Open and not labelled
 	Size      uint64 // entries under the signed checkpoint
 	Published uint64 // entries under the published checkpoint
-	Lag       time.Duration
-	Epoch     proof.Epoch
-	Until     time.Time
-	Halted    bool
+	Witnessed uint64 // entries under the newest published checkpoint with the quorum of witnesses
+	// QuorumMissing is for how long checkpoints have been published without the quorum.
+	QuorumMissing time.Duration
+	Lag           time.Duration
+	Epoch         proof.Epoch
+	Until         time.Time
+	Halted        bool
 }
 
 // Metrics returns a snapshot.
@@ -58,9 +64,13 @@ func (l *Log) Metrics() Metrics {
 		OrderErrors: c.orderErrors.Load(), SignErrors: c.signErrors.Load(), FileErrors: c.fileErrors.Load(), PublishErrors: c.publishErrs.Load(),
 		Order: time.Duration(c.orderNanos.Load()), Add: time.Duration(c.addNanos.Load()), Integrate: time.Duration(c.integrateNanos.Load()),
 		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()),
-		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unsettled: c.unsettled.Load(),
+		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unsettled: c.unsettled.Load(), Unwitnessed: c.unwitnessed.Load(),
 		Published: uint64(c.publishedSize.Load()),
 	}
+	if cp, ok := l.Witnessed(); ok {
+		m.Witnessed = cp.Size()
+	}
+	m.QuorumMissing = l.QuorumMissing()
 	// What an earlier run left unlabelled is filed too, so this is a lower bound until the first epoch closes.
 	m.Unfiled = max(0, c.toFile.Load()-m.Filed)
 	l.mu.Lock()

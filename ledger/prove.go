@@ -10,10 +10,19 @@ import (
 
 // AwaitPublished waits until an entry stands under the published checkpoint, which takes about a second after Append.
 func (l *Log) AwaitPublished(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
+	return l.await(ctx, index, "published", l.Published)
+}
+
+// AwaitWitnessed waits until an entry stands under a published checkpoint that has the quorum of witnesses.
+func (l *Log) AwaitWitnessed(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
+	return l.await(ctx, index, "witnessed", l.Witnessed)
+}
+
+func (l *Log) await(ctx context.Context, index proof.Index, what string, newest func() (proof.Checkpoint, bool)) (proof.Checkpoint, error) {
 	t := time.NewTicker(25 * time.Millisecond)
 	defer t.Stop()
 	for {
-		if cp, ok := l.Published(); ok && uint64(index) < cp.Size() {
+		if cp, ok := newest(); ok && uint64(index) < cp.Size() {
 			return cp, nil
 		}
 		select {
@@ -21,20 +30,29 @@ func (l *Log) AwaitPublished(ctx context.Context, index proof.Index) (proof.Chec
 		case <-l.stop:
 			return proof.Checkpoint{}, fmt.Errorf("%w: it is being closed", ErrUnavailable)
 		case <-ctx.Done():
-			return proof.Checkpoint{}, fmt.Errorf("%w: entry %d is not published yet: %w", ErrUnavailable, index, ctx.Err())
+			return proof.Checkpoint{}, fmt.Errorf("%w: entry %d is not %s yet: %w", ErrUnavailable, index, what, ctx.Err())
 		}
 	}
 }
 
 // Prove proves entries that were appended at some time, all under one published checkpoint, waiting for their publication. The result is what Append gave, but for a newer checkpoint.
 func (l *Log) Prove(ctx context.Context, indexes []proof.Index) (Appended, error) {
+	return l.proveWhen(ctx, indexes, l.AwaitPublished)
+}
+
+// ProveWitnessed is Prove under a checkpoint that has the quorum of witnesses, for which it waits.
+func (l *Log) ProveWitnessed(ctx context.Context, indexes []proof.Index) (Appended, error) {
+	return l.proveWhen(ctx, indexes, l.AwaitWitnessed)
+}
+
+func (l *Log) proveWhen(ctx context.Context, indexes []proof.Index, await func(context.Context, proof.Index) (proof.Checkpoint, error)) (Appended, error) {
 	var a Appended
 	var last proof.Index
 	for _, i := range indexes {
 		last = max(last, i)
 	}
 	var err error
-	if a.Checkpoint, err = l.AwaitPublished(ctx, last); err != nil {
+	if a.Checkpoint, err = await(ctx, last); err != nil {
 		return a, err
 	}
 	for _, i := range indexes {

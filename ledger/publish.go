@@ -25,8 +25,10 @@ type publisher struct {
 	indexed proof.Epoch
 	// closed is what stage A made of the last epoch that it closed; nil: published, or of an earlier process.
 	closed atomic.Pointer[roster]
-	// last is what readers see.
-	last atomic.Pointer[proof.Checkpoint]
+	// last is what readers see, witnessed the newest of what they saw with the quorum of witnesses.
+	last, witnessed atomic.Pointer[proof.Checkpoint]
+	// missing since: the last publication, or attempt to cosign it, ended without the quorum; in nanoseconds since 1970, 0 if it had it.
+	missing atomic.Int64
 }
 
 // runPublish publishes at most every PublishEvery, off the release path.
@@ -66,7 +68,7 @@ func (l *Log) publish(ctx context.Context) error {
 	size := s.edge.size
 	if last := l.pub.last.Load(); last != nil && last.Size() >= size {
 		l.clearLag(s, start)
-		return nil
+		return l.publishMore(ctx, *last)
 	}
 	w := l.pub.w
 	if w.Size() < size {
@@ -85,35 +87,95 @@ func (l *Log) publish(ctx context.Context) error {
 	if err := l.publishIndexes(ctx); err != nil {
 		return err
 	}
-	note := s.note
-	if l.cfg.Cosign != nil {
-		ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-		defer cancel()
-		var err error
-		if note, err = l.cfg.Cosign(ctx, bytes.Clone(s.note)); err != nil {
-			return fmt.Errorf("having the checkpoint cosigned: %w", err)
-		}
-	}
-	cp, err := l.ours(ctx, note)
+	cp, err := l.cosign(ctx, s.cp)
 	if err != nil {
-		return fmt.Errorf("checking the checkpoint before publishing it: %w", err)
+		return err
 	}
-	if cp.Size() != size || cp.Root() != s.cp.Root() {
-		return errors.New("the cosigned checkpoint is another one than the log's")
+	if err := l.writeCheckpoint(cp); err != nil {
+		return err
 	}
-	if err := tiles.WriteFile(l.cfg.Dir, checkpointName, note); err != nil {
-		return fmt.Errorf("publishing the checkpoint: %w", err)
-	}
-	l.published(cp)
 	l.clearLag(s, start)
 	l.count.publications.Add(1)
 	l.count.publishNanos.Add(int64(time.Since(start)))
 	return nil
 }
 
+// publishMore adds to the published checkpoint the cosignatures that came late.
+func (l *Log) publishMore(ctx context.Context, last proof.Checkpoint) error {
+	if l.cfg.Cosign == nil {
+		return nil
+	}
+	cp, err := l.cosign(ctx, last)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(cp.Note(), last.Note()) {
+		l.noteQuorum(cp)
+		return nil
+	}
+	return l.writeCheckpoint(cp)
+}
+
+// cosign has a checkpoint cosigned, if there is somebody to ask, and makes sure that it still is what the log signed.
+func (l *Log) cosign(ctx context.Context, cp proof.Checkpoint) (proof.Checkpoint, error) {
+	note := cp.Note()
+	if l.cfg.Cosign != nil {
+		ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+		defer cancel()
+		var err error
+		note, err = l.cfg.Cosign(ctx, note)
+		if errors.Is(err, ErrHalted) {
+			return cp, l.haltFor(err)
+		}
+		if err != nil {
+			return cp, fmt.Errorf("having the checkpoint cosigned: %w", err)
+		}
+	}
+	got, err := l.ours(ctx, note)
+	if err != nil {
+		return cp, fmt.Errorf("checking the checkpoint before publishing it: %w", err)
+	}
+	if got.Size() != cp.Size() || got.Root() != cp.Root() {
+		return cp, errors.New("the cosigned checkpoint is another one than the log's")
+	}
+	return got, nil
+}
+
+// writeCheckpoint shows a checkpoint to readers. The last one with the quorum stays at hand while there is none.
+func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
+	if last := l.pub.last.Load(); last != nil && last.Witnessed() && !cp.Witnessed() {
+		if err := tiles.WriteFile(l.cfg.Dir, witnessedName, last.Note()); err != nil {
+			return fmt.Errorf("keeping the last witnessed checkpoint: %w", err)
+		}
+	}
+	if err := tiles.WriteFile(l.cfg.Dir, checkpointName, cp.Note()); err != nil {
+		return fmt.Errorf("publishing the checkpoint: %w", err)
+	}
+	l.published(cp)
+	l.noteQuorum(cp)
+	if l.cfg.Cosign != nil && !cp.Witnessed() {
+		l.count.unwitnessed.Add(1)
+	}
+	return nil
+}
+
+// noteQuorum keeps since when the quorum is missing.
+func (l *Log) noteQuorum(cp proof.Checkpoint) {
+	switch {
+	case l.cfg.Cosign == nil:
+	case cp.Witnessed():
+		l.pub.missing.Store(0)
+	default:
+		l.pub.missing.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
 func (l *Log) published(cp proof.Checkpoint) {
 	l.pub.last.Store(&cp)
 	l.count.publishedSize.Store(int64(cp.Size()))
+	if cp.Witnessed() {
+		l.pub.witnessed.Store(&cp)
+	}
 }
 
 // clearLag notes that all up to s is published; what was signed meanwhile is at most as old as start.
@@ -143,7 +205,7 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 				}
 				l.pub.w = w
 				l.published(cp)
-				return nil
+				return l.recoverWitnessed(ctx, cp)
 			}
 			l.cfg.Logger.Warn("the published tiles are not usable and are made again from the store", "error", err)
 		}
@@ -159,6 +221,22 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 	return nil
 }
 
+// recoverWitnessed finds the newest checkpoint with the quorum if the published one hasn't got it. That it is this log's, and extended by what was signed since, was checked by Open.
+func (l *Log) recoverWitnessed(ctx context.Context, last proof.Checkpoint) error {
+	n, err := os.ReadFile(filepath.Join(l.cfg.Dir, witnessedName))
+	if last.Witnessed() || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the last witnessed checkpoint: %w", err)
+	}
+	// Whether it has the quorum depends on the policy of now.
+	if cp, err := l.ours(ctx, n); err == nil && cp.Witnessed() && cp.Size() <= last.Size() {
+		l.pub.witnessed.Store(&cp)
+	}
+	return nil
+}
+
 // Published returns the checkpoint that readers see, with its cosignatures; false if there is none yet.
 func (l *Log) Published() (proof.Checkpoint, bool) {
 	cp := l.pub.last.Load()
@@ -166,6 +244,35 @@ func (l *Log) Published() (proof.Checkpoint, bool) {
 		return proof.Checkpoint{}, false
 	}
 	return *cp, true
+}
+
+// Witnessed returns the newest published checkpoint that has the quorum of witnesses, which is older than Published's while the quorum is missing; false if there is none.
+func (l *Log) Witnessed() (proof.Checkpoint, bool) {
+	cp := l.pub.witnessed.Load()
+	if cp == nil {
+		return proof.Checkpoint{}, false
+	}
+	return *cp, true
+}
+
+// QuorumMissing returns for how long checkpoints have been published without the quorum of witnesses; 0 if the last one had it, or nobody is asked.
+func (l *Log) QuorumMissing() time.Duration {
+	since := l.pub.missing.Load()
+	if since == 0 {
+		return 0
+	}
+	return max(time.Since(time.Unix(0, since)), 1)
+}
+
+// best returns the checkpoint to prove an entry under: a witnessed one if there is one that covers it.
+func (l *Log) best(index proof.Index) (proof.Checkpoint, bool) {
+	if cp, ok := l.Witnessed(); ok && uint64(index) < cp.Size() {
+		if last, _ := l.Published(); !last.Witnessed() {
+			return cp, true
+		}
+	}
+	cp, ok := l.Published()
+	return cp, ok && uint64(index) < cp.Size()
 }
 
 // Handler serves what is published: see tiles.Handler.

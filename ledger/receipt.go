@@ -25,11 +25,11 @@ func FreshReceipt(a Appended, i int, o proof.Opening) (*proof.Receipt, error) {
 	return r, nil
 }
 
-// Receipt returns the best receipt of an entry that can be had now: under the published checkpoint with its cosignatures, and settled if the entry is filed, its epoch
+// Receipt returns the best receipt of an entry that can be had now: under the published checkpoint with its cosignatures (under an older one with the quorum of witnesses, while the published one lacks it), and settled if the entry is filed, its epoch
 // is closed and the opening shows the subject. One that the store can't settle any more is returned unsettled, and counted and logged: its inclusion is proven all the same. ErrNotFound if the entry isn't published yet: that takes seconds after Append.
 func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (*proof.Receipt, error) {
-	cp, ok := l.Published()
-	if !ok || uint64(index) >= cp.Size() {
+	cp, ok := l.best(index)
+	if !ok {
 		return nil, fmt.Errorf("%w: entry %d is not published yet", ErrNotFound, index)
 	}
 	entry, err := l.prove(ctx, cp, index)

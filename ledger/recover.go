@@ -19,6 +19,9 @@ import (
 // checkpointName is the file in Dir that readers of the log begin with.
 const checkpointName = "checkpoint"
 
+// witnessedName is the file in Dir with the last checkpoint that had the quorum, while the published one hasn't. It isn't served.
+const witnessedName = "checkpoint.witnessed"
+
 // recover finds out where the log stands, from three places that can contradict each other: the order in the Store, the tree in Trillian, and what was signed (in the
 // SignedStore, in the published checkpoint and in Known). It goes on only if the signed tree is a prefix of the other two. A new log gets its first marker here.
 func (l *Log) recover(ctx context.Context) error {
@@ -93,11 +96,15 @@ func (l *Log) checkpoints(ctx context.Context) (last []byte, all []proof.Checkpo
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: reading the last signed checkpoint: %w", ErrUnavailable, err)
 	}
-	published, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
+	notes := [][]byte{last}
+	for _, name := range []string{checkpointName, witnessedName} {
+		published, err := os.ReadFile(filepath.Join(l.cfg.Dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fmt.Errorf("%w: reading the published checkpoint: %w", ErrUnavailable, err)
+		}
+		notes = append(notes, published)
 	}
-	for _, n := range append([][]byte{last, published}, l.cfg.Known...) {
+	for _, n := range append(notes, l.cfg.Known...) {
 		if len(n) == 0 {
 			continue
 		}

@@ -31,11 +31,31 @@ func (t Tree) Inclusion(index uint64) ([]proof.Hash, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: proving entry %d of %d: %v", ErrCorrupt, index, t.Size, err)
 	}
-	path := make([]proof.Hash, len(p))
-	for i := range p {
-		path[i] = proof.Hash(p[i])
+	return hashes(p), nil
+}
+
+// Consistency returns the proof that the tree extends its first size entries (RFC 6962, section 2.1.2); it is empty for 0 and for the whole tree. Every tile it uses is checked against the root.
+func (t Tree) Consistency(size uint64) ([]proof.Hash, error) {
+	if size > t.Size {
+		return nil, fmt.Errorf("tiles: %d entries are more than the tree of size %d has", size, t.Size)
 	}
-	return path, nil
+	if size == 0 || size == t.Size {
+		return nil, nil
+	}
+	r := tlog.TileHashReader(tlog.Tree{N: int64(t.Size), Hash: tlog.Hash(t.Root)}, tileReader{t.Dir})
+	p, err := tlog.ProveTree(int64(t.Size), int64(size), r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: proving that %d entries extend %d: %v", ErrCorrupt, t.Size, size, err)
+	}
+	return hashes(p), nil
+}
+
+func hashes(p []tlog.Hash) []proof.Hash {
+	out := make([]proof.Hash, len(p))
+	for i := range p {
+		out[i] = proof.Hash(p[i])
+	}
+	return out
 }
 
 // Entry returns an entry from its bundle. It isn't checked against the root: use it with Inclusion.

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	mproof "github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api/layout"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -36,6 +38,7 @@ func fill(t testing.TB, w *Writer, to uint64) {
 func TestWriteResumeProve(t *testing.T) {
 	dir := t.TempDir()
 	w := Create(dir)
+	var earlier []Tree
 	for _, size := range []uint64{1, 2, 3, 200, 255, 256, 257, 512, 700, 65535, 65536, 65537, 66000} {
 		fill(t, w, size)
 		root := w.Root()
@@ -66,6 +69,25 @@ func TestWriteResumeProve(t *testing.T) {
 		if _, err := tree.Entry(size); err == nil {
 			t.Error("an entry beyond the end")
 		}
+		for _, old := range append(earlier, Tree{Size: 0}, tree) {
+			p, err := tree.Consistency(old.Size)
+			if err != nil {
+				t.Fatalf("proving that %d extend %d: %v", size, old.Size, err)
+			}
+			var path [][]byte
+			for _, h := range p {
+				path = append(path, h[:])
+			}
+			if old.Size == 0 && len(p) > 0 {
+				t.Error("a proof that something extends nothing")
+			} else if err := mproof.VerifyConsistency(rfc6962.DefaultHasher, old.Size, size, path, old.Root[:], root[:]); old.Size > 0 && err != nil {
+				t.Fatalf("that %d extend %d: %v", size, old.Size, err)
+			}
+		}
+		if _, err := tree.Consistency(size + 1); err == nil {
+			t.Error("a proof from a larger tree")
+		}
+		earlier = append(earlier, tree)
 		var err error
 		if w, err = Resume(dir, size, root); err != nil {
 			t.Fatalf("resume at %d: %v", size, err)
