@@ -19,6 +19,9 @@ endif
 # The tests that speak to a real Vault find its server here.
 export REGARD_DEVVAULT := $(BIN)/devvault
 
+# Those of the witnesses find somebody else's witness here.
+export REGARD_LITEWITNESS := $(TOOLS)/litewitness
+
 # Stamp versions where git can say them; a checkout that git refuses to read must still build.
 VCS := $(shell git rev-parse -q --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
 
@@ -42,7 +45,7 @@ demo-vault: build devvault ## the same with a real Vault server (test and demo b
 build: ## build the commands into bin/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
 
-test: lint rego-test devvault build ## all checks and tests, as continuous integration runs them
+test: lint rego-test devvault witness-tools build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(TESTFLAGS) ./...
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
@@ -77,10 +80,13 @@ clean: ## remove what was built
 devvault:
 	$(STEP) 'build the Vault test server' env -C deploy/devvault $(PLAIN) go build -buildvcs=false -o $(BIN)/devvault .
 
+witness-tools:
+	$(STEP) 'build litewitness' env -C deploy/tools/witness $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
+
 lint-tools:
 	$(STEP) 'build staticcheck, gosec' env -C deploy/tools/lint $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault lint-tools rego-tools
+.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault lint-tools rego-tools witness-tools
