@@ -217,20 +217,17 @@ func TestDependencies(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ours = "github.com/regard-broker/regard/"
-	want := []string{ours + "cmd/regard-audit", ours + "cmd/regard-audit/audit", ours + "ledger/proof"}
-	var got []string
+	// ledger itself, broker and keys are the server's. More of this list is a decision to be made here.
+	may := []string{"cmd/regard-audit", "cmd/regard-audit/audit", "ledger/fsck", "ledger/mirror", "ledger/monitor", "ledger/proof", "ledger/reader", "ledger/tiles", "policy"}
 	for _, p := range strings.Fields(string(out)) {
-		if strings.HasPrefix(p, ours) {
-			got = append(got, p)
+		if rest, is := strings.CutPrefix(p, ours); is && !slices.Contains(may, rest) {
+			t.Errorf("of this project it depends on %s", rest)
 		}
-		for _, server := range []string{"trillian", "sqlite", "vault", "open-policy-agent", "google.golang.org", "net/http", "crypto/tls", "database/sql"} {
-			if strings.Contains(p, server) {
+		for _, server := range []string{"google/trillian", "sqlite", "hashicorp/vault", "google.golang.org/grpc"} {
+			if strings.Contains(p, server) || p == "database/sql" {
 				t.Errorf("it depends on %s", p)
 			}
 		}
-	}
-	if slices.Sort(got); !slices.Equal(got, want) {
-		t.Errorf("of this project it depends on %v, want %v", got, want)
 	}
 }
 
