@@ -1,4 +1,4 @@
-// Package keys seals and opens, makes labels, signs checkpoints and erases. A [Ring] holds the data keys; a [Custodian] holds the few root keys that wrap
+// Package keys seals and opens, makes labels, signs checkpoints and intents, and erases. A [Ring] holds the data keys; a [Custodian] holds the few root keys that wrap
 // them and that never leave it: Vault's transit engine ([github.com/regard-broker/regard/keys/vault]) or a sealed file ([github.com/regard-broker/regard/keys/keystore]).
 //
 // What it guarantees. The plaintext of a sealed answer comes out of [Ring.OpenPayload] alone, and only for a proof.Verified of exactly the set that it was sealed for (G1).
@@ -100,6 +100,8 @@ const (
 	KindLabel Kind = "label"
 	// KindRoll is the secret behind the salts of a month's rolls; destroyed with the label key. Period: "2026-11".
 	KindRoll Kind = "roll"
+	// KindIntent is the Ed25519 seed of a version of the key that signs intents; destroyed when the version is retired. Period: the version, "1".
+	KindIntent Kind = "intent"
 	// KindReference makes Owners. There is one, with an empty Period; it lives as long as the store.
 	KindReference Kind = "reference"
 	// KindIndex makes keyed digests for look-ups ([Ring.Digest]). There is one, with an empty Period.

@@ -40,6 +40,7 @@ func vectors() map[string]vectorFile {
 		"index.json": indexVectors(), "checkpoints.json": checkpointVectors(w), "receipts.json": receiptVectors(w),
 		"sets.json": setVectors(), "epochs.json": epochVectors(w), "explanations.json": explanationVectors(),
 		"history.json": historyVectors(), "canonical.json": canonicalVectors(), "policy.json": policyVectors(),
+		"intents.json": intentVectors(),
 	}
 }
 
