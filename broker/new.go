@@ -99,6 +99,7 @@ type Broker struct {
 
 	own      ownPolicy
 	registry atomic.Pointer[registry]
+	intents  atomic.Pointer[intentSigners]
 	places   chan struct{} // one for each request that is being carried out
 	flights  flights
 	begun    sync.Map   // ids of disclosures that a request of this process is working on

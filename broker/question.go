@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -48,7 +49,7 @@ func (d *disclosure) question(ctx context.Context) {
 		d.fail("request/unfit", &Problem{Status: 500, Code: "internal", Title: "Internal error.", Detail: "The provider was not asked; the attempt is recorded."})
 		return
 	}
-	q := provider.Question{Service: p.service.def, Request: req, Disclosure: uuid.UUID(d.id).String(), TraceID: p.traceID}
+	q := provider.Question{Service: p.service.def, Request: req, Disclosure: uuid.UUID(d.id).String(), TraceID: p.traceID, Intent: d.announce}
 	answer, err := d.b.providers.Ask(ctx, q)
 	if err == nil {
 		err = d.read(ctx, q, answer)
@@ -68,6 +69,9 @@ func (d *disclosure) unanswered(err error) {
 		asked = e.Asked
 		p.Code, p.RetryAfter = e.Cause, e.RetryAfter
 		switch e.Cause {
+		case provider.CauseIntent:
+			p.Status, p.Title, p.RetryAfter = 503, "The question could not be announced to the provider.", time.Second
+			p.Detail = "The provider was not asked; the attempt is recorded. Make a new request shortly."
 		case provider.CauseTimeout:
 			p.Status, p.Title = 504, "The provider didn't answer in time."
 		case provider.CauseRefused, provider.CauseBusy, provider.CauseRate:

@@ -121,7 +121,7 @@ func (b *Broker) promised(ctx context.Context, use proof.KeyUse, month string) (
 	return until, ended, nil
 }
 
-// logKeys logs the keys that came into force since it was last called: of checkpoints, of labels, of administrative parts. The end of retention is promised with the keys that it ends, and
+// logKeys logs the keys that came into force since it was last called: of checkpoints, of intents, of labels, of administrative parts. The end of retention is promised with the keys that it ends, and
 // again when it is extended.
 func (b *Broker) logKeys(ctx context.Context) error {
 	b.telling.Lock()
@@ -135,6 +135,9 @@ func (b *Broker) logKeys(ctx context.Context) error {
 		if err := b.logKey(ctx, e, nil); err != nil {
 			return err
 		}
+	}
+	if err := b.logIntentKeys(ctx); err != nil {
+		return err
 	}
 	if _, _, err := b.ring.Labels().CurrentKey(ctx, b.now()); err != nil {
 		return err

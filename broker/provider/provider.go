@@ -142,12 +142,18 @@ func (c *Client) Trust(roots *x509.CertPool) {
 // Close drops the idle connections.
 func (c *Client) Close() { c.transport.Load().CloseIdleConnections() }
 
+// IntentHeader is the request header that holds the broker's signed intent (docs/formats.md, section 7), in its canonical form.
+const IntentHeader = "Regard-Intent"
+
 // A Question is one call.
 type Question struct {
 	Service *service.Definition
 	Request service.Request // of a Plan for the same definition
 	// Disclosure is sent as X-Request-ID: the providers' own logs then match the broker's records.
 	Disclosure string
+	// Intent signs the broker's intent for the HTTP request that is about to be sent, by its method and its target (path and query), as the value of Regard-Intent. It is called when nothing else is
+	// in the way of the call, and if it fails nobody is asked. Nil: no intent is sent.
+	Intent func(method, target string) (string, error)
 	// TraceID is the W3C trace id, 32 hex digits; empty: no traceparent is sent.
 	TraceID string
 }
@@ -196,7 +202,7 @@ func (c *Client) call(ctx context.Context, q Question, u *url.URL, limit int64, 
 		return Answer{}, err
 	}
 	start := time.Now()
-	a, err := c.gated(ctx, q.Service, u, limit, header)
+	a, err := c.gated(ctx, q, u, limit, header)
 	a.Elapsed = time.Since(start)
 	if c.cfg.Observe != nil {
 		o := Observation{Service: q.Service.ID, Provider: q.Service.Provider.ID, Status: a.Status, Elapsed: a.Elapsed}
@@ -210,12 +216,20 @@ func (c *Client) call(ctx context.Context, q Question, u *url.URL, limit int64, 
 }
 
 // gated takes a place, keeps to the rate and asks the breaker, in this order: a permit of the breaker must be used.
-func (c *Client) gated(ctx context.Context, d *service.Definition, u *url.URL, limit int64, header http.Header) (Answer, error) {
+func (c *Client) gated(ctx context.Context, q Question, u *url.URL, limit int64, header http.Header) (Answer, error) {
+	d := q.Service
 	g := c.gate(d)
 	if err := g.enter(ctx); err != nil {
 		return Answer{}, err
 	}
 	defer g.leave()
+	if q.Intent != nil {
+		intent, err := q.Intent(http.MethodGet, u.RequestURI())
+		if err != nil {
+			return Answer{}, &Error{Cause: CauseIntent, text: "the intent could not be signed: " + err.Error()}
+		}
+		header[IntentHeader] = []string{intent}
+	}
 	b := c.breaker(d.Provider.ID)
 	if !b.TryAcquirePermit() {
 		return Answer{}, &Error{Cause: CauseRefused, RetryAfter: b.RemainingDelay(), text: "the provider failed too often and is left alone for a while"}

@@ -31,6 +31,7 @@ const (
 	CauseConnection = "provider/connection" // not connected, or closed without an answer
 	CauseTruncated  = "provider/truncated"  // closed within an answer
 	CauseRedirect   = "provider/redirect"   // it pointed elsewhere; that is never followed
+	CauseIntent     = "provider/intent"     // not asked: the broker could not sign its intent
 	CauseAbandoned  = "provider/abandoned"  // the context of the call ended
 	CauseConfig     = "provider/config"     // not asked: the call or the definition can't be used
 	CauseDocument   = "provider/document"   // a document is not as its link declares
