@@ -40,7 +40,7 @@ func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*A
 		return nil, damagedProblem()
 	}
 	if !d.Done {
-		return nil, &Problem{Status: 409, Code: "disclosure.in_progress", Title: "This disclosure has no outcome yet.", Detail: "Ask again shortly.", RetryAfter: time.Second}
+		return nil, errInProgress()
 	}
 	past, err := b.past(ctx, d)
 	if err != nil {

@@ -20,6 +20,9 @@ type Operations interface {
 	RotateKey(context.Context, keys.RootKey) (int, error)
 	RewrapKeys(ctx context.Context, progress func(seen int)) (int, error)
 	RetireKey(ctx context.Context, root keys.RootKey, version int, prepare bool) error
+	IntentKeys(context.Context) ([]*keys.IntentKey, error)
+	RotateIntentKey(context.Context) (int, error)
+	RetireIntentKey(ctx context.Context, version int) error
 	Skip(ctx context.Context, index proof.Index, reason string) error
 }
 
@@ -115,8 +118,12 @@ type SkipCall struct {
 	Reason string      `json:"reason"` // token
 }
 
-// KeyVersion is a version of the checkpoint key.
+// IntentKey names the key that signs intents, in the place of a root key. It is a data key: the custodian has no part in its rotation.
+const IntentKey = "intent"
+
+// KeyVersion is a version of the checkpoint key, or of the intent key.
 type KeyVersion struct {
+	Key     string    `json:"key"` // checkpoint or intent
 	Version int       `json:"version"`
 	Public  []byte    `json:"public"`
 	Created time.Time `json:"created"`
@@ -165,13 +172,24 @@ func (o *operations) list(ctx context.Context, _ *http.Request, _ []byte) (any, 
 	}
 	out := make([]KeyVersion, len(ks))
 	for i, k := range ks {
-		out[i] = KeyVersion{k.Version, k.Key, k.Created}
+		out[i] = KeyVersion{string(keys.RootCheckpoint), k.Version, k.Key, k.Created}
+	}
+	intents, err := o.b.IntentKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range intents {
+		out = append(out, KeyVersion{IntentKey, k.Version, k.Public(), k.Created})
 	}
 	return out, nil
 }
 
 func (o *operations) rotate(ctx context.Context, r *http.Request, _ []byte) (any, error) {
 	id := r.PathValue("id")
+	if id == IntentKey {
+		v, err := o.b.RotateIntentKey(ctx)
+		return Done{id, int64(v)}, err
+	}
 	v, err := o.b.RotateKey(ctx, keys.RootKey(id))
 	return Done{id, int64(v)}, err
 }
@@ -182,6 +200,9 @@ func (o *operations) retire(ctx context.Context, r *http.Request, body []byte) (
 		return nil, err
 	}
 	id := r.PathValue("id")
+	if id == IntentKey {
+		return Done{id, int64(in.Version)}, o.b.RetireIntentKey(context.WithoutCancel(ctx), in.Version)
+	}
 	// What was begun is carried through: half a retirement would have to be repeated.
 	return Done{id, int64(in.Version)}, o.b.RetireKey(context.WithoutCancel(ctx), keys.RootKey(id), in.Version, in.Prepare)
 }
@@ -208,17 +229,17 @@ func (c *Client) Rewrap(ctx context.Context) (Job, error) { return post[Job](ctx
 // RewrapState asks how far it is.
 func (c *Client) RewrapState(ctx context.Context) (Job, error) { return get[Job](ctx, c, "/rewrap") }
 
-// CheckpointKeys lists the versions in force, newest first.
-func (c *Client) CheckpointKeys(ctx context.Context) ([]KeyVersion, error) {
+// Keys lists the versions in force, newest first, of the checkpoint key and of the intent key.
+func (c *Client) Keys(ctx context.Context) ([]KeyVersion, error) {
 	return get[[]KeyVersion](ctx, c, "/keys")
 }
 
-// RotateKey adds a version of a root key: wrap or checkpoint.
+// RotateKey adds a version of a root key, wrap or checkpoint, or of the intent key.
 func (c *Client) RotateKey(ctx context.Context, root string) (Done, error) {
 	return post[Done](ctx, c, nil, "keys", root, "rotate")
 }
 
-// RetireKey ends a version of a root key and those below it.
+// RetireKey ends a version of a root key, or of the intent key, and those below it.
 func (c *Client) RetireKey(ctx context.Context, root string, in RetireCall) (Done, error) {
 	return post[Done](ctx, c, in, "keys", root, "retire")
 }

@@ -112,6 +112,9 @@ func New(cfg Config) (*API, error) {
 	} {
 		a.handle(r.method, r.path, r.who, r.serve)
 	}
+	if b, ok := cfg.Broker.(Holders); ok {
+		a.holderRoutes(b)
+	}
 	a.handle("GET", "/openapi.json", anybody, func(x *exchange) *broker.Problem {
 		h := x.w.Header()
 		h["Content-Type"] = []string{"application/openapi+json"}

@@ -110,7 +110,7 @@ func TestOpenAPI(t *testing.T) {
 		OpenAPI string
 		Paths   map[string]map[string]any
 	}
-	if err := json.Unmarshal([]byte(r.body), &doc); err != nil || doc.OpenAPI != "3.1.0" || len(doc.Paths) != 9 {
+	if err := json.Unmarshal([]byte(r.body), &doc); err != nil || doc.OpenAPI != "3.1.0" || len(doc.Paths) != 12 {
 		t.Errorf("%v, %+v", err, doc)
 	}
 }

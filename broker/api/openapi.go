@@ -171,6 +171,13 @@ func document(version string) *huma.OpenAPI {
 		404: "The agency has no such disclosure.", 409: "It has no outcome yet.", 410: "The retention of its details has ended.",
 	}, text("id", "path", "Of the disclosure.", true), language)
 	add("GET", "/v1/services", "services", "What can be asked, and under which agreements", servicesBody{}, map[int]string{})
+	add("GET", "/v1/provider/disclosures/{id}", "provider-receipts", "For providers: the receipts of one disclosure that they were asked for", receiptsBody{}, map[int]string{
+		404: "The provider was asked for no such disclosure.", 409: "It has no outcome yet, or its entries are not published yet: wait as Retry-After says.", 410: "The retention of its details has ended.",
+	}, text("id", "path", "Of the disclosure.", true))
+	add("POST", "/v1/provider/receipts", "provider-receipts-batch", "For providers: the receipts of many disclosures", batchBody{}, map[int]string{
+		400: "Not 1 to 100 ids.", 408: "The body did not arrive in time.", 413: "The body is too large.", 415: "The body is not JSON.",
+	}).RequestBody = &huma.RequestBody{Required: true, Content: content("application/json", idsBody{})}
+	add("GET", "/v1/provider/keys", "provider-keys", "For providers: the keys that sign intents, with the log's proof", keysBody{}, map[int]string{})
 	add("GET", "/v1/whoami", "whoami", "Who the broker thinks you are", whoamiBody{}, map[int]string{})
 	documentAudit(o, add, content, text)
 	return o

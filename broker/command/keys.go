@@ -41,31 +41,33 @@ func (o *operator) custodian(c *cobra.Command, s *source) (keys.Custodian, error
 }
 
 func rootArg(s string) (keys.RootKey, error) {
-	if r := keys.RootKey(s); r == keys.RootWrap || r == keys.RootCheckpoint {
+	if r := keys.RootKey(s); r == keys.RootWrap || r == keys.RootCheckpoint || r == admin.IntentKey {
 		return r, nil
 	}
-	return "", usagef("%q is no root key: choose wrap or checkpoint", s)
+	return "", usagef("%q is no such key: choose wrap, checkpoint or intent", s)
 }
 
 func keysCommand() *cobra.Command {
-	list := administer(&cobra.Command{Use: "list", Short: "List the versions of the checkpoint key in force", Args: noArgs, Example: "  regard keys list"},
+	list := administer(&cobra.Command{Use: "list", Short: "List the versions of the checkpoint and intent keys in force", Args: noArgs, Example: "  regard keys list"},
 		func(ctx context.Context, c *admin.Client, _ []string) ([]admin.KeyVersion, error) {
-			return c.CheckpointKeys(ctx)
+			return c.Keys(ctx)
 		},
 		func(c *cobra.Command, list []admin.KeyVersion) error {
 			var rows [][]string
 			for _, k := range list {
-				rows = append(rows, []string{"checkpoint." + strconv.Itoa(k.Version), k.Created.Format("2006-01-02"), base64.StdEncoding.EncodeToString(k.Public)})
+				rows = append(rows, []string{k.Key + "." + strconv.Itoa(k.Version), k.Created.Format("2006-01-02"), base64.StdEncoding.EncodeToString(k.Public)})
 			}
 			return table(c.OutOrStdout(), "KEY SINCE PUBLIC", rows)
 		})
-	return group("keys", "The root keys", `Two root keys: wrap encrypts the data keys, checkpoint signs the log. Both have versions.
+	return group("keys", "The root keys and the intent key", `Two root keys: wrap encrypts the data keys, checkpoint signs the log. A data key, intent, signs what providers are asked. All have versions.
 
 The wrap key:        regard keys rotate wrap; regard keys rewrap; regard keys retire wrap 1
                      A backup can't be restored once the version of the wrap key of its time is retired: make a new one first.
 The checkpoint key:  regard keys rotate checkpoint; publish the new log key (regard status); weeks later regard keys retire checkpoint 1
                      Both versions sign until then. Receipts under the older one stay good for whoever has its log key: write that down before you
                      retire it (regard status), for afterwards it is shown nowhere but, as the bare key, in the public log.
+The intent key:      regard keys rotate intent; once providers that pin it have the new one, regard keys retire intent 1
+                     Both versions sign until then. Providers that follow the log need do nothing. The custodian has no part in it.
 
 In Vault only the operator role may rotate and retire: give its credentials with --role-id-file and --secret-id-file, or do it in Vault.`,
 		"  regard keys rotate wrap", list, rotateCommand(), rewrapCommand(), retireCommand())
@@ -82,8 +84,8 @@ func rotateCommand() *cobra.Command {
 	var o operator
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "rotate wrap|checkpoint", Short: "Add a version of a root key", Args: someArgs(1, false, "the root key: wrap or checkpoint"),
-		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked and nobody asked the broker for its keys.",
+		Use: "rotate wrap|checkpoint|intent", Short: "Add a version of a key", Args: someArgs(1, false, "the key: wrap, checkpoint or intent"),
+		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint or intent key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked and nobody asked the broker for its keys.",
 		Example: "  regard keys rotate checkpoint\n  regard keys rotate wrap --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
@@ -91,7 +93,7 @@ func rotateCommand() *cobra.Command {
 				return err
 			}
 			version := 0
-			if o.given() {
+			if o.given() && root != admin.IntentKey {
 				k, err := o.custodian(c, &a.source)
 				if err != nil {
 					return err
@@ -115,9 +117,12 @@ func rotateCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), versionOf{string(root), version})
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s has version %d.\n", root, version)
-			if root == keys.RootWrap {
+			switch root {
+			case keys.RootWrap:
 				fmt.Fprintln(c.ErrOrStderr(), "Next: regard keys rewrap.")
-			} else {
+			case admin.IntentKey:
+				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: give the new one to providers that pin it (regard keys list), then retire the older one.")
+			default:
 				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: publish the new log key (regard status), and retire the older one when every reader has it.")
 			}
 			return nil
@@ -168,12 +173,13 @@ func retireCommand() *cobra.Command {
 	var o operator
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "retire wrap|checkpoint VERSION", Short: "End a version of a root key, and those before it", Args: someArgs(2, false, "the root key and the version"),
+		Use: "retire wrap|checkpoint|intent VERSION", Short: "End a version of a key, and those before it", Args: someArgs(2, false, "the key and the version"),
 		Long: `retire ends the use of a version and of all before it, for good.
 
 wrap: it waits for the requests that are under way, and is refused while a stored data key needs the version. Backups that were made before the last
 rewrap can't be opened any more.
-checkpoint: the log says so first (key@v1 retired), under both signatures. Refused while the last checkpoint isn't signed by a newer version.`,
+checkpoint: the log says so first (key@v1 retired), under both signatures. Refused while the last checkpoint isn't signed by a newer version.
+intent: the log says so first, and the version is destroyed.`,
 		Example: "  regard keys retire wrap 1\n  regard keys retire checkpoint 1 --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
@@ -189,7 +195,7 @@ checkpoint: the log says so first (key@v1 retired), under both signatures. Refus
 				return err
 			}
 			var k keys.Custodian
-			if o.given() {
+			if o.given() && root != admin.IntentKey {
 				if k, err = o.custodian(c, &a.source); err != nil {
 					return err
 				}

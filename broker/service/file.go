@@ -60,8 +60,30 @@ func (f *Filtered) File(who Asked) []Filing {
 // People is the number of people whose place the answer filled, named or not.
 func (f *Filtered) People() int { return len(f.people) }
 
-// subject decides under whom one person is filed; false if there is no name to file under.
-func (p *instance) subject(r *rule, who Asked, complete *proof.Pivot) (proof.Subject, bool) {
+// A StatedPerson is somebody whom an answer identifies. It is personal data; its parts redact themselves.
+type StatedPerson struct {
+	Said proof.Stated
+	// MayBeAsked: it can be whom the question was about; then it is filed under that identity if that Identifies what is said, and else under Person.
+	MayBeAsked bool
+	Person     proof.Subject
+}
+
+// Stated returns those whom the answer identifies and who can be filed, in its order: what a provider knows of the filing, who is told a part only of the asked identity.
+func (f *Filtered) Stated() []StatedPerson {
+	s := f.plan.def.schema
+	var out []StatedPerson
+	for i := range f.people {
+		r := &s.rules[f.people[i].rule]
+		said := f.people[i].stated(r)
+		if person, ok := personOf(said); ok {
+			out = append(out, StatedPerson{said, r.MayBeAsked, person})
+		}
+	}
+	return out
+}
+
+// stated is what an answer says of one person.
+func (p *instance) stated(r *rule) proof.Stated {
 	said := proof.Stated{
 		BirthName: p.said[fieldBirthName], GivenNames: p.givenNames(), BirthDate: dateOf(p.said[fieldBirthDate]), Sex: p.said[fieldSex],
 		BirthPlace: p.said[fieldBirthPlace], BirthCountry: p.said[fieldBirthCountry],
@@ -73,12 +95,26 @@ func (p *instance) subject(r *rule, who Asked, complete *proof.Pivot) (proof.Sub
 			said.Sex = "?" // a word that the definition doesn't know agrees with nothing
 		}
 	}
+	return said
+}
+
+// subject decides under whom one person is filed; false if there is no name to file under.
+func (p *instance) subject(r *rule, who Asked, complete *proof.Pivot) (proof.Subject, bool) {
+	said := p.stated(r)
 	name := proof.FoldName(said.BirthName)
 	if name == "" {
 		return proof.Subject{}, false
 	}
 	if complete != nil && r.MayBeAsked && name == complete.BirthName && complete.Agrees(said) {
 		return who.subject, true
+	}
+	return personOf(said)
+}
+
+// personOf is the subject of somebody who is not the asked one; false if there is no name to file under.
+func personOf(said proof.Stated) (proof.Subject, bool) {
+	if proof.FoldName(said.BirthName) == "" {
+		return proof.Subject{}, false
 	}
 	person := proof.Person{BirthName: said.BirthName, GivenNames: said.GivenNames, BirthDate: said.BirthDate, Sex: said.Sex}
 	if s, err := person.Subject(); err == nil {

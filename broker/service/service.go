@@ -105,6 +105,23 @@ type Provider struct {
 	ID    ProviderID `yaml:"id"`
 	Name  string     `yaml:"name"`
 	SIRET string     `yaml:"siret"`
+	// Keys are those with which the provider fetches the receipts of what it answered: of each client certificate the SHA-256 of its SubjectPublicKeyInfo, in base64. At most 8; none: it can't.
+	Keys []string `yaml:"keys"`
+}
+
+// maxProviderKeys is enough for several systems, each with its next certificate.
+const maxProviderKeys = 8
+
+// KeyDigests returns the keys' digests, in the order of the file.
+func (p *Provider) KeyDigests() [][32]byte {
+	out := make([][32]byte, 0, len(p.Keys))
+	for _, k := range p.Keys {
+		h, err := proof.ParseHash(k)
+		if err == nil { // the definition was checked
+			out = append(out, h)
+		}
+	}
+	return out
 }
 
 // SubjectType is what a question may name: a proof.SubjectType but person, or siret, which is filed under its SIREN.

@@ -46,6 +46,14 @@ func (c *checker) definition(d *Definition) *schema {
 	if proof.SIRET(d.Provider.SIRET) != nil {
 		c.fail(path("provider", "siret"), "not a valid SIRET")
 	}
+	if len(d.Provider.Keys) > maxProviderKeys {
+		c.fail(path("provider", "keys"), "want at most %d keys", maxProviderKeys)
+	}
+	for i, k := range d.Provider.Keys {
+		if h, err := proof.ParseHash(k); err != nil || h.IsZero() || slices.Contains(d.Provider.Keys[:i], k) {
+			c.fail(path("provider", "keys", i), "want the SHA-256 of a certificate's public key (SubjectPublicKeyInfo) in base64, each once")
+		}
+	}
 	if d.Method != "GET" {
 		c.fail(path("method"), "want GET")
 	}

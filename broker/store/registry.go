@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // States of registry rows.
@@ -218,6 +220,23 @@ type Note struct{ Name string }
 func (n *Note) apply(t *tx, leaves []ledger.Leaf) error {
 	_, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?)", n.Name, leaves[0].Index.String())
 	return err
+}
+
+// NotedAt returns the log index of the entry to which a note was attached; false if there is no such note.
+func (s *Store) NotedAt(ctx context.Context, name string) (proof.Index, bool, error) {
+	var value string
+	err := classify(s.r.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", name).Scan(&value))
+	if errors.Is(err, ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	n, err := strconv.ParseUint(value, 10, 63)
+	if err != nil {
+		return 0, false, fmt.Errorf("%w: the note %q is malformed", ErrCorrupt, name)
+	}
+	return proof.Index(n), true, nil
 }
 
 // Noted says whether a note of this name was stored.

@@ -229,6 +229,13 @@ func (p Pivot) Agrees(stated Stated) bool {
 		same(p.BirthPlace, stated.BirthPlace) && same(p.BirthCountry, stated.BirthCountry)
 }
 
+// Identifies reports whether somebody of whom an answer states this is filed
+// under the pivot that was asked: it is complete and agrees with every field
+// that the answer states, the birth name among them.
+func (p Pivot) Identifies(said Stated) bool {
+	return p.Complete() && FoldName(said.BirthName) != "" && p.Agrees(said)
+}
+
 // isFolded reports whether s is a non-empty fixed point of FoldName.
 func isFolded(s string) bool {
 	if s == "" || len(s) > maxName || s[0] == ' ' || s[len(s)-1] == ' ' {
