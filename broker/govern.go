@@ -245,11 +245,6 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 	if def.Development() && !b.cfg.Development {
 		return nil, &Problem{Status: 400, Code: "service.insecure", Title: "The service's endpoint is not https.", Detail: "Plain http is for development brokers."}
 	}
-	for _, k := range def.Provider.KeyDigests() {
-		if id, ok := b.registry.Load().providers[k]; ok && id != string(def.Provider.ID) {
-			return nil, conflict("provider.key.exists", fmt.Sprintf("A key of provider %q stands in a definition of provider %q.", def.Provider.ID, id), "Give each provider keys of its own.")
-		}
-	}
 	digest := def.Digest()
 	if old, ok := b.registry.Load().latest[string(def.ID)]; ok {
 		if old.Digest == digest && old.State == store.Active {

@@ -18,21 +18,21 @@ import (
 
 // What providers get: the receipts of the questions that they were asked, to check that the log says what they were asked and answered (docs/design.md, "Receipt holders").
 
-// AuthenticateProvider finds the provider to which a client certificate belongs, by its public key, which TLS has shown the caller to hold and a service definition names.
-func (b *Broker) AuthenticateProvider(cert *x509.Certificate) (string, error) {
+// AuthenticateProvider finds the providers to which a client certificate belongs, by its public key, which TLS has shown the caller to hold and their service definitions name: at least one. It must not be changed.
+func (b *Broker) AuthenticateProvider(cert *x509.Certificate) ([]string, error) {
 	if cert == nil {
-		return "", &Problem{Status: 401, Code: "certificate.missing", Title: "No client certificate was presented.",
+		return nil, &Problem{Status: 401, Code: "certificate.missing", Title: "No client certificate was presented.",
 			Detail: "Providers identify themselves with a client certificate whose key stands in their service definitions."}
 	}
-	id, ok := b.registry.Load().providers[sha256.Sum256(cert.RawSubjectPublicKeyInfo)]
+	ids, ok := b.registry.Load().providers[sha256.Sum256(cert.RawSubjectPublicKeyInfo)]
 	if !ok {
-		return "", &Problem{Status: 401, Code: "certificate.unknown", Title: "This client certificate is not registered.",
+		return nil, &Problem{Status: 401, Code: "certificate.unknown", Title: "This client certificate is not registered.",
 			Detail: "Use one whose key stands in your service definitions (provider.keys), or have the operator put a version with it in force."}
 	}
 	if now := b.now(); now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-		return "", &Problem{Status: 401, Code: "certificate.expired", Title: "This client certificate is not valid now.", Detail: "Renew the certificate; with the same key nothing has to be registered."}
+		return nil, &Problem{Status: 401, Code: "certificate.expired", Title: "This client certificate is not valid now.", Detail: "Renew the certificate; with the same key nothing has to be registered."}
 	}
-	return id, nil
+	return ids, nil
 }
 
 // Receipts are those of all entries of one disclosure, as its provider may see them. Problem is set instead if there are none yet, or none for this provider.
@@ -54,9 +54,9 @@ func errInProgress() *Problem {
 	return &Problem{Status: 409, Code: "disclosure.in_progress", Title: "This disclosure has no outcome yet.", Detail: "Ask again shortly.", RetryAfter: time.Second}
 }
 
-// ProviderReceipts returns, for each id, the receipts of all its entries at their best by now, narrowed to what a provider sees. Ids that never were, those of other providers and those for which nobody
+// ProviderReceipts returns, for each id, the receipts of all its entries at their best by now, narrowed to what a provider sees. Ids that never were, those of other providers, and those for which nobody
 // was asked have one form. An error concerns all of them.
-func (b *Broker) ProviderReceipts(ctx context.Context, provider string, ids []store.ID) ([]Receipts, error) {
+func (b *Broker) ProviderReceipts(ctx context.Context, providers []string, ids []store.ID) ([]Receipts, error) {
 	policy, err := b.logPolicy(ctx)
 	if err != nil {
 		return nil, keysProblem(err)
@@ -88,10 +88,10 @@ func (b *Broker) ProviderReceipts(ctx context.Context, provider string, ids []st
 		if out[i].Problem != nil {
 			continue
 		}
-		if err := b.receiptsFor(ctx, provider, policy, rows[i], &out[i]); err != nil {
+		if err := b.receiptsFor(ctx, providers, policy, rows[i], &out[i]); err != nil {
 			out[i].Receipts, out[i].Problem = nil, AsProblem(err)
 			if out[i].Problem.Status >= 500 {
-				b.log.Error("no receipts for a provider", "disclosure", uuid.UUID(ids[i]), "provider", provider, "error", err)
+				b.log.Error("no receipts for a provider", "disclosure", uuid.UUID(ids[i]), "providers", providers, "error", err)
 			}
 		}
 	}
@@ -123,7 +123,7 @@ func (b *Broker) recordsFor(ctx context.Context, id store.ID) ([]store.PlacedRec
 	return rows, nil
 }
 
-func (b *Broker) receiptsFor(ctx context.Context, provider string, policy *proof.Policy, rows []store.PlacedRecord, to *Receipts) error {
+func (b *Broker) receiptsFor(ctx context.Context, providers []string, policy *proof.Policy, rows []store.PlacedRecord, to *Receipts) error {
 	last := slices.MaxFunc(rows, func(x, y store.PlacedRecord) int { return int(x.Index) - int(y.Index) }).Index
 	for i := range rows {
 		rec, err := b.openEntry(ctx, &rows[i])
@@ -134,7 +134,7 @@ func (b *Broker) receiptsFor(ctx context.Context, provider string, policy *proof
 			return keysProblem(err)
 		}
 		o := rec.Open(proof.ReaderProvider)
-		if o.Text(proof.DisclosureProvider) != provider || o.Text(proof.DisclosureOutcome) == proof.OutcomeDenied {
+		if !slices.Contains(providers, o.Text(proof.DisclosureProvider)) || o.Text(proof.DisclosureOutcome) == proof.OutcomeDenied {
 			return errNoDisclosure()
 		}
 		if o.Text(proof.DisclosureID) != uuid.UUID(to.ID).String() || (o.Text(proof.DisclosureRole) == proof.RoleAsked) != (i == 0) {

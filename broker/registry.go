@@ -19,7 +19,7 @@ import (
 // registry is who may ask for what, as of one moment. It is never changed: a change makes a new one, and requests keep the one they began with.
 type registry struct {
 	keys       map[[32]byte]callerKey // of client certificates
-	providers  map[[32]byte]string // ids by the digests in the definitions, of withdrawn services, too: their receipts are still owed
+	providers  map[[32]byte][]string  // ids by the digests in the definitions, of withdrawn services, too: their receipts are still owed
 	agencies   map[string]store.Agency
 	auditors   map[string]store.Auditor
 	services   map[string]*serviceEntry
@@ -82,7 +82,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
 		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, latest: map[string]store.Service{},
-		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte]string{},
+		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{},
 	}
 	for _, a := range rows.Agencies {
 		r.agencies[a.ID] = a
@@ -111,7 +111,9 @@ func newRegistry(rows *store.Registry) (*registry, error) {
 			return nil, err
 		}
 		for _, k := range e.def.Provider.KeyDigests() {
-			r.providers[k] = string(e.def.Provider.ID) // of one provider alone: see PutService
+			if id := string(e.def.Provider.ID); !slices.Contains(r.providers[k], id) {
+				r.providers[k] = append(r.providers[k], id) // several, if one body answers for them
+			}
 		}
 		if row.State == store.Active {
 			r.services[row.ID] = e

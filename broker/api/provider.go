@@ -15,10 +15,10 @@ import (
 
 // Holders is the part of [broker.Broker] that providers reach, to check what was recorded of their answers. All methods may be called concurrently. Every error goes through [broker.AsProblem].
 type Holders interface {
-	// AuthenticateProvider finds the provider of a certificate whose private key the caller has shown to hold. It is called for each request and must be cheap.
-	AuthenticateProvider(*x509.Certificate) (string, error)
+	// AuthenticateProvider finds the providers of a certificate whose private key the caller has shown to hold: at least one. It is called for each request and must be cheap.
+	AuthenticateProvider(*x509.Certificate) ([]string, error)
 	// ProviderReceipts returns one result for each id, in their order.
-	ProviderReceipts(ctx context.Context, provider string, ids []store.ID) ([]broker.Receipts, error)
+	ProviderReceipts(ctx context.Context, providers []string, ids []store.ID) ([]broker.Receipts, error)
 	// IntentProofs shows the keys that sign intents, newest first.
 	IntentProofs(context.Context) ([]broker.KeyProof, error)
 }
@@ -34,14 +34,14 @@ func (a *API) holderRoutes(b Holders) {
 	fetches := make(chan struct{}, maxFetches)
 	for _, r := range []struct {
 		method, path string
-		serve        func(*exchange, string) *broker.Problem
+		serve        func(*exchange, []string) *broker.Problem
 	}{
-		{"GET", "/v1/provider/disclosures/{id}", func(x *exchange, provider string) *broker.Problem { return x.receiptsOf(b, provider) }},
-		{"POST", "/v1/provider/receipts", func(x *exchange, provider string) *broker.Problem { return x.receipts(b, provider) }},
-		{"GET", "/v1/provider/keys", func(x *exchange, _ string) *broker.Problem { return x.intentKeys(b) }},
+		{"GET", "/v1/provider/disclosures/{id}", func(x *exchange, providers []string) *broker.Problem { return x.receiptsOf(b, providers) }},
+		{"POST", "/v1/provider/receipts", func(x *exchange, providers []string) *broker.Problem { return x.receipts(b, providers) }},
+		{"GET", "/v1/provider/keys", func(x *exchange, _ []string) *broker.Problem { return x.intentKeys(b) }},
 	} {
 		a.handle(r.method, r.path, anybody, func(x *exchange) *broker.Problem {
-			provider, p := x.provider(b)
+			providers, p := x.provider(b)
 			if p != nil {
 				return p
 			}
@@ -51,26 +51,26 @@ func (a *API) holderRoutes(b Holders) {
 			default:
 				return &broker.Problem{Status: 503, Code: "busy", Title: "Too many providers fetch receipts at the moment.", Detail: "Try again.", RetryAfter: time.Second}
 			}
-			return r.serve(x, provider)
+			return r.serve(x, providers)
 		})
 	}
 }
 
 // provider authenticates a provider, and takes one call from its allowance.
-func (x *exchange) provider(b Holders) (string, *broker.Problem) {
+func (x *exchange) provider(b Holders) ([]string, *broker.Problem) {
 	var cert *x509.Certificate
 	if x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0 {
 		cert = x.r.TLS.PeerCertificates[0]
 	}
-	id, err := b.AuthenticateProvider(cert)
+	ids, err := b.AuthenticateProvider(cert)
 	if err != nil {
-		return "", x.problem(err)
+		return nil, x.problem(err)
 	}
-	if id == "" {
-		return "", x.problem(errors.New("api: the broker authenticated nobody"))
+	if len(ids) == 0 {
+		return nil, x.problem(errors.New("api: the broker authenticated nobody"))
 	}
-	x.caller = broker.Caller{ID: "provider/" + id} // no agency's id has a slash
-	return id, x.api.limits.take(x)
+	x.caller = broker.Caller{ID: "provider/" + ids[0]} // no agency's id has a slash
+	return ids, x.api.limits.take(x)
 }
 
 // Bodies of the providers' calls, as they are documented.
@@ -111,9 +111,9 @@ func receiptsBodyOf(id string, r *broker.Receipts) receiptsBody {
 }
 
 // receiptsOf serves GET /v1/provider/disclosures/{id}. A malformed id is the id of nothing.
-func (x *exchange) receiptsOf(b Holders, provider string) *broker.Problem {
+func (x *exchange) receiptsOf(b Holders, providers []string) *broker.Problem {
 	id := x.r.PathValue("id")
-	found, err := b.ProviderReceipts(x.r.Context(), provider, []store.ID{parseID(id)})
+	found, err := b.ProviderReceipts(x.r.Context(), providers, []store.ID{parseID(id)})
 	if err == nil && len(found) != 1 {
 		err = errors.New("api: not one result for one id")
 	}
@@ -128,7 +128,7 @@ func (x *exchange) receiptsOf(b Holders, provider string) *broker.Problem {
 }
 
 // receipts serves POST /v1/provider/receipts.
-func (x *exchange) receipts(b Holders, provider string) *broker.Problem {
+func (x *exchange) receipts(b Holders, providers []string) *broker.Problem {
 	body, p := x.body()
 	if p != nil {
 		return p
@@ -154,7 +154,7 @@ func (x *exchange) receipts(b Holders, provider string) *broker.Problem {
 			return &broker.Problem{Status: 400, Code: "request.invalid", Title: "This is not the id of a disclosure.", Detail: "Send UUIDs in lower case.", Parameter: "/ids/" + itoa(int64(i))}
 		}
 	}
-	found, err := b.ProviderReceipts(x.r.Context(), provider, ids)
+	found, err := b.ProviderReceipts(x.r.Context(), providers, ids)
 	if err == nil && len(found) != len(ids) {
 		err = errors.New("api: not one result for each id")
 	}

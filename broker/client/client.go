@@ -93,6 +93,9 @@ type Problem struct {
 	retry time.Duration
 }
 
+// RetryAfter is when it may be worth asking again; 0: not said.
+func (p *Problem) RetryAfter() time.Duration { return p.retry }
+
 func (p *Problem) Error() string {
 	s := strconv.Itoa(p.Status) + " " + p.Code + ": " + p.Title
 	if at := p.Source.Parameter + p.Source.Header; at != "" {
@@ -122,6 +125,8 @@ type Result struct {
 	Verdict proof.Verdict
 	Data    []byte   // exactly as released; nil unless there was an answer
 	Problem *Problem // why there are no data
+	// Pause is how long the broker wants to be left alone, because the agency's allowance is used up; 0: not at all.
+	Pause time.Duration
 }
 
 type body struct {
@@ -134,6 +139,7 @@ type body struct {
 	Data     json.RawMessage `json:"data"`
 	Nested   *Problem        `json:"problem"`
 	Problem
+	pause time.Duration
 }
 
 // NewKey draws an Idempotency-Key.
@@ -227,6 +233,11 @@ func (c *Client) call(ctx context.Context, method, path string, request []byte, 
 	if err := json.Unmarshal(text, b); err != nil {
 		return nil, fmt.Errorf("the broker answered %d with something that is not its JSON: is this a broker's URL?", res.StatusCode)
 	}
+	if res.Header.Get("RateLimit-Remaining") == "0" { // draft-ietf-httpapi-ratelimit-headers-03
+		if s, err := strconv.Atoi(res.Header.Get("RateLimit-Reset")); err == nil && s > 0 {
+			b.pause = time.Duration(min(s, 3600)) * time.Second
+		}
+	}
 	if res.StatusCode != http.StatusOK {
 		b.Status = res.StatusCode
 		if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 {
@@ -243,7 +254,7 @@ func (c *Client) call(ctx context.Context, method, path string, request []byte, 
 
 // result checks the receipt, and only then hands out the data.
 func (c *Client) result(b *body, asked *asked) (*Result, error) {
-	r := &Result{ID: b.ID, Outcome: b.Outcome, AskedAt: b.AskedAt, Repeated: b.Repeated, Reasons: b.Reasons, Receipt: []byte(b.Receipt), Problem: b.Nested}
+	r := &Result{ID: b.ID, Outcome: b.Outcome, AskedAt: b.AskedAt, Repeated: b.Repeated, Reasons: b.Reasons, Receipt: []byte(b.Receipt), Problem: b.Nested, Pause: b.pause}
 	receipt, err := proof.ParseReceipt(r.Receipt)
 	if err != nil {
 		return r, fmt.Errorf("%w: %w", ErrReceipt, err)

@@ -20,8 +20,8 @@ import (
 
 // asker are the flags with which an agency reaches its broker.
 type asker struct {
-	url, cert, key, ca, logKey, policy, out string
-	strict, json                            bool
+	url, cert, key, ca, logKey, policy, out, store string
+	strict, json                                   bool
 }
 
 func (a *asker) flags(c *cobra.Command) {
@@ -34,6 +34,7 @@ func (a *asker) flags(c *cobra.Command) {
 	f.StringVar(&a.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy), in place of --log-key")
 	f.BoolVar(&a.strict, "refuse-provisional", false, "accept no receipt without the policy's quorum of witnesses")
 	f.StringVar(&a.out, "out", ".", "directory for ID.receipt and ID.data.json")
+	f.StringVar(&a.store, "keep", "", "directory of the store that keeps receipts and their proofs (see regard receipts)")
 	jsonFlag(c, &a.json)
 }
 
@@ -207,6 +208,11 @@ func (a *asker) report(c *cobra.Command, res *client.Result, failed error) error
 	}
 	if err := os.MkdirAll(a.out, 0o700); err != nil {
 		return errors.Join(failed, err)
+	}
+	if failed == nil && a.store != "" { // before the data are there to be used
+		if err := a.keep(c.Context(), res); err != nil {
+			return err
+		}
 	}
 	base := filepath.Join(a.out, res.ID)
 	out := struct {

@@ -1,0 +1,69 @@
+package holder
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/regard-broker/regard/broker/service"
+)
+
+// Definitions identifies people by the service definitions that the provider and its broker agreed on, as the broker does itself. Requests under one of the paths documents are parts of answers that
+// identify nobody (fetched links). The definitions must be those in force: another version's identity pointers may find other people than the broker files.
+func Definitions(defs []*service.Definition, documents ...string) (func(*http.Request, int, []byte) (Answered, error), error) {
+	type served struct {
+		def  *service.Definition
+		plan *service.Plan
+	}
+	byPath := map[string]served{}
+	for _, d := range defs {
+		u, err := url.Parse(d.Endpoint)
+		if err != nil {
+			return nil, fmt.Errorf("holder: the endpoint of %s: %w", d.Ref(), err)
+		}
+		if _, twice := byPath[u.Path]; twice {
+			return nil, fmt.Errorf("holder: two definitions have the path of %s", d.Ref())
+		}
+		plan, err := service.NewPlan(d, d.Fields())
+		if err != nil {
+			return nil, err
+		}
+		byPath[u.Path] = served{d, plan}
+	}
+	return func(r *http.Request, status int, body []byte) (Answered, error) {
+		s, ok := byPath[r.URL.Path]
+		if !ok {
+			for _, under := range documents {
+				if len(r.URL.Path) > len(under) && r.URL.Path[:len(under)] == under {
+					return Answered{Part: true}, nil
+				}
+			}
+			return Answered{}, fmt.Errorf("holder: no service definition has this path")
+		}
+		told, err := s.def.Told(r.URL.Query())
+		if err != nil {
+			return Answered{}, err
+		}
+		out := Answered{Asked: Person{Subject: told.Subject, Said: told.Said}}
+		if status < 200 || status > 299 {
+			return out, nil
+		}
+		if s.def.Judge(status, body).Outcome != service.OutcomeAnswer { // an error of the service with a status of 2xx
+			out.Unreadable = true
+			return out, nil
+		}
+		f, err := s.plan.Filter(body)
+		if err != nil {
+			out.Unreadable = true
+			return out, nil
+		}
+		out.Obtained = []string{}
+		for _, p := range f.Obtained() {
+			out.Obtained = append(out.Obtained, string(p))
+		}
+		for _, p := range f.Stated() {
+			out.Persons = append(out.Persons, Person{Subject: p.Person, Said: p.Said, MayBeAsked: p.MayBeAsked})
+		}
+		return out, nil
+	}, nil
+}
