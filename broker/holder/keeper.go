@@ -151,8 +151,8 @@ func (k *Keeper) Upgrade(ctx context.Context) (further int, pause time.Duration,
 		}
 		k.watch.update(s, k.cfg.Now())
 	}()
-	for {
-		ids, err := k.store.due(ctx, k.cfg.Now(), fetchAtOnce)
+	for now := k.cfg.Now(); ; { // what is due again meanwhile is left for the next call
+		ids, err := k.store.due(ctx, now, fetchAtOnce)
 		if err != nil || len(ids) == 0 {
 			return further, 0, err
 		}

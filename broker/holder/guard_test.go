@@ -1,0 +1,570 @@
+package holder_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/holder"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// TestGuard: what a provider answered is settled in the log, for everybody in the answer; also after a restart of the guard in between, and for answers without data.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	w.protect(nil)
+	a := w.disclose("Exemple", broker.Released)
+	w.protect(nil)
+	w.respond(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(404)
+		_, _ = io.WriteString(rw, `{"errors":[{"code":"37003","title":"Inconnu","detail":"-","meta":{"provider":"caisse"}}]}`)
+	})
+	w.disclose("Inconnu", broker.Empty)
+	w.respond(func(rw http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	w.disclose("Panique", broker.Failed)
+	w.respond(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, `{"data":[]}`) })
+	w.disclose("Illisible", broker.Failed)
+	w.counts(map[holder.State]int64{holder.Settled: 4})
+	if code := w.guard.Load().Refusing(); code != "" {
+		t.Errorf("it refuses: %s", code)
+	}
+	// Both people of the household have a settled receipt, with what a provider may see and no more.
+	var out bytes.Buffer
+	if err := w.guard.Load().Store().Export(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for line := range strings.Lines(out.String()) {
+		var x holder.Exported
+		if err := json.Unmarshal([]byte(line), &x); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(a.Receipt), "index") || x.Outcome != "released" {
+			continue
+		}
+		for _, text := range x.Receipts {
+			r, err := proof.ParseReceipt([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := r.Verify(w.policy(), proof.VerifyOptions{AllowProvisional: true})
+			if err != nil || !v.InRoll {
+				t.Errorf("%v, %+v", err, v)
+			}
+			if o := r.Opening(); o.Text(proof.DisclosureAgency)+o.Text(proof.DisclosureContext)+o.Text(proof.DisclosurePurpose) != "" {
+				t.Error("the provider sees more than it may")
+			}
+			found++
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d settled receipts of the household, want 2", found)
+	}
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(w.guard.Load())
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	if got["regard_holder_disclosures settled"] != 4 || got["regard_holder_refusing receipts.overdue"] != 0 || got["regard_holder_admitted_total"] != 3 {
+		t.Errorf("metrics %v", got)
+	}
+}
+
+// ask goes to the provider's address past the broker.
+func (w *world) ask(t *testing.T, target, intent string, more ...string) (status int, code string) {
+	t.Helper()
+	req, err := http.NewRequest("GET", w.front.URL+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if intent != "" {
+		req.Header.Set("Regard-Intent", intent)
+	}
+	for _, v := range more {
+		req.Header.Add("Regard-Intent", v)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var p struct{ Code string }
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = json.Unmarshal(body, &p)
+	return res.StatusCode, p.Code
+}
+
+// TestIntentsRefused: whoever has no valid, fresh and unused intent for this very question doesn't reach the provider's handler.
+func TestIntentsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	var late time.Duration
+	var mu sync.Mutex
+	now := func() time.Time { mu.Lock(); defer mu.Unlock(); return time.Now().Add(late) }
+	w.protect(func(c *holder.GuardConfig) { c.Now = now })
+	w.disclose("Exemple", broker.Released)
+	w.mu.Lock()
+	first := w.seen[0]
+	w.mu.Unlock()
+	// One that the broker signed and that never came: the provider was unreachable.
+	caught := make(chan seen, 1)
+	w.enter(func(rw http.ResponseWriter, r *http.Request) {
+		caught <- seen{r.RequestURI, r.Header.Get("Regard-Intent")}
+		panic(http.ErrAbortHandler)
+	})
+	w.disclose("Perdue", broker.Failed)
+	fresh := <-caught
+	w.enter(w.guarded)
+
+	text, err := base64.StdEncoding.DecodeString(fresh.intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := bytes.Replace(text, []byte("provider caisse"), []byte("provider caisse2"), 1)
+	flipped := slices.Clone(text)
+	flipped[len(flipped)-12]++
+	encode := base64.StdEncoding.EncodeToString
+	asked := w.asked.Load()
+	for _, x := range []struct {
+		name, target, intent, code string
+		more                       []string
+	}{
+		{name: "none", target: fresh.target, code: "intent.missing"},
+		{name: "two", target: fresh.target, intent: fresh.intent, more: []string{fresh.intent}, code: "intent.missing"},
+		{name: "no base64", target: fresh.target, intent: "x", code: "intent.invalid"},
+		{name: "forged", target: fresh.target, intent: encode(forged), code: "intent.signature"},
+		{name: "flipped", target: fresh.target, intent: encode(flipped), code: "intent.signature"},
+		{name: "replayed", target: first.target, intent: first.intent, code: "intent.replayed"},
+		{name: "for another person", target: first.target, intent: fresh.intent, code: "intent.question"},
+		{name: "for more fields", target: fresh.target + "&x=1", intent: fresh.intent, code: "intent.question"},
+	} {
+		if status, code := w.ask(t, x.target, x.intent, x.more...); status != 403 && x.name != "flipped" || code != x.code && !(x.name == "flipped" && (code == "intent.signature" || code == "intent.invalid")) {
+			t.Errorf("%s: %d %s, want 403 %s", x.name, status, code, x.code)
+		}
+	}
+	for _, shift := range []time.Duration{2 * time.Minute, -2 * time.Minute} {
+		mu.Lock()
+		late = shift
+		mu.Unlock()
+		if status, code := w.ask(t, fresh.target, fresh.intent); status != 403 || code != "intent.expired" {
+			t.Errorf("with the clock off by %v: %d %s", shift, status, code)
+		}
+	}
+	mu.Lock()
+	late = 0
+	mu.Unlock()
+	if w.asked.Load() != asked {
+		t.Errorf("the provider's handler was called %d times", w.asked.Load()-asked)
+	}
+	// It is good for one answer, and after a restart it was used all the same.
+	if status, _ := w.ask(t, fresh.target, fresh.intent); status != 200 {
+		t.Errorf("a good one: %d", status)
+	}
+	w.protect(func(c *holder.GuardConfig) { c.Now = now })
+	if status, code := w.ask(t, fresh.target, fresh.intent); status != 403 || code != "intent.replayed" {
+		t.Errorf("after a restart: %d %s", status, code)
+	}
+	if w.asked.Load() != asked+1 {
+		t.Error("the handler was called again")
+	}
+	w.protect(func(c *holder.GuardConfig) { c.Providers = []string{"autre"} })
+	if status, code := w.ask(t, fresh.target, fresh.intent); status != 403 || code != "intent.provider" {
+		t.Errorf("for another provider: %d %s", status, code)
+	}
+}
+
+// TestReplayAtOnce: of many that show the same intent at the same time one is answered.
+func TestReplayAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	caught := make(chan seen, 1)
+	w.enter(func(rw http.ResponseWriter, r *http.Request) {
+		caught <- seen{r.RequestURI, r.Header.Get("Regard-Intent")}
+		panic(http.ErrAbortHandler)
+	})
+	w.disclose("Exemple", broker.Failed)
+	x := <-caught
+	w.enter(w.guarded)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	good := 0
+	for range 16 {
+		wg.Go(func() {
+			if status, _ := w.ask(t, x.target, x.intent); status == 200 {
+				mu.Lock()
+				good++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if good != 1 || w.asked.Load() != 1 {
+		t.Errorf("%d answers, the handler was called %d times", good, w.asked.Load())
+	}
+}
+
+// TestUnlogged: a broker that asks and shows no entry is refused after the set age, also by a guard that was restarted meanwhile, and answered again when the proofs are there.
+func TestUnlogged(t *testing.T) {
+	t.Parallel()
+	for name, lie := range map[string]func(rw http.ResponseWriter, r *http.Request, next http.Handler){
+		"it says that there was no such disclosure": func(rw http.ResponseWriter, r *http.Request, _ http.Handler) {
+			var in struct{ IDs []string }
+			_ = json.NewDecoder(r.Body).Decode(&in)
+			var out struct {
+				Disclosures []map[string]string `json:"disclosures"`
+			}
+			for _, id := range in.IDs {
+				out.Disclosures = append(out.Disclosures, map[string]string{"id": id, "code": "disclosure.unknown"})
+			}
+			_ = json.NewEncoder(rw).Encode(out)
+		},
+		"its API is down":  func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) { rw.WriteHeader(502) },
+		"its API hangs up": func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
+		"it says nothing": func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			_, _ = io.WriteString(rw, `{"disclosures":[]}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2*time.Second)
+			short := func(c *holder.GuardConfig) { c.Times.MaxAge = 300 * time.Millisecond }
+			w.protect(short)
+			w.between(lie)
+			w.disclose("Exemple", broker.Released)
+			if a := w.alarm(holder.AlarmOverdue); a.Since.IsZero() {
+				t.Errorf("%+v", a)
+			}
+			asked := w.asked.Load()
+			w.disclose("Refusée", broker.Failed)
+			w.protect(short)
+			w.disclose("Encore", broker.Failed)
+			if w.asked.Load() != asked {
+				t.Error("the provider's handler was called")
+			}
+			w.between(nil)
+			w.alarm(holder.AlarmOver)
+			w.disclose("Après", broker.Released)
+			w.counts(map[holder.State]int64{holder.Settled: 2})
+		})
+	}
+}
+
+// TestRefuted: what contradicts the provider's own knowledge is kept as evidence, and nothing more is answered until somebody has looked.
+func TestRefuted(t *testing.T) {
+	t.Parallel()
+	reply := func(body string, change func([]map[string]any)) string {
+		var in struct {
+			Disclosures []map[string]any `json:"disclosures"`
+		}
+		if json.Unmarshal([]byte(body), &in) != nil {
+			return body
+		}
+		change(in.Disclosures)
+		b, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	receipts := func(d map[string]any) []any { r, _ := d["receipts"].([]any); return r }
+	for _, x := range []struct {
+		name, code string
+		change     func(map[string]any)
+		identify   func(*holder.Answered)
+		answer     http.HandlerFunc
+	}{
+		{name: "receipts of another disclosure", code: "receipt.foreign", change: func(map[string]any) {}},
+		{name: "the child's entry is missing", code: "entry.missing", change: func(d map[string]any) { d["receipts"] = receipts(d)[:1] }},
+		{name: "the asked entry is missing", code: "entry.missing", change: func(d map[string]any) { d["receipts"] = receipts(d)[1:] }},
+		{name: "one entry twice", code: "entry.twice", change: func(d map[string]any) { d["receipts"] = append(receipts(d), receipts(d)[0]) }},
+		{name: "a letter changed", code: "receipt.invalid", change: func(d map[string]any) {
+			r := receipts(d)
+			text := []byte(r[0].(string))
+			i := bytes.Index(text, []byte("commitment ")) + 11
+			if text[i]++; text[i] > 'Z' {
+				text[i] = 'A'
+			}
+			r[0] = string(text)
+		}},
+		{name: "no receipt at all", code: "receipt.invalid", change: func(d map[string]any) { d["receipts"] = []any{"nothing"} }},
+		{name: "an entry about a stranger", code: "entry.foreign", identify: func(a *holder.Answered) { a.Persons = nil }},
+		{name: "somebody who has no entry", code: "entry.missing", identify: func(a *holder.Answered) {
+			s, err := proof.Person{BirthName: "Oublié"}.Subject()
+			if err != nil {
+				t.Error(err)
+			}
+			a.Persons = append(a.Persons, holder.Person{Subject: s})
+		}},
+		{name: "filed under another person", code: "subject.other", identify: func(a *holder.Answered) { a.Asked.Said.BirthName = "Autre" }},
+		{name: "other fields obtained", code: "obtained.other", identify: func(a *holder.Answered) { a.Obtained = a.Obtained[1:] }},
+		{name: "released, and nothing was answered", code: "outcome.other", identify: func(a *holder.Answered) { a.Unreadable = true }},
+		{name: "the subject hidden", code: "subject.hidden", change: func(d map[string]any) {
+			r, err := proof.ParseReceipt([]byte(receipts(d)[0].(string)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r, err = r.Narrow(proof.ReaderAuditor)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			text, _ := r.AppendText(nil)
+			receipts(d)[0] = string(text)
+		}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2*time.Second)
+			g := w.protect(func(c *holder.GuardConfig) {
+				if x.identify != nil {
+					by := c.Identify
+					c.Identify = func(r *http.Request, status int, body []byte) (holder.Answered, error) {
+						a, err := by(r, status, body)
+						if !strings.Contains(r.URL.RawQuery, "Premier") {
+							x.identify(&a)
+						}
+						return a, err
+					}
+				}
+			})
+			w.disclose("Premier", broker.Released)
+			w.counts(map[holder.State]int64{holder.Settled: 1})
+			var mu sync.Mutex
+			w.rewrite(func(body string) string {
+				return reply(body, func(ds []map[string]any) {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, d := range ds {
+						if len(receipts(d)) > 0 && x.change != nil {
+							if x.code == "receipt.foreign" {
+								var stolen []any // receipts of the earlier disclosure
+								var out bytes.Buffer
+								if err := g.Store().Export(context.Background(), &out); err != nil {
+									t.Error(err)
+								}
+								for line := range strings.Lines(out.String()) {
+									var e holder.Exported
+									_ = json.Unmarshal([]byte(line), &e)
+									for _, r := range e.Receipts {
+										stolen = append(stolen, r)
+									}
+								}
+								d["receipts"] = stolen
+							}
+							x.change(d)
+						}
+					}
+				})
+			})
+			w.disclose("Second", broker.Released)
+			a := w.alarm(holder.AlarmRefuted)
+			evidence, err := g.Store().Evidence(t.Context())
+			if err != nil || len(evidence) == 0 || evidence[0].Refutation.Code != x.code || evidence[0].Disclosure != a.Disclosure || len(evidence[0].Shown) == 0 {
+				t.Fatalf("want %s: %v %+v", x.code, err, a)
+			}
+			eventually(t, "the refusal", func() error {
+				if g.Refusing() != holder.AlarmRefuted {
+					return fmt.Errorf("%q", g.Refusing())
+				}
+				return nil
+			})
+			w.disclose("Troisième", broker.Failed)
+			if err := g.Store().Accept(a.Disclosure, ""); err == nil {
+				t.Error("accepted without a reason")
+			}
+			if err := g.Store().Accept("x", "because"); err == nil {
+				t.Error("accepted what isn't there")
+			}
+			w.between(nil)
+			if err := g.Store().Accept(a.Disclosure, "looked into, ticket 42"); err != nil {
+				t.Fatal(err)
+			}
+			w.alarm(holder.AlarmOver)
+			w.disclose("Premier", broker.Released)
+			w.counts(map[holder.State]int64{holder.Settled: 2, holder.Accepted: 1})
+		})
+	}
+}
+
+// TestUnheard: the broker says that it couldn't read an answer, so nobody in it has an entry. That can't be refuted from here; it is counted.
+func TestUnheard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	w.protect(nil)
+	w.enter(func(rw http.ResponseWriter, r *http.Request) {
+		rec := httptest.NewRecorder()
+		w.guard.Load().Handler(http.HandlerFunc(household)).ServeHTTP(rec, r)
+		rw.Header().Set("Content-Length", "10000")
+		_, _ = rw.Write(rec.Body.Bytes()[:20]) // and the connection breaks
+	})
+	w.disclose("Exemple", broker.Failed)
+	w.counts(map[holder.State]int64{holder.Settled: 1})
+	s, err := w.guard.Load().Status(t.Context())
+	if err != nil || s.Unheard != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestUnidentified: an answer of which nobody can tell whom it identifies isn't given.
+func TestUnidentified(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(func(c *holder.GuardConfig) {
+		c.Identify = func(*http.Request, int, []byte) (holder.Answered, error) {
+			return holder.Answered{}, fmt.Errorf("no idea")
+		}
+	})
+	a := w.disclose("Exemple", broker.Failed)
+	if strings.Contains(fmt.Sprint(a.Problem), "77012") {
+		t.Error("the answer came out")
+	}
+	w = newWorld(t, time.Hour)
+	w.protect(func(c *holder.GuardConfig) { c.MaxAnswer = 100 })
+	w.disclose("Exemple", broker.Failed)
+}
+
+// TestIntentKeyRotation: a provider that follows the log need do nothing when the broker rotates its key; one that pins a key goes on as long as that one is in force.
+func TestIntentKeyRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	ks, err := w.b.IntentKeys(t.Context())
+	if err != nil || len(ks) != 1 {
+		t.Fatal(ks, err)
+	}
+	pinned := proof.IntentKeyName("regard.example/log", "intent.1")
+	v, err := proof.NewIntentVerifier("regard.example/log", proof.KeyChanged{Key: "intent.1", Use: proof.UseIntent, State: proof.Active, Public: proof.Hash(ks[0].Public())})
+	if err != nil || v.Name() != pinned {
+		t.Fatal(err)
+	}
+	vkey := fmt.Sprintf("%s+%08x+%s", v.Name(), v.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{1}, ks[0].Public()...)))
+	w.protect(nil)
+	w.disclose("Un", broker.Released)
+	if _, err := w.b.RotateIntentKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.disclose("Deux", broker.Released)
+	w.protect(func(c *holder.GuardConfig) { c.Keys = []string{vkey} })
+	w.disclose("Trois", broker.Released)
+	if err := w.b.RetireIntentKey(t.Context(), 2); broker.AsProblem(err).Code != "keys.last" {
+		t.Errorf("retiring the newest: %v", err)
+	}
+	if err := w.b.RetireIntentKey(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.RetireIntentKey(t.Context(), 1); broker.AsProblem(err).Code != "keys.retired" {
+		t.Errorf("retiring twice: %v", err)
+	}
+	w.disclose("Quatre", broker.Failed) // the pinned one has ended
+	w.protect(nil)
+	w.disclose("Cinq", broker.Released)
+}
+
+func TestGuardConfig(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	witnessed, err := proof.ParsePolicy([]byte(witnessPolicy(t, w)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*holder.GuardConfig){
+		"no directory": func(c *holder.GuardConfig) { c.Dir = "" }, "no policy": func(c *holder.GuardConfig) { c.Policy = nil }, "no way to identify": func(c *holder.GuardConfig) { c.Identify = nil },
+		"no provider": func(c *holder.GuardConfig) { c.Providers = nil }, "a provider that is no token": func(c *holder.GuardConfig) { c.Providers = []string{"É"} },
+		"no witnesses, and not said": func(c *holder.GuardConfig) { c.AcceptSigned = false }, "less than the policy demands": func(c *holder.GuardConfig) { c.Policy = witnessed },
+		"plain http": func(c *holder.GuardConfig) { c.Broker.URL = "http://x" }, "no certificate": func(c *holder.GuardConfig) { c.Broker.Certificate.Certificate = nil },
+		"a key that is none": func(c *holder.GuardConfig) { c.Keys = []string{"x"} }, "negative": func(c *holder.GuardConfig) { c.Times.MaxAge = -1 },
+	} {
+		cfg := w.config()
+		change(&cfg)
+		if g, err := holder.NewGuard(t.Context(), cfg); err == nil {
+			_ = g.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// witnessPolicy is a policy with a witness, who never saw the log.
+func witnessPolicy(t *testing.T, w *world) string {
+	t.Helper()
+	vkeys, err := w.b.LogKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, vkey, err := note.GenerateKey(rand.Reader, "witness.example/w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, rest, _ := strings.Cut(vkey, "+")
+	_, key, _ := strings.Cut(rest, "+")
+	raw, err := base64.StdEncoding.DecodeString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[0] = 4 // a cosignature key (c2sp.org/tlog-cosignature)
+	sum := sha256.Sum256(append([]byte(name+"\n"), raw...))
+	return fmt.Sprintf("log %s\nwitness w %s+%08x+%s\nquorum w\n", vkeys[0], name, binary.BigEndian.Uint32(sum[:]), base64.StdEncoding.EncodeToString(raw))
+}
+
+// TestNotWitnessed: under a policy with witnesses a log without their cosignatures is provisional, which is not enough.
+func TestNotWitnessed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	p, err := proof.ParsePolicy([]byte(witnessPolicy(t, w)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ks, err := w.b.IntentKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := note.NewEd25519VerifierKey(proof.IntentKeyName("regard.example/log", "intent.1"), ks[0].Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Keys of the log count only once they are witnessed; pinned ones do.
+	w.protect(func(c *holder.GuardConfig) { c.Policy, c.AcceptSigned = p, false })
+	w.disclose("Exemple", broker.Failed)
+	if w.asked.Load() != 0 {
+		t.Error("a key that no witness saw was believed")
+	}
+	w.protect(func(c *holder.GuardConfig) {
+		c.Policy, c.AcceptSigned, c.Keys, c.Times.MaxAge = p, false, []string{vkey}, 500*time.Millisecond
+	})
+	w.disclose("Exemple", broker.Released)
+	w.counts(map[holder.State]int64{holder.Signed: 1})
+	w.alarm(holder.AlarmOverdue)
+	w.disclose("Refusée", broker.Failed)
+}

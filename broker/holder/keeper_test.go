@@ -1,0 +1,201 @@
+package holder_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/holder"
+)
+
+const question = `{"service":"household","scopes":["quotient"],"purpose":"cantine","legal_basis":"crpa-l114-8","recipient":"21750001600019","context":"Cantine","object":"dossier",
+"subject":{"type":"pivot","birth_name":"Exemple","given_names":["Zoé"],"birth_date":"1984-02-29","sex":"F","birth_place":"75056","birth_country":"99100"}}`
+
+func (w *world) keeper(t *testing.T, dir string, change func(*holder.KeeperConfig)) *holder.Keeper {
+	t.Helper()
+	cfg := holder.KeeperConfig{
+		Dir: dir, Client: w.newClient(), Policy: w.policy(), AcceptSigned: true,
+		Times: holder.Times{Poll: 20 * time.Millisecond, SettleEvery: 100 * time.Millisecond},
+		Alarm: func(a holder.Alarm) { w.mu.Lock(); w.alarms = append(w.alarms, a); w.mu.Unlock() },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	k, err := holder.NewKeeper(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func counts(t *testing.T, k *holder.Keeper, want map[holder.State]int64) {
+	t.Helper()
+	eventually(t, fmt.Sprint(want), func() error {
+		s, err := k.Status(context.Background())
+		if err != nil {
+			return err
+		}
+		for state, n := range s.Counts {
+			if n != want[holder.State(state)] {
+				return fmt.Errorf("%v", s.Counts)
+			}
+		}
+		return nil
+	})
+}
+
+// TestKeeper: an agency's receipts settle by themselves, through a restart and an outage of the broker's API; limits are respected.
+func TestKeeper(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	w.protect(nil)
+	dir := t.TempDir()
+	k := w.keeper(t, dir, nil)
+	res, err := w.newClient().Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Keep(res); err != nil {
+		t.Fatal(err)
+	}
+	counts(t, k, map[holder.State]int64{holder.Witnessed: 1})
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int64
+	limited := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/disclosures/") {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		calls.Add(1)
+		rw.Header().Set("Retry-After", "1")
+		rw.Header().Set("Content-Type", "application/problem+json")
+		rw.WriteHeader(429)
+		_, _ = io.WriteString(rw, `{"status":429,"code":"rate.exceeded"}`)
+	}
+	w.tamper.Store(&limited)
+	k = w.keeper(t, dir, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { k.Run(ctx); close(ended) }()
+	time.Sleep(1500 * time.Millisecond)
+	if n := calls.Load(); n < 1 || n > 3 {
+		t.Errorf("asked %d times in 1.5 s, with Retry-After: 1", n)
+	}
+	w.tamper.Store(nil)
+	counts(t, k, map[holder.State]int64{holder.Settled: 1})
+	stop()
+	<-ended
+	var out bytes.Buffer
+	if err := k.Store().Export(t.Context(), &out); err != nil || !strings.Contains(out.String(), `"state":"settled"`) || !strings.Contains(out.String(), res.ID) {
+		t.Errorf("%v %.300s", err, &out)
+	}
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if role, err := holder.ReadRole(t.Context(), dir); err != nil || role != holder.RoleAgency {
+		t.Error(role, err)
+	}
+	if s, err := holder.OpenStore(t.Context(), dir, holder.RoleProvider); err == nil {
+		_ = s.Close()
+		t.Error("an agency's store was opened as a provider's")
+	}
+}
+
+// TestKeeperRefutes: other data, a receipt of something else, and a receipt that changes later.
+func TestKeeperRefutes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	w.protect(nil)
+	c := w.newClient()
+	first, err := c.Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := c.Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrong *holder.Refutation
+	k := w.keeper(t, t.TempDir(), nil)
+	defer k.Close()
+	bad := *first
+	bad.Data = []byte(`{}`)
+	if err := k.Keep(&bad); !errors.As(err, &wrong) || wrong.Code != "payload.other" {
+		t.Errorf("other data: %v", err)
+	}
+	bad = *first
+	bad.Receipt = second.Receipt
+	if err := k.Keep(&bad); !errors.As(err, &wrong) || wrong.Code != "receipt.foreign" {
+		t.Errorf("a foreign receipt: %v", err)
+	}
+	if err := k.Keep(first); err != nil {
+		t.Fatal(err)
+	}
+	// The broker shows another entry for the same disclosure: here, another disclosure's under the same id.
+	swapped := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		r2 := r.Clone(r.Context())
+		r2.URL.Path = strings.Replace(r.URL.Path, first.ID, second.ID, 1)
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r2)
+		rw.WriteHeader(rec.Code)
+		_, _ = io.WriteString(rw, strings.Replace(rec.Body.String(), `"id":"`+second.ID, `"id":"`+first.ID, 1))
+	}
+	w.tamper.Store(&swapped)
+	eventually(t, "the look", func() error {
+		if _, _, err := k.Upgrade(t.Context()); err != nil {
+			return err
+		}
+		s, err := k.Status(t.Context())
+		if err == nil && s.Counts[holder.Refuted] == 0 {
+			err = fmt.Errorf("%v", s.Counts)
+		}
+		return err
+	})
+	evidence, err := k.Store().Evidence(t.Context())
+	if err != nil || len(evidence) != 3 || !bytes.Contains(evidence[2].Shown, []byte("regard/receipt@v1")) {
+		t.Errorf("%v, %d", err, len(evidence))
+	}
+	w.alarm(holder.AlarmRefuted)
+}
+
+// TestKeeperOverdue: a receipt that doesn't settle is told once, and when it is over.
+func TestKeeperOverdue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3*time.Second)
+	w.protect(nil)
+	res, err := w.newClient().Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := w.keeper(t, t.TempDir(), func(c *holder.KeeperConfig) { c.Times.SettleAge = 200 * time.Millisecond })
+	defer k.Close()
+	if err := k.Keep(res); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end", func() error {
+		if _, _, err := k.Upgrade(t.Context()); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.alarms) < 2 {
+			return fmt.Errorf("%v", w.alarms)
+		}
+		return nil
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.alarms) != 2 || w.alarms[0].Code != holder.AlarmUnsettled || w.alarms[1].Code != holder.AlarmOver {
+		t.Errorf("%+v", w.alarms)
+	}
+}
