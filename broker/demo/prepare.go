@@ -32,15 +32,7 @@ func (d *demo) prepare() (err error) {
 	if _, err := d.run(true, "regard", "keygen", "--name", "providers of invented people", "--host", "127.0.0.1", "--out", d.path("provider")); err != nil {
 		return err
 	}
-	if _, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services")); err != nil {
-		return err
-	}
-	provider, err := d.start("providers", filepath.Join(d.cfg.Bin, "regard-provider"), "--base", d.base, "--listen", listen, "--cert", d.path("provider.pem"), "--key", d.path("provider.key"),
-		"--broker-cert", d.path("secrets", "broker.pem"), "--access-log", d.path("provider-access.jsonl"))
-	if err != nil {
-		return err
-	}
-	if err := d.wait("the providers", 20*time.Second, provider, func() bool { return listening(listen) }); err != nil {
+	if _, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services"), "--client-cert", d.path("provider.pem")); err != nil {
 		return err
 	}
 	d.serveArgs = []string{"serve", "--config", d.path("regard.yaml"), "--set", "providers.ca_file=" + d.path("provider.pem")}
@@ -60,8 +52,27 @@ func (d *demo) prepare() (err error) {
 		return err
 	}
 	d.vkey = strings.TrimSpace(string(out))
+	if err := os.WriteFile(d.path("log.vkey"), []byte(d.vkey+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := d.provide(listen); err != nil {
+		return err
+	}
 	d.sayf("\n  The log's key, which everybody pins: %s\n  The root keys are in %s.", d.vkey, d.keysIn)
-	return os.WriteFile(d.path("log.vkey"), []byte(d.vkey+"\n"), 0o600)
+	return nil
+}
+
+// provide starts the providers behind their guard: they answer only what the broker announces with a signed intent, and check that the log shows it.
+func (d *demo) provide(listen string) error {
+	args := []string{"--base", d.base, "--listen", listen, "--cert", d.path("provider.pem"), "--key", d.path("provider.key"),
+		"--broker-cert", d.path("secrets", "broker.pem"), "--access-log", d.path("provider-access.jsonl"),
+		"--guard", d.path("held", "providers"), "--broker-url", "https://" + d.api, "--broker-ca", d.path("secrets", "server.pem"), "--log-key", d.path("log.vkey"), "--accept-signed"}
+	d.sayf("  $ %s &", d.shown("regard-provider", args))
+	p, err := d.start("providers", filepath.Join(d.cfg.Bin, "regard-provider"), args...)
+	if err != nil {
+		return err
+	}
+	return d.wait("the providers", 20*time.Second, p, func() bool { return listening(listen) })
 }
 
 // serve starts the broker and waits until it is ready.

@@ -154,7 +154,7 @@ func (d *demo) ask(show bool, n int, s *scene, key string) (result, error) {
 
 func (d *demo) asking(agency string) []string {
 	return []string{"--url", "https://" + d.api, "--ca", d.path("secrets", "server.pem"), "--cert", d.path(agency + ".pem"), "--key", d.path(agency + ".key"),
-		"--log-key", d.path("log.vkey"), "--out", d.path("answers"), "--json"}
+		"--log-key", d.path("log.vkey"), "--out", d.path("answers"), "--keep", d.path("held", agency), "--json"}
 }
 
 // scenes plays the story and prints it as a table.

@@ -8,6 +8,7 @@ package reference
 
 import (
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -30,8 +31,9 @@ type Service struct {
 	Definition *service.Definition
 }
 
-// Services returns the definitions of all reference services for the server at base, for example https://provider.example:8443, by increasing id.
-func Services(base string) ([]Service, error) {
+// Services returns the definitions of all reference services for the server at base, for example https://provider.example:8443, by increasing id. keys are those with which the providers fetch receipts:
+// each the SHA-256 of a certificate's SubjectPublicKeyInfo.
+func Services(base string, keys ...[32]byte) ([]Service, error) {
 	base = strings.TrimSuffix(base, "/")
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Path != "" {
@@ -49,6 +51,13 @@ func Services(base string) ([]Service, error) {
 		}
 		text := strings.ReplaceAll(string(b), placeholder, base)
 		text = strings.ReplaceAll(text, strings.TrimPrefix(placeholder, "https://"), strings.TrimSuffix(strings.ToLower(u.Host), ":443"))
+		if len(keys) > 0 {
+			list := make([]string, len(keys))
+			for i, k := range keys {
+				list[i] = `"` + base64.StdEncoding.EncodeToString(k[:]) + `"`
+			}
+			text = strings.Replace(text, "\nprovider: {", "\nprovider: {keys: ["+strings.Join(list, ", ")+"], ", 1)
+		}
 		d, err := service.Parse([]byte(text))
 		if err != nil {
 			return nil, fmt.Errorf("reference services: %s: %w", path.Base(name), err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -27,6 +28,7 @@ type options struct {
 	seed                    uint64
 	accessLog               string
 	delay                   time.Duration
+	guard                   guardOptions
 }
 
 func command() *cobra.Command {
@@ -43,6 +45,10 @@ Everybody in them is invented and bears the word EXEMPLE in the name. Only clien
   regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem \
       --population 100000 --access-log access.jsonl
 
+  # the same, demanding the broker's signed intents and checking that the log has an entry for everybody in an answer
+  regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem \
+      --guard receipts/ --broker-url https://broker.example:8443 --broker-ca server.pem --policy witnesses.policy
+
   # write the service definitions that a broker registers for this server
   regard-provider services --base https://provider.example:8443 --out services/`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
@@ -58,19 +64,29 @@ Everybody in them is invented and bears the word EXEMPLE in the name. Only clien
 	f.Uint64Var(&o.seed, "seed", 1, "seed of that population")
 	f.StringVar(&o.accessLog, "access-log", "", "`file` to append one JSON line for each request to; - is standard output")
 	f.DurationVar(&o.delay, "delay", 0, "`time` to wait before each answer")
+	o.guard.flags(root)
 	root.AddCommand(servicesCommand(&o))
 	return root
 }
 
 func servicesCommand(o *options) *cobra.Command {
 	var out string
+	var clients []string
 	c := &cobra.Command{
 		Use:     "services",
 		Short:   "Write the service definitions for this server",
 		Example: "  regard-provider services --base https://provider.example:8443 --out services/",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := reference.Services(o.base)
+			var keys [][32]byte
+			for _, name := range clients {
+				cert, err := certificate(name)
+				if err != nil {
+					return fmt.Errorf("reading --client-cert: %w", err)
+				}
+				keys = append(keys, sha256.Sum256(cert.RawSubjectPublicKeyInfo))
+			}
+			all, err := reference.Services(o.base, keys...)
 			if err != nil {
 				return err
 			}
@@ -87,6 +103,7 @@ func servicesCommand(o *options) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringArrayVar(&clients, "client-cert", nil, "certificate, PEM `file`, with whose key the providers fetch receipts (--guard); may be repeated")
 	c.Flags().StringVar(&out, "out", ".", "`directory` to write to")
 	return c
 }
@@ -126,12 +143,25 @@ func serve(ctx context.Context, messages io.Writer, o *options) error {
 	if err != nil {
 		return err
 	}
+	handler := http.Handler(s)
+	if o.guard.dir != "" {
+		g, err := o.guard.open(ctx, messages, o.base, own)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := g.Close(); err != nil {
+				fmt.Fprintln(messages, "closing the guard:", err)
+			}
+		}()
+		handler = g.Handler(s)
+	}
 	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
 	}
 	server := &http.Server{
-		Handler: s, TLSConfig: s.TLS(own), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: handler, TLSConfig: s.TLS(own), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(messages, "", log.LstdFlags),
 	}
 	fmt.Fprintf(messages, "serving invented people as %s on %s\n", o.base, l.Addr())
