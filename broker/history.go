@@ -109,6 +109,8 @@ type glance struct {
 	whole   bool          // both its keys are there
 	month   keys.KeyID    // set: the key of its month is missing
 	access  proof.Index   // of the access@v1 entry; 0: none
+	rest    bool          // its person part is gone; what is left is for a history file
+	opened  proof.Opening // for a history file
 }
 
 // shownFields are the fields that a reader is shown, by schema: an access@v1 entry names exactly these.

@@ -245,7 +245,7 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore, Known: known,
 		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
-		Policy:  b.logPolicy, Labeler: b.ring.Labels(),
+		Policy:  b.logPolicy, Labeler: labeler{b.ring.Labels()},
 		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, ConfirmClock: b.cfg.ConfirmClock, Logger: b.log,
 	}
 	b.ledger, err = ledger.Open(ctx, cfg)

@@ -84,37 +84,45 @@ func parseIndexAudit(text []byte) (a IndexAudit, err error) {
 // whose Ed25519 verification key is given in its text form. It holds exactly
 // one signature, that key's.
 func VerifyIndexAudit(signed []byte, vkey string) (IndexAudit, error) {
+	a, _, err := SplitIndexAudit(signed, vkey)
+	return a, err
+}
+
+// SplitIndexAudit verifies as VerifyIndexAudit does, and returns the signature
+// as it stands in the note, with the key id before it: a HistoryAudit holds no
+// more.
+func SplitIndexAudit(signed []byte, vkey string) (IndexAudit, []byte, error) {
 	if len(signed) > maxNote || !isText(signed, true) {
-		return IndexAudit{}, formatError("index audit: too long, control characters or invalid UTF-8")
+		return IndexAudit{}, nil, formatError("index audit: too long, control characters or invalid UTF-8")
 	}
 	at := bytes.Index(signed, noteSplit)
 	if at < 0 {
-		return IndexAudit{}, formatError("index audit: no empty line before the signature")
+		return IndexAudit{}, nil, formatError("index audit: no empty line before the signature")
 	}
 	a, err := parseIndexAudit(signed[:at+1])
 	if err != nil {
-		return IndexAudit{}, err
+		return IndexAudit{}, nil, err
 	}
 	v, err := note.NewVerifier(vkey)
 	if err != nil {
-		return IndexAudit{}, formatError("index audit: the auditor's key is not an Ed25519 vkey")
+		return IndexAudit{}, nil, formatError("index audit: the auditor's key is not an Ed25519 vkey")
 	}
 	l := lines{what: "index audit", rest: signed[at+2:], n: 8}
 	line, err := l.next()
 	if err != nil {
-		return IndexAudit{}, err
+		return IndexAudit{}, nil, err
 	}
 	name, id, sig, err := parseSignature(&l, line)
 	if err != nil {
-		return IndexAudit{}, err
+		return IndexAudit{}, nil, err
 	}
 	if err := l.end(); err != nil {
-		return IndexAudit{}, err
+		return IndexAudit{}, nil, err
 	}
 	if name != v.Name() || id != v.KeyHash() || !v.Verify(signed[:at+1], sig) {
-		return IndexAudit{}, fmt.Errorf("index audit: not signed by the auditor's key: %w", ErrSignature)
+		return IndexAudit{}, nil, fmt.Errorf("index audit: not signed by the auditor's key: %w", ErrSignature)
 	}
-	return a, nil
+	return a, append(u32(nil, id), sig...), nil
 }
 
 // Agrees reports whether a speaks of the index that the marker, at its place in

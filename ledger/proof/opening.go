@@ -104,6 +104,15 @@ func (o Opening) Commitment() Commitment {
 // Narrow returns the opening as another reader may see it: fields that are not
 // for that reader are hidden again. It can't show what o hides.
 func (o Opening) Narrow(reader Reader) Opening {
+	return o.only(func(f Field) bool { return reader.Sees(o.info.schema, f) })
+}
+
+// Only returns the opening with all fields hidden again but these.
+func (o Opening) Only(fields ...Field) Opening {
+	return o.only(func(f Field) bool { return slices.Contains(fields, f) })
+}
+
+func (o Opening) only(keep func(Field) bool) Opening {
 	if o.info == nil {
 		return Opening{}
 	}
@@ -113,7 +122,7 @@ func (o Opening) Narrow(reader Reader) Opening {
 	for i := range o.fields {
 		f := &o.fields[i]
 		switch {
-		case f.presence == Hidden, reader.Sees(o.info.schema, Field(i)):
+		case f.presence == Hidden, keep(Field(i)):
 			n.fields[i] = *f
 		default:
 			n.fields[i].hash = d.digest(i, &f.hash, f.presence == Present, f.value)
