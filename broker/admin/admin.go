@@ -46,6 +46,7 @@ type Broker interface {
 	ReloadPolicy(context.Context) error
 	PolicyStatus() policy.Status
 	History(context.Context, proof.Subject, broker.AccessBy, broker.HistoryPage) (*broker.History, error)
+	HistoryFileBy(context.Context, []proof.Subject, proof.EpochRange, broker.AccessBy) (*broker.HistoryFile, error)
 	Erase(ctx context.Context, subject proof.Subject, ground string) (broker.Erasure, error)
 }
 
@@ -92,6 +93,7 @@ func Handler(cfg Config) (http.Handler, error) {
 		"GET /policy":                  s.policy,
 		"POST /policy/reload":          s.reloadPolicy,
 		"POST /history":                s.history,
+		"POST /history/file":           s.historyFile,
 		"POST /erase":                  s.erase,
 	} {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // ErrNotRunning: no broker answers on the socket. Start it.
@@ -43,6 +45,9 @@ func (e *Error) Error() string {
 	}
 	return s
 }
+
+// maxAnswer bounds an answer: the largest is a history in base64.
+const maxAnswer = proof.MaxHistory/3*4 + 1<<20
 
 // Client calls a broker. It is safe for concurrent use.
 type Client struct {
@@ -93,7 +98,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("calling the broker on %s: %w", c.socket, err)
 	}
 	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("reading the broker's answer: %w", err)
 	}
@@ -188,6 +193,11 @@ func (c *Client) ReloadPolicy(ctx context.Context) (Policy, error) {
 // History shows what the log holds about one identifier of a person. Every record that is opened for it is logged before.
 func (c *Client) History(ctx context.Context, q HistoryQuery) (History, error) {
 	return post[History](ctx, c, q, "history")
+}
+
+// HistoryFile makes a person's complete history. Every record that is opened for it is logged before.
+func (c *Client) HistoryFile(ctx context.Context, q HistoryFileQuery) (HistoryFile, error) {
+	return post[HistoryFile](ctx, c, q, "history", "file")
 }
 
 // Erase destroys the keys of one identifier of a person; there is no way back.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -55,6 +57,27 @@ func ParseSubject(b []byte) (Subject, error) {
 	}
 	_, err := s.parse()
 	return s, err
+}
+
+// ParseSubjects reads one subject, or a list of a person's: at most 16, each once.
+func ParseSubjects(b []byte) ([]Subject, error) {
+	if !bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("[")) {
+		s, err := ParseSubject(b)
+		return []Subject{s}, err
+	}
+	var list []json.RawMessage
+	if err := decode(b, &list); err != nil || len(list) == 0 || len(list) > 16 {
+		return nil, bad("", "This is not a list of subjects.", "Give one to sixteen objects as in a request's \"subject\", in brackets.")
+	}
+	var out []Subject
+	for _, one := range list {
+		s, err := ParseSubject(one)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 func (s *Subject) parse() (proof.Subject, error) {
@@ -167,11 +190,10 @@ func (s *calls) history(ctx context.Context, _ *http.Request, body []byte) (any,
 	if err != nil {
 		return nil, err
 	}
-	peer, ok := ctx.Value(peerKey{}).(Peer)
-	if !ok || peer.UID < 0 {
-		return nil, &broker.Problem{Status: 403, Code: "peer.unknown", Title: "Nobody knows who asks.", Detail: "Records are opened for a user of this machine alone, over the administration socket."}
+	by, err := readerOf(ctx, in.Reason)
+	if err != nil {
+		return nil, err
 	}
-	by := broker.AccessBy{Reader: fmt.Sprintf("uid-%d", peer.UID), Role: proof.RoleOperator, Reason: in.Reason}
 	page := broker.HistoryPage{Before: proof.Index(in.Before), Limit: in.Limit}
 	if in.Kind != "" {
 		page.Kind = proof.Kind(in.Kind + "@v1")
@@ -181,6 +203,63 @@ func (s *calls) history(ctx context.Context, _ *http.Request, body []byte) (any,
 		return nil, err
 	}
 	return showHistory(h, by.Reader), nil
+}
+
+// HistoryFileQuery asks for a person's complete history, to be given to them.
+type HistoryFileQuery struct {
+	Subjects []Subject `json:"subjects"` // their identifiers
+	Reason   string    `json:"reason"`
+	From     uint64    `json:"from,omitempty"` // first epoch
+	To       *uint64   `json:"to,omitempty"`   // last epoch; the newest that is closed if it isn't given
+}
+
+// HistoryFile answers it.
+type HistoryFile struct {
+	File    []byte `json:"file"`    // regard/history@v1, as it is to be written to a file
+	Entries int    `json:"entries"` // in it, those included that explain others
+	Logged  int    `json:"logged"`  // records that were opened, each with an access@v1 entry
+	Reader  string `json:"reader"`  // as whom
+}
+
+func (s *calls) historyFile(ctx context.Context, _ *http.Request, body []byte) (any, error) {
+	var in HistoryFileQuery
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	var subjects []proof.Subject
+	for i := range in.Subjects {
+		subject, err := in.Subjects[i].parse()
+		if err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, subject)
+	}
+	by, err := readerOf(ctx, in.Reason)
+	if err != nil {
+		return nil, err
+	}
+	epochs := proof.EpochRange{From: proof.Epoch(in.From), To: ledger.NewestEpoch}
+	if in.To != nil {
+		epochs.To = proof.Epoch(*in.To)
+	}
+	f, err := s.b.HistoryFileBy(ctx, subjects, epochs, by)
+	if err != nil {
+		return nil, err
+	}
+	text, err := f.History.AppendText(nil)
+	if err != nil {
+		return nil, fmt.Errorf("writing a history: %w", err)
+	}
+	return HistoryFile{text, len(f.History.Entries), f.Logged, by.Reader}, nil
+}
+
+// readerOf says who reads: the user at the other end of the socket.
+func readerOf(ctx context.Context, reason string) (broker.AccessBy, error) {
+	peer, ok := ctx.Value(peerKey{}).(Peer)
+	if !ok || peer.UID < 0 {
+		return broker.AccessBy{}, &broker.Problem{Status: 403, Code: "peer.unknown", Title: "Nobody knows who asks.", Detail: "Records are opened for a user of this machine alone, over the administration socket."}
+	}
+	return broker.AccessBy{Reader: fmt.Sprintf("uid-%d", peer.UID), Role: proof.RoleOperator, Reason: reason}, nil
 }
 
 func showHistory(h *broker.History, reader string) History {

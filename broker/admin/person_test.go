@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -21,6 +22,7 @@ type historian struct {
 	by      broker.AccessBy
 	page    broker.HistoryPage
 	ground  string
+	epochs  proof.EpochRange
 }
 
 func (h *historian) History(_ context.Context, s proof.Subject, by broker.AccessBy, page broker.HistoryPage) (*broker.History, error) {
@@ -139,5 +141,53 @@ func TestSubjects(t *testing.T) {
 				t.Errorf("%s shows %s", verb, text)
 			}
 		}
+	}
+}
+
+func (h *historian) HistoryFileBy(_ context.Context, s []proof.Subject, epochs proof.EpochRange, by broker.AccessBy) (*broker.HistoryFile, error) {
+	h.subject, h.by, h.epochs = s[len(s)-1], by, epochs
+	return nil, &broker.Problem{Status: 404, Code: "history.open", Title: "These epochs are not all closed and published."}
+}
+
+// TestHistoryFileIsAskedBySomebody: subjects, epochs and reader arrive as they were given, and the broker's word comes back.
+func TestHistoryFileIsAskedBySomebody(t *testing.T) {
+	h := &historian{}
+	handler, err := Handler(Config{Broker: h, Status: func(context.Context) Status { return Status{} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	s, err := Listen(path, handler, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve()                           //nolint:errcheck // ends with Shutdown
+	defer s.Shutdown(context.Background()) //nolint:errcheck // the test is over
+	subjects, err := ParseSubjects([]byte(` [` + camille + `, {"type": "siren", "value": "130025265"}]`))
+	if err != nil || len(subjects) != 2 {
+		t.Fatal(err)
+	}
+	to := uint64(9)
+	var refused *Error
+	if _, err := NewClient(path).HistoryFile(t.Context(), HistoryFileQuery{Subjects: subjects, Reason: "desk", From: 3, To: &to}); !errors.As(err, &refused) || refused.Code != "history.open" {
+		t.Error(err)
+	}
+	if h.subject.Value() != "130025265" || h.epochs != (proof.EpochRange{From: 3, To: 9}) || h.by != (broker.AccessBy{Reader: fmt.Sprintf("uid-%d", os.Getuid()), Role: "operator", Reason: "desk"}) {
+		t.Errorf("%+v %+v", h.epochs, h.by)
+	}
+	// Over another listener nobody knows who reads.
+	h.subject = proof.Subject{}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("POST", "/history/file", strings.NewReader(`{"reason": "r", "subjects": [`+camille+`]}`)))
+	if w.Code != 403 || !h.subject.IsZero() {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, bad := range []string{`[]`, `[1]`, `[` + strings.Repeat(camille+",", 16) + camille + `]`, `[{"type": "nir", "value": "190017505600112"}]`} {
+		if _, err := ParseSubjects([]byte(bad)); err == nil || strings.Contains(err.Error(), "190017505600112") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if one, err := ParseSubjects([]byte(camille)); err != nil || len(one) != 1 {
+		t.Error(err)
 	}
 }

@@ -25,10 +25,7 @@ func (p *person) flag(c *cobra.Command) {
 }
 
 func (p *person) read(c *cobra.Command) (admin.Subject, error) {
-	if p.file == "" {
-		return admin.Subject{}, usagef("--file is missing: the subject, or - for standard input; it is never an argument, for other users of the machine could read it")
-	}
-	b, err := readInput(c, p.file, 64<<10)
+	b, err := p.bytes(c)
 	if err != nil {
 		return admin.Subject{}, err
 	}
@@ -37,6 +34,26 @@ func (p *person) read(c *cobra.Command) (admin.Subject, error) {
 		return s, usagef("%s: %s", p.file, explainProblem(err))
 	}
 	return s, nil
+}
+
+// readAll takes one subject or a list.
+func (p *person) readAll(c *cobra.Command) ([]admin.Subject, error) {
+	b, err := p.bytes(c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := admin.ParseSubjects(b)
+	if err != nil {
+		return nil, usagef("%s: %s", p.file, explainProblem(err))
+	}
+	return s, nil
+}
+
+func (p *person) bytes(c *cobra.Command) ([]byte, error) {
+	if p.file == "" {
+		return nil, usagef("--file is missing: the subject, or - for standard input; it is never an argument, for other users of the machine could read it")
+	}
+	return readInput(c, p.file, 64<<10)
 }
 
 const subjectExample = `{"type": "pivot", "birth_name": "Martin", "given_names": ["Camille"], "birth_date": "1990-01-31", "sex": "F", "birth_place": "75056", "birth_country": "99100"}`
@@ -77,6 +94,66 @@ The subject is ` + subjectExample + `, or {"type": "nir", "value": "…"}.`,
 	c.Flags().IntVar(&q.Limit, "limit", 50, "entries, at most 200; each record that is opened costs an entry")
 	c.Flags().Uint64Var(&q.Before, "before", 0, "entries below this log index (default: the newest)")
 	c.Flags().StringVar(&q.Kind, "kind", "", "disclosure, access, erasure or opened (default: all)")
+	c.AddCommand(historyExportCommand())
+	return c
+}
+
+// historyExportCommand writes a file that the person checks with regard-audit verify-history.
+func historyExportCommand() *cobra.Command {
+	var who person
+	var q admin.HistoryFileQuery
+	var out string
+	var to uint64
+	var c *cobra.Command
+	c = administer(&cobra.Command{
+		Use: "export", Short: "Write a person's complete history for them, and log that you did", Args: noArgs,
+		Long: `export writes all that the log holds under some identifiers of a person in closed epochs, with the proofs, to a file that is theirs: anybody who has the log's key
+checks it with regard-audit verify-history, offline. Before anything is opened, every record gets an entry in the log: who read it (your user id), which fields, why. The person
+sees these entries in the next history. Context and object stay closed: the person gets them when they fetch their history themself.
+
+--file holds one subject, or a list of subjects in brackets: whoever these identifiers belong to gets everything that is filed under them, so make sure that they are all this
+person's. The file is written for you alone to read (mode 0600) and never over another.`,
+		Example: `  regard history export -f subjects.json --reason 'at the desk, 2026-0042' --out camille.regard.json
+  regard history export -f subject.json --reason 'at the desk, 2026-0042' --from-epoch 365 --to-epoch 730 --out camille-2027.regard.json`,
+	}, func(ctx context.Context, cl *admin.Client, _ []string) (admin.HistoryFile, error) {
+		if strings.TrimSpace(q.Reason) == "" {
+			return admin.HistoryFile{}, usagef("--reason is missing: it stands in the log, and the person sees it")
+		}
+		if out == "" {
+			return admin.HistoryFile{}, usagef("--out is missing: the file to write")
+		}
+		if c.Flags().Changed("to-epoch") {
+			q.To = &to
+		}
+		var err error
+		if q.Subjects, err = who.readAll(c); err != nil {
+			return admin.HistoryFile{}, err
+		}
+		// Before anything is opened and logged.
+		f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return admin.HistoryFile{}, usage{err}
+		}
+		h, err := cl.HistoryFile(ctx, q)
+		if err == nil {
+			_, err = f.Write(h.File)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return h, errors.Join(err, os.Remove(out))
+		}
+		h.File = nil
+		return h, nil
+	}, func(c *cobra.Command, h admin.HistoryFile) error {
+		fmt.Fprintf(c.ErrOrStderr(), "%d records were opened, and the log says so: by %s.\n", h.Logged, h.Reader)
+		_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %d entries. Check it: regard-audit verify-history --log-key … %s\n", out, h.Entries, out)
+		return err
+	})
+	who.flag(c)
+	f := c.Flags()
+	f.StringVar(&q.Reason, "reason", "", "why you look, on one line and without names: it stays readable after an erasure")
+	f.StringVar(&out, "out", "", "file to write, like camille.regard.json")
+	f.Uint64Var(&q.From, "from-epoch", 0, "first epoch")
+	f.Uint64Var(&to, "to-epoch", 0, "last epoch (default: the newest that is closed)")
 	return c
 }
 
