@@ -263,7 +263,7 @@ func (m *historyMaker) missing(ctx context.Context) error {
 	return nil
 }
 
-// erasures adds those that stand after the last epoch, where a person part is gone that nothing earlier may account for.
+// erasures adds those that stand after the last epoch, and one whose record was lost with a restoration, where a person part is gone that nothing else may account for.
 func (m *historyMaker) erasures(ctx context.Context) error {
 	slices.Sort(m.hidden)
 	for _, s := range slices.Compact(m.hidden) {
@@ -279,6 +279,17 @@ func (m *historyMaker) erasures(ctx context.Context) error {
 			case later(g.row.Index) && !g.opened.IsZero():
 				m.d.Add(g.row.Index, g.row.Text, g.opened)
 			}
+		}
+		owner, err := m.b.ring.Owner(m.d.Subjects[s])
+		if err != nil {
+			return keysProblem(err)
+		}
+		lost, ok, err := m.b.store.LostErasure(ctx, owner)
+		if err != nil {
+			return m.storeProblem(err)
+		}
+		if ok && uint64(lost) < m.d.Under.Size() {
+			m.d.Add(lost, nil, proof.Opening{})
 		}
 	}
 	return nil

@@ -334,3 +334,91 @@ func TestHistoryFileNamesAuditors(t *testing.T) {
 		t.Errorf("%+v", v.Audits)
 	}
 }
+
+// TestHistoryFileAfterRestore: a roll that can't be made again is said to be lost, and the log explains that; who isn't concerned is shown everything.
+func TestHistoryFileAfterRestore(t *testing.T) {
+	var ahead atomic.Int64
+	w := newWatched(t, func(c *broker.Config) {
+		c.Epoch, c.SweepEvery, c.Clock = 12*time.Hour, time.Hour, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	w.provider.answer = couple
+	p := &past{watched: w, backup: filepath.Join(t.TempDir(), "backup")}
+	w.disclose(asker("TUE DEUXFOIS"))
+	w.disclose(asker("TUE UNEFOIS"))
+	w.disclose(asker("TUE EFFACE"))
+	if _, err := w.b.Backup(t.Context(), p.backup); err != nil {
+		t.Fatal(err)
+	}
+	again := asker("TUE DEUXFOIS")
+	again.IdempotencyKey = "again"
+	w.disclose(again)
+	subject := func(name string) []proof.Subject { return []proof.Subject{subjectOf(t, killPivot(name))} }
+	if _, err := w.b.Erase(t.Context(), subject("TUE EFFACE")[0], "rgpd-17"); err != nil {
+		t.Fatal(err)
+	}
+	next := func() {
+		t.Helper()
+		was := w.b.Log().OpenEpoch().Number
+		ahead.Add(int64(13 * time.Hour))
+		for deadline := time.Now().Add(20 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(20 * time.Millisecond) {
+			_, _ = w.b.Disclose(t.Context(), w.caller, asker("TUE AUTRE")) // any entry tells the log the time
+			if time.Now().After(deadline) {
+				t.Fatal("the epoch doesn't close")
+			}
+		}
+		if _, err := w.b.Log().AwaitPublished(t.Context(), w.b.Log().OpenEpoch().Marker); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next()
+	w.close()
+	if _, err := p.restore(); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	next()
+	v := w.historyFile(subject("TUE DEUXFOIS"), proof.EpochRange{})
+	if v.LostRolls != 1 || v.Complete() || len(v.Entries) != 0 {
+		t.Errorf("asked about before and after the backup: %+v", v)
+	}
+	v = w.historyFile(subject("TUE UNEFOIS"), proof.EpochRange{})
+	if !v.Complete() || v.Count(proof.RecordOpen) != 1 {
+		t.Errorf("asked about before the backup alone: %+v", v)
+	}
+	v = w.historyFile(subject("TUE UNEFOIS"), allEpochs)
+	if v.Complete() || v.LostEntries == 0 || v.Count(proof.RecordOpen) != 1 {
+		t.Errorf("an epoch with lost entries: %+v", v)
+	}
+	// The roll of the erased person, with its lost erasure, can't be made again either.
+	if v = w.historyFile(subject("TUE EFFACE"), allEpochs); v.LostRolls != 1 || v.Complete() {
+		t.Errorf("erased after the backup: %+v", v)
+	}
+}
+
+// TestHistoryFileOfALostErasure: the erasure, in the epoch that was open when its record was lost, is in nobody's roll; the operator's word and the log's account for what it took.
+func TestHistoryFileOfALostErasure(t *testing.T) {
+	p := newPast(t, 0)
+	if _, err := p.restore(); err != nil {
+		t.Fatal(err)
+	}
+	var ahead atomic.Int64
+	p.cfg.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	p.open()
+	for deadline := time.Now().Add(20 * time.Second); p.b.Log().OpenEpoch().Number == 0; time.Sleep(20 * time.Millisecond) {
+		ahead.Store(int64(25 * time.Hour))
+		_, _ = p.b.Disclose(t.Context(), p.caller, asker("TUE AUTRE")) // any entry tells the log the time
+		if time.Now().After(deadline) {
+			t.Fatal("the epoch doesn't close")
+		}
+	}
+	if _, err := p.b.Log().AwaitPublished(t.Context(), p.b.Log().OpenEpoch().Marker); err != nil {
+		t.Fatal(err)
+	}
+	v := p.historyFile([]proof.Subject{subjectOf(t, killPivot("TUE EFFACE"))}, allEpochs)
+	if v.Count(proof.RecordErasing) != 1 || v.Complete() {
+		t.Errorf("%+v", v)
+	}
+	if v = p.historyFile([]proof.Subject{subjectOf(t, killPivot("TUE GARDE"))}, allEpochs); v.Count(proof.RecordOpen) != 1 || v.LostEntries == 0 {
+		t.Errorf("%+v", v)
+	}
+}

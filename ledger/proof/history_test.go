@@ -158,9 +158,31 @@ func TestHistoryExplained(t *testing.T) {
 	if n := count(v); n[proof.RecordErasing] != 1 || v.Complete() || v.LostEntries != 2 {
 		t.Errorf("%v %+v", n, v)
 	}
-	said(v, "1 record was erased at your demand: the erasure stands in an epoch that isn't closed")
+	said(v, "1 record was erased at your demand: the erasure stands after these epochs")
 	said(v, "of 2 entries at most the details were lost, as the log says, and each may be about anybody")
 	said(v, "as far as they can still be shown")
+
+	// One whose details were lost: nobody can tell whose it is, and it covers what came before it.
+	lw := &historyWorld{world: emptyWorld("lost erasure")}
+	lw.open()
+	gone := lw.file(proof.KindDisclosure, lw.alice)
+	erasure := lw.add(proof.Erasure{Commitment: lw.record(proof.KindErasure, lw.alice).Commitment()})
+	later := lw.file(proof.KindDisclosure, lw.alice)
+	lw.restart("restored", proof.Lost{From: erasure, To: erasure})
+	lw.open()
+	for _, c := range []struct {
+		hide filed
+		want string
+	}{{gone, ""}, {later, fmt.Sprintf("entry %d (epoch 0): its person part is not open", later.index)}} {
+		h := lw.history(0, 0, lw.alice)
+		entry(h, c.hide.index).Opening = without(c.hide.record)
+		h.Entries = append(h.Entries, proof.HistoryEntry{Index: erasure, Text: lw.texts[erasure]})
+		lw.prove(h)
+		v, err := h.Verify(lw.policy, proof.HistoryOptions{})
+		if c.want == "" && (err != nil || v.Count(proof.RecordErasing) != 1) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v, %+v", err, v)
+		}
+	}
 
 	// The end of retention: no label of epoch 0 can be proven any more, and no record of it be read.
 	h = w.history(0, 2, w.alice)

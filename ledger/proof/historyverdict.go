@@ -27,7 +27,7 @@ type RecordState uint8
 const (
 	RecordOpen    RecordState = iota + 1 // what the opening shows is what the entry commits to
 	RecordErased                         // an erasure covers it: its person part is gone
-	RecordErasing                        // as above, but the erasure stands in an epoch that isn't closed: whose it is is the operator's word
+	RecordErasing                        // as above, but whose the erasure is is the operator's word: it stands after the last epoch, or its details were lost
 	RecordRetired                        // its retention has ended
 	RecordLost                           // its details were lost: a restart in the log says so
 	RecordUnknown                        // of a type that this version does not know

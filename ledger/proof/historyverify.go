@@ -57,7 +57,7 @@ type historyCheck struct {
 	rolls    map[Index]rollPlace
 	reach    []Index        // of erasures, by subject
 	opened   map[Index]bool // deferred entries whose delay ended in a roll of the person
-	erasing  Index          // reach of erasures that stand in no closed epoch
+	erasing  Index          // reach of erasures of which nobody can tell whose they are
 }
 
 // rollPlace says in whose roll an entry is.
@@ -419,7 +419,7 @@ func (c *historyCheck) records() error {
 		switch {
 		case mine:
 			found++
-		case entry != nil && entry.Kind() == KindErasure && e.Index > c.last().At():
+		case entry != nil && entry.Kind() == KindErasure && (e.Index > c.last().At() || c.lost(e.Index, KindErasure)):
 			continue // see erasures
 		case entry == nil || entry.Kind().Filed():
 			return unproven("entry %d: foreign, it is in none of the rolls", e.Index)
@@ -471,14 +471,13 @@ func (c *historyCheck) erasures() error {
 			if reach = Index(n); reach >= e.Index {
 				return unproven("entry %d: an erasure that reaches beyond itself", e.Index)
 			}
-		case mine && c.lost(e.Index, KindErasure):
+		case c.lost(e.Index, KindErasure):
 			reach = e.Index - 1 // it covered what was there
 		}
-		switch {
-		case mine:
+		if mine {
 			c.reach[place.subject] = max(c.reach[place.subject], reach)
-		case e.Index > c.last().At():
-			c.erasing = max(c.erasing, reach)
+		} else {
+			c.erasing = max(c.erasing, reach) // records refuses others
 		}
 	}
 	return nil

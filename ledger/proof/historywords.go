@@ -141,7 +141,7 @@ func (w *words) states() {
 		w.deny("who was shown the administrative parts of erased records: the log tells it of whole epochs (audit@v1), for nobody can tell whose they are.")
 	}
 	if n := v.Count(RecordErasing); n > 0 {
-		w.deny("that %s erased at your demand: the erasure stands in an epoch that isn't closed, and whose it is is the operator's word. Check again when it is.", many(n, "record was", "records were"))
+		w.deny("that %s erased at your demand: the erasure stands after these epochs, or its details were lost, and whose it is is the operator's word. Check again when its epoch is closed.", many(n, "record was", "records were"))
 	}
 	if n := v.Count(RecordRetired); n > 0 {
 		w.say("%s no longer kept: the retention that the log had promised is over.", many(n, "record is", "records are"))
