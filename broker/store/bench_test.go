@@ -3,6 +3,7 @@ package store_test
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -144,4 +145,45 @@ func cpu() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkRollsOnDisk measures what the rolls of an epoch cost on disk, in bytes for each person with one entry: labels arrive a few thousand at a time. With the index's tiles
+// (ledger.BenchmarkEpochProof) the aim is 130.
+func BenchmarkRollsOnDisk(b *testing.B) {
+	const persons, batch = 1_000_000, 4_000
+	for b.Loop() {
+		dir := b.TempDir()
+		s, err := store.Open(b.Context(), store.Config{Dir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		o := store.Order{Store: s}
+		if err := o.Commit(b.Context(), &ledger.Batch{
+			Opens:  &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"},
+			Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{{Kind: proof.KindEpoch, Text: []byte("marker")}}}},
+		}); err != nil {
+			b.Fatal(err)
+		}
+		size := func() int64 {
+			if err := s.Close(); err != nil { // what is in the write-ahead log goes into the file
+				b.Fatal(err)
+			}
+			info, err := os.Stat(store.FileIn(dir))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return info.Size()
+		}
+		filings := make([]ledger.Filing, batch)
+		for i := 0; i < persons; i += batch {
+			for k := range filings {
+				filings[k].Index = proof.Index(1 + i + k)
+				_, _ = rand.Read(filings[k].Label[:])
+			}
+			if err := o.File(b.Context(), 0, filings); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(size())/persons, "B/person")
+	}
 }
