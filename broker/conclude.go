@@ -68,6 +68,15 @@ func (d *disclosure) conclude(ctx context.Context) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.waits && b.witnesses != nil && sealed != nil {
+		indexes := make([]proof.Index, len(appended.Entries))
+		for i, e := range appended.Entries {
+			indexes[i] = e.Index
+		}
+		if appended, err = b.awaitWitnesses(ctx, indexes); err != nil {
+			return nil, err
+		}
+	}
 	receipt, err := ledger.FreshReceipt(appended, 0, d.rec.Open(proof.ReaderAgency))
 	if err != nil {
 		return nil, fmt.Errorf("making the receipt: %w", err)

@@ -32,6 +32,7 @@ type disclosure struct {
 	person   []byte // its person part, sealed: final since the intent
 	key      [32]byte
 	result   result
+	waits    bool // its answer is released on a witnessed receipt only
 }
 
 // Disclose carries out one data request. Whatever it returns, nothing of a provider's answer has been released without its entries in the log.
@@ -53,6 +54,13 @@ func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*An
 	if grant, ok := decision.Granted(); ok {
 		if d.ask, err = p.service.planFor(grant); err != nil {
 			return nil, fmt.Errorf("planning the question: %w", err)
+		}
+		if d.waits = mustWait(grant, p.service.def); d.waits && b.witnesses != nil {
+			leave, err := b.enterWaiting()
+			if err != nil {
+				return nil, err
+			}
+			defer leave()
 		}
 	}
 	b.begun.Store(d.id, true)

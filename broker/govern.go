@@ -180,9 +180,12 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 		return 0, notFound("service", string(a.Service))
 	}
 	for _, o := range a.Obligations {
-		// Fail closed: what this version can't fulfil isn't promised.
-		if o == policy.ObligationNotifyPerson || o == policy.ObligationWaitForWitnesses {
-			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it has no witnesses and notifies nobody.", o), "Leave it out, or wait for a version that can.")
+		// Fail closed: what this broker can't fulfil isn't promised.
+		switch {
+		case o == policy.ObligationNotifyPerson:
+			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it notifies nobody.", o), "Leave it out, or wait for a version that can.")
+		case o == policy.ObligationWaitForWitnesses && b.witnesses == nil:
+			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it has no witnesses.", o), "Configure witnesses, or leave it out.")
 		}
 	}
 	for _, scope := range a.Scopes {
@@ -244,6 +247,9 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 	}
 	if def.Development() && !b.cfg.Development {
 		return nil, &Problem{Status: 400, Code: "service.insecure", Title: "The service's endpoint is not https.", Detail: "Plain http is for development brokers."}
+	}
+	if def.Release == service.ReleaseWitnessed && b.witnesses == nil {
+		return nil, &Problem{Status: 400, Code: "service.witnesses", Title: "The service is released on witnessed receipts only (release: witnessed), and this broker has no witnesses.", Detail: "Configure witnesses, or choose release: signed."}
 	}
 	digest := def.Digest()
 	if old, ok := b.registry.Load().latest[string(def.ID)]; ok {

@@ -32,8 +32,10 @@ type Config struct {
 	SignedDir string
 	// Mirrors are copies of the published checkpoint elsewhere: base URLs of the public log, or files. New and Restore ask them where the log stands, and sign nothing that doesn't extend what they have. One must answer.
 	Mirrors []string
-	// IgnoreMirrors starts although no mirror answers. What a mirror does say counts in any case.
+	// IgnoreMirrors starts although no mirror and no witness answers. What one does say counts in any case.
 	IgnoreMirrors bool
+	// Witnesses cosign the log's checkpoints; nil: nobody does, and receipts stay provisional. New and Restore ask them, too, where the log stands.
+	Witnesses *Witnesses
 	// Origin names the log; it can never change.
 	Origin string
 	// Custodian holds the root keys. The broker closes it.
@@ -94,6 +96,7 @@ type Broker struct {
 	trillian  *embedded.Log
 	signed    *signedfile.Store
 	ledger    *ledger.Log
+	witnesses *witnesses // nil: none
 	engine    *policy.Engine
 	providers *provider.Client
 
@@ -228,6 +231,9 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
+	if err := b.openWitnesses(ctx); err != nil {
+		return err
+	}
 	known, err := b.elsewhere(ctx)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
@@ -247,6 +253,9 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: labeler{b.ring.Labels()},
 		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, ConfirmClock: b.cfg.ConfirmClock, Logger: b.log,
+	}
+	if b.witnesses != nil {
+		cfg.Cosign = b.witnesses.Cosign
 	}
 	b.ledger, err = ledger.Open(ctx, cfg)
 	if errors.Is(err, ledger.ErrTreeBehind) {
@@ -343,6 +352,9 @@ func (b *Broker) close() error {
 	}
 	if b.ledger != nil {
 		errs = append(errs, b.ledger.Close(ctx))
+	}
+	if b.witnesses != nil {
+		b.witnesses.Close()
 	}
 	if b.signed != nil {
 		errs = append(errs, b.signed.Close())

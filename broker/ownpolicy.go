@@ -55,11 +55,23 @@ func (b *Broker) logPolicy(ctx context.Context) (*proof.Policy, error) {
 			all = append(all, vkey)
 		}
 	}
-	p, err := policyOf(all)
+	p, err := b.policyOf(all)
 	if err != nil {
 		return nil, err
 	}
 	o.vkeys, o.policy = vkeys, p
+	return p, nil
+}
+
+// policyOf is the policy of the witnesses, if there are some, for a log with these keys.
+func (b *Broker) policyOf(vkeys []string) (*proof.Policy, error) {
+	if b.cfg.Witnesses == nil {
+		return policyOf(vkeys)
+	}
+	p, err := proof.ParseWitnesses(b.cfg.Witnesses.Policy, vkeys...)
+	if err != nil {
+		return nil, fmt.Errorf("the policy of the witnesses: %w", err)
+	}
 	return p, nil
 }
 

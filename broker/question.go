@@ -36,9 +36,9 @@ func (d *disclosure) question(ctx context.Context) {
 		d.fail("obligation/notify_person", &Problem{Status: 503, Code: "obligation.unmet", Title: "This agreement demands that the person is told at once, and this broker can't.", Detail: "Tell the operator. The provider was not asked."})
 		return
 	}
-	if grant.Obliges(policy.ObligationWaitForWitnesses) {
+	if d.waits && d.b.witnesses == nil {
 		// Fail closed: this log has no witnesses to wait for.
-		d.fail("witnesses/none", &Problem{Status: 503, Code: "witnesses.none", Title: "This agreement demands witnesses, and this log has none.", Detail: "Tell the operator. The provider was not asked."})
+		d.fail("witnesses/none", &Problem{Status: 503, Code: "witnesses.none", Title: "The service or the agreement demands witnesses, and this log has none.", Detail: "Tell the operator. The provider was not asked."})
 		return
 	}
 	p := d.plan

@@ -11,6 +11,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -46,11 +47,21 @@ func (b *Broker) Disclosure(ctx context.Context, caller Caller, id store.ID) (*A
 	if err != nil {
 		return nil, err
 	}
+	if b.toldLate(past) {
+		if _, err := b.awaitWitnesses(ctx, past.indexes()); err != nil {
+			return nil, err
+		}
+	}
 	a, err := b.pastAnswer(ctx, past)
 	if err != nil {
 		return nil, err
 	}
 	return a, b.upgrade(ctx, a, past)
+}
+
+// toldLate says whether nothing of what a provider said, not even that it knows nobody, is told of an earlier disclosure before its entries are witnessed.
+func (b *Broker) toldLate(p *past) bool {
+	return b.mustHaveWaited(p.opening) && Outcome(p.opening.Text(proof.DisclosureOutcome)) != Denied && !p.interrupted()
 }
 
 // repeat answers a request whose Idempotency-Key was used before with the same body. The provider isn't asked again; the policy and the person's erasure are.
@@ -64,6 +75,13 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	past, err := b.past(ctx, d)
 	if err != nil {
 		return nil, err
+	}
+	prove := b.provePublished
+	if b.witnesses != nil && again.waits || b.toldLate(past) {
+		prove = b.awaitWitnesses
+		if _, err := prove(ctx, past.indexes()); err != nil {
+			return nil, err
+		}
 	}
 	a, err := b.pastAnswer(ctx, past)
 	if err != nil {
@@ -92,11 +110,9 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 	case err != nil:
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
-	wait, cancel := context.WithTimeout(ctx, publishWait)
-	defer cancel()
-	appended, err := b.ledger.Prove(wait, past.indexes())
+	appended, err := prove(ctx, past.indexes())
 	if err != nil {
-		return nil, unavailable("log.unavailable", "The log can't prove the entries now.", err)
+		return nil, err
 	}
 	verified, err := proof.Verify(appended.Checkpoint, appended.Entries)
 	if err != nil {
@@ -110,6 +126,17 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 		return nil, keysProblem(err)
 	}
 	a.Data, a.Problem = said.data, said.problem
+	return a, nil
+}
+
+// provePublished proves entries under the published checkpoint.
+func (b *Broker) provePublished(ctx context.Context, indexes []proof.Index) (ledger.Appended, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	a, err := b.ledger.Prove(ctx, indexes)
+	if err != nil {
+		return a, unavailable("log.unavailable", "The log can't prove the entries now.", err)
+	}
 	return a, nil
 }
 

@@ -188,6 +188,9 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 	if err != nil {
 		return ledger.Remainder{}, fmt.Errorf("the checkpoint in the backup's manifest isn't one of this log: %w", err)
 	}
+	if err := r.b.openWitnesses(ctx); err != nil {
+		return ledger.Remainder{}, err
+	}
 	kept := []proof.Checkpoint{then}
 	notes, err := r.b.elsewhere(ctx)
 	if err != nil {

@@ -93,6 +93,8 @@ type Definition struct {
 	Links  map[Pointer]LinkRule `yaml:"links"`
 	Errors ErrorRule            `yaml:"errors"`
 	Limits Limits               `yaml:"limits"`
+	// Release says on what an answer is released; empty means ReleaseSigned. An agreement may be stricter.
+	Release Release `yaml:"release"`
 	// Retention are hints for the operator; the broker's own limits go first.
 	Retention Retention `yaml:"retention"`
 
@@ -256,6 +258,15 @@ type Limits struct {
 	// Persons is the greatest number of people in one answer.
 	Persons int `yaml:"persons"`
 }
+
+// Release says which receipt an answer waits for.
+type Release string
+
+// What an answer waits for.
+const (
+	ReleaseSigned    Release = "signed"    // the log's own signature
+	ReleaseWitnessed Release = "witnessed" // the quorum of witnesses
+)
 
 // Retention are hints: how long an answer may be repeated, and how long records are kept.
 type Retention struct {

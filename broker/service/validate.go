@@ -54,6 +54,9 @@ func (c *checker) definition(d *Definition) *schema {
 			c.fail(path("provider", "keys", i), "want the SHA-256 of a certificate's public key (SubjectPublicKeyInfo) in base64, each once")
 		}
 	}
+	if d.Release != "" && d.Release != ReleaseSigned && d.Release != ReleaseWitnessed {
+		c.fail(path("release"), "want signed or witnessed")
+	}
 	if d.Method != "GET" {
 		c.fail(path("method"), "want GET")
 	}
