@@ -372,8 +372,10 @@ type Status struct {
 	Problem  string    `json:"problem,omitempty"` // why it is not ready
 	InFlight int       `json:"in_flight"`
 	Log      LogStatus `json:"log"`
-	Policy   Policy    `json:"policy"`
-	Damage   Damage    `json:"damage"`
+	// Witnesses in the order of their policy; none: nobody cosigns.
+	Witnesses []Witness `json:"witnesses,omitempty"`
+	Policy    Policy    `json:"policy"`
+	Damage    Damage    `json:"damage"`
 	// Listening addresses by name: api, public, ops.
 	Listening map[string]string `json:"listening"`
 }
@@ -389,6 +391,21 @@ type LogStatus struct {
 	Until     time.Time `json:"until"`
 	Lag       string    `json:"lag"`
 	Halted    bool      `json:"halted"`
+	// Witnessed entries: under the newest published checkpoint that has the quorum of witnesses.
+	Witnessed uint64 `json:"witnessed"`
+	// QuorumMissing is for how long the quorum has been missing; empty: it is there, or nobody cosigns.
+	QuorumMissing string `json:"quorum_missing,omitempty"`
+}
+
+// Witness is how a witness of the log is doing.
+type Witness struct {
+	Name     string    `json:"name"`
+	URL      string    `json:"url"`
+	Cosigned int64     `json:"cosigned"`    // checkpoints, since the broker's start
+	Size     uint64    `json:"size"`        // entries under the last one
+	At       time.Time `json:"at,omitzero"` // of its cosignature, by the witness's clock
+	Failing  bool      `json:"failing"`     // the last attempt failed
+	Reason   string    `json:"reason,omitempty"`
 }
 
 // Damage counts what is in the store and can't be read: see docs/operate.md, Damaged records.

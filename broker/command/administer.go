@@ -346,6 +346,7 @@ func statusCommand() *cobra.Command {
 			for _, k := range s.Log.Keys {
 				fmt.Fprintf(w, "log key    %s\n", k)
 			}
+			printWitnesses(w, &s)
 			if s.Damage != (admin.Damage{}) {
 				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures)
 			}

@@ -117,6 +117,7 @@ func restoreCommand() *cobra.Command {
 	var s source
 	var from string
 	var asJSON, ignore bool
+	var distrust []string
 	c := &cobra.Command{
 		Use: "restore", Short: "Put a backup in place of the store", Args: noArgs,
 		Long: `restore puts a backup in place of the store of a broker that isn't running, and rebuilds Trillian's tree. What was there is moved aside, never deleted.
@@ -128,7 +129,7 @@ first entry of the restored log is restart@v1, which names the entries whose det
 
 It refuses, changes nothing and signs nothing if
   - neither signed/ nor public/ has a checkpoint, or entries up to it are missing or don't give its root: bring public/ back from a mirror;
-  - a mirror has a newer checkpoint than both, or none of the mirrors answers (--ignore-mirrors): bring the newest signed/ and public/ back;
+  - a mirror or a witness saw more than both, or none of them answers (--ignore-mirrors): bring the newest signed/ and public/ back;
   - the log has erasures after the backup that signed/erasures.db doesn't name;
   - the keys of the backup can't be opened: it needs its keystore, or Vault, with the version of the wrap key of its time;
   - the keys of the open epoch are not in the backup: each has those of its month and the next, so one of two months ago doesn't do.
@@ -150,7 +151,12 @@ their own outcome may be among these, else as "interrupted".`,
 			if err != nil {
 				return err
 			}
-			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: ignore, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
+			cfg.DistrustWitnesses = distrust
+			witnesses, err := readWitnesses(cfg)
+			if err != nil {
+				return err
+			}
+			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: ignore, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
 			if err != nil {
 				return err
 			}
@@ -187,6 +193,7 @@ their own outcome may be among these, else as "interrupted".`,
 	s.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&from, "from", "", "directory of the backup")
-	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "restore although none of the mirrors answers: when you know that signed/ or public/ is the newest there is (what a mirror does say counts in any case)")
+	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "restore although none of the mirrors and witnesses answers: when you know that signed/ or public/ is the newest there is (what one does say counts in any case)")
+	c.Flags().StringArrayVar(&distrust, "distrust-witness", nil, "restore although this witness says that it saw more: when you know that it is wrong (repeatable; see docs/operate.md)")
 	return c
 }

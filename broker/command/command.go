@@ -90,9 +90,10 @@ Exit codes: 0 done, 1 failed, 2 the input was at fault and nothing was tried.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
-	root.AddGroup(&cobra.Group{ID: "operate", Title: "Operate a broker:"}, &cobra.Group{ID: "administer", Title: "Administer a running broker:"}, &cobra.Group{ID: "agency", Title: "For agencies:"})
+	root.AddGroup(&cobra.Group{ID: "operate", Title: "Operate a broker:"}, &cobra.Group{ID: "administer", Title: "Administer a running broker:"}, &cobra.Group{ID: "agency", Title: "For agencies:"}, &cobra.Group{ID: "witness", Title: "For bodies that witness a log:"})
 	for group, commands := range map[string][]*cobra.Command{
 		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), backupCommand(), restoreCommand(), demoCommand()},
+		"witness":    {witnessCommand()},
 		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand()},
 		"agency":     {keygenCommand(), requestCommand(), receiptsCommand()},
 		"":           {versionCommand()},

@@ -4,17 +4,62 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
 const whatSkipping = "The entry goes into a roll that is nobody's, its details count as lost, and an entry of the log tells everybody. The person won't find it in their roll, and its receipt can't be settled."
 
 func logCommand() *cobra.Command {
-	return group("log", "The transparency log", "What can't be undone, and everybody sees.", "  regard log skip 8391 --reason disk-fault --yes", skipCommand())
+	return group("log", "The transparency log", "Its key, and what can't be undone and everybody sees.", "  regard log key --config /etc/regard/regard.yaml\n  regard log skip 8391 --reason disk-fault --yes", logKeyCommand(), skipCommand())
+}
+
+func logKeyCommand() *cobra.Command {
+	var s source
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "key", Short: "Print the log's verification key, without a broker", Args: noArgs,
+		Long: `key asks whoever holds the keys (keys.mode) for the public half of the key that signs checkpoints, newest version first. Witnesses need it before a broker that asks them starts for the
+first time; of one that runs, regard status --log-key prints the same. A wrapped secret id (keys.vault.secret_id_wrapped) is used up by it: make another one for the start.`,
+		Example: "  regard log key --config /etc/regard/regard.yaml > log.vkey",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := s.load()
+			if err != nil {
+				return err
+			}
+			custodian, err := openKeys(c.Context(), cfg, logger(config.Log{Level: "error", Format: cfg.Log.Format}, c))
+			if err != nil {
+				return err
+			}
+			defer custodian.Close()
+			pub, err := custodian.PublicKeys(c.Context())
+			if err != nil {
+				return fmt.Errorf("reading the log's public keys: %w", err)
+			}
+			vkeys := []string{}
+			for _, k := range pub {
+				vkey, err := note.NewEd25519VerifierKey(cfg.Origin, k.Key)
+				if err != nil {
+					return fmt.Errorf("writing the log's key: %w", err)
+				}
+				vkeys = append(vkeys, vkey)
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), vkeys)
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), strings.Join(vkeys, "\n"))
+			return err
+		},
+	}
+	s.flags(c)
+	jsonFlag(c, &asJSON)
+	return c
 }
 
 func skipCommand() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/cosign"
 )
 
 // status of the instance, for regard status.
@@ -22,6 +23,13 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 			Origin: i.cfg.Origin, Size: m.Size, Published: m.Published, Waiting: m.Waiting, Epoch: uint64(m.Epoch), Until: m.Until, Lag: m.Lag.Round(time.Millisecond).String(), Halted: m.Halted,
 		},
 		Policy: admin.Policy{Revision: p.Revision, Digest: p.Digest.String(), Blob: p.Digest.Hex()},
+	}
+	s.Log.Witnessed = m.Witnessed
+	if m.QuorumMissing > 0 {
+		s.Log.QuorumMissing = m.QuorumMissing.Round(time.Second).String()
+	}
+	for _, w := range i.Broker.WitnessStats() {
+		s.Witnesses = append(s.Witnesses, admin.Witness{Name: w.Name, URL: w.URL, Cosigned: w.Cosigned, Size: w.Size, At: w.At, Failing: w.Failing, Reason: w.Reason})
 	}
 	d := i.Broker.Damage()
 	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures}
@@ -96,6 +104,9 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("log_unfiled", "Entries that are not in a roll yet.", func(s *sample) float64 { return float64(s.log.Unfiled) })
 	gauge("log_size", "Entries under the signed checkpoint.", func(s *sample) float64 { return float64(s.log.Size) })
 	gauge("log_published_size", "Entries under the published checkpoint.", func(s *sample) float64 { return float64(s.log.Published) })
+	gauge("log_witnessed_size", "Entries under the newest published checkpoint that has the quorum of witnesses.", func(s *sample) float64 { return float64(s.log.Witnessed) })
+	gauge("log_quorum_missing_seconds", "For how long checkpoints have been published without the quorum of witnesses; 0 if it is there, or nobody cosigns.", func(s *sample) float64 { return s.log.QuorumMissing.Seconds() })
+	counter("log_unwitnessed_total", "Checkpoints that were published without the quorum of witnesses, where some are asked.", func(s *sample) float64 { return float64(s.log.Unwitnessed) })
 	gauge("log_lag_seconds", "How long publication is behind.", func(s *sample) float64 { return s.log.Lag.Seconds() })
 	gauge("log_epoch", "Number of the open epoch.", func(s *sample) float64 { return float64(s.log.Epoch) })
 	gauge("log_epoch_until_seconds", "When the open epoch is due to close, in seconds since 1970.", func(s *sample) float64 { return float64(s.log.Until.UnixMilli()) / 1e3 })
@@ -120,6 +131,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for i := range c.parts {
 		ch <- c.parts[i].desc
 	}
+	for _, d := range witnessDescs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -130,4 +144,29 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		p := &c.parts[i]
 		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))
 	}
+	for _, w := range c.b.WitnessStats() {
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, w.Name)
+		}
+		ch <- prometheus.MustNewConstMetric(witnessCosigned, prometheus.CounterValue, float64(w.Cosigned), w.Name)
+		for _, kind := range cosign.Failures {
+			ch <- prometheus.MustNewConstMetric(witnessFailed, prometheus.CounterValue, float64(w.Failed[kind]), w.Name, string(kind))
+		}
+		gauge(witnessSize, float64(w.Size))
+		gauge(witnessTook, w.Took.Seconds())
+		if !w.At.IsZero() {
+			gauge(witnessAt, float64(w.At.Unix()))
+		}
+	}
 }
+
+// What the broker knows of each witness, by its name in the policy.
+var (
+	witnessCosigned = prometheus.NewDesc("regard_log_cosignatures_total", "Cosignatures of a witness.", []string{"witness"}, nil)
+	witnessFailed   = prometheus.NewDesc("regard_log_cosign_failures_total", "Attempts to get a cosignature of a witness that failed, by how. The kind conflict is an alarm: it says that it saw another history.", []string{"witness", "kind"}, nil)
+	witnessSize     = prometheus.NewDesc("regard_log_cosigned_size", "Entries under the last checkpoint that a witness cosigned.", []string{"witness"}, nil)
+	witnessTook     = prometheus.NewDesc("regard_log_cosign_seconds", "How long a witness took for its last cosignature.", []string{"witness"}, nil)
+	witnessAt       = prometheus.NewDesc("regard_log_cosigned_at_seconds", "When a witness cosigned last, by its own clock, in seconds since 1970.", []string{"witness"}, nil)
+
+	witnessDescs = []*prometheus.Desc{witnessCosigned, witnessFailed, witnessSize, witnessTook, witnessAt}
+)

@@ -34,6 +34,7 @@ import (
 func serveCommand() *cobra.Command {
 	var s source
 	var confirm, ignore bool
+	var distrust []string
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker", Args: noArgs,
 		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
@@ -49,7 +50,7 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
-			cfg.ConfirmClock, cfg.IgnoreMirrors = confirm, ignore
+			cfg.ConfirmClock, cfg.IgnoreMirrors, cfg.DistrustWitnesses = confirm, ignore, distrust
 			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
@@ -72,7 +73,8 @@ the other commands (admin.sock in the data directory).`,
 	}
 	s.flags(c)
 	c.Flags().BoolVar(&confirm, "confirm-clock", false, "start although the clock is more than 31 days ahead of what the log saw last: after a long stop, when you know that it is right")
-	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "start although none of the mirrors answers: when you know that the data directory is the newest there is (what a mirror does say counts in any case)")
+	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "start although none of the mirrors and witnesses answers: when you know that the data directory is the newest there is (what one does say counts in any case)")
+	c.Flags().StringArrayVar(&distrust, "distrust-witness", nil, "start although this witness says that it saw more: when you know that it is wrong (repeatable; see docs/operate.md)")
 	return c
 }
 
@@ -139,12 +141,16 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	if err != nil {
 		return i, err
 	}
+	witnesses, err := readWitnesses(cfg)
+	if err != nil {
+		return i, err
+	}
 	source := policy.Embedded()
 	if cfg.Policy.Dir != "" {
 		source = policy.FromPath(cfg.Policy.Dir)
 	}
 	i.Broker, err = broker.New(ctx, broker.Config{
-		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
+		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
 		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, Logger: log,
 	})
 	if err != nil {

@@ -81,6 +81,7 @@ func (c *Config) check(m *Mistakes) {
 	c.checkListeners(m)
 	c.checkKeys(m)
 	c.checkProviders(m)
+	c.checkWitnesses(m)
 	c.checkLimits(m)
 	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
 		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
@@ -207,6 +208,27 @@ func (c *Config) checkProviders(m *Mistakes) {
 	}
 	if d := c.Records.Retention.Std(); d < 24*time.Hour || d > 50*365*24*time.Hour {
 		m.add("records.retention", 0, "is out of range", "choose from 24h to 438000h; 26280h is 3 years")
+	}
+}
+
+func (c *Config) checkWitnesses(m *Mistakes) {
+	w := &c.Witnesses
+	if w.Faulty < 0 || w.Faulty > 100 {
+		m.add("witnesses.faulty", 0, "is out of range", "choose from 0 to 100; 1 is usual")
+	}
+	// The log takes no more entries when publication is behind by 10 seconds.
+	if d := w.Deadline.Std(); d < 50*time.Millisecond || d > 5*time.Second {
+		m.add("witnesses.deadline", 0, "is out of range", "choose from 50ms to 5s")
+	}
+	if d := w.Timeout.Std(); d < 100*time.Millisecond || d > 10*time.Second {
+		m.add("witnesses.timeout", 0, "is out of range", "choose from 100ms to 10s")
+	}
+	// With the longest call of a provider, a minute, it has to end before the answer's own time does.
+	if d := w.Wait.Std(); d < time.Second || d > 12*time.Second {
+		m.add("witnesses.wait", 0, "is out of range", "choose from 1s to 12s")
+	}
+	if w.Policy == "" && w.CAFile != "" {
+		m.add("witnesses.ca_file", 0, "is given without witnesses.policy", "name the file with the witnesses, or remove it")
 	}
 }
 

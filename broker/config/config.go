@@ -34,6 +34,7 @@ type Config struct {
 	Ops       Ops       `koanf:"ops"`
 	Admin     Admin     `koanf:"admin"`
 	Keys      Keys      `koanf:"keys"`
+	Witnesses Witnesses `koanf:"witnesses"`
 	Epoch     Epoch     `koanf:"epoch"`
 	Policy    Policy    `koanf:"policy"`
 	Providers Providers `koanf:"providers"`
@@ -44,8 +45,9 @@ type Config struct {
 
 	// ConfirmClock is a flag of one start, not a setting: see broker.Config.
 	ConfirmClock bool `koanf:"-"`
-	// IgnoreMirrors is another.
-	IgnoreMirrors bool `koanf:"-"`
+	// IgnoreMirrors and DistrustWitnesses are others.
+	IgnoreMirrors     bool     `koanf:"-"`
+	DistrustWitnesses []string `koanf:"-"`
 }
 
 // API is the listener for agencies, with mutual TLS.
@@ -112,6 +114,20 @@ type VaultKeys struct {
 	CAFile          string `koanf:"ca_file"` // empty: the system's
 }
 
+// Witnesses cosign the log's checkpoints.
+type Witnesses struct {
+	// Policy is the file that names them, with their URLs, and the quorum (c2sp.org/tlog-policy). Empty: there are none, and receipts stay provisional.
+	Policy string `koanf:"policy"`
+	// Faulty is how many of them may be dishonest: the quorum is to outvote them.
+	Faulty int `koanf:"faulty"`
+	// Deadline is how long a publication waits for the quorum, Timeout how long one witness may take.
+	Deadline Duration `koanf:"deadline"`
+	Timeout  Duration `koanf:"timeout"`
+	// Wait is how long a request waits whose answer is released on a witnessed receipt only.
+	Wait   Duration `koanf:"wait"`
+	CAFile string   `koanf:"ca_file"` // empty: the system's
+}
+
 // Epoch of the log.
 type Epoch struct {
 	Length Duration `koanf:"length"`
@@ -168,6 +184,10 @@ func Defaults() map[string]any {
 		"public.listen":             "127.0.0.1:8080",
 		"ops.listen":                "127.0.0.1:9090",
 		"keys.mode":                 string(Keystore),
+		"witnesses.faulty":          1,
+		"witnesses.deadline":        "2s",
+		"witnesses.timeout":         "5s",
+		"witnesses.wait":            "10s",
 		"epoch.length":              "24h",
 		"providers.connect_timeout": "3s",
 		"providers.connections":     256,
@@ -282,6 +302,8 @@ func (c *Config) paths() []namedPath {
 		{"keys.vault.role_id_file", &c.Keys.Vault.RoleIDFile, false, true},
 		{"keys.vault.secret_id_file", &c.Keys.Vault.SecretIDFile, true, true},
 		{"keys.vault.ca_file", &c.Keys.Vault.CAFile, false, true},
+		{"witnesses.policy", &c.Witnesses.Policy, false, true},
+		{"witnesses.ca_file", &c.Witnesses.CAFile, false, true},
 		{"policy.dir", &c.Policy.Dir, false, true},
 		{"providers.cert", &c.Providers.Cert, false, true},
 		{"providers.key", &c.Providers.Key, true, true},

@@ -52,17 +52,8 @@ func syncDir(dir string) error {
 }
 
 func openState(ctx context.Context, path string) (_ *state, err error) {
-	if path == "" || strings.ContainsAny(path, "?#") {
-		return nil, errors.New("witness: no usable path of the state is given")
-	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0:
-		return nil, fmt.Errorf("%w (%s). If it is lost, don't make an empty one for the same key: make a new witness (regard witness init), and tell the logs and whoever verifies them that the old one is gone", ErrNoState, path)
-	case err != nil:
-		return nil, fmt.Errorf("opening the witness's state: %w", err)
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("witness: others may read the state %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	if err := present(path); err != nil {
+		return nil, err
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
@@ -81,6 +72,23 @@ func openState(ctx context.Context, path string) (_ *state, err error) {
 		return nil, fmt.Errorf("opening the witness's state: %w", err)
 	}
 	return s, nil
+}
+
+// present refuses a state that isn't there, or that others can read.
+func present(path string) error {
+	if path == "" || strings.ContainsAny(path, "?#") {
+		return errors.New("witness: no usable path of the state is given")
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0:
+		return fmt.Errorf("%w (%s). If it is lost, don't make an empty one for the same key: make a new witness (regard witness init), and tell the logs and whoever verifies them that the old one is gone", ErrNoState, path)
+	case err != nil:
+		return fmt.Errorf("opening the witness's state: %w", err)
+	case !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("witness: others may read the state %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	return nil
 }
 
 // check refuses a database that isn't whole: a lost page could pass for a log that was never seen.

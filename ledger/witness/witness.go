@@ -25,6 +25,7 @@ import (
 	"time"
 
 	fnote "github.com/transparency-dev/formats/note"
+	"github.com/transparency-dev/witness/persistence/sqlite"
 	core "github.com/transparency-dev/witness/witness"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/time/rate"
@@ -192,10 +193,14 @@ type Seen struct {
 
 // Seen lists the logs that are cosigned, by origin, with what was cosigned last.
 func (w *Witness) Seen(ctx context.Context) ([]Seen, error) {
+	return seenBy(ctx, w.state.inner, *w.logs.Load())
+}
+
+func seenBy(ctx context.Context, p *sqlite.Persistence, logs map[string]*known) ([]Seen, error) {
 	var out []Seen
-	for origin := range *w.logs.Load() {
+	for origin := range logs {
 		s := Seen{Origin: origin}
-		n, err := w.state.inner.Latest(ctx, origin)
+		n, err := p.Latest(ctx, origin)
 		if err != nil {
 			return nil, fmt.Errorf("reading what was cosigned: %w", err)
 		}
@@ -210,6 +215,31 @@ func (w *Witness) Seen(ctx context.Context) ([]Seen, error) {
 	}
 	slices.SortFunc(out, func(a, b Seen) int { return strings.Compare(a.Origin, b.Origin) })
 	return out, nil
+}
+
+// ReadSeen lists the same from the files of a witness, whether or not it runs.
+func ReadSeen(ctx context.Context, f *File) ([]Seen, error) {
+	text, err := readBounded(f.Logs)
+	if err != nil {
+		return nil, configError("reading the list of logs: %v", err)
+	}
+	logs, err := ParseLogs(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := present(f.State); err != nil {
+		return nil, err
+	}
+	p, done, err := sqlite.New(ctx, sqlite.Opts{Path: f.State, MaxOpenConns: 1})
+	if err != nil {
+		return nil, fmt.Errorf("opening the witness's state: %w", err)
+	}
+	byOrigin := map[string]*known{}
+	for _, l := range logs {
+		byOrigin[l.Origin] = nil
+	}
+	seen, err := seenBy(ctx, p, byOrigin)
+	return seen, errors.Join(err, done())
 }
 
 // Healthy says whether the state can be read.
