@@ -122,6 +122,9 @@ verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it
 			if _, err := witness.ParseLogs(list); err != nil {
 				return usage{err}
 			}
+			if err := (&witness.File{Listen: listen, Ops: ops, SigningKey: "witness.key", State: "witness.db", Logs: "logs"}).Check(); err != nil {
+				return usage{err}
+			}
 			dir, err := filepath.Abs(dir)
 			if err != nil {
 				return err
@@ -147,10 +150,6 @@ verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it
 			}
 			if err := create(file, fmt.Appendf(nil, witnessConfig, listen, ops)); err != nil {
 				return err
-			}
-			// Whatever init writes has to be good.
-			if _, err := witness.LoadFile(file); err != nil {
-				return usage{err}
 			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), struct {

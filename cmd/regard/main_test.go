@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			for _, name := range []string{"API", "PUBLIC", "OPS"} {
+			for _, name := range []string{"API", "PUBLIC", "OPS", "W1", "W2", "W3"} {
 				addr, err := freeAddr()
 				if err != nil {
 					return err
@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) { return cond == "vault" && os.Getenv("REGARD_DEVVAULT") != "", nil },
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile, "release": release, "closed": closed},
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened},
 	})
 }
 
@@ -129,6 +129,20 @@ func closed(ts *testscript.TestScript, _ bool, args []string) {
 		c.Close()
 		if time.Now().After(end) {
 			ts.Fatalf("somebody still listens")
+		}
+	}
+}
+
+// open ADDRESS waits until somebody listens there.
+func opened(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", args[0])
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("nobody listens: %v", err)
 		}
 	}
 }

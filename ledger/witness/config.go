@@ -67,7 +67,7 @@ func LoadFile(path string) (*File, error) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	return f, f.check()
+	return f, f.Check()
 }
 
 func readBounded(path string) ([]byte, error) {
@@ -83,7 +83,8 @@ func readBounded(path string) ([]byte, error) {
 	return b, err
 }
 
-func (f *File) check() error {
+// Check says what is wrong with a configuration, without opening anything.
+func (f *File) Check() error {
 	if f.SigningKey == "" || f.State == "" || f.Logs == "" {
 		return configError("signing_key, state and logs are all needed")
 	}
