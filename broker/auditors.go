@@ -40,8 +40,19 @@ func (b *Broker) AddAuditor(ctx context.Context, id, name string, cert *x509.Cer
 	if err != nil {
 		return err
 	}
+	if err := b.publishKey(ctx, vkey); err != nil {
+		return err
+	}
 	a := store.Auditor{ID: id, Name: name, State: store.Active, Certificates: []store.AgencyKey{c}, Keys: []store.AuditorKey{k}}
 	return b.govern(ctx, &store.AuditorChange{Auditor: a}, auditorKeyEntry(id, k))
+}
+
+// publishKey puts a verification key where its digest in the log leads: whoever checks a statement finds it there.
+func (b *Broker) publishKey(ctx context.Context, vkey string) error {
+	if _, err := b.ledger.PutBlob(ctx, []byte(vkey)); err != nil {
+		return unavailable("log.unavailable", "The key can't be published now.", err)
+	}
+	return nil
 }
 
 func newAuditorKey(reg *registry, vkey string) (store.AuditorKey, error) {
@@ -90,6 +101,9 @@ func (b *Broker) RotateAuditor(ctx context.Context, id string, cert *x509.Certif
 	if vkey != "" {
 		k, err := newAuditorKey(reg, vkey)
 		if err != nil {
+			return err
+		}
+		if err := b.publishKey(ctx, vkey); err != nil {
 			return err
 		}
 		change.Keys = append(change.Keys, k)

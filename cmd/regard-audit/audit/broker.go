@@ -152,8 +152,8 @@ func (b *broker) once(ctx context.Context, method, path, media, key string, body
 	return time.Duration(seconds) * time.Second, r
 }
 
-// code of a refusal, or "".
-func code(err error) string {
+// refusalCode is the code with which the broker refused, or "".
+func refusalCode(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
 		return r.Code

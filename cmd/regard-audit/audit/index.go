@@ -84,8 +84,8 @@ type bitmap []uint64
 func newBitmap(n uint64) bitmap      { return make(bitmap, n/64+1) }
 func (b bitmap) has(i uint64) bool   { return b[i/64]&(1<<(i%64)) != 0 }
 func (b bitmap) set(i uint64)        { b[i/64] |= 1 << (i % 64) }
-func at(i proof.Index) string        { return "entry " + i.String() }
-func roll(z proof.Label) string      { return "roll " + base64.RawURLEncoding.EncodeToString(z[:]) }
+func atEntry(i proof.Index) string   { return "entry " + i.String() }
+func atRoll(z proof.Label) string    { return "roll " + base64.RawURLEncoding.EncodeToString(z[:]) }
 func (c *indexCheck) first() uint64  { return uint64(c.opener.index) }
 func (c *indexCheck) behind() uint64 { return uint64(c.closer.index) }
 
@@ -153,18 +153,18 @@ func (c *indexCheck) entries(ctx context.Context) error {
 			}
 			kind, epoch, err := proof.ParseHead(text)
 			if err != nil {
-				c.report.fault("entry.malformed", at(proof.Index(i)), "%v", err)
+				c.report.fault("entry.malformed", atEntry(proof.Index(i)), "%v", err)
 				continue
 			}
 			counts[kind]++
 			if epoch != c.epoch {
-				c.report.fault("entry.epoch", at(proof.Index(i)), "it says %d", epoch)
+				c.report.fault("entry.epoch", atEntry(proof.Index(i)), "it says %d", epoch)
 			}
 			switch _, err := proof.ParseEntry(text); {
 			case errors.Is(err, proof.ErrUnknown):
 				return inputError{fmt.Errorf("entry %d is of type %s, which this version doesn't know: a newer regard-audit is needed to tell whether it has to be in a roll", i, kind)}
 			case err != nil:
-				c.report.fault("entry.malformed", at(proof.Index(i)), "%v", err)
+				c.report.fault("entry.malformed", atEntry(proof.Index(i)), "%v", err)
 			case kind.Filed():
 				c.filed.set(i - c.first())
 				c.report.Entries++
@@ -180,12 +180,12 @@ func (c *indexCheck) entries(ctx context.Context) error {
 func (c *indexCheck) count(counts map[proof.Kind]uint64) error {
 	for _, n := range c.closer.Closed.Counts {
 		if counts[n.Kind] != n.N {
-			c.report.fault("index.counts", at(c.closer.index), "%s: %d, the epoch has %d", n.Kind, n.N, counts[n.Kind])
+			c.report.fault("index.counts", atEntry(c.closer.index), "%s: %d, the epoch has %d", n.Kind, n.N, counts[n.Kind])
 		}
 		delete(counts, n.Kind)
 	}
 	for kind, n := range counts {
-		c.report.fault("index.counts", at(c.closer.index), "%s: none, the epoch has %d", kind, n)
+		c.report.fault("index.counts", atEntry(c.closer.index), "%s: none, the epoch has %d", kind, n)
 	}
 	return nil
 }
@@ -209,23 +209,23 @@ func (c *indexCheck) rolls(ctx context.Context) error {
 	}
 	for i := range want.Size {
 		if c.filed.has(i) && !c.seen.has(i) {
-			c.report.fault("entry.unfiled", at(c.opener.index+proof.Index(i)), "")
+			c.report.fault("entry.unfiled", atEntry(c.opener.index+proof.Index(i)), "")
 		}
 	}
 	switch {
 	case c.report.Rolls != want.Items:
-		c.report.fault("index.items", at(c.closer.index), "it says %d, there are %d", want.Items, c.report.Rolls)
+		c.report.fault("index.items", atEntry(c.closer.index), "it says %d, there are %d", want.Items, c.report.Rolls)
 	case err != nil:
 		c.report.fault("index.form", fmt.Sprintf("epoch %d", c.epoch), "%v", err)
 	case sum.Root != want.Index || sum.Bits != want.Bits:
-		c.report.fault("index.root", at(c.closer.index), "it says %s, the rolls give %s", want.Index, sum.Root)
+		c.report.fault("index.root", atEntry(c.closer.index), "it says %s, the rolls give %s", want.Index, sum.Root)
 	}
 	return nil
 }
 
 // withheld judges why there are no rolls: if the log gives the reason they can't be checked, otherwise that is a fault.
 func (c *indexCheck) withheld(err error) error {
-	switch code(err) {
+	switch refusalCode(err) {
 	case "rolls.lost":
 		for _, r := range c.gov.restarts {
 			if r.Lost.From > 0 && uint64(r.Lost.From) < c.behind() && uint64(r.Lost.To) >= c.first() {
@@ -260,7 +260,7 @@ func (c *indexCheck) pages(ctx context.Context, item func(proof.Label, proof.Has
 		err := c.broker.call(ctx, http.MethodGet, path+query, "", nil, func(body io.Reader) error {
 			page, err := proof.ReadRolls(body, func(r proof.OpenRoll) error {
 				if last != nil && bytes.Compare(last[:], r.Label[:]) >= 0 {
-					c.report.fault("roll.order", roll(r.Label), "")
+					c.report.fault("roll.order", atRoll(r.Label), "")
 					return &brokenPage{errors.New("the page begins before the last one ended")}
 				}
 				last = &r.Label
@@ -289,19 +289,19 @@ func (c *indexCheck) pages(ctx context.Context, item func(proof.Label, proof.Has
 func (c *indexCheck) roll(r proof.OpenRoll) (proof.Hash, bool) {
 	root, indexes, err := proof.CheckRoll(r.Leaves)
 	if err != nil {
-		c.report.fault("roll.malformed", roll(r.Label), "%v", err)
+		c.report.fault("roll.malformed", atRoll(r.Label), "%v", err)
 		return root, false
 	}
 	for _, i := range indexes {
 		n := uint64(i) - c.first()
 		switch {
 		case uint64(i) <= c.first() || uint64(i) >= c.behind() || !c.filed.has(n):
-			c.report.fault("roll.foreign", roll(r.Label), "%s", at(i))
+			c.report.fault("roll.foreign", atRoll(r.Label), "%s", atEntry(i))
 			continue
 		case c.seen.has(n):
-			c.report.fault("roll.twice", at(i), "the second is %s", roll(r.Label))
+			c.report.fault("roll.twice", atEntry(i), "the second is %s", atRoll(r.Label))
 		case c.alone[i] && len(indexes) > 1:
-			c.report.fault("roll.lost", at(i), "%s has %d entries", roll(r.Label), len(indexes))
+			c.report.fault("roll.lost", atEntry(i), "%s has %d entries", atRoll(r.Label), len(indexes))
 		}
 		c.seen.set(n)
 	}
