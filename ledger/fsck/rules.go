@@ -84,6 +84,19 @@ type Claim struct {
 	Closed  *proof.Marker  // the index of the epoch that it closes
 }
 
+// Clone returns a copy that goes on on its own.
+func (r *Rules) Clone() *Rules {
+	c := *r
+	if r.Epoch != nil {
+		e := *r.Epoch
+		e.Counts = maps.Clone(e.Counts)
+		c.Epoch = &e
+	}
+	c.Deferred, c.Agreements, c.Services = maps.Clone(r.Deferred), maps.Clone(r.Agreements), maps.Clone(r.Services)
+	c.Keys, c.Kinds, c.Lost = maps.Clone(r.Keys), maps.Clone(r.Kinds), slices.Clone(r.Lost)
+	return &c
+}
+
 // maxKinds bounds the types that are counted apart: a marker has no room for more.
 const maxKinds = 128
 

@@ -2,8 +2,10 @@ package ledgertest
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -12,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	fnote "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -25,8 +26,9 @@ type Published struct {
 	VKey   string
 	Policy *proof.Policy // the log and three witnesses, of which two are the quorum
 	Signer note.Signer
-	// Witnesses sign at the real time, as c2sp.org/tlog-cosignature says.
+	// Witnesses sign as c2sp.org/tlog-cosignature says, at the time that Now says.
 	Witnesses []note.Signer
+	Now       func() time.Time
 
 	// Mark may change a marker before it is written, and Leaf a bucket of an index, of which the marker then has the root.
 	Mark func(*proof.Marker)
@@ -51,7 +53,7 @@ const EpochLength = 24 * time.Hour
 // NewPublished begins a log: with the marker of epoch 0.
 func NewPublished(t testing.TB) *Published {
 	t.Helper()
-	p := &Published{Dir: t.TempDir(), t: t}
+	p := &Published{Dir: t.TempDir(), Now: time.Now, t: t}
 	skey, vkey, err := note.GenerateKey(rand.Reader, Origin)
 	p.must(err)
 	p.VKey = vkey
@@ -60,14 +62,11 @@ func NewPublished(t testing.TB) *Published {
 	text := "log " + vkey + "\n"
 	for i := range 3 {
 		name := fmt.Sprintf("witness%d.example", i)
-		skey, vkey, err := note.GenerateKey(rand.Reader, name)
+		_, key, err := ed25519.GenerateKey(rand.Reader)
 		p.must(err)
-		s, err := fnote.NewSignerForCosignatureV1(skey)
-		p.must(err)
-		k, err := fnote.VKeyToCosignatureV1(vkey)
-		p.must(err)
-		p.Witnesses = append(p.Witnesses, s)
-		text += fmt.Sprintf("witness w%d %s\n", i, k)
+		w := cosigner{name, key, p}
+		p.Witnesses = append(p.Witnesses, w)
+		text += fmt.Sprintf("witness w%d %s\n", i, w.vkey())
 	}
 	p.Policy, err = proof.ParsePolicy([]byte(text + "group all 2 w0 w1 w2\nquorum all\n"))
 	p.must(err)
@@ -77,6 +76,34 @@ func NewPublished(t testing.TB) *Published {
 	p.w = tiles.Create(p.Dir)
 	p.mark(proof.Marker{Opened: proof.TimeOf(Month), Until: proof.TimeOf(Month.Add(EpochLength)), VRF: p.vrf})
 	return p
+}
+
+// cosigner is a note.Signer of c2sp.org/tlog-cosignature, Ed25519, whose clock can be set.
+type cosigner struct {
+	name string
+	key  ed25519.PrivateKey
+	p    *Published
+}
+
+func (c cosigner) public() []byte {
+	return append([]byte{4}, c.key.Public().(ed25519.PublicKey)...)
+}
+
+func (c cosigner) Name() string { return c.name }
+
+func (c cosigner) KeyHash() uint32 {
+	h := sha256.Sum256(append([]byte(c.name+"\n"), c.public()...))
+	return binary.BigEndian.Uint32(h[:])
+}
+
+func (c cosigner) vkey() string {
+	return fmt.Sprintf("%s+%08x+%s", c.name, c.KeyHash(), base64.StdEncoding.EncodeToString(c.public()))
+}
+
+func (c cosigner) Sign(msg []byte) ([]byte, error) {
+	at := uint64(c.p.Now().Unix()) // #nosec G115 -- tests don't go before 1970
+	text := fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, msg)
+	return append(binary.BigEndian.AppendUint64(nil, at), ed25519.Sign(c.key, text)...), nil
 }
 
 func (p *Published) must(err error) {

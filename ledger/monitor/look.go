@@ -1,0 +1,328 @@
+package monitor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/regard-broker/regard/ledger/fsck"
+	"github.com/regard-broker/regard/ledger/mirror"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/reader"
+)
+
+// Look asks every place, follows the log to its end, and raises and clears alarms. When it returns they are on the disk. ErrBlind if no place could be read: alarms about the log are as they
+// were then.
+func (m *Monitor) Look(ctx context.Context) (Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &m.state
+	now := m.cfg.Now()
+	s.Book.begin(now, s.Origin)
+	if err := m.acknowledged(); err != nil {
+		return m.last, err
+	}
+	if !s.Looked.IsZero() && now.Before(s.Looked.Add(-m.cfg.Tolerance)) {
+		s.Book.raise(OwnClock, "monitor", fmt.Sprintf("it says %s, and the last look was at %s", at(now), at(s.Looked)))
+	}
+	views := m.views(ctx)
+	if ctx.Err() != nil {
+		return m.last, ctx.Err()
+	}
+	status := Status{At: now.UTC(), Origin: s.Origin}
+	var good []view
+	for _, v := range views {
+		p := Place{Place: v.src.String(), Size: v.cp.Size()}
+		if v.err == nil && s.Origin != "" && v.cp.Origin() != s.Origin {
+			v.err = fmt.Errorf("it has the log %s", v.cp.Origin())
+		}
+		m.reached(v, now)
+		if v.err != nil {
+			p.Problem = clean(v.err.Error())
+		} else {
+			good = append(good, v)
+			s.Origin = v.cp.Origin()
+			s.Book.log, status.Origin = s.Origin, s.Origin
+		}
+		status.Places = append(status.Places, p)
+	}
+	head, err := m.follow(ctx, good, now)
+	if ctx.Err() != nil {
+		return m.last, ctx.Err() // what was followed to the end is on the disk
+	}
+	if err != nil {
+		// Whether alarms about the log itself go on can't be seen.
+		s.Book.hold(func(c Code) bool { return c != Unreachable && c != Invalid && c != OwnClock })
+		m.cfg.Logger.Error("could not follow the log", "error", err)
+	} else {
+		m.times(head, now)
+		s.Looked = now.UTC()
+	}
+	s.Book.end()
+	status.Size, status.Root = s.Edge.Size(), s.Edge.Root().String()
+	if e := s.Rules.Epoch; e != nil {
+		status.Epoch = uint64(e.Number)
+	}
+	status.Witnessed = err == nil && head.cp.Witnessed()
+	status.Alarms, status.Events = s.Book.list(), s.Book.fresh
+	if e := m.save(); e != nil {
+		return status, errors.Join(err, e)
+	}
+	m.last = status
+	m.show()
+	return status, err
+}
+
+// reached notes whether a place can be read, and whether what it has is the log's.
+func (m *Monitor) reached(v view, now time.Time) {
+	place := v.src.String()
+	switch {
+	case v.err == nil:
+		delete(m.state.Away, place)
+		return
+	case errors.Is(v.err, proof.ErrSignature), errors.Is(v.err, proof.ErrFormat), errors.Is(v.err, reader.ErrRefused), v.cp.Origin() != "":
+		m.state.Book.raise(Invalid, place, clean(v.err.Error()))
+		return
+	}
+	since, ok := m.state.Away[place]
+	if !ok {
+		since = now.UTC()
+		m.state.Away[place] = since
+	}
+	if now.Sub(since) >= m.cfg.Away {
+		m.state.Book.raise(Unreachable, place, fmt.Sprintf("since %s: %s", at(since), clean(v.err.Error())))
+	}
+}
+
+// follow picks the largest tree of the known history, compares every other with it, and reads what is new.
+func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view, error) {
+	s := &m.state
+	if len(views) == 0 {
+		return view{}, ErrBlind
+	}
+	slices.SortStableFunc(views, func(a, b view) int {
+		return cmp.Or(cmp.Compare(b.cp.Size(), a.cp.Size()), boolCompare(b.cp.Witnessed(), a.cp.Witnessed()))
+	})
+	var head view
+	var tree *reader.Tree
+	var fail error
+	forked := map[string]bool{}
+	for _, v := range views {
+		if v.cp.Size() < s.Edge.Size() {
+			break // sorted: no other is large enough either
+		}
+		t, same, err := m.extends(ctx, v)
+		switch {
+		case ctx.Err() != nil:
+			return view{}, ctx.Err()
+		case errors.Is(err, reader.ErrUnavailable):
+			fail = err
+		case err != nil:
+			s.Book.raise(Damaged, v.src.String(), clean(err.Error()))
+			fail = err
+		case !same:
+			forked[string(v.cp.Note())] = true
+			if err := m.fork(s.Note, v.cp, v.src.String()); err != nil {
+				return view{}, err
+			}
+		default:
+			head, tree = v, t
+		}
+		if tree != nil {
+			break
+		}
+	}
+	if tree == nil {
+		if fail == nil && len(forked) == 0 {
+			s.Book.raise(Rollback, "log", fmt.Sprintf("the largest has size %d, and size %d was followed", views[0].cp.Size(), s.Edge.Size()))
+		}
+		return view{}, cmp.Or(fail, errors.New("no place serves the tree that was followed before"))
+	}
+	if err := m.compare(ctx, tree, head.cp, views, forked, now); err != nil {
+		return view{}, err
+	}
+	if err := m.read(ctx, tree, now); err != nil {
+		return view{}, err
+	}
+	s.Note = string(head.cp.Note())
+	m.quorum(slices.DeleteFunc(views, func(v view) bool { return forked[string(v.cp.Note())] }), head, now)
+	return head, nil
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// extends opens the tree that a place serves and reports whether it extends what was followed.
+func (m *Monitor) extends(ctx context.Context, v view) (*reader.Tree, bool, error) {
+	t, err := reader.OpenTree(ctx, v.src, "", v.cp.Size(), v.cp.Root())
+	if err != nil {
+		return nil, false, err
+	}
+	root, err := t.RootAt(ctx, m.state.Edge.Size())
+	if err != nil {
+		return nil, false, err
+	}
+	return t, root == m.state.Edge.Root(), nil
+}
+
+// fork keeps two checkpoints that contradict each other, and raises the alarm.
+func (m *Monitor) fork(ours string, theirs proof.Checkpoint, place string) error {
+	cps := []proof.Checkpoint{theirs}
+	if cp, err := proof.VerifyCheckpoint([]byte(ours), m.cfg.Policy); err == nil {
+		cps = append(cps, cp)
+	}
+	names, err := mirror.KeepEvidence(m.cfg.Dir, cps...)
+	if err != nil {
+		return err
+	}
+	m.state.Book.raise(Fork, fmt.Sprintf("size %d, root %s", theirs.Size(), theirs.Root()), fmt.Sprintf("seen at %s; the signed checkpoints are in %s", place, names))
+	return nil
+}
+
+// compare proves every checkpoint that was seen or heard of to be of the head's history.
+func (m *Monitor) compare(ctx context.Context, tree *reader.Tree, head proof.Checkpoint, views []view, forked map[string]bool, now time.Time) error {
+	s := &m.state
+	type other struct {
+		cp    proof.Checkpoint
+		place string
+		since time.Time
+		heard bool
+	}
+	var all []other
+	for _, v := range views {
+		all = append(all, other{v.cp, v.src.String(), now, false})
+	}
+	for _, h := range s.Heard {
+		cp, err := proof.VerifyCheckpoint([]byte(h.Note), m.cfg.Policy)
+		if err != nil || cp.Origin() != head.Origin() {
+			continue // the policy is another one since: it says nothing any more
+		}
+		all = append(all, other{cp, "a checkpoint that was heard of", h.Since, true})
+	}
+	var later []heard
+	for _, o := range all {
+		if forked[string(o.cp.Note())] {
+			continue
+		}
+		if o.cp.Size() > tree.Size() {
+			if o.heard {
+				later = append(later, heard{string(o.cp.Note()), o.since})
+			}
+			if now.Sub(o.since) >= m.cfg.Late {
+				s.Book.raise(Hidden, fmt.Sprintf("size %d", o.cp.Size()), fmt.Sprintf("known since %s; the log publishes size %d", at(o.since), tree.Size()))
+			}
+			continue
+		}
+		root, err := tree.RootAt(ctx, o.cp.Size())
+		if err != nil {
+			return err
+		}
+		if root != o.cp.Root() {
+			forked[string(o.cp.Note())] = true
+			if err := m.fork(string(head.Note()), o.cp, o.place); err != nil {
+				return err
+			}
+		}
+	}
+	s.Heard = later
+	return nil
+}
+
+// segment is how many entries are read between two savings of the state.
+const segment = 1 << 16
+
+// read steps over the entries that are new, and looks at what they claim.
+func (m *Monitor) read(ctx context.Context, tree *reader.Tree, now time.Time) error {
+	s := &m.state
+	var claims []fsck.Claim
+	settle := func() error {
+		all := append(s.Failed, claims...)
+		failed, err := m.check(ctx, tree, all)
+		if err != nil {
+			return err
+		}
+		s.Failed, claims = failed, nil
+		return nil
+	}
+	// Nothing of what follows is kept unless the claims of the same entries were looked at, too: edge and rules move with them.
+	rules, edge := s.Rules.Clone(), s.Edge.Clone()
+	keep := func() error {
+		if err := settle(); err != nil {
+			return err
+		}
+		s.Rules, s.Edge = *rules.Clone(), *edge.Clone()
+		return nil
+	}
+	last := edge.Size()
+	for b, err := range tree.Bundles(ctx, edge.Size(), m.cfg.Workers) {
+		if err != nil {
+			if errors.Is(err, reader.ErrUnavailable) || ctx.Err() != nil {
+				return err
+			}
+			s.Book.raise(Damaged, tree.Source().String(), clean(err.Error()))
+			return err
+		}
+		for i, text := range b.Entries {
+			p := fsck.Parse(text)
+			before := rules.Epoch
+			rules.Step(b.Leaves[i], p, m.raiseFinding, func(c fsck.Claim) { claims = append(claims, c) })
+			if marker, ok := p.Entry.(proof.Marker); ok {
+				m.marker(proof.Index(b.First)+proof.Index(i), marker, before, now) // #nosec G115 -- below 256
+			}
+			edge.Append(b.Leaves[i], nil)
+		}
+		if edge.Size()-last >= segment {
+			last = edge.Size()
+			if err := keep(); err != nil {
+				return err
+			}
+			if err := m.save(); err != nil {
+				return err
+			}
+			m.show()
+		}
+	}
+	return keep()
+}
+
+// check looks at claims and returns those that don't hold.
+func (m *Monitor) check(ctx context.Context, tree *reader.Tree, claims []fsck.Claim) ([]fsck.Claim, error) {
+	found := make([][]fsck.Finding, len(claims))
+	work, wctx := errgroup.WithContext(ctx)
+	work.SetLimit(m.cfg.Workers)
+	for i, c := range claims {
+		work.Go(func() error {
+			return c.Check(wctx, tree.Source(), tree, func(f fsck.Finding) {
+				if len(found[i]) < maxAlarms {
+					found[i] = append(found[i], f)
+				}
+			})
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	var failed []fsck.Claim
+	for i, list := range found {
+		standing := len(failed) >= maxFailed
+		if len(list) > 0 && !standing {
+			failed = append(failed, claims[i])
+		}
+		for _, f := range list {
+			m.state.Book.put(Code(f.Code), f.Place, f.Text, standing)
+		}
+	}
+	return failed, nil
+}

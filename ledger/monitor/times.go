@@ -1,0 +1,83 @@
+package monitor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/fsck"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// marker compares the times of a new marker with the monitor's clock, with its last look, and with what was due.
+func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretch, now time.Time) {
+	s := &m.state
+	place, opened := "entry "+i.String(), marker.Opened.Time()
+	if opened.After(now.Add(m.cfg.Tolerance)) {
+		s.Book.raise(MarkerAhead, place, fmt.Sprintf("it is of %s, and it is %s", at(opened), at(now)))
+	}
+	if !s.Looked.IsZero() && opened.Before(s.Looked.Add(-m.cfg.Tolerance)) {
+		s.Book.raise(MarkerBehind, place, fmt.Sprintf("it is of %s, and wasn't in the log at %s", at(opened), at(s.Looked)))
+	}
+	if before == nil || marker.Closed == nil {
+		return
+	}
+	switch due := before.Until.Time(); {
+	case opened.Before(due.Add(-m.cfg.Tolerance)):
+		s.Book.raise(EpochEarly, "epoch "+before.Number.String(), fmt.Sprintf("at %s, due at %s", at(opened), at(due)))
+	case opened.After(due.Add(m.cfg.Late)) && !s.Looked.IsZero(): // what was before the monitor began is history
+		s.Book.raise(EpochLate, "epoch "+before.Number.String(), fmt.Sprintf("at %s, due at %s", at(opened), at(due)))
+	}
+}
+
+// quorum follows which trees the witnesses cover.
+func (m *Monitor) quorum(views []view, head view, now time.Time) {
+	s := &m.state
+	var covered uint64
+	for _, v := range views {
+		if v.cp.Witnessed() {
+			covered = max(covered, v.cp.Size())
+		}
+		for _, c := range v.cp.Cosignatures() {
+			s.Witnesses[c.Name] = now.UTC()
+		}
+	}
+	if s.Unwitnessed != nil && covered >= s.Unwitnessed.Size {
+		s.Unwitnessed = nil
+	}
+	if s.Unwitnessed == nil && covered < head.cp.Size() && m.cfg.Policy.Demands() {
+		s.Unwitnessed = &seenTree{head.cp.Size(), now.UTC()}
+	}
+}
+
+// times raises what only the passing of time brings about.
+func (m *Monitor) times(head view, now time.Time) {
+	s := &m.state
+	if e := s.Rules.Epoch; e != nil {
+		if due := e.Until.Time(); now.After(due.Add(m.cfg.Late)) {
+			s.Book.raise(Stalled, "epoch "+e.Number.String(), "it was due to end at "+at(due))
+		}
+		for _, c := range head.cp.Cosignatures() {
+			t := time.Unix(int64(min(c.Unix, 1<<40)), 0) // #nosec G115 -- bounded
+			switch {
+			case c.Unix == 0: // it states none
+			case t.After(now.Add(m.cfg.Tolerance)):
+				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and it is %s", at(t), at(now)))
+			case t.Before(e.Opened.Time().Add(-m.cfg.Tolerance)):
+				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and the tree holds a marker of %s", at(t), at(e.Opened.Time())))
+			}
+		}
+	}
+	if u := s.Unwitnessed; u != nil && now.Sub(u.Since) >= m.cfg.Quorum {
+		s.Book.raise(NoQuorum, "log", fmt.Sprintf("size %d was seen at %s", u.Size, at(u.Since)))
+	}
+	for name, last := range s.Witnesses {
+		if now.Sub(last) >= m.cfg.Silent {
+			s.Book.raise(WitnessSilent, name, "seen last at "+at(last))
+		}
+	}
+	for _, i := range s.Rules.Overdue(proof.TimeOf(now)) {
+		s.Book.put(Code(fsck.DeferredOverdue), "entry "+i.String(), "the delay was until "+s.Rules.Deferred[i].Month, false)
+	}
+}
