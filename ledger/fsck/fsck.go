@@ -76,6 +76,7 @@ type run struct {
 	cfg     Config
 	cp      proof.Checkpoint
 	tree    *reader.Tree // nil if its right end is damaged
+	known   []known
 	mu      sync.Mutex
 	kept    Findings // of the history: they go into the state
 	now     Findings // of this look
@@ -95,8 +96,21 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		return Report{Log: cfg.Source.String()}, fmt.Errorf("reading the checkpoint: %w", err)
 	}
 	r.cp = cp
+	for _, n := range cfg.Earlier {
+		if err := r.know(n); err != nil {
+			return Report{Log: cfg.Source.String()}, err
+		}
+	}
 	if err := r.state.load(cfg.State, cp.Origin()); err != nil {
 		return Report{Log: cfg.Source.String()}, err
+	}
+	if r.state.Note != "" {
+		if err := r.know([]byte(r.state.Note)); err != nil {
+			return Report{Log: cfg.Source.String()}, err
+		}
+	}
+	if e := &r.state.Edge; e.Size() > 0 {
+		r.known = append(r.known, known{"where the last run ended", e.Size(), e.Root()})
 	}
 	r.kept = r.state.Findings.clone()
 	from := r.state.Edge.Size()
@@ -150,33 +164,30 @@ func (r *run) check(ctx context.Context) (complete bool, err error) {
 	return true, r.audits(ctx)
 }
 
+// known is what a tree was, of which the checkpoint must be the continuation.
+type known struct {
+	what string
+	size uint64
+	root proof.Hash
+}
+
+// know takes a checkpoint that was kept.
+func (r *run) know(note []byte) error {
+	cp, err := proof.VerifyCheckpoint(note, r.cfg.Policy)
+	if err != nil {
+		return fmt.Errorf("a checkpoint that was kept: %w", err)
+	}
+	if cp.Origin() != r.cp.Origin() {
+		return fmt.Errorf("a checkpoint that was kept is of another log, %s", cp.Origin())
+	}
+	r.known = append(r.known, known{"a checkpoint that was kept", cp.Size(), cp.Root()})
+	return nil
+}
+
 // history compares the checkpoint with all that is known from before; false if it is of another history.
 func (r *run) history(ctx context.Context) (bool, error) {
-	type known struct {
-		what string
-		size uint64
-		root proof.Hash
-	}
-	var all []known
-	if e := &r.state.Edge; e.Size() > 0 {
-		all = append(all, known{"where the last run ended", e.Size(), e.Root()})
-	}
-	notes := r.cfg.Earlier
-	if r.state.Note != "" {
-		notes = append(notes[:len(notes):len(notes)], []byte(r.state.Note))
-	}
-	for _, n := range notes {
-		cp, err := proof.VerifyCheckpoint(n, r.cfg.Policy)
-		if err != nil {
-			return false, fmt.Errorf("a checkpoint that was kept: %w", err)
-		}
-		if cp.Origin() != r.cp.Origin() {
-			return false, fmt.Errorf("a checkpoint that was kept is of another log, %s", cp.Origin())
-		}
-		all = append(all, known{"a checkpoint that was kept", cp.Size(), cp.Root()})
-	}
 	same := true
-	for _, k := range all {
+	for _, k := range r.known {
 		switch {
 		case k.size > r.cp.Size():
 			r.foundNow(finding(CheckpointOlder, "checkpoint", "it has size %d; %s had %d", r.cp.Size(), k.what, k.size))

@@ -25,7 +25,9 @@ type Published struct {
 	Dir    string
 	VKey   string
 	Policy *proof.Policy // the log and three witnesses, of which two are the quorum
-	Signer note.Signer
+	// PolicyText is the same as text.
+	PolicyText string
+	Signer     note.Signer
 	// Witnesses sign as c2sp.org/tlog-cosignature says, at the time that Now says.
 	Witnesses []note.Signer
 	Now       func() time.Time
@@ -68,7 +70,8 @@ func NewPublished(t testing.TB) *Published {
 		p.Witnesses = append(p.Witnesses, w)
 		text += fmt.Sprintf("witness w%d %s\n", i, w.vkey())
 	}
-	p.Policy, err = proof.ParsePolicy([]byte(text + "group all 2 w0 w1 w2\nquorum all\n"))
+	p.PolicyText = text + "group all 2 w0 w1 w2\nquorum all\n"
+	p.Policy, err = proof.ParsePolicy([]byte(p.PolicyText))
 	p.must(err)
 	key, err := proof.NewLabelKey(rand.Reader)
 	p.must(err)

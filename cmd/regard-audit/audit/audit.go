@@ -74,7 +74,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 		return inputError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
-	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand())
+	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
 	return root
 }
 

@@ -1,0 +1,275 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/fsck"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/mirror"
+	"github.com/regard-broker/regard/ledger/monitor"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
+)
+
+// published is a log of the present, with its policy in a file.
+func published(t *testing.T) (p *ledgertest.Published, url, policy string) {
+	t.Helper()
+	p = ledgertest.NewPublished(t)
+	p.Govern()
+	p.Disclose(300)
+	p.TurnAt(proof.TimeOf(time.Now()))
+	p.Sign()
+	s := httptest.NewServer(tiles.Handler(p.Dir))
+	t.Cleanup(s.Close)
+	return p, s.URL, write(t, t.TempDir(), "policy", p.PolicyText)
+}
+
+func TestFsckCommand(t *testing.T) {
+	p, url, policy := published(t)
+	for _, place := range []string{url, p.Dir} {
+		code, out, errs := run("fsck", place, "--policy", policy)
+		if code != Proven || !strings.Contains(out, "SOUND") || !strings.Contains(out, "300 disclosure@v1") || errs != "" {
+			t.Errorf("%d %s %s", code, out, errs)
+		}
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	for _, from := range []uint64{0, p.Size()} {
+		code, out, errs := run("fsck", url, "--policy", policy, "--json", "--state", state, "--checkpoint", filepath.Join(p.Dir, "checkpoint"))
+		var r fsck.Report
+		if err := json.Unmarshal([]byte(out), &r); err != nil || code != Proven || !r.Complete || r.From != from || r.Findings == nil || r.Witnesses == nil {
+			t.Errorf("%d %s %s %v", code, out, errs, err)
+		}
+	}
+	p.Raw([]byte("x"))
+	p.Sign()
+	code, out, _ := run("fsck", url, "--policy", policy)
+	if code != Refused || !strings.Contains(out, "FAULTS: 1") || !strings.Contains(out, "entry.malformed") || !strings.Contains(out, "what to do: Keep") || !strings.Contains(out, "entry 306:") {
+		t.Errorf("%d %s", code, out)
+	}
+	p.SignWith()
+	if code, out, _ := run("fsck", url, "--policy", policy, "--json"); code != Refused || !strings.Contains(out, "checkpoint.unwitnessed") {
+		t.Errorf("%d %s", code, out)
+	}
+	key := write(t, t.TempDir(), "key", p.VKey+"\n")
+	if code, out, _ := run("fsck", url, "--log-key", key); code != Refused || !strings.Contains(out, "without a quorum") {
+		t.Errorf("%d %s", code, out)
+	}
+	for _, args := range [][]string{
+		{"fsck"}, {"fsck", url, url}, {"fsck", url}, {"fsck", "http://127.0.0.1:1", "--policy", policy, "--attempts", "1"}, {"fsck", t.TempDir(), "--policy", policy}, {"fsck", filepath.Join(t.TempDir(), "none"), "--policy", policy},
+		{"fsck", url, "--policy", policy, "--checkpoint", policy}, {"fsck", url, "--policy", policy, "--timeout", "0s"}, {"fsck", url, "--log-key", ledgertest.NewPublished(t).VKey},
+		{"fsck", url, "--policy", policy, "--state", policy},
+	} {
+		if code, _, errs := run(args...); code != Input || errs == "" {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+}
+
+func TestMirrorCommand(t *testing.T) {
+	p, url, policy := published(t)
+	dir := filepath.Join(t.TempDir(), "mirror")
+	code, out, errs := run("mirror", url, dir, "--policy", policy)
+	if code != Proven || !strings.Contains(out, "306 entries") || errs != "" {
+		t.Fatalf("%d %s %s", code, out, errs)
+	}
+	if code, out, errs := run("fsck", dir, "--policy", policy); code != Proven {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	h := p.Blob([]byte("lost"))
+	if err := os.Remove(filepath.Join(p.Dir, fsck.BlobName(h))); err != nil {
+		t.Fatal(err)
+	}
+	p.Append(proof.PolicyActivated{Revision: "r2", Bundle: h})
+	p.Sign()
+	code, out, _ = run("mirror", url, dir, "--policy", policy, "--json")
+	var r copied
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != Refused || len(r.Missing) != 1 || r.Size != p.Size() || r.Added != 1 {
+		t.Errorf("%d %s %v", code, out, err)
+	}
+	forked := p.Checkpoint(p.Size(), proof.Hash{1}, p.Witnesses...)
+	if err := tiles.WriteFile(p.Dir, "checkpoint", forked); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := run("mirror", url, dir, "--policy", policy); code != Refused || !strings.Contains(errs, mirror.ErrFork.Error()) || !strings.Contains(errs, filepath.Join(dir, "evidence")) {
+		t.Errorf("%d %s", code, errs)
+	}
+	for _, args := range [][]string{
+		{"mirror", url}, {"mirror", url, dir}, {"mirror", "http://127.0.0.1:1", dir, "--policy", policy, "--attempts", "1"}, {"mirror", url, policy, "--policy", policy}, {"mirror", url, dir, "--policy", policy, "--every", "0s"},
+		{"mirror", url, dir, "--policy", policy, "--serve", "nowhere:x"},
+	} {
+		if code, _, errs := run(args...); code != Input || errs == "" {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+}
+
+// buffer is written by a command while a test reads it.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// background runs a command until the returned function sends SIGTERM, which returns its exit code.
+func background(t *testing.T, args ...string) (out *buffer, stop func() int) {
+	t.Helper()
+	out = &buffer{}
+	done := make(chan int, 1)
+	go func() { done <- Main(args, strings.NewReader(""), out, out) }()
+	return out, func() int {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case code := <-done:
+			return code
+		case <-time.After(20 * time.Second):
+			t.Fatalf("it doesn't end: %s", out)
+			return 0
+		}
+	}
+}
+
+// eventually waits for what another goroutine brings about.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for range 400 {
+		if is() {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Fatal(what)
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer res.Body.Close()
+	b, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(b)
+}
+
+// A mirror follows and serves until SIGTERM.
+func TestMirrorFollows(t *testing.T) {
+	p, url, policy := published(t)
+	addr, dir := freeAddr(t), t.TempDir()
+	_, stop := background(t, "mirror", url, dir, "--policy", policy, "--follow", "--every", "50ms", "--serve", addr)
+	served := func() string { _, body := get(t, "http://"+addr+"/checkpoint"); return body }
+	eventually(t, "it serves nothing", func() bool { return strings.HasPrefix(served(), ledgertest.Origin) })
+	p.Disclose(10)
+	cp := p.Sign()
+	eventually(t, "it doesn't follow", func() bool { return served() == string(cp.Note()) })
+	if code := stop(); code != Proven {
+		t.Errorf("exit code %d", code)
+	}
+	if code, out, _ := run("fsck", dir, "--policy", policy); code != Proven {
+		t.Error(out)
+	}
+}
+
+func TestMonitorCommand(t *testing.T) {
+	p, url, policy := published(t)
+	state := filepath.Join(t.TempDir(), "state")
+	base := []string{"monitor", url, "--policy", policy, "--state", state, "--once"}
+	code, out, errs := run(append(base, "--receipt", filepath.Join(p.Dir, "checkpoint"))...)
+	if code != Proven || !strings.Contains(out, "QUIET") || errs != "" {
+		t.Fatalf("%d %s %s", code, out, errs)
+	}
+	p.Raw([]byte("x"))
+	p.Sign()
+	code, out, _ = run(append(base, "--json")...)
+	var st monitor.Status
+	if err := json.Unmarshal([]byte(out), &st); err != nil || code != Refused || len(st.Alarms) != 1 || len(st.Events) != 1 {
+		t.Fatalf("%d %s %v", code, out, err)
+	}
+	if code, out, _ := run(base...); code != Refused || !strings.Contains(out, "ALARMS: 1") || !strings.Contains(out, "what to do") {
+		t.Errorf("%d %s", code, out)
+	}
+	if code, out, _ := run(append(base, "--acknowledge", st.Alarms[0].Key())...); code != Proven || !strings.Contains(out, "acknowledged") {
+		t.Errorf("%d %s", code, out)
+	}
+	if code, _, errs := run("monitor", "http://127.0.0.1:1", "--policy", policy, "--state", t.TempDir(), "--once", "--attempts", "1"); code != Input || !strings.Contains(errs, "could not be followed") {
+		t.Errorf("%d %s", code, errs)
+	}
+	secret := write(t, t.TempDir(), "secret", "short")
+	for _, args := range [][]string{
+		{"monitor", url, "--policy", policy}, {"monitor", "--policy", policy, "--state", state}, {"monitor", url, "--state", state}, append(base, "--receipt", policy), append(base, "--receipt", filepath.Join(state, "none")),
+		append(base, "--webhook", url), append(base, "--webhook", url, "--webhook-secret", secret), append(base, "--every", "0s"), {"monitor", url, url, "--policy", policy, "--state", state},
+	} {
+		if code, _, errs := run(args...); code != Input || errs == "" {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+}
+
+// A monitor says alarms as they come, serves metrics and its status, sends to the webhook, and ends with SIGTERM.
+func TestMonitorRuns(t *testing.T) {
+	p, url, policy := published(t)
+	var sent buffer
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(&sent, r.Body) }))
+	defer hook.Close()
+	addr := freeAddr(t)
+	secret := write(t, t.TempDir(), "secret", strings.Repeat("s", 40))
+	out, stop := background(t, "monitor", url, "--policy", policy, "--state", t.TempDir(), "--every", "50ms", "--listen", addr, "--webhook", hook.URL, "--webhook-secret", secret)
+	eventually(t, "it isn't well", func() bool { code, _ := get(t, "http://"+addr+"/healthz"); return code == http.StatusOK })
+	p.Raw([]byte("x"))
+	p.Sign()
+	eventually(t, "no alarm", func() bool { return strings.Contains(out.String(), "RAISED critical entry.malformed@entry 306") })
+	eventually(t, "nothing is sent", func() bool { return strings.Contains(sent.String(), `"code":"entry.malformed"`) })
+	if code, body := get(t, "http://"+addr+"/metrics"); code != http.StatusOK || !strings.Contains(body, `regard_monitor_alarms{code="entry.malformed",severity="critical"} 1`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := get(t, "http://"+addr+"/status"); code != http.StatusOK || !strings.Contains(body, `"entry.malformed"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code := stop(); code != Proven {
+		t.Errorf("exit code %d", code)
+	}
+	if n := strings.Count(out.String(), "RAISED"); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+}
