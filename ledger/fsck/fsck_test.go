@@ -487,7 +487,7 @@ func TestResume(t *testing.T) {
 // A run that is cut off in the middle leaves a state from which the next goes on.
 func TestCutOff(t *testing.T) {
 	p := ledgertest.NewPublished(t)
-	p.Disclose(200_000)
+	p.Disclose(80_000)
 	p.Turn()
 	p.Sign()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -496,7 +496,7 @@ func TestCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := fsck.Config{Source: src, Policy: p.Policy, State: filepath.Join(t.TempDir(), "state"), Progress: func(done, _ uint64) {
-		if done > 150_000 {
+		if done > 70_000 {
 			cancel()
 		}
 	}}
@@ -505,7 +505,7 @@ func TestCutOff(t *testing.T) {
 	}
 	cfg.Progress = nil
 	r, err := fsck.Check(t.Context(), cfg)
-	if err != nil || r.From < 1<<16 || r.From > 150_000 || !r.Complete || len(r.Findings) > 0 || r.Kinds[proof.KindDisclosure] != 200_000 {
+	if err != nil || r.From < 1<<16 || r.From > 70_000 || !r.Complete || len(r.Findings) > 0 || r.Kinds[proof.KindDisclosure] != 80_000 {
 		t.Errorf("%+v %v", r, err)
 	}
 }

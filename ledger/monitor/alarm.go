@@ -58,7 +58,7 @@ var Codes = map[Code]CodeInfo{
 	Unreachable:   {Warning, "a place can't be read", "See whether it is the network, the server, or only you who is kept out.", false},
 	Invalid:       {Critical, "a place serves a checkpoint that the log didn't sign", "See whether the policy has the log's current keys; otherwise keep what is served and ask the operator.", false},
 	NoQuorum:      {Critical, "a published tree has been without the quorum of witnesses for too long", "Ask the witnesses whether they see the log. Until they cosign, others may be shown another history.", false},
-	WitnessSilent: {Warning, "a witness that used to cosign doesn't any more", "Ask whoever runs it.", false},
+	WitnessSilent: {Warning, "a witness of the policy hasn't cosigned for long", "Ask whoever runs it.", false},
 	WitnessClock:  {Warning, "the time of a cosignature can't be right", "Ask whoever runs the witness to look at its clock; compare the log's and your own.", false},
 	MarkerAhead:   {Critical, "a marker has a time that hasn't come", "Check your own clock, then ask the operator.", true},
 	MarkerBehind:  {Critical, "a marker is back-dated: it says that it was made before a look at which it wasn't there", "Check your own clock, then ask the operator.", true},

@@ -359,7 +359,7 @@ func TestQuorum(t *testing.T) {
 	for range 10 { // each look sees a tree that isn't covered yet, and all before it are
 		s.now = s.now.Add(8 * time.Minute)
 		s.Disclose(1)
-		s.SignWith(s.Witnesses[0], s.Witnesses[2])
+		s.Sign()
 		s.look()
 		s.Disclose(1)
 		s.SignWith(s.Witnesses[0])
@@ -378,6 +378,16 @@ func TestWitnessSilent(t *testing.T) {
 	}
 	s.Sign()
 	s.want("it is back")
+}
+
+// A witness that the policy names and that never cosigned is missed, too.
+func TestWitnessNeverSeen(t *testing.T) {
+	s := newScene(t)
+	s.SignWith(s.Witnesses[:2]...)
+	s.want("at first")
+	s.now = s.now.Add(2 * time.Hour)
+	s.SignWith(s.Witnesses[:2]...)
+	s.want("later", monitor.WitnessSilent)
 }
 
 // Clocks: the log's, a witness's, the monitor's own.
@@ -579,7 +589,7 @@ func TestManyAlarms(t *testing.T) {
 // A monitor that is cut off at any time goes on where it was, and the first look at a long log is saved on the way.
 func TestCutOff(t *testing.T) {
 	s := newScene(t)
-	s.Disclose(200_000)
+	s.Disclose(80_000)
 	s.Sign()
 	for i := range 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*40)*time.Millisecond)

@@ -34,6 +34,14 @@ func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretc
 // quorum follows which trees the witnesses cover.
 func (m *Monitor) quorum(views []view, head view, now time.Time) {
 	s := &m.state
+	// Only those count that the policy names: one that never cosigned is missed as well, and one that was dropped isn't.
+	seen := map[string]time.Time{}
+	for _, w := range m.cfg.Policy.Witnesses() {
+		if seen[w.KeyName] = now.UTC(); !s.Witnesses[w.KeyName].IsZero() {
+			seen[w.KeyName] = s.Witnesses[w.KeyName]
+		}
+	}
+	s.Witnesses = seen
 	var covered uint64
 	for _, v := range views {
 		if v.cp.Witnessed() {
