@@ -37,15 +37,18 @@ func (b *Broker) Erasing(subject proof.Subject) bool {
 	return err == nil && p != nil && p.phase != 0
 }
 
-// Filed counts the entries of everybody, as only the holder of the keys can.
-func (b *Broker) Filed(ctx context.Context) (map[proof.Subject]int, error) {
-	out := map[proof.Subject]int{}
+// Filed counts the entries of everybody by their Name, as only the holder of the keys can.
+func (b *Broker) Filed(ctx context.Context) (map[string]int, error) {
+	out := map[string]int{}
 	return out, b.eachRecord(ctx, func(_ *store.PlacedRecord, rec *proof.Record) error {
 		subject, err := rec.Open(proof.ReaderPerson).Subject()
-		out[subject]++
+		out[Name(subject)]++
 		return err
 	})
 }
+
+// Name spells a subject: the tests' people are invented.
+func Name(s proof.Subject) string { return string(s.Type()) + " " + s.Value() }
 
 // eachRecord opens every record of the store.
 func (b *Broker) eachRecord(ctx context.Context, f func(*store.PlacedRecord, *proof.Record) error) error {

@@ -105,8 +105,8 @@ func TestHistoryShowsWhatThePersonSees(t *testing.T) {
 	}
 	// What was logged is filed in the person's roll like everything else.
 	filed, err := w.b.Filed(t.Context())
-	if err != nil || filed[subjectOf(t, marie)] != 4 {
-		t.Errorf("%d entries of the person, want 4 (%v)", filed[subjectOf(t, marie)], err)
+	if err != nil || filed[broker.Name(subjectOf(t, marie))] != 4 {
+		t.Errorf("%d entries of the person, want 4 (%v)", filed[broker.Name(subjectOf(t, marie))], err)
 	}
 }
 

@@ -188,7 +188,7 @@ func (c *killCheck) answer(d *killDone, asked map[string]accessed) (*proof.Recei
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := o.Subject(); err != nil || s != subject || o.Text(proof.DisclosureObject) != d.req.Key || outcome != d.answer.Outcome {
+	if s, err := o.Subject(); err != nil || !s.Equal(subject) || o.Text(proof.DisclosureObject) != d.req.Key || outcome != d.answer.Outcome {
 		t.Errorf("the receipt of %s is that of another request", d.req.Key)
 	}
 	if reached && said.name != d.req.Name {
@@ -230,7 +230,7 @@ func (c *killCheck) answer(d *killDone, asked map[string]accessed) (*proof.Recei
 	if !bytes.Equal(m.Sum(nil), digest) {
 		t.Errorf("the payload digest of %s isn't that of the released bytes", d.req.Key)
 	}
-	filed := map[proof.Subject]bool{subject: true}
+	filed := map[string]bool{broker.Name(subject): true}
 	for _, p := range said.people {
 		// Section 5 of docs/formats.md by its letter, and not by the code that files.
 		if pivot.Complete() && pivot.Agrees(p) {
@@ -240,7 +240,7 @@ func (c *killCheck) answer(d *killDone, asked map[string]accessed) (*proof.Recei
 		if err != nil {
 			t.Fatal(err)
 		}
-		filed[s] = true
+		filed[broker.Name(s)] = true
 	}
 	return r, len(filed)
 }

@@ -20,15 +20,23 @@ const (
 type filer struct {
 	mu    sync.Mutex // one round at a time: the filer's own, or that of stage A when it closes an epoch
 	epoch proof.Epoch
-	known map[proof.Subject]proof.Label // labels are costly, and people appear more than once a day
+	known map[subject]proof.Label // labels are costly, and people appear more than once a day
 }
+
+// subject is a proof.Subject that can be looked up.
+type subject struct {
+	typ   proof.SubjectType
+	value string
+}
+
+func key(s proof.Subject) subject { return subject{s.Type(), s.Value()} }
 
 // Forget drops what the log keeps in memory about a subject that is being erased: its canonical form is needed for labels, and kept for as long as the epoch. It waits for
 // the labelling that is under way. Call it when all entries about the subject are labelled, its erasure included: one that is labelled later brings it back.
-func (l *Log) Forget(subject proof.Subject) {
+func (l *Log) Forget(s proof.Subject) {
 	l.files.mu.Lock()
 	defer l.files.mu.Unlock()
-	delete(l.files.known, subject)
+	delete(l.files.known, key(s))
 }
 
 // runFile labels behind the release path, whenever something was ordered but not more often than FileEvery.
@@ -83,16 +91,17 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 		return 0, unread
 	}
 	if f.known == nil || f.epoch != open.Number || len(f.known) > maxLabels {
-		f.epoch, f.known = open.Number, make(map[proof.Subject]proof.Label)
+		f.epoch, f.known = open.Number, make(map[subject]proof.Label)
 	}
 	var ask []proof.Subject
-	asked := map[proof.Subject]bool{}
+	asked := map[subject]bool{}
 	for _, u := range unfiled {
 		if u.Subject.IsZero() {
 			return 0, fmt.Errorf("entry %d has no subject", u.Index)
 		}
-		if _, ok := f.known[u.Subject]; !ok && !asked[u.Subject] {
-			asked[u.Subject] = true
+		k := key(u.Subject)
+		if _, ok := f.known[k]; !ok && !asked[k] {
+			asked[k] = true
 			ask = append(ask, u.Subject)
 		}
 	}
@@ -105,12 +114,12 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 			return 0, fmt.Errorf("labelling: %d labels for %d subjects", len(labels), len(ask))
 		}
 		for i, s := range ask {
-			f.known[s] = labels[i]
+			f.known[key(s)] = labels[i]
 		}
 	}
 	filings := make([]Filing, len(unfiled))
 	for i, u := range unfiled {
-		filings[i] = Filing{Index: u.Index, Label: f.known[u.Subject]}
+		filings[i] = Filing{Index: u.Index, Label: f.known[key(u.Subject)]}
 	}
 	l.touched.note(open.Number, filings)
 	if err := l.cfg.Store.File(ctx, open.Number, filings); err != nil {

@@ -65,7 +65,7 @@ func TestForget(t *testing.T) {
 		t.Errorf("%d labels were made, want 2", f.asked)
 	}
 	l.Forget(alice)
-	if _, ok := l.files.known[alice]; ok || len(l.files.known) != 1 {
+	if _, ok := l.files.known[key(alice)]; ok || len(l.files.known) != 1 {
 		t.Errorf("%d subjects are known after Forget, want bob alone", len(l.files.known))
 	}
 	round(bob)

@@ -292,7 +292,7 @@ func check(o proof.Opening, b *body, asked *asked) error {
 		if serr != nil {
 			return errors.Join(err, errors.New("the subject that was asked has no canonical form, and the broker answered"))
 		}
-		if got, oerr := o.Subject(); oerr != nil || got != subject {
+		if got, oerr := o.Subject(); oerr != nil || !got.Equal(subject) {
 			err = errors.Join(err, errors.New("its subject is not the one of this request"))
 		}
 	}

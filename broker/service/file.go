@@ -36,11 +36,11 @@ func (f *Filtered) File(who Asked) []Filing {
 	for i := range f.people {
 		p := &f.people[i]
 		subject, ok := p.subject(&s.rules[p.rule], who, complete)
-		if !ok || subject == who.subject {
+		if !ok || subject.Equal(who.subject) {
 			continue
 		}
 		at := 1
-		for at < len(out) && out[at].Subject != subject {
+		for at < len(out) && !out[at].Subject.Equal(subject) {
 			at++
 		}
 		if at == len(out) {

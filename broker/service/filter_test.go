@@ -326,17 +326,18 @@ func FuzzFilter(f *testing.F) {
 				}
 			}
 			filings := got.File(who)
-			seen := map[proof.Subject]bool{}
+			seen := map[string]bool{}
 			for _, e := range filings {
-				if e.Subject.IsZero() || seen[e.Subject] {
+				name := string(e.Subject.Type()) + " " + e.Subject.Value()
+				if e.Subject.IsZero() || seen[name] {
 					t.Error("an entry for nobody, or two for the same")
 				}
-				seen[e.Subject] = true
+				seen[name] = true
 				if _, err := proof.ParseSubject(string(e.Subject.Type()), e.Subject.Value()); err != nil {
 					t.Errorf("not canonical: %v", err)
 				}
 			}
-			if filings[0].Subject != who.Subject() || len(filings) > 1+got.People() {
+			if !filings[0].Subject.Equal(who.Subject()) || len(filings) > 1+got.People() {
 				t.Error("the asked entry is not the first, or there are more entries than people")
 			}
 		}

@@ -18,7 +18,7 @@ func TestEpochProof(t *testing.T) {
 		for _, s := range []proof.Subject{w.alice, w.bob, w.corp, nobody} {
 			var want []proof.Index
 			for _, f := range w.filed {
-				if f.subject == s && f.index > e.opener && f.index < e.closer && must(proof.ParseEntry(w.texts[f.index])).Kind().Filed() {
+				if f.subject.Equal(s) && f.index > e.opener && f.index < e.closer && must(proof.ParseEntry(w.texts[f.index])).Kind().Filed() {
 					want = append(want, f.index)
 				}
 			}

@@ -388,7 +388,7 @@ func (w *world) opened(d filed) {
 // at returns the filed entry that is nth among those of a subject.
 func (w *world) at(s proof.Subject, nth int) filed {
 	for _, f := range w.filed {
-		if f.subject == s {
+		if f.subject.Equal(s) {
 			if nth == 0 {
 				return f
 			}

@@ -409,7 +409,7 @@ func TestRecordProperties(t *testing.T) {
 func TestPartSubject(t *testing.T) {
 	w := newWorld()
 	for _, f := range w.filed {
-		if s, err := proof.PartSubject(f.record.AppendPersonPart(nil)); err != nil || s != f.subject {
+		if s, err := proof.PartSubject(f.record.AppendPersonPart(nil)); err != nil || !s.Equal(f.subject) {
 			t.Errorf("entry %d: %v", f.index, err)
 		}
 		if _, err := proof.PartSubject(f.record.AppendAdminPart(nil)); !errors.Is(err, proof.ErrFormat) {

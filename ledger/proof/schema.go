@@ -373,7 +373,7 @@ func (info *schemaInfo) checkFields(get func(Field) ([]byte, Presence)) error {
 		return formatError("fields subject_type and subject: one without the other")
 	}
 	if tp == Present && sp == Present {
-		if _, err := ParseSubject(string(typ), string(sub)); err != nil {
+		if checkSubject(SubjectType(typ), string(sub)) != nil {
 			return fmt.Errorf("field subject: %w", formatError("not canonical for its type"))
 		}
 	}

@@ -3,7 +3,6 @@ package proof
 import (
 	"fmt"
 	"strings"
-	"unique"
 )
 
 // SubjectType names the identifier under which a person or business is filed.
@@ -20,16 +19,16 @@ const (
 )
 
 // Subject is a person or business under one identifier, in canonical form: two
-// requests about the same one under the same identifier have equal Subjects
-// (compare with ==, use as a map key). It can only be made by this package, so
-// it is always canonical or zero.
+// requests about the same one under the same identifier have equal Subjects. It
+// can only be made by this package, so it is always canonical or zero.
 //
 // It is personal data and redacts itself: fmt shows its type alone (also when
 // it is buried in an unexported field), log/slog too, and encoding/json
 // refuses it. Type and Value are the way in, on purpose.
 type Subject struct {
+	_     [0]func() // == would compare pointers: it is refused, see Equal
 	typ   SubjectType
-	value unique.Handle[string] // comparable, and fmt can't look through it
+	value *string // fmt can't look through a pointer; nil in the zero Subject
 }
 
 // maxName bounds a folded name and, by that, a canonical form, in bytes.
@@ -39,8 +38,15 @@ const maxName = 256
 // nothing else. To canonicalise, use Pivot.Subject, Person.Subject, NIR, INE,
 // FranceTravail or SIREN.
 func ParseSubject(typ, canonical string) (Subject, error) {
+	if err := checkSubject(SubjectType(typ), canonical); err != nil {
+		return Subject{}, err
+	}
+	return newSubject(SubjectType(typ), canonical), nil
+}
+
+func checkSubject(typ SubjectType, canonical string) error {
 	var ok bool
-	switch SubjectType(typ) {
+	switch typ {
 	case TypePivot:
 		p, good := splitPivot(canonical)
 		ok = good && p.canonical() == nil
@@ -56,17 +62,21 @@ func ParseSubject(typ, canonical string) (Subject, error) {
 	case TypeSIREN:
 		ok = isSIREN(canonical)
 	default:
-		return Subject{}, fmt.Errorf("unknown subject type: %w", ErrSubject)
+		return fmt.Errorf("unknown subject type: %w", ErrSubject)
 	}
 	if !ok {
-		return Subject{}, fmt.Errorf("%s: not in canonical form: %w", typ, ErrSubject)
+		return fmt.Errorf("%s: not in canonical form: %w", typ, ErrSubject)
 	}
-	return newSubject(SubjectType(typ), canonical), nil
+	return nil
 }
 
 func newSubject(t SubjectType, canonical string) Subject {
-	return Subject{t, unique.Make(canonical)}
+	return Subject{typ: t, value: &canonical}
 }
+
+// Equal reports whether s and o are the same one under the same identifier, or
+// both zero.
+func (s Subject) Equal(o Subject) bool { return s.typ == o.typ && s.Value() == o.Value() }
 
 // Type returns the type; empty for the zero Subject.
 func (s Subject) Type() SubjectType { return s.typ }
@@ -76,7 +86,7 @@ func (s Subject) Value() string {
 	if s.typ == "" {
 		return ""
 	}
-	return s.value.Value()
+	return *s.value
 }
 
 // IsZero reports whether s is unset.

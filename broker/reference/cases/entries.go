@@ -40,7 +40,7 @@ func (c *Case) Entries() ([]proof.Subject, error) {
 				return nil, err
 			}
 		}
-		if !slices.Contains(out, s) {
+		if !slices.ContainsFunc(out, s.Equal) {
 			out = append(out, s)
 		}
 	}

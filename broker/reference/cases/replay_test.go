@@ -180,7 +180,7 @@ func ask(t *testing.T, c *Case, who service.Asked, d *service.Definition, scopes
 	if diff := cmp.Diff(names(entries), names(subjects(filings))); diff != "" {
 		t.Errorf("filed (-want +got):\n%s", diff)
 	}
-	if filings[0].Role != proof.RoleAsked || filings[0].Subject != who.Subject() {
+	if filings[0].Role != proof.RoleAsked || !filings[0].Subject.Equal(who.Subject()) {
 		t.Error("the first entry is not that of the asked identifier")
 	}
 	return filings
