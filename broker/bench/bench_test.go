@@ -201,22 +201,31 @@ func TestReceiptOf(t *testing.T) {
 }
 
 func TestCountSyncs(t *testing.T) {
-	s := syncs{}
+	s := newSyncCounter("/d/first")
 	for _, line := range []string{
+		`[pid 1] pwrite64(8</d/first/store/store.db-wal>, ""..., 24, 4152) = 24`,
+		`[pid 1] pwrite64(8</d/first/store/store.db-wal>, ""..., 4096, 4176) = 4096`,
 		`[pid 1] fsync(8</d/first/store/store.db-wal>) = 0`,
 		`[pid 1] fdatasync(9</d/first/log/trillian.db-wal> <unfinished ...>`,
 		`[pid 1] <... fdatasync resumed>) = 0`,
 		`[pid 1] fsync(9</d/first/log/trillian.db-wal>) = 0`, // it is folded into the database
 		`[pid 1] fsync(9</d/first/log/trillian.db>) = 0`,
+		`[pid 1] pwrite64(9</d/first/log/trillian.db-wal>, ""..., 32, 0) = 32`, // and begins anew
+		`[pid 1] fsync(8</d/first/store/store.db-wal>) = 0`,
+		`[pid 1] fsync(9</d/first/log/trillian.db-wal>) = 0`, // its head
+		`[pid 1] fsync(9</d/first/log/trillian.db-wal>) = 0`, // a commit
+		`[pid 1] pwrite64(9</d/first/log/trillian.db>, ""..., 32, 0) = 32`,
+		`[pid 1] pwrite64(8</d/first/store/store.db-wal>, ""..., 32, 0 <unfinished ...>`,
+		`[pid 1] fsync(8</d/first/store/store.db-wal>) = 0`,
 		`[pid 1] fsync(9</d/first/public/checkpoint>) = 0`,
 		`[pid 1] fsync(9</d/first/log>) = 0`,
 		`strace: Process 12 attached`,
 	} {
-		s.count(line, "/d/first")
+		s.count(line)
 	}
-	for role, want := range map[string]int64{"store": 1, "trillian": 1, "fold": 2, "publication": 1, "other": 1} {
-		if s[role] != want {
-			t.Errorf("%s: %d, want %d", role, s[role], want)
+	for role, want := range map[string]int64{"store": 2, "trillian": 2, "fold": 4, "publication": 1, "other": 1} {
+		if s.syncs[role] != want {
+			t.Errorf("%s: %d, want %d", role, s.syncs[role], want)
 		}
 	}
 }

@@ -17,34 +17,56 @@ import (
 // syncs counts what a process has the disk make durable, by the name of the file's role.
 type syncs map[string]int64
 
-// databases of a broker, by what a commit of each stands for. A commit syncs the write-ahead log once. Folding the log into the database syncs the log, then the database.
+// databases of a broker, by what a commit of each stands for. A commit syncs the write-ahead log once. Folding the log into the database syncs the log, then the database, and
+// the log then begins anew: with a head of its own at offset 0, which is synced before the next commit's pages are written.
 var databases = map[string]string{
 	"/store/store.db":   "store",
 	"/log/trillian.db":  "trillian",
 	"/signed/signed.db": "signed",
 }
 
-var syncCall = regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
+var (
+	syncCall = regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
+	headCall = regexp.MustCompile(`\bpwrite64\(\d+<([^>]*-wal)>.*, 32, 0(?:\)| <unfinished)`) // a log's head has 32 bytes, a frame 24 and the page
+)
 
-// count counts one line of strace, for files under dir.
-func (s syncs) count(line, dir string) {
+// syncCounter reads what strace says about one process.
+type syncCounter struct {
+	syncs
+	dir   string          // of the broker's files
+	heads map[string]bool // logs whose head was written and not synced yet
+}
+
+func newSyncCounter(dir string) *syncCounter {
+	return &syncCounter{syncs: syncs{}, dir: dir, heads: map[string]bool{}}
+}
+
+// count counts one line of strace.
+func (s *syncCounter) count(line string) {
+	if m := headCall.FindStringSubmatch(line); m != nil {
+		s.heads[m[1]] = true
+		return
+	}
 	m := syncCall.FindStringSubmatch(line)
 	if m == nil {
 		return
 	}
-	name, ours := strings.CutPrefix(m[1], dir)
+	name, ours := strings.CutPrefix(m[1], s.dir)
 	log, isLog := strings.CutSuffix(name, "-wal")
 	switch {
+	case ours && isLog && databases[log] != "" && s.heads[m[1]]:
+		delete(s.heads, m[1])
+		s.syncs["fold"]++
 	case ours && isLog && databases[log] != "":
-		s[databases[log]]++
+		s.syncs[databases[log]]++
 	case ours && databases[name] != "":
 		// Only the writer of a database syncs its log, and it is folding it now: so the sync before this one was no commit's.
-		s[databases[name]]--
-		s["fold"] += 2
+		s.syncs[databases[name]]--
+		s.syncs["fold"] += 2
 	case ours && strings.HasPrefix(name, "/public"):
-		s["publication"]++
+		s.syncs["publication"]++
 	default:
-		s["other"]++
+		s.syncs["other"]++
 	}
 }
 
@@ -57,8 +79,8 @@ func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, "-f", "-y", "-q", "-e", "trace=fsync,fdatasync", "-e", "signal=none", "-p", strconv.Itoa(pid)) // #nosec G204 -- strace, on processes of this benchmark
-	cmd.Cancel = func() error { return cmd.Process.Kill() }                                                                              // the kernel detaches from what it traced
+	cmd := exec.CommandContext(ctx, path, "-f", "-y", "-q", "-s", "0", "-e", "trace=fsync,fdatasync,pwrite64", "-e", "signal=none", "-p", strconv.Itoa(pid)) // #nosec G204 -- strace, on processes of this benchmark
+	cmd.Cancel = func() error { return cmd.Process.Kill() }                                                                                                  // the kernel detaches from what it traced
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -66,7 +88,7 @@ func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoStrace, err)
 	}
-	counted := syncs{}
+	counted := newSyncCounter(dir)
 	lines, refused := make(chan struct{}), ""
 	go func() {
 		defer close(lines)
@@ -75,7 +97,7 @@ func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs
 			if strings.HasPrefix(in.Text(), "strace:") {
 				refused = in.Text()
 			}
-			counted.count(in.Text(), dir)
+			counted.count(in.Text())
 		}
 		_, _ = io.Copy(io.Discard, out)
 	}()
@@ -89,7 +111,7 @@ func countSyncs(ctx context.Context, pid int, dir string, f func() error) (syncs
 	_ = cmd.Process.Signal(interrupt)
 	<-lines
 	_ = cmd.Wait() // it reports the signal
-	return counted, err
+	return counted.syncs, err
 }
 
 var errNoStrace = errors.New("no strace that may watch the broker")
