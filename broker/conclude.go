@@ -25,12 +25,12 @@ const (
 	envelopeProblem = 'p'
 )
 
-func (e *envelope) marshal() ([]byte, error) {
+func (e *envelope) append(b []byte) ([]byte, error) {
 	if e.problem == nil {
-		return append([]byte{envelopeData}, e.data...), nil
+		return append(append(b, envelopeData), e.data...), nil
 	}
-	b, err := json.Marshal(e.problem)
-	return append([]byte{envelopeProblem}, b...), err
+	p, err := json.Marshal(e.problem)
+	return append(append(b, envelopeProblem), p...), err
 }
 
 func (e *envelope) unmarshal(b []byte) error {
@@ -81,7 +81,16 @@ func (d *disclosure) conclude(ctx context.Context) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the receipt: %w", err)
 	}
-	return b.release(ctx, d.answer(), appended, sealed, receipt)
+	a, err := b.release(ctx, d.answer(), appended, sealed, receipt)
+	if err == nil {
+		// All of it is in the store and in the answer.
+		b.ring.Recycle(sealed)
+		for i := range recs {
+			putRecord(recs[i].rec)
+		}
+		d.rec = nil
+	}
+	return a, err
 }
 
 // described is a record with whose it is.
@@ -118,6 +127,9 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 			}
 			appended, err = b.append(ctx, ledger.Group{Entries: entries, Attach: out})
 			b.saved(err == nil, rows...)
+			if err == nil { // otherwise the log may still hold on to them
+				b.recycle(rows...)
+			}
 			return err
 		})
 		if !errors.Is(err, errErasing) {
@@ -171,13 +183,16 @@ func (b *Broker) release(ctx context.Context, a *Answer, appended ledger.Appende
 	if err != nil {
 		return nil, unavailable("log.unproven", "The log gave no valid proof of the entries.", err)
 	}
-	if a.Receipt, err = receipt.AppendText(nil); err != nil {
+	text := parts.Get().(*[]byte)
+	if *text, err = receipt.AppendText((*text)[:0]); err != nil {
 		return nil, fmt.Errorf("writing the receipt: %w", err)
 	}
+	a.Receipt = *text
 	a.State = proof.Provisional
 	if appended.Checkpoint.Witnessed() {
 		a.State = proof.Witnessed
 	}
+	a.free = func() { putPart(text) }
 	if sealed == nil {
 		return a, nil
 	}
@@ -186,17 +201,22 @@ func (b *Broker) release(ctx context.Context, a *Answer, appended ledger.Appende
 		return nil, keysProblem(err)
 	}
 	a.Data, a.Problem = said.data, said.problem
+	a.free = func() {
+		putPart(text)
+		b.ring.Recycle(said.data)
+	}
 	return a, nil
 }
 
 // seal seals what was said under the set of its entries and forgets it.
 func (d *disclosure) seal(ctx context.Context, set proof.Hash) (keys.Sealed, error) {
-	plain, err := d.result.said.marshal()
-	if err != nil {
+	plain := parts.Get().(*[]byte)
+	defer putPart(plain)
+	var err error
+	if *plain, err = d.result.said.append((*plain)[:0]); err != nil {
 		return nil, err
 	}
-	sealed, err := d.b.ring.SealPayload(ctx, set, plain)
-	clear(plain)
+	sealed, err := d.b.ring.SealPayload(ctx, set, *plain)
 	clear(d.result.data)
 	d.result.said, d.result.data = nil, nil
 	return sealed, err

@@ -134,6 +134,7 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 		return err
 	})
 	b.saved(err == nil && !again, sealed)
+	b.recycle(sealed) // Begin has returned: the store is done with it
 	switch {
 	case errors.Is(err, errErasing), errors.Is(err, keys.ErrNoKey):
 		return row, false, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
@@ -162,7 +163,7 @@ func (b *Broker) saved(ok bool, rows ...sealedRecord) {
 // newRecord describes the request for one entry; requested are the fields that concern its subject.
 func (d *disclosure) newRecord(role string, subject proof.Subject, requested []string) (*proof.Record, error) {
 	p := d.plan
-	rec, err := proof.NewRecord(proof.SchemaDisclosure, rand.Reader)
+	rec, err := newRecord()
 	if err != nil {
 		return nil, err
 	}

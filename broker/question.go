@@ -111,7 +111,7 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 		return nil
 	}
 	left, err := d.ask.Filter(answer.Body)
-	clear(answer.Body)
+	answer.Drop()
 	if err != nil {
 		return err
 	}

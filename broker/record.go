@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -44,7 +45,32 @@ func (b *Broker) sealAdmin(ctx context.Context, at time.Time, rec *proof.Record)
 	return b.ring.SealAdmin(ctx, at, nil, *part)
 }
 
-// parts are buffers for the parts of records on their way into a seal.
+// recycle gives the memory of administrative parts back that are in the store.
+func (b *Broker) recycle(rows ...sealedRecord) {
+	for i := range rows {
+		b.ring.Recycle(rows[i].row.Admin)
+		rows[i].row.Admin = nil
+	}
+}
+
+// records are such that described a disclosure once. They are large, and each disclosure needs one.
+var records = sync.Pool{New: func() any { return new(proof.Record) }}
+
+// newRecord returns an empty record of a disclosure; putRecord takes it back when its openings are not used any more.
+func newRecord() (*proof.Record, error) {
+	rec := records.Get().(*proof.Record)
+	if err := rec.Reset(proof.SchemaDisclosure, rand.Reader); err != nil {
+		return nil, err
+	}
+	return rec, nil
+}
+
+func putRecord(rec *proof.Record) {
+	rec.Clear()
+	records.Put(rec)
+}
+
+// parts are buffers for the parts of records and for answers on their way into a seal, and for receipts.
 var parts = sync.Pool{New: func() any { return new([]byte) }}
 
 func putPart(b *[]byte) {

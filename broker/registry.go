@@ -56,13 +56,13 @@ const maxPlans = 1024
 // planFor returns what a grant means for the service.
 func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 	fields := grant.Fields()
-	var key strings.Builder
+	key := make([]byte, 0, 2<<10) // on the stack
 	for _, f := range fields {
-		key.WriteString(string(f))
-		key.WriteByte(' ') // no declared pointer has one
+		key = append(key, f...)
+		key = append(key, ' ') // no declared pointer has one
 	}
 	e.mu.RLock()
-	p := e.plans[key.String()]
+	p := e.plans[string(key)]
 	e.mu.RUnlock()
 	if p != nil {
 		return p, nil
@@ -74,7 +74,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.plans) < maxPlans {
-		e.plans[key.String()] = p
+		e.plans[string(key)] = p
 	}
 	return p, nil
 }

@@ -58,6 +58,7 @@ type Ring struct {
 	reference, index Key       // HMAC keys, never change
 	owners           sync.Pool // of hash.Hash keyed by reference: keying costs more than hashing
 	public           publicKeys
+	memory           sync.Pool // of *[]byte, for what is sealed and opened, see Recycle
 
 	ids    ids
 	stats  counters

@@ -214,6 +214,31 @@ func TestPayloadDemandsItsProof(t *testing.T) {
 	wants(t, "an administrative part under an answer's head", err, keys.ErrAltered)
 }
 
+// What was given back is overwritten, and seals and opens as before.
+func TestRecycle(t *testing.T) {
+	b := newBench(t)
+	c := proof.Commitment{1}
+	set, v := proof.SetDigest([]proof.Commitment{c}), verified(t, b.ring, c)
+	for _, text := range []string{"a long planted answer", "short", "another planted answer, which is the longest"} {
+		sealed, err := b.ring.SealPayload(ctx, set, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, err := b.ring.OpenPayload(ctx, sealed, v)
+		if err != nil || string(opened) != text {
+			t.Fatalf("%q opened as %q, %v", text, opened, err)
+		}
+		b.ring.Recycle(opened)
+		b.ring.Recycle(sealed)
+		for _, gone := range [][]byte{opened, sealed} {
+			if !bytes.Equal(gone, make([]byte, len(gone))) {
+				t.Error("it is still there")
+			}
+		}
+	}
+	b.ring.Recycle(nil)
+}
+
 func TestSweep(t *testing.T) {
 	b := newBench(t)
 	c := proof.Commitment{1}

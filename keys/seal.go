@@ -66,7 +66,7 @@ func KeyOf(blob []byte) (KeyID, error) {
 }
 
 func (r *Ring) seal(k *Key, use byte, ad, plaintext []byte) ([]byte, error) {
-	blob := make([]byte, prefixSize, prefixSize+len(plaintext)+chacha20poly1305.Overhead)
+	blob := r.room(use, Overhead+len(plaintext))[:prefixSize]
 	blob[0], blob[1] = blobVersion, use
 	copy(blob[2:], k.id[:])
 	if _, err := io.ReadFull(r.rand, blob[headerSize:]); err != nil {
@@ -87,12 +87,34 @@ func (r *Ring) open(k *Key, ad, blob []byte) ([]byte, error) {
 		return nil, err
 	}
 	var buf [128]byte
-	plaintext, err := aead.Open(nil, blob[headerSize:prefixSize], blob[prefixSize:], sealAD(buf[:0], blob, ad))
+	plaintext, err := aead.Open(r.room(blob[1], len(blob)-Overhead), blob[headerSize:prefixSize], blob[prefixSize:], sealAD(buf[:0], blob, ad))
 	if err != nil {
 		return nil, fmt.Errorf("opening what key %s sealed: %w", k.id, ErrAltered)
 	}
 	r.stats.opened.Add(1)
 	return plaintext, nil
+}
+
+// room returns an empty slice for n bytes. Person parts are short and kept: they get memory of their own.
+func (r *Ring) room(use byte, n int) []byte {
+	if use != usePerson {
+		if b, _ := r.memory.Get().(*[]byte); b != nil && cap(*b) >= n {
+			return (*b)[:0]
+		}
+	}
+	return make([]byte, 0, n)
+}
+
+// maxRecycled bounds the memory of one slice that is kept for others.
+const maxRecycled = 64 << 10
+
+// Recycle takes back what SealAdmin, SealPayload, OpenAdmin or OpenPayload returned, and clears it: nobody may use it any more. Leaving it out costs time only.
+func (r *Ring) Recycle(b []byte) {
+	if cap(b) == 0 || cap(b) > maxRecycled {
+		return
+	}
+	clear(b)
+	r.memory.Put(&b)
 }
 
 func sealAD(b, blob, ad []byte) []byte {

@@ -43,6 +43,7 @@ func (a *API) disclose(x *exchange) *broker.Problem {
 	if err != nil {
 		return x.problem(err)
 	}
+	defer answer.Free()
 	// It was recorded, so this is a service of the registry, and not just any text.
 	x.service = req.Service
 	return x.answer(answer)

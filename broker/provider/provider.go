@@ -168,6 +168,21 @@ type Answer struct {
 	Elapsed    time.Duration
 }
 
+// Drop forgets the body and uses its memory again: nothing may share it.
+func (a *Answer) Drop() {
+	clear(a.Body)
+	if cap(a.Body) <= maxKept {
+		b := a.Body[:0]
+		bodies.Put(&b)
+	}
+	a.Body = nil
+}
+
+// bodies are what answers are read into, if they are not larger than maxKept.
+var bodies sync.Pool
+
+const maxKept = 64 << 10
+
 // String shows the status alone.
 func (a Answer) String() string { return fmt.Sprintf("answer:%d:[redacted]", a.Status) }
 

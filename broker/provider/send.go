@@ -80,7 +80,10 @@ func (c *Client) send(ctx context.Context, times service.Limits, u *url.URL, lim
 	if resp.ContentLength > limit {
 		return Answer{}, tooLarge
 	}
-	var body bytes.Buffer
+	body := new(bytes.Buffer)
+	if b, _ := bodies.Get().(*[]byte); b != nil {
+		body = bytes.NewBuffer(*b)
+	}
 	if resp.ContentLength > 0 {
 		body.Grow(int(resp.ContentLength) + bytes.MinRead)
 	}

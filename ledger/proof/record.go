@@ -47,16 +47,47 @@ func NewRecord(s Schema, rand io.Reader) (*Record, error) {
 		return nil, formatError("record: unknown schema %d", s)
 	}
 	r := &Record{info: info}
-	var seeds [64]byte
-	if _, err := io.ReadFull(rand, seeds[:]); err != nil {
-		return nil, fmt.Errorf("reading randomness for a record: %w", err)
-	}
-	copy(r.seeds[0][:], seeds[:32])
-	copy(r.seeds[1][:], seeds[32:])
-	if r.seeds[0] == r.seeds[1] {
-		return nil, formatError("record: the source of randomness repeats itself")
+	if err := r.seed(rand); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+func (r *Record) seed(rand io.Reader) error {
+	for i := range r.seeds {
+		if _, err := io.ReadFull(rand, r.seeds[i][:]); err != nil {
+			return fmt.Errorf("reading randomness for a record: %w", err)
+		}
+	}
+	if r.seeds[0] == r.seeds[1] {
+		return formatError("record: the source of randomness repeats itself")
+	}
+	return nil
+}
+
+// Clear makes the record the zero Record, which is refused everywhere, and
+// overwrites what it held. Openings of it share that memory: they must not be
+// used any more.
+func (r *Record) Clear() {
+	clear(r.buf)
+	*r = Record{buf: r.buf[:0]}
+}
+
+// Reset makes a record that was cleared a new one, as NewRecord does.
+func (r *Record) Reset(s Schema, rand io.Reader) error {
+	if r.info != nil {
+		return formatError("record: in use")
+	}
+	info := s.info()
+	if info == nil {
+		return formatError("record: unknown schema %d", s)
+	}
+	if err := r.seed(rand); err != nil {
+		r.Clear()
+		return err
+	}
+	r.info = info
+	return nil
 }
 
 // Schema returns the record's schema.

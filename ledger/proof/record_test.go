@@ -424,3 +424,34 @@ func TestPartSubject(t *testing.T) {
 		t.Errorf("no part: %v", err)
 	}
 }
+
+// A record that is used again is a new one, and what it held is gone.
+func TestRecordUsedAgain(t *testing.T) {
+	r := disclosureRecord(&detRand{}, must(proof.SIREN("130025265")))
+	first, value := r.Commitment(), r.Open(proof.ReaderAuditor)
+	if r.Reset(proof.SchemaDisclosure, rand.Reader) == nil {
+		t.Error("a record in use was reset")
+	}
+	r.Clear()
+	if !r.Commitment().IsZero() || r.SetText(proof.DisclosureRole, proof.RoleAsked) == nil || len(r.AppendAdminPart(nil)) != 0 {
+		t.Error("a cleared record is of use")
+	}
+	if v, _ := value.Value(proof.DisclosureAgency); len(v) == 0 || strings.Trim(string(v), "\x00") != "" {
+		t.Errorf("what it held is still there: %q", v)
+	}
+	if r.Reset(0, rand.Reader) == nil || r.Reset(proof.SchemaDisclosure, bytes.NewReader(make([]byte, 64))) == nil || !r.Commitment().IsZero() {
+		t.Error("a record of no schema, or without randomness")
+	}
+	if err := r.Reset(proof.SchemaDisclosure, &detRand{}); err != nil {
+		t.Fatal(err)
+	}
+	want := must(proof.NewRecord(proof.SchemaDisclosure, &detRand{}))
+	for _, r := range []*proof.Record{r, want} {
+		if err := r.SetText(proof.DisclosureAgency, "mairie"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.Commitment(); got != want.Commitment() || got == first {
+		t.Error("it differs from a new one")
+	}
+}
