@@ -48,7 +48,10 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 	if owner.IsZero() {
 		return s.listKeys(ctx, selectKey+" WHERE owner IS NULL AND kind = ? AND period = ? ORDER BY id", string(kind), period)
 	}
-	// Read for every request and too short to be interrupted: a context that can end costs a goroutine.
+	if !s.owners.may(owner) {
+		return nil, nil
+	}
+	// Read for every request whose person is known and too short to be interrupted: a context that can end costs a goroutine.
 	rows, err := s.reads.ownerKeys.QueryContext(context.WithoutCancel(ctx), owner[:])
 	if err != nil {
 		return nil, classify(err)
@@ -120,6 +123,7 @@ func saveKeys(t *tx, ks []*keys.StoredKey) error {
 		var owner any
 		if !k.Owner.IsZero() {
 			owner = k.Owner[:]
+			t.owners.add(k.Owner) // before anybody can see the key
 		}
 		if _, err := t.exec("INSERT INTO keys (id, kind, owner, period, wrapped, created) VALUES (?, ?, ?, ?, ?, ?)",
 			k.ID[:], string(k.Kind), owner, k.Period, k.Wrapped, k.Created.UnixMilli()); err != nil {

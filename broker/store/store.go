@@ -75,6 +75,7 @@ type Store struct {
 	mu     sync.RWMutex // held for reading while sending to jobs
 	reads  statements
 	slots  slots // the writer's
+	owners owners
 	stats  Stats
 }
 
@@ -166,6 +167,9 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 		return err
 	}
 	if err := s.slots.load(s.conn); err != nil {
+		return err
+	}
+	if err := s.owners.load(s.conn); err != nil {
 		return err
 	}
 	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
@@ -313,7 +317,7 @@ func (s *Store) transact(batch []*job) error {
 	if _, err := s.conn.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	t := &tx{conn: s.conn, slots: &s.slots}
+	t := &tx{conn: s.conn, slots: &s.slots, owners: &s.owners}
 	for _, j := range batch {
 		err := j.do(t)
 		if err == nil {
@@ -343,6 +347,7 @@ func (s *Store) transact(batch []*job) error {
 type tx struct {
 	*conn
 	slots   *slots
+	owners  *owners
 	records []placed // that go in together, see flush
 }
 
