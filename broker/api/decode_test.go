@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -65,6 +66,26 @@ func FuzzAppendText(f *testing.F) {
 }
 
 // The documentation may not lie: names of members, and what the schema accepts, are the decoder's.
+// What has to be escaped is seen at every place of a text, whatever stands beside it.
+func TestAppendTextAtEveryPlace(t *testing.T) {
+	for c := range 256 {
+		for at := range 19 {
+			for _, beside := range []byte{'a', 0x7f, ' ', '!', '#', '[', ']'} {
+				text := bytes.Repeat([]byte{beside}, 19)
+				text[at] = byte(c)
+				var got string
+				b := appendText(nil, text)
+				if err := json.Unmarshal(b, &got); err != nil {
+					t.Fatalf("byte %#x at %d: %s: %v", c, at, b, err)
+				}
+				if want := strings.ToValidUTF8(string(text), "\ufffd"); got != want || string(appendText(nil, string(text))) != string(b) {
+					t.Fatalf("byte %#x at %d: %q, want %q", c, at, got, want)
+				}
+			}
+		}
+	}
+}
+
 func TestOpenAPI(t *testing.T) {
 	o := document("1")
 	reg := o.Components.Schemas
