@@ -97,13 +97,17 @@ func (r *Ring) open(k *Key, ad, blob []byte) ([]byte, error) {
 
 // room returns an empty slice for n bytes. Person parts are short and kept: they get memory of their own.
 func (r *Ring) room(use byte, n int) []byte {
-	if use != usePerson {
-		if b, _ := r.memory.Get().(*[]byte); b != nil && cap(*b) >= n {
-			return (*b)[:0]
-		}
+	if use == usePerson {
+		return make([]byte, 0, n)
 	}
-	return make([]byte, 0, n)
+	if b, _ := r.memory.Get().(*[]byte); b != nil && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, max(n, usual)) // of one size, so that it fits when it is used again
 }
+
+// usual is what most administrative parts and answers need.
+const usual = 6 << 10
 
 // maxRecycled bounds the memory of one slice that is kept for others.
 const maxRecycled = 64 << 10

@@ -215,13 +215,13 @@ func checkGroup(g Group) error {
 	if len(g.Entries) == 0 {
 		return fmt.Errorf("%w: no entries", ErrRefused)
 	}
-	var buf [1024]byte
+	buf := make([]byte, 0, 256) // what most entries need
 	for _, e := range g.Entries {
 		if e == nil || e.Kind() == proof.KindEpoch {
 			return fmt.Errorf("%w: a marker, or no entry", ErrRefused)
 		}
 		// The greatest epoch makes the longest text.
-		if _, err := e.WithEpoch(1<<63 - 1).AppendText(buf[:0]); err != nil {
+		if _, err := e.WithEpoch(1<<63 - 1).AppendText(buf); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}

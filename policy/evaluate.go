@@ -26,7 +26,7 @@ func (p *program) decide(ctx context.Context, n *normalInput, limit time.Duratio
 	if ctx.Err() != nil {
 		return Decision{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 	}
-	reserveStack(stackFor / 2)
+	reserveStack(-1)
 	d := Decision{bundle: p.bundle.digest, revision: p.bundle.revision, input: n.canonical}
 	err := p.evaluate(ctx, n, limit, &d)
 	if errors.Is(err, ErrUnavailable) {
