@@ -336,7 +336,11 @@ func (s *scene) copies() (*analyst.View, *analyst.Truth) {
 func (s *scene) truth(v *analyst.View, each func(string, func(func(...any) error) error)) *analyst.Truth {
 	n := len(v.Entries)
 	t := &analyst.Truth{Person: make([]int, n), Disclosure: make([]int, n), Asked: make([]bool, n), Item: make([]int, n), ItemPerson: make([]int, len(v.Items))}
-	people, homes := map[proof.Subject]int{}, map[string]int{}
+	type name struct {
+		typ   proof.SubjectType
+		value string
+	}
+	people, homes := map[name]int{}, map[string]int{}
 	for i := range v.Entries {
 		t.Person[i], t.Disclosure[i], t.Item[i] = -1, -1, -1
 		told, ok := s.told[proof.Index(i)]
@@ -346,15 +350,16 @@ func (s *scene) truth(v *analyst.View, each func(string, func(func(...any) error
 			}
 			continue
 		}
-		if _, ok := people[told.subject]; !ok {
-			people[told.subject] = len(people)
+		who := name{told.subject.Type(), told.subject.Value()}
+		if _, ok := people[who]; !ok {
+			people[who] = len(people)
 			home, _, _ := strings.Cut(told.subject.Value(), "|")
 			if _, ok := homes[home]; !ok {
 				homes[home] = len(homes)
 			}
 			t.Household = append(t.Household, homes[home])
 		}
-		t.Person[i], t.Disclosure[i], t.Asked[i] = people[told.subject], told.disclosure, told.asked
+		t.Person[i], t.Disclosure[i], t.Asked[i] = people[who], told.disclosure, told.asked
 	}
 	at := map[string]int{}
 	for i, it := range v.Items {

@@ -332,7 +332,7 @@ func (v *view) known(shown []store.Shown) {
 // take keeps an opened record's fields of the auditor. If the person was erased in this instant, their roll has the access all the same.
 func (v *view) take(g *glance, rec *proof.Record) {
 	whose, err := rec.Open(proof.ReaderPerson).Subject()
-	if rec.Schema() != g.entry.Kind.Schema() || !rec.Erased() && (err != nil || whose != g.subject) {
+	if rec.Schema() != g.entry.Kind.Schema() || !rec.Erased() && (err != nil || !whose.Equal(g.subject)) {
 		return
 	}
 	g.entry.State = HistoryOpen

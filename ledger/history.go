@@ -55,7 +55,7 @@ func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to pr
 	}
 	d := &HistoryDraft{log: l, Under: cp}
 	d.Checkpoint, d.Subjects = cp.Note(), slices.SortedFunc(slices.Values(subjects), proof.CompareSubjects)
-	d.Subjects = slices.Compact(d.Subjects)
+	d.Subjects = slices.CompactFunc(d.Subjects, proof.Subject.Equal)
 	for n := from; n <= to; n++ {
 		c, err := l.cfg.Store.Epoch(ctx, n)
 		if err != nil {

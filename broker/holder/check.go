@@ -263,7 +263,7 @@ func matches(h *Held, asked *receipt, p *progress) error {
 	if !(service.Told{Subject: told.Subject, Said: told.Said}).Names(subject) {
 		return refute("subject.other", "the asked entry is filed under another identity than was asked about")
 	}
-	want := map[proof.Subject]bool{subject: true}
+	want := map[string]bool{whose(subject): true}
 	if pivot, ok := subject.Pivot(); heard {
 		for i := range h.Answers {
 			for _, stored := range h.Answers[i].Persons {
@@ -272,20 +272,23 @@ func matches(h *Held, asked *receipt, p *progress) error {
 					return fmt.Errorf("holder: an answer of %s in the store: %w", h.ID, err)
 				}
 				if !(q.MayBeAsked && ok && pivot.Identifies(q.Said)) && !q.Subject.IsZero() {
-					want[q.Subject] = true
+					want[whose(q.Subject)] = true
 				}
 			}
 		}
 	}
 	for _, r := range p.receipts {
 		s, _ := r.parsed.Opening().Subject()
-		if !want[s] {
+		if !want[whose(s)] {
 			return refute("entry.foreign", "an entry about somebody whom the answer doesn't identify, or a second one of a person")
 		}
-		delete(want, s)
+		delete(want, whose(s))
 	}
 	if len(want) > 0 {
 		return refute("entry.missing", "%d of the people in the answer have no entry", len(want))
 	}
 	return nil
 }
+
+// whose is a map's key for a subject.
+func whose(s proof.Subject) string { return string(s.Type()) + " " + s.Value() }

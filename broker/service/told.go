@@ -19,7 +19,7 @@ type Told struct {
 // Names reports whether a question that is filed under the subject could be the one that the provider was told.
 func (t Told) Names(s proof.Subject) bool {
 	if !t.Subject.IsZero() {
-		return s == t.Subject
+		return s.Equal(t.Subject)
 	}
 	p, ok := s.Pivot()
 	if !ok {

@@ -104,17 +104,22 @@ func TestStated(t *testing.T) {
 	}
 	for _, p := range []proof.Pivot{marie, {BirthName: "L'Héritier Fils", BirthDate: "1980"}, {BirthName: "Autre", GivenNames: "Zoé", BirthDate: "2015-01-01", Sex: "F", BirthPlace: "75107", BirthCountry: "99100"}} {
 		who := asked(t, "pivot", "", p)
-		want := map[proof.Subject]bool{}
-		for _, filing := range f.File(who) {
-			want[filing.Subject] = true
+		type name struct {
+			typ   proof.SubjectType
+			value string
 		}
-		got := map[proof.Subject]bool{who.Subject(): true}
+		of := func(s proof.Subject) name { return name{s.Type(), s.Value()} }
+		want := map[name]bool{}
+		for _, filing := range f.File(who) {
+			want[of(filing.Subject)] = true
+		}
+		got := map[name]bool{of(who.Subject()): true}
 		pivot, _ := who.Subject().Pivot()
 		for _, s := range f.Stated() {
 			if s.MayBeAsked && pivot.Identifies(s.Said) {
 				continue
 			}
-			got[s.Person] = true
+			got[of(s.Person)] = true
 		}
 		if len(got) != len(want) || len(got) < 3 {
 			t.Fatalf("%d people, want %d", len(got), len(want))

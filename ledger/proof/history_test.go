@@ -58,7 +58,7 @@ func TestHistory(t *testing.T) {
 	}
 	var want []proof.Index
 	for _, f := range w.filed {
-		if e := must(proof.ParseEntry(w.texts[f.index])); f.subject == w.alice && e.In() <= 2 && e.Kind().Filed() {
+		if e := must(proof.ParseEntry(w.texts[f.index])); f.subject.Equal(w.alice) && e.In() <= 2 && e.Kind().Filed() {
 			want = append(want, f.index)
 		}
 	}
@@ -198,7 +198,7 @@ func TestHistoryExplained(t *testing.T) {
 	said(v, "3 records are no longer kept: the retention that the log had promised is over.")
 	h.Epochs[0] = proof.HistoryEpoch{}
 	for _, f := range w.filed {
-		if f.index < w.epochs[1].opener && f.subject == w.alice {
+		if f.index < w.epochs[1].opener && f.subject.Equal(w.alice) {
 			drop(h, f.index)
 		}
 	}

@@ -526,7 +526,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 	}
 	s, err := o.Subject()
 	switch {
-	case err == nil && s != c.h.Subjects[place.subject]:
+	case err == nil && !s.Equal(c.h.Subjects[place.subject]):
 		return 0, unproven("filed under subject %d, about somebody else", place.subject)
 	case err == nil:
 		return RecordOpen, nil
@@ -696,7 +696,7 @@ func (c *historyCheck) compare(old *historyCheck) (bool, error) {
 	if c.cp.origin != old.cp.origin {
 		return false, fmt.Errorf("it is of another log: %w", ErrSubject)
 	}
-	if !slices.ContainsFunc(c.h.Subjects, func(s Subject) bool { return slices.Contains(old.h.Subjects, s) }) {
+	if !slices.ContainsFunc(c.h.Subjects, func(s Subject) bool { return slices.ContainsFunc(old.h.Subjects, s.Equal) }) {
 		return false, fmt.Errorf("it is about somebody else, no identifier is in both: %w", ErrSubject)
 	}
 	for i, text := range old.h.Markers {

@@ -91,7 +91,7 @@ func historyVectors() vectorFile {
 	h = w.history(0, 1, w.alice)
 	h.Epochs[0] = proof.HistoryEpoch{}
 	for _, f := range w.filed {
-		if f.index < w.epochs[1].opener && f.subject == w.alice {
+		if f.index < w.epochs[1].opener && f.subject.Equal(w.alice) {
 			drop(h, f.index)
 		}
 	}

@@ -177,7 +177,7 @@ func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, olde
 	}
 	compare := slices.Clone(older)
 	for _, s := range *seen {
-		if slices.ContainsFunc(s.h.Subjects, func(x proof.Subject) bool { return slices.Contains(h.Subjects, x) }) {
+		if slices.ContainsFunc(s.h.Subjects, func(x proof.Subject) bool { return slices.ContainsFunc(h.Subjects, x.Equal) }) {
 			compare = append(compare, s)
 		}
 	}
