@@ -39,19 +39,9 @@ type FiledEntry struct {
 // History begins the history of some subjects, those of one person, in the epochs from to to. It holds no lock of the log, and reads each tile once. ErrNotFound: one of these epochs
 // isn't closed and published yet.
 func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to proof.Epoch) (*HistoryDraft, error) {
-	cp, ok := l.Published()
-	if !ok {
-		return nil, fmt.Errorf("%w: nothing is published yet", ErrNotFound)
-	}
-	newest := l.newestClosed(cp)
-	if newest == 0 {
-		return nil, fmt.Errorf("%w: no closed epoch is published yet", ErrNotFound)
-	}
-	if to == NewestEpoch {
-		to = newest - 1
-	}
-	if from > to || to >= newest {
-		return nil, fmt.Errorf("%w: epochs %d to %d; closed and published are 0 to %d", ErrNotFound, from, to, newest-1)
+	cp, to, err := l.historyUnder(ctx, from, to)
+	if err != nil {
+		return nil, err
 	}
 	d := &HistoryDraft{log: l, Under: cp}
 	d.Checkpoint, d.Subjects = cp.Note(), slices.SortedFunc(slices.Values(subjects), proof.CompareSubjects)
@@ -84,13 +74,46 @@ func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to pr
 	return d, nil
 }
 
-// newestClosed returns how many epochs are closed by a marker under the checkpoint.
-func (l *Log) newestClosed(cp proof.Checkpoint) proof.Epoch {
-	open := l.OpenEpoch()
-	if uint64(open.Marker) < cp.Size() || open.Number == 0 {
-		return open.Number
+// historyUnder chooses the checkpoint of a history and finds its last epoch: the newest checkpoint that was witnessed, unless there is none or epochs are asked for that only the published one covers.
+func (l *Log) historyUnder(ctx context.Context, from, to proof.Epoch) (proof.Checkpoint, proof.Epoch, error) {
+	published, ok := l.Published()
+	if !ok {
+		return published, 0, fmt.Errorf("%w: nothing is published yet", ErrNotFound)
 	}
-	return open.Number - 1 // the last marker is published within seconds
+	under := []proof.Checkpoint{published}
+	if w, ok := l.Witnessed(); ok && !published.Witnessed() {
+		under = []proof.Checkpoint{w, published}
+	}
+	closed := proof.Epoch(0)
+	for _, cp := range under {
+		var err error
+		if closed, err = l.closedUnder(ctx, cp); err != nil {
+			return cp, 0, err
+		}
+		last := to
+		if to == NewestEpoch {
+			last = closed - 1 // wraps if there is none
+		}
+		if from <= last && last < closed {
+			return cp, last, nil
+		}
+	}
+	return published, 0, fmt.Errorf("%w: epochs %d to %d; %d are closed and published", ErrNotFound, from, to, closed)
+}
+
+// closedUnder returns how many epochs are closed by a marker under the checkpoint.
+func (l *Log) closedUnder(ctx context.Context, cp proof.Checkpoint) (proof.Epoch, error) {
+	open := l.OpenEpoch()
+	n, marker := open.Number, open.Marker
+	for n > 0 && uint64(marker) >= cp.Size() {
+		n--
+		c, err := l.cfg.Store.Epoch(ctx, n)
+		if err != nil {
+			return 0, fmt.Errorf("reading epoch %d: %w", n, err)
+		}
+		marker = c.Marker
+	}
+	return n, nil
 }
 
 func (l *Log) entryText(ctx context.Context, index proof.Index) (text []byte, err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/regard-broker/regard/ledger"
@@ -143,6 +144,40 @@ func TestHistory(t *testing.T) {
 		}
 		if err := os.WriteFile(files[0], good, 0o600); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// While the quorum of witnesses is missing, a history stands under the newest checkpoint that has it, unless epochs are asked for that this one doesn't cover.
+func TestHistoryUnderWitnesses(t *testing.T) {
+	ctx := context.Background()
+	env := ledgertest.NewInMemory(t)
+	var on atomic.Bool
+	on.Store(true)
+	cfg := env.Config()
+	cfg.Cosign = witnessed(t, env, &on)
+	l := env.OpenWith(cfg)
+	me := []proof.Subject{ledgertest.Person(7)}
+	turnEpoch(t, env, l)
+	env.Wait(l)
+	on.Store(false)
+	turnEpoch(t, env, l)
+	env.Wait(l)
+	for _, c := range []struct {
+		to, last  proof.Epoch
+		witnessed bool
+	}{{ledger.NewestEpoch, 0, true}, {0, 0, true}, {1, 1, false}} {
+		d, err := l.History(ctx, me, 0, c.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := d.Prove(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := h.Verify(env.Policy, proof.HistoryOptions{})
+		if v.Epochs.To != c.last || (v.State == proof.Witnessed) != c.witnessed || errors.Is(err, proof.ErrNotWitnessed) == c.witnessed {
+			t.Errorf("up to %d: %+v, %v", c.to, v, err)
 		}
 	}
 }
