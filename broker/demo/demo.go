@@ -1,4 +1,4 @@
-// Package demo plays the main line of Regard on one machine, with the programs that users run: a broker, providers of invented people, agencies, an auditor.
+// Package demo plays the main line of Regard on one machine, with the programs that users run: a broker, providers of invented people, agencies, witnesses, an auditor.
 //
 // What it guarantees. Everything it shows was done by the programs themselves in processes of their own; what it says was checked, was checked; if anything is not as it
 // should be it ends with an error. Everybody in it is invented. It listens on this machine only and removes what it made, unless told to keep it.
@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer d.stopAll()
-	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.crash, d.settle, d.held, d.audit, d.erase} {
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.upgrade, d.crash, d.settle, d.held, d.audit, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
@@ -97,6 +97,7 @@ type demo struct {
 	vkey                   string
 	serveArgs              []string
 	broker                 *process
+	witness                []*process
 	processes              []*process
 	rows                   []row
 	keysIn                 string

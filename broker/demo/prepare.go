@@ -43,16 +43,12 @@ func (d *demo) prepare() (err error) {
 		}
 		d.keysIn = "Vault"
 	}
+	if err := d.witnesses(d.serveArgs[1:]); err != nil {
+		return err
+	}
+	d.serveArgs = append(d.serveArgs, "--set", "witnesses.policy="+d.path("witnesses.policy"))
 	d.sayf("  $ %s &", d.shown("regard", d.serveArgs))
 	if err := d.serve(); err != nil {
-		return err
-	}
-	out, err := d.run(true, "regard", "status", "--log-key", "--config", d.path("regard.yaml"))
-	if err != nil {
-		return err
-	}
-	d.vkey = strings.TrimSpace(string(out))
-	if err := os.WriteFile(d.path("log.vkey"), []byte(d.vkey+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := d.provide(listen); err != nil {
@@ -66,7 +62,7 @@ func (d *demo) prepare() (err error) {
 func (d *demo) provide(listen string) error {
 	args := []string{"--base", d.base, "--listen", listen, "--cert", d.path("provider.pem"), "--key", d.path("provider.key"),
 		"--broker-cert", d.path("secrets", "broker.pem"), "--access-log", d.path("provider-access.jsonl"),
-		"--guard", d.path("held", "providers"), "--broker-url", "https://" + d.api, "--broker-ca", d.path("secrets", "server.pem"), "--log-key", d.path("log.vkey"), "--accept-signed"}
+		"--guard", d.path("held", "providers"), "--broker-url", "https://" + d.api, "--broker-ca", d.path("secrets", "server.pem"), "--policy", d.path("log.policy")}
 	d.sayf("  $ %s &", d.shown("regard-provider", args))
 	p, err := d.start("providers", filepath.Join(d.cfg.Bin, "regard-provider"), args...)
 	if err != nil {

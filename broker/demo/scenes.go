@@ -154,7 +154,7 @@ func (d *demo) ask(show bool, n int, s *scene, key string) (result, error) {
 
 func (d *demo) asking(agency string) []string {
 	return []string{"--url", "https://" + d.api, "--ca", d.path("secrets", "server.pem"), "--cert", d.path(agency + ".pem"), "--key", d.path(agency + ".key"),
-		"--log-key", d.path("log.vkey"), "--out", d.path("answers"), "--keep", d.path("held", agency), "--json"}
+		"--policy", d.path("log.policy"), "--out", d.path("answers"), "--keep", d.path("held", agency), "--json"}
 }
 
 // scenes plays the story and prints it as a table.
@@ -197,7 +197,7 @@ func (d *demo) scenes() error {
 
 // verify has the auditor's program check a receipt, and the data that came with it, offline.
 func (d *demo) verify(r *result) (string, error) {
-	args := []string{"verify", "--json", "--log-key", d.path("log.vkey"), r.Receipt}
+	args := []string{"verify", "--json", "--allow-provisional", "--policy", d.path("log.policy"), r.Receipt}
 	if r.Data != "" {
 		args = append(args, "--payload", r.Data)
 	}
@@ -251,7 +251,7 @@ func (d *demo) writeJSON(file string, v any) error {
 
 // erase destroys a person's keys. Their details can't be read any more; the receipts that were handed out still verify.
 func (d *demo) erase() error {
-	d.sayf("\n8. Camille's details are erased: the keys are destroyed, and an entry says so. What was handed out still verifies.\n")
+	d.sayf("\n9. Camille's details are erased: the keys are destroyed, and an entry says so. What was handed out still verifies.\n")
 	if err := d.writeJSON("camille.json", camille); err != nil {
 		return err
 	}
@@ -326,7 +326,7 @@ func (d *demo) asked(id string) (int, error) {
 
 // crash kills the broker under load, starts it again and repeats what was not answered.
 func (d *demo) crash() error {
-	d.sayf("\n5. The broker is killed (kill -9) while requests are running, and started again. The agencies repeat what was not answered, with the same Idempotency-Key.\n")
+	d.sayf("\n6. The broker is killed (kill -9) while requests are running, and started again. The agencies repeat what was not answered, with the same Idempotency-Key.\n")
 	const clients, each = 6, 6
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -402,7 +402,7 @@ func (d *demo) insist(n int, s *scene, key string) (r result, err error) {
 
 // settle waits until the epoch of the first receipt is closed and fetches its final form.
 func (d *demo) settle() error {
-	d.sayf("\n6. When the epoch closes (a day; %v here), receipts settle: they show that the entry is in the one roll that the person has in that epoch.\n", epoch)
+	d.sayf("\n7. When the epoch closes (a day; %v here), receipts settle: they show that the entry is in the one roll that the person has in that epoch.\n", epoch)
 	first := &d.rows[0]
 	show := true
 	err := d.wait("the receipt to settle", 6*epoch, d.broker, func() bool {
@@ -412,7 +412,7 @@ func (d *demo) settle() error {
 			return false
 		}
 		r, err := readJSON[result](out)
-		if err == nil && r.Settled {
+		if err == nil && r.State == proof.Settled.String() {
 			r.Data = first.result.Data // it isn't given again
 			first.result = r
 		}
@@ -425,20 +425,20 @@ func (d *demo) settle() error {
 	if err != nil {
 		return err
 	}
-	r, err := proof.ParseReceipt(text)
+	r, err := d.receipt(first)
 	if err != nil {
 		return err
 	}
 	s := r.Settlement()
-	d.sayf("  Receipt %s is settled: %d lines, %d bytes, the epoch's index has %d people in this bucket.", filepath.Base(first.result.Receipt), bytes.Count(text, []byte("\n")), len(text), len(s.Bucket.Items))
+	d.sayf("  Receipt %s is settled, under the witnesses' cosignatures: %d lines, %d bytes, the epoch's index has %d people in this bucket.", filepath.Base(first.result.Receipt), bytes.Count(text, []byte("\n")), len(text), len(s.Bucket.Items))
 	return nil
 }
 
 // audit checks receipts with the auditor's program, without the broker, and one with a byte changed.
 func (d *demo) audit() error {
-	d.sayf("\n7. Anybody checks, offline, with a program that has no server code in it.\n")
+	d.sayf("\n8. Anybody checks, offline, with a program that has no server code in it.\n")
 	good := d.rows[0].result
-	out, err := d.run(true, "regard-audit", "verify", good.Receipt, "--log-key", d.path("log.vkey"), "--payload", good.Data)
+	out, err := d.run(true, "regard-audit", "verify", good.Receipt, "--policy", d.path("log.policy"), "--payload", good.Data)
 	if err != nil {
 		return err
 	}
@@ -454,7 +454,7 @@ func (d *demo) audit() error {
 	if err := os.WriteFile(d.path("tampered.receipt"), text, 0o600); err != nil { // #nosec G703 -- a fixed name in the demonstration's own directory
 		return err
 	}
-	out, err = d.run(true, "regard-audit", "verify", d.path("tampered.receipt"), "--log-key", d.path("log.vkey"))
+	out, err = d.run(true, "regard-audit", "verify", d.path("tampered.receipt"), "--policy", d.path("log.policy"))
 	var f *failedRun
 	if !errors.As(err, &f) || f.code() != 1 {
 		return fmt.Errorf("a receipt with a changed letter was not refuted: %w", err)
