@@ -105,6 +105,7 @@ log: {level: loud, level: info}
 providers:
   proxy: "ftp://y"
   connect_timeout: 1h
+witnesses: {ca_file: nowhere.pem, faulty: -1, deadline: 1m, timeout: 1ms, wait: 1m}
 `, []string{"REGARD_API_LISTENN=x"}, []string{"nokey=1", "noval"})
 	var m *Mistakes
 	if !errors.As(err, &m) {
@@ -117,6 +118,7 @@ providers:
 		":12: limits.burst has to be a whole number", ":13: limits.body has to be a size", ":14: limits.rate is out of range",
 		":15: limits stands there twice", ":17: log.level stands there twice", "log.level is unknown",
 		"providers.proxy is not a URL", "providers.connect_timeout is out of range",
+		"witnesses.ca_file can't be read", "witnesses.ca_file is given without witnesses.policy", "witnesses.faulty is out of range", "witnesses.deadline is out of range", "witnesses.timeout is out of range", "witnesses.wait is out of range",
 		"REGARD_API_LISTENN is not a known variable", "--set nokey is not a known key", "--set noval has no value",
 	} {
 		if !strings.Contains(err.Error(), want) {
