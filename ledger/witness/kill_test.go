@@ -150,7 +150,9 @@ func TestKillCampaign(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for range 8 {
 		url, cmd := cfg.child(0).run(t)
-		time.AfterFunc(time.Duration(5+r.IntN(60))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		// After some cosignatures, and at any instant from then on.
+		enough, after := 4+r.IntN(8), time.Duration(r.IntN(5000))*time.Microsecond
+		kill := sync.OnceFunc(func() { time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) })
 		var wg sync.WaitGroup
 		for side, log := range []*somebodysLog{l, fork} {
 			wg.Go(func() {
@@ -175,6 +177,9 @@ func TestKillCampaign(t *testing.T) {
 							t.Errorf("both roots of size %d are cosigned", size)
 						}
 						cosigned[size] = side
+						if enough--; enough == 0 {
+							kill()
+						}
 						next = max(next, size+1)
 						mu.Unlock()
 						at = size
