@@ -38,7 +38,7 @@ type Restored struct {
 	Unsigned uint64
 	// Erased since the backup: their keys are destroyed in the restored store.
 	Erased int
-	// Missing are changes of agencies that the log tells of and the operator has to make again: the log doesn't hold certificates and names.
+	// Missing are changes of agencies and auditors that the log tells of and the operator has to make again: the log doesn't hold certificates and names.
 	Missing []string
 	// Aside are the directories with what was there before; destroy them when they aren't needed any more.
 	Aside []string

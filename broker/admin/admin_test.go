@@ -23,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
 
@@ -49,6 +50,25 @@ func (f *fake) RotateAgency(_ context.Context, id string, cert *x509.Certificate
 func (f *fake) RevokeAgency(_ context.Context, id string) error {
 	f.calls = append(f.calls, "revoke "+id)
 	return f.err
+}
+
+func (f *fake) AddAuditor(_ context.Context, id, name string, cert *x509.Certificate, vkey string) error {
+	f.calls = append(f.calls, "auditor "+id+" "+name+" "+cert.Subject.CommonName+" "+vkey)
+	return f.err
+}
+
+func (f *fake) RotateAuditor(_ context.Context, id string, cert *x509.Certificate, vkey string, keep bool) error {
+	f.calls = append(f.calls, fmt.Sprint("rotate auditor ", id, " ", cert != nil, " ", vkey, " ", keep))
+	return f.err
+}
+
+func (f *fake) RevokeAuditor(_ context.Context, id string) error {
+	f.calls = append(f.calls, "revoke auditor "+id)
+	return f.err
+}
+
+func (f *fake) Auditors() []store.Auditor {
+	return []store.Auditor{{ID: "a", Name: "A", State: "active", Certificates: []store.AgencyKey{{SPKI: [32]byte{1}, NotAfter: time.Unix(0, 0).UTC(), State: "active"}}, Keys: []store.AuditorKey{{VKey: "k", State: "retired"}}}}
 }
 
 func (f *fake) Agencies() []store.Agency {
@@ -169,6 +189,40 @@ func TestCalls(t *testing.T) {
 		t.Error("the log holds a certificate")
 	}
 }
+
+func TestAuditors(t *testing.T) {
+	f, c, _, log := start(t)
+	ctx := context.Background()
+	cert := pemCert(t)
+	for _, err := range []error{
+		second(c.AddAuditor(ctx, NewAuditor{"id", "Nom", cert, "vkey"})), second(c.RotateAuditor(ctx, "id", AuditorRotation{Certificate: cert})), second(c.RotateAuditor(ctx, "id", AuditorRotation{Key: "next", KeepOld: true})), second(c.RevokeAuditor(ctx, "id")),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if d := cmp.Diff([]string{"auditor id Nom ville.example vkey", "rotate auditor id true  false", "rotate auditor id false next true", "revoke auditor id"}, f.calls); d != "" {
+		t.Error(d)
+	}
+	got, err := c.Auditors(ctx)
+	want := []Auditor{{"a", "A", "active", []AgencyKey{{"01" + strings.Repeat("00", 31), time.Unix(0, 0).UTC(), "active"}}, []AuditorKey{{"k", proof.AuditorKey("k").String(), "retired"}}}}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	for name, err := range map[string]error{
+		"no certificate": second(c.AddAuditor(ctx, NewAuditor{ID: "id"})), "a bad one": second(c.RotateAuditor(ctx, "id", AuditorRotation{Certificate: "x"})),
+	} {
+		var e *Error
+		if !errors.As(err, &e) || e.Status != 400 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if !strings.Contains(log.String(), `call="POST /auditors" id=id`) || strings.Contains(log.String(), "Nom") {
+		t.Error(log)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 func TestAgreement(t *testing.T) {
 	f, c, _, _ := start(t)
