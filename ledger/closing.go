@@ -27,6 +27,7 @@ const (
 type preparation struct {
 	epoch proof.Epoch
 	stop  context.CancelFunc
+	took  time.Duration // until it was ready
 	done  chan struct{} // closed when the goroutine has ended; what follows belongs to stage A then
 	ready chan struct{} // closed when there is a roster, or none can be made
 
@@ -130,6 +131,7 @@ func (l *Log) startPreparing(open OpenEpoch) *preparation {
 		if p.err == nil {
 			p.err = l.catchUp(ctx, p.roster)
 		}
+		p.took = time.Since(start)
 		close(p.ready)
 		if p.err != nil {
 			if ctx.Err() == nil {
@@ -137,7 +139,7 @@ func (l *Log) startPreparing(open OpenEpoch) *preparation {
 			}
 			return
 		}
-		l.cfg.Logger.Info("epoch prepared to close", "epoch", uint64(open.Number), "rolls", p.roster.items(), "took", time.Since(start))
+		l.cfg.Logger.Info("epoch prepared to close", "epoch", uint64(open.Number), "rolls", p.roster.items(), "took", p.took)
 		wake(l.wakeOrder)
 		t := time.NewTicker(catchUpEvery)
 		defer t.Stop()
@@ -215,6 +217,7 @@ func (l *Log) finishRoster(ctx context.Context, open OpenEpoch) (*roster, error)
 				return nil, err
 			}
 			if r.filings == filed {
+				l.count.prepareNanos.Store(int64(p.took))
 				return r, nil
 			}
 			// Something was filed behind the log's back, as the operator's word on an unreadable entry is.
@@ -223,6 +226,7 @@ func (l *Log) finishRoster(ctx context.Context, open OpenEpoch) (*roster, error)
 		// Not again: whatever is wrong holds the log up.
 		l.order.preparing, l.order.atOnce = nil, true
 	}
+	l.count.prepareNanos.Store(0)
 	r, err := l.newRoster(ctx, open, runtime.GOMAXPROCS(0))
 	if err != nil {
 		return nil, err

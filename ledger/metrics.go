@@ -14,7 +14,7 @@ type counters struct {
 	filed, toFile, epochs, publications, unsettled   atomic.Int64
 	unwitnessed                                      atomic.Int64
 	orderNanos, addNanos, integrateNanos, signNanos  atomic.Int64
-	publishNanos, closeNanos                         atomic.Int64
+	publishNanos, closeNanos, prepareNanos           atomic.Int64
 	publishedSize                                    atomic.Int64
 }
 
@@ -33,6 +33,8 @@ type Metrics struct {
 	Order, Add, Integrate, Sign, Publish time.Duration
 	// LastClose is how long the last epoch took to close; nothing was ordered meanwhile.
 	LastClose time.Duration
+	// LastPrepare is how long its rolls took before that, while entries were ordered; 0 if there was nothing to prepare.
+	LastPrepare time.Duration
 	// Filed entries were labelled; EpochsClosed and Publications count.
 	Filed, EpochsClosed, Publications int64
 	// Unwitnessed publications had no quorum of witnesses, where some are asked.
@@ -63,7 +65,7 @@ func (l *Log) Metrics() Metrics {
 		Busy: c.busy.Load(), Refused: c.refused.Load(),
 		OrderErrors: c.orderErrors.Load(), SignErrors: c.signErrors.Load(), FileErrors: c.fileErrors.Load(), PublishErrors: c.publishErrs.Load(),
 		Order: time.Duration(c.orderNanos.Load()), Add: time.Duration(c.addNanos.Load()), Integrate: time.Duration(c.integrateNanos.Load()),
-		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()),
+		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()), LastPrepare: time.Duration(c.prepareNanos.Load()),
 		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unsettled: c.unsettled.Load(), Unwitnessed: c.unwitnessed.Load(),
 		Published: uint64(c.publishedSize.Load()),
 	}

@@ -30,6 +30,7 @@ type Options struct {
 	Agencies    int // that have agreements; as many as connections ask
 	Services    int
 	Preload     int           // earlier records of the broker of the last part; 0: leave it out
+	Close       int           // persons of an epoch that is closed under load; 0: leave it out
 	Single      time.Duration // of the load of one connection
 	Dir         string        // where the databases go, which should be a disk; a directory is made in it
 	Keep        bool          // leave it there
@@ -40,13 +41,14 @@ type Options struct {
 
 // Defaults are what docs/performance.md is made with.
 func Defaults() Options {
-	return Options{Duration: time.Minute, Turns: 4, Connections: []int{64, 256}, Persons: 100_000, Agreements: 10_000, Agencies: 1000, Services: 10, Preload: 1_000_000, Single: 5 * time.Second}
+	return Options{Duration: time.Minute, Turns: 4, Connections: []int{64, 256}, Persons: 100_000, Agreements: 10_000, Agencies: 1000, Services: 10, Preload: 1_000_000, Close: 100_000, Single: 5 * time.Second}
 }
 
 // Quick is a run of less than a minute: it shows that all works, and roughly how fast.
 func (o Options) Quick() Options {
 	o.Duration, o.Turns, o.Single = 4*time.Second, 2, time.Second
 	o.Persons, o.Agreements, o.Agencies, o.Preload = 10_000, 1000, 100, 20_000
+	o.Close = 25_000
 	return o
 }
 
@@ -64,6 +66,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("bench: %d agreements are too few: each of the %d agencies needs one on each of the %d services", o.Agreements, o.Agencies, o.Services)
 	case o.Agreements > o.Agencies*o.Services:
 		return fmt.Errorf("bench: %d agreements are too many for %d agencies and %d services", o.Agreements, o.Agencies, o.Services)
+	case o.Close < 0 || o.Close > maxPersons/4:
+		return fmt.Errorf("bench: an epoch of 0 to %d persons", maxPersons/4)
 	case o.Preload < 0:
 		return errors.New("bench: a negative number of records")
 	}
@@ -115,6 +119,11 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (err error) {
 	}
 	if o.Preload > 0 {
 		if err := r.second(ctx); err != nil {
+			return err
+		}
+	}
+	if o.Close > 0 {
+		if err := r.third(ctx); err != nil {
 			return err
 		}
 	}

@@ -341,6 +341,16 @@ func (r *runner) second(ctx context.Context) (err error) {
 	return errors.Join(r.verify(ctx, b), r.verify(ctx, beside))
 }
 
+// third closes an epoch of many persons under load.
+func (r *runner) third(ctx context.Context) error {
+	r.say("closing an epoch of %d persons", r.o.Close)
+	if err := r.copyRegistry("close"); err != nil {
+		return err
+	}
+	c := closing{records: records{Records: r.o.Close, Persons: 4 * r.o.Close, Agencies: r.o.Agencies, Services: r.o.Services, Endpoint: r.endpoint}, Writers: 64}
+	return r.fill(ctx, "close", "close", &c, &r.report.Closed)
+}
+
 // verify checks all receipts of a broker, each without its help.
 func (r *runner) verify(ctx context.Context, b *running) (err error) {
 	r.say("verifying every receipt of broker %q", b.name)

@@ -59,7 +59,7 @@ func (cfg *brokerConfig) logger() (*slog.Logger, error) {
 
 // fill opens the broker in a directory, a new one if there is none, to be filled: without listeners, and without the sweeper, which would take
 // intents that no request of the pipeline works on for interrupted ones.
-func (cfg *brokerConfig) fill(ctx context.Context) (*broker.Broker, error) {
+func (cfg *brokerConfig) fill(ctx context.Context, clock func() time.Time) (*broker.Broker, error) {
 	logger, err := cfg.logger()
 	if err != nil {
 		return nil, err
@@ -75,24 +75,31 @@ func (cfg *brokerConfig) fill(ctx context.Context) (*broker.Broker, error) {
 		return nil, err
 	}
 	return broker.New(ctx, broker.Config{
-		DataDir: cfg.Dir, Origin: origin, Custodian: custodian, Logger: logger, SweepEvery: 24 * time.Hour,
+		DataDir: cfg.Dir, Origin: origin, Custodian: custodian, Clock: clock, Logger: logger, SweepEvery: 24 * time.Hour,
 		Providers: provider.Config{Development: true}, Development: true, // it asks nobody
 	})
 }
 
 // preloader opens a broker without its API, to fill it.
-type preloader struct{ b *broker.Broker }
+type preloader struct {
+	b     *broker.Broker
+	dir   string       // of the store
+	ahead atomic.Int64 // by which its clock is ahead of this machine's
+}
+
+func (p *preloader) now() time.Time { return time.Now().Add(time.Duration(p.ahead.Load())) }
 
 func startPreload(ctx context.Context, raw json.RawMessage) (role, any, error) {
 	var cfg brokerConfig
 	if err := json.Unmarshal(raw, &cfg); err != nil {
 		return nil, nil, err
 	}
-	b, err := cfg.fill(ctx)
-	if err != nil {
+	p := &preloader{dir: filepath.Join(cfg.Dir, "store")}
+	var err error
+	if p.b, err = cfg.fill(ctx, p.now); err != nil {
 		return nil, nil, err
 	}
-	return &preloader{b}, struct{}{}, nil
+	return p, struct{}{}, nil
 }
 
 func (p *preloader) close() error {
@@ -115,6 +122,12 @@ func (p *preloader) do(ctx context.Context, command string, arg json.RawMessage)
 			return nil, err
 		}
 		return p.records(ctx, &r)
+	case "close":
+		var c closing
+		if err := json.Unmarshal(arg, &c); err != nil {
+			return nil, err
+		}
+		return p.closeEpoch(ctx, &c)
 	}
 	return nil, fmt.Errorf("the preloader has no command %q", command)
 }

@@ -40,9 +40,11 @@ type past struct {
 	fields []string
 	walk   walk
 	bundle string
+	// released is told how long the log took for each; nil: nobody.
+	released func(time.Duration)
 }
 
-func (p *preloader) records(ctx context.Context, r *records) (*preloaded, error) {
+func (p *preloader) past(r *records) (*past, error) {
 	def, err := service.Parse(definition(serviceID(0), r.Endpoint))
 	if err != nil {
 		return nil, err
@@ -54,6 +56,14 @@ func (p *preloader) records(ctx context.Context, r *records) (*preloaded, error)
 	m := &past{preloader: p, r: r, plan: plan, walk: newWalk(r.Persons), bundle: p.b.PolicyStatus().Digest.String()}
 	for _, f := range def.Fields() {
 		m.fields = append(m.fields, string(f))
+	}
+	return m, nil
+}
+
+func (p *preloader) records(ctx context.Context, r *records) (*preloaded, error) {
+	m, err := p.past(r)
+	if err != nil {
+		return nil, err
 	}
 	start := time.Now()
 	if err := atOnce(ctx, r.Records, m.one); err != nil {
@@ -72,7 +82,7 @@ func (m *past) one(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	at := time.Now().UTC().Truncate(time.Millisecond)
+	at := m.now().UTC().Truncate(time.Millisecond)
 	id := uuid.Must(uuid.NewV7())
 	rec, err := m.describe(i, id, subject, agency, svc, at)
 	if err != nil {
@@ -110,10 +120,15 @@ func (m *past) one(ctx context.Context, i int) error {
 	if admin, err = b.Ring().SealAdmin(ctx, at, nil, rec.AppendAdminPart(nil)); err != nil {
 		return err
 	}
-	return m.append(ctx, ledger.Group{
+	begin := time.Now()
+	err = m.append(ctx, ledger.Group{
 		Entries: []proof.Entry{proof.Disclosure{Commitment: rec.Commitment()}},
 		Attach:  &store.Outcome{Disclosure: row.Seq, Records: []store.Record{{Owner: owner, Person: person, Admin: admin}}},
 	})
+	if m.released != nil {
+		m.released(time.Since(begin))
+	}
+	return err
 }
 
 // describe fills a record as the pipeline does before it asks a provider.
@@ -168,7 +183,7 @@ func (m *past) conclude(rec *proof.Record) error {
 		rec.SetList(proof.DisclosureObtained, m.fields),
 		rec.SetList(proof.DisclosureReleased, m.fields),
 		rec.SetText(proof.DisclosureOutcome, "released"),
-		rec.SetTime(proof.DisclosureAnsweredAt, proof.TimeOf(time.Now())),
+		rec.SetTime(proof.DisclosureAnsweredAt, proof.TimeOf(m.now())),
 		rec.Set(proof.DisclosurePayload, mac.Sum(nil)),
 	} {
 		if err != nil {

@@ -21,6 +21,7 @@ type Report struct {
 	Policy   policyResult
 	Syncs    syncCount
 	Full     full
+	Closed   closed
 	Verified verified
 	Peak     int64         // bytes, VmHWM of the broker without earlier records
 	Seeding  time.Duration // of the registry
@@ -75,6 +76,10 @@ const (
 	aimVerify   = time.Millisecond
 	aimSlowdown = 0.2
 	aimPeak     = 400 << 20
+	aimClose    = 10 * time.Second // of 1,000,000 persons
+	aimPause    = time.Second
+	aimItem     = 130 // bytes
+	aimProof    = time.Millisecond
 )
 
 // judge fills the table.
@@ -106,6 +111,15 @@ func (r *Report) judge() {
 		r.aim(fmt.Sprintf("rate with %d records, beside that without", f.Records), fmt.Sprintf("≥ %.0f %%", 100*(1-aimSlowdown)), change >= -aimSlowdown,
 			"%.0f %% (%.0f/s beside %.0f/s; %.2f × the proxy)", 100*(1+change), f.Broker.Rate, f.Beside.Rate, f.Broker.Rate/f.Proxy.Rate)
 		r.aim(fmt.Sprintf("VmHWM with %d records", f.Records), fmt.Sprintf("< %d MB", aimPeak>>20), f.Peak > 0 && f.Peak < aimPeak, "%d MB", f.Peak>>20)
+	}
+	if c := &r.Closed; c.Persons > 0 {
+		whole := c.Preparing + c.Pause + c.Publishing
+		r.aim(fmt.Sprintf("closing an epoch of %d persons", c.Persons), "< "+show(aimClose), whole < aimClose, "%s: %s of preparation, %s of nothing ordered, %s until it is published", show(whole), show(c.Preparing), show(c.Pause), show(c.Publishing))
+		r.aim("the longest that a release waited meanwhile", "< "+show(aimPause), c.During.Max < aimPause, "%s (p99 %s; before %s and %s)", show(c.During.Max), show(c.During.quantile(0.99)), show(c.Before.Max), show(c.Before.quantile(0.99)))
+		size := float64(c.IndexBytes+c.FilingBytes) / float64(c.Persons)
+		r.aim("index and rolls on disk, an item", fmt.Sprintf("≤ %d B", aimItem), size <= aimItem, "%.0f B (%.0f + %.0f)", size, float64(c.IndexBytes)/float64(c.Persons), float64(c.FilingBytes)/float64(c.Persons))
+		r.aim("making a proof of presence, p50", "< "+show(aimProof), c.Presence.quantile(0.5) < aimProof, "%s (p99 %s)", show(c.Presence.quantile(0.5)), show(c.Presence.quantile(0.99)))
+		r.aim("making a proof of absence, p50", "< "+show(aimProof), c.Absence.quantile(0.5) < aimProof, "%s (p99 %s)", show(c.Absence.quantile(0.5)), show(c.Absence.quantile(0.99)))
 	}
 	r.aim("receipts verified after the run", "all", r.Verified.Bad == 0 && r.Verified.Receipts > 0, "%d of %d", r.Verified.Receipts, r.Verified.Receipts+r.Verified.Bad)
 }
