@@ -42,7 +42,7 @@ type touched struct {
 	labels map[proof.Label]struct{} // nil: nobody wants to know
 }
 
-// note is called before the filings are stored.
+// note is called when the filings were stored, or perhaps not: whoever takes the labels finds them in the store.
 func (t *touched) note(epoch proof.Epoch, filings []Filing) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

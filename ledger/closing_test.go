@@ -1,10 +1,13 @@
 package ledger_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,7 +160,23 @@ func busyEpochs(t *testing.T, env *ledgertest.Env, change func(*ledger.Config)) 
 }
 
 // TestPreparedClose: an entry that is ordered while the end of its epoch is prepared stands in that epoch's rolls, and the index is what a build from scratch gives.
-func TestPreparedClose(t *testing.T) { busyEpochs(t, ledgertest.NewInMemory(t), nil) }
+// Nothing has to be made again.
+func TestPreparedClose(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	env.Faults.Hook = func(call string, _ bool) {
+		if call == ledgertest.CallFile {
+			time.Sleep(2 * time.Millisecond) // time enough to look between what is noted and what is stored
+		}
+	}
+	var text bytes.Buffer
+	var mu sync.Mutex
+	busyEpochs(t, env, func(cfg *ledger.Config) { cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &text}, nil)) })
+	mu.Lock()
+	defer mu.Unlock()
+	if !strings.Contains(text.String(), "epoch prepared to close") || strings.Contains(text.String(), "made again") || strings.Contains(text.String(), "level=ERROR") {
+		t.Errorf("the preparation didn't do:\n%s", &text)
+	}
+}
 
 // TestPreparedCloseWithFailures: the same when what the preparation needs fails now and then.
 func TestPreparedCloseWithFailures(t *testing.T) {

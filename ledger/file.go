@@ -121,8 +121,9 @@ func (l *Log) fileRound(ctx context.Context, open OpenEpoch) (int, error) {
 	for i, u := range unfiled {
 		filings[i] = Filing{Index: u.Index, Label: f.known[key(u.Subject)]}
 	}
+	err := l.cfg.Store.File(ctx, open.Number, filings)
 	l.touched.note(open.Number, filings)
-	if err := l.cfg.Store.File(ctx, open.Number, filings); err != nil {
+	if err != nil {
 		return 0, fmt.Errorf("storing labels: %w", err)
 	}
 	return len(filings), unread
