@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/analyst"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
@@ -330,10 +332,10 @@ func (s *scene) copies() (*analyst.View, *analyst.Truth) {
 			s.t.Fatal(err)
 		}
 	}
-	return v, s.truth(v, each)
+	return v, s.truth(v)
 }
 
-func (s *scene) truth(v *analyst.View, each func(string, func(func(...any) error) error)) *analyst.Truth {
+func (s *scene) truth(v *analyst.View) *analyst.Truth {
 	n := len(v.Entries)
 	t := &analyst.Truth{Person: make([]int, n), Disclosure: make([]int, n), Asked: make([]bool, n), Item: make([]int, n), ItemPerson: make([]int, len(v.Items))}
 	type name struct {
@@ -366,17 +368,21 @@ func (s *scene) truth(v *analyst.View, each func(string, func(func(...any) error
 		at[it.Epoch.String()+it.Label.String()] = i
 		t.ItemPerson[i] = -1
 	}
-	each("SELECT epoch, label, log_index FROM filings", func(scan func(...any) error) error {
-		var epoch, index int
-		var label []byte
-		err := scan(&epoch, &label, &index)
-		if it, ok := at[proof.Epoch(epoch).String()+proof.Label(label).String()]; ok && err == nil {
-			if p := t.ItemPerson[it]; p >= 0 && p != t.Person[index] {
-				s.t.Errorf("a roll of two people")
+	for epoch := range s.b.Log().OpenEpoch().Number {
+		err := s.b.Store().FilingsAfter(s.t.Context(), epoch, nil, func(f ledger.Filing) error {
+			it, ok := at[epoch.String()+f.Label.String()]
+			if !ok {
+				return fmt.Errorf("a label that isn't in the index of epoch %d", epoch)
 			}
-			t.Item[index], t.ItemPerson[it] = it, t.Person[index]
+			if p := t.ItemPerson[it]; p >= 0 && p != t.Person[f.Index] {
+				return errors.New("a roll of two people")
+			}
+			t.Item[f.Index], t.ItemPerson[it] = it, t.Person[f.Index]
+			return nil
+		})
+		if err != nil {
+			s.t.Fatal(err)
 		}
-		return err
-	})
+	}
 	return t
 }

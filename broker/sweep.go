@@ -57,6 +57,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			return b.declareSkipped(ctx)
 		})
 		b.try(ctx, "ending the retention of old months", b.endRetention)
+		b.try(ctx, "packing the rolls of closed epochs", b.packRolls)
 	}
 }
 
@@ -66,6 +67,24 @@ func (b *Broker) try(ctx context.Context, what string, f func(context.Context) e
 	if err := f(ctx); err != nil {
 		b.log.Error(what, "error", err)
 	}
+}
+
+// packRound is how long a round packs at most; what is left then comes in the next ones.
+const packRound = 2 * time.Second
+
+// packRolls moves the rolls of large closed epochs to where they take less space, a little at a time: requests come first.
+func (b *Broker) packRolls(ctx context.Context) error {
+	for end := time.Now().Add(packRound); time.Now().Before(end); {
+		if more, err := b.store.Pack(ctx); err != nil || !more {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func (b *Broker) dropAnswers(ctx context.Context) error {

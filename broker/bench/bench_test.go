@@ -37,7 +37,7 @@ func TestRun(t *testing.T) {
 		t.Skip("starts eight processes")
 	}
 	o := Options{
-		Duration: 400 * time.Millisecond, Turns: 1, Connections: []int{4}, Persons: 300, Agreements: 12, Agencies: 4, Services: 3, Preload: 500,
+		Duration: 400 * time.Millisecond, Turns: 1, Connections: []int{4}, Persons: 300, Agreements: 12, Agencies: 4, Services: 3, Preload: 500, Close: 400,
 		Single: 200 * time.Millisecond, Dir: t.TempDir(), CPUProfile: t.TempDir(), JSON: true,
 	}
 	var out, progress bytes.Buffer
@@ -62,11 +62,14 @@ func TestRun(t *testing.T) {
 	if r.Full.Records != 500 || r.Full.Peak == 0 || r.Policy.Agreements != 12 || r.Syncs.Rounds == 0 {
 		t.Errorf("parts of the report are missing: %+v, %+v, %+v", r.Full, r.Policy, r.Syncs)
 	}
+	if c := &r.Closed; c.Persons < 400 || c.Pause == 0 || c.Before.N == 0 || c.During.N == 0 || c.IndexBytes == 0 || c.FilingBytes == 0 || c.Presence.N == 0 || c.Absence.N == 0 {
+		t.Errorf("the close of an epoch wasn't measured: %+v", c)
+	}
 	var table bytes.Buffer
 	if err := r.write(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"rate at 4 connections", "fsyncs a batch", "receipts verified after the run", "broker with records"} {
+	for _, want := range []string{"rate at 4 connections", "fsyncs a batch", "receipts verified after the run", "broker with records", "closing an epoch of", "a release waited"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &table)
 		}

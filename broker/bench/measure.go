@@ -347,7 +347,7 @@ func (r *runner) third(ctx context.Context) error {
 	if err := r.copyRegistry("close"); err != nil {
 		return err
 	}
-	c := closing{records: records{Records: r.o.Close, Persons: 4 * r.o.Close, Agencies: r.o.Agencies, Services: r.o.Services, Endpoint: r.endpoint}, Writers: 64}
+	c := closing{records: records{Records: r.o.Close, Persons: 4 * r.o.Close, Agencies: r.o.Agencies, Services: r.o.Services, Endpoint: r.endpoint}, Writers: 64, Before: min(5*time.Second, r.o.Duration)}
 	return r.fill(ctx, "close", "close", &c, &r.report.Closed)
 }
 

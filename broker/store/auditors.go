@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -291,41 +290,6 @@ func (s *Store) rows(ctx context.Context, query string, args ...any) ([]Row, err
 		return nil
 	}, args...)
 	return out, err
-}
-
-// CountFilings is how many entries of an epoch have a label in the store.
-func (s *Store) CountFilings(ctx context.Context, epoch proof.Epoch) (n uint64, err error) {
-	err = s.r.QueryRowContext(ctx, "SELECT count(*) FROM filings WHERE epoch = ?", int64(epoch)).Scan(&n)
-	return n, classify(err)
-}
-
-// FilingsAfter calls fn for the filings of an epoch under labels behind one (nil: all), by increasing label, then index.
-func (s *Store) FilingsAfter(ctx context.Context, epoch proof.Epoch, after *proof.Label, fn func(ledger.Filing) error) error {
-	behind := []byte{} // less than every label
-	if after != nil {
-		behind = after[:]
-	}
-	rows, err := s.r.QueryContext(ctx, "SELECT label, log_index FROM filings WHERE epoch = ? AND label > ? ORDER BY label, log_index", int64(epoch), behind)
-	if err != nil {
-		return classify(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var f ledger.Filing
-		var label sql.RawBytes
-		var index int64
-		if err := rows.Scan(&label, &index); err != nil {
-			return classify(err)
-		}
-		if copy(f.Label[:], label) != len(f.Label) {
-			return fmt.Errorf("%w: a label of %d bytes", ErrCorrupt, len(label))
-		}
-		f.Index = proof.Index(index)
-		if err := fn(f); err != nil {
-			return err
-		}
-	}
-	return classify(rows.Err())
 }
 
 // ClosedEpoch is a closed epoch; ErrNotFound if it is open or unknown.

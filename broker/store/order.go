@@ -256,29 +256,6 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 	})
 }
 
-// Filings implements ledger.Store.
-func (s Order) Filings(ctx context.Context, epoch proof.Epoch, fn func(ledger.Filing) error) error {
-	return s.FilingsAfter(ctx, epoch, nil, fn)
-}
-
-// Roll implements ledger.Store.
-func (s Order) Roll(ctx context.Context, epoch proof.Epoch, label proof.Label) ([]proof.Index, error) {
-	rows, err := s.r.QueryContext(ctx, "SELECT log_index FROM filings WHERE epoch = ? AND label = ? ORDER BY log_index", int64(epoch), label[:])
-	if err != nil {
-		return nil, classify(err)
-	}
-	defer rows.Close()
-	var out []proof.Index
-	for rows.Next() {
-		var i int64
-		if err := rows.Scan(&i); err != nil {
-			return nil, classify(err)
-		}
-		out = append(out, proof.Index(i))
-	}
-	return out, classify(rows.Err())
-}
-
 const selectEpoch = "SELECT number, marker, text, opened, until, label_key, closer, size, items, bits, root FROM epochs"
 
 func scanEpoch(row interface{ Scan(...any) error }) (ledger.ClosedEpoch, error) {
