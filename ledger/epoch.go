@@ -140,12 +140,21 @@ func (l *Log) publishIndexes(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := r.write(l.indexDir(e), c.Root); err != nil {
+		if err := r.write(l.indexDir(e), c.Root, l.advances); err != nil {
 			return fmt.Errorf("publishing the index of epoch %d: %w", e, err)
 		}
 		l.pub.closed.CompareAndSwap(r, nil) // another may have closed meanwhile
 	}
 	return nil
+}
+
+// advances says that the publication goes on, though its checkpoint is late: the index of millions takes longer than the lag that is bearable otherwise.
+func (l *Log) advances() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.lagSince.IsZero() {
+		l.lagSince = time.Now()
+	}
 }
 
 // restoreIndex makes the tiles of a closed epoch's index again if they are missing.
@@ -176,5 +185,5 @@ func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 	if err := os.RemoveAll(l.indexDir(e)); err != nil {
 		return fmt.Errorf("removing an unfinished index: %w", err)
 	}
-	return r.write(l.indexDir(e), c.Root)
+	return r.write(l.indexDir(e), c.Root, l.advances)
 }

@@ -17,7 +17,9 @@
 //
 // # Epochs
 //
-// An epoch ends on schedule, in UTC, by the log's own clock, also when nothing happens. Nothing is ordered while it closes: every filed entry gets its label first, and one that
+// An epoch ends on schedule, in UTC, by the log's own clock, also when nothing happens. Nothing is ordered while it closes: every filed entry gets its label first. The rolls of a large epoch are made before
+// it ends, while entries are ordered, and what is filed meanwhile is added, so that the close itself is short; if there was no time for that, since the broker was down, the epoch takes entries for as long as it
+// takes. The files of the index follow the marker, before the checkpoint that shows it. An entry that
 // can't be labelled holds the log up, since leaving it out would hide it, until the Store says otherwise (the broker's does when the operator gives an entry up, and has the log say so). When the broker was down over one end or several, one long epoch is closed late, at the next start, and the
 // epoch that opens then ends on schedule again: epochs are numbered, not dated. Times never go back within a log: while the clock is behind the log's last time by up to an
 // hour the log keeps its time and says so; behind by more, it refuses with [ErrUnavailable] rather than back-date. While the clock is more than 31 days (or two epochs, if they are longer) ahead of
@@ -155,9 +157,9 @@ type Store interface {
 	Unfiled(ctx context.Context, epoch proof.Epoch, limit int) ([]Unfiled, error)
 	// File stores labels; filing an entry twice under the same label is no error.
 	File(context.Context, proof.Epoch, []Filing) error
-	// Filings calls fn for all filings of an epoch by increasing label, then index.
+	// Filings calls fn for all filings of an epoch by increasing label, then index, as they were at one moment of the call; others may be stored meanwhile.
 	Filings(ctx context.Context, epoch proof.Epoch, fn func(Filing) error) error
-	// Roll lists the entries of one label in an epoch by increasing index.
+	// Roll lists the entries of one label in an epoch by increasing index, with all that was filed before the call.
 	Roll(ctx context.Context, epoch proof.Epoch, label proof.Label) ([]proof.Index, error)
 	// Epoch returns a closed epoch. ErrNotFound if it is open or unknown.
 	Epoch(context.Context, proof.Epoch) (ClosedEpoch, error)

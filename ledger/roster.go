@@ -235,10 +235,15 @@ func has[K comparable](m map[K]struct{}, k K) bool {
 	return ok
 }
 
-// write makes the index's tiles in a directory, durably.
-func (r *roster) write(dir string, root proof.Hash) error {
+// write makes the index's tiles in a directory, durably; progress is called now and then.
+func (r *roster) write(dir string, root proof.Hash, progress func()) error {
 	w := tiles.Create(dir)
-	_, err := proof.BuildIndex(r.epoch, r.items(), r.all(), func(_ uint64, leaf []byte) error { return w.Append(leaf) })
+	_, err := proof.BuildIndex(r.epoch, r.items(), r.all(), func(b uint64, leaf []byte) error {
+		if b%4096 == 0 {
+			progress()
+		}
+		return w.Append(leaf)
+	})
 	if err == nil {
 		err = w.Flush()
 	}
