@@ -152,7 +152,7 @@ func busyEpochs(t *testing.T, env *ledgertest.Env, change func(*ledger.Config)) 
 	}
 	m := l.Metrics()
 	env.Close(l)
-	if m.EpochsClosed < 1 || settled < 20 {
+	if m.EpochsClosed < 1 || settled < 5 {
 		t.Errorf("%d epochs closed, %d receipts settled: too few for a test", m.EpochsClosed, settled)
 	}
 	checkIndexes(t, env, last+1)
