@@ -33,6 +33,9 @@ import (
 // ErrBlind: no place could be read, so nothing can be said.
 var ErrBlind = errors.New("no place serves the log")
 
+// ErrLocked: another monitor works on the directory.
+var ErrLocked = errors.New("another monitor works on this directory")
+
 // Config of a monitor.
 type Config struct {
 	// Sources are places of the same log: itself, mirrors. At least one.
@@ -179,7 +182,7 @@ func Open(cfg Config) (*Monitor, error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { // #nosec G115 -- a descriptor
 		lock.Close()
-		return nil, fmt.Errorf("another monitor works on %s", cfg.Dir)
+		return nil, fmt.Errorf("%s: %w", cfg.Dir, ErrLocked)
 	}
 	m := &Monitor{cfg: cfg, lock: lock}
 	if cfg.Webhook != nil {

@@ -254,7 +254,8 @@ func TestMonitorRuns(t *testing.T) {
 	defer hook.Close()
 	addr := freeAddr(t)
 	secret := write(t, t.TempDir(), "secret", strings.Repeat("s", 40))
-	out, stop := background(t, "monitor", url, "--policy", policy, "--state", t.TempDir(), "--every", "50ms", "--listen", addr, "--webhook", hook.URL, "--webhook-secret", secret)
+	state := t.TempDir()
+	out, stop := background(t, "monitor", url, "--policy", policy, "--state", state, "--every", "50ms", "--listen", addr, "--webhook", hook.URL, "--webhook-secret", secret)
 	eventually(t, "it isn't well", func() bool { code, _ := get(t, "http://"+addr+"/healthz"); return code == http.StatusOK })
 	p.Raw([]byte("x"))
 	p.Sign()
@@ -265,6 +266,16 @@ func TestMonitorRuns(t *testing.T) {
 	}
 	if code, body := get(t, "http://"+addr+"/status"); code != http.StatusOK || !strings.Contains(body, `"entry.malformed"`) {
 		t.Errorf("%d %s", code, body)
+	}
+	if code, said, errs := run("monitor", url, "--policy", policy, "--state", state, "--acknowledge", "entry.malformed@entry 306"); code != Proven || !strings.Contains(said, "is running") {
+		t.Errorf("%d %s %s", code, said, errs)
+	}
+	eventually(t, "it doesn't count as acknowledged", func() bool {
+		_, body := get(t, "http://"+addr+"/metrics")
+		return !strings.Contains(body, "entry.malformed")
+	})
+	if code, _, errs := run("monitor", url, "--policy", policy, "--state", state, "--once"); code != Input || !strings.Contains(errs, monitor.ErrLocked.Error()) {
+		t.Errorf("%d %s", code, errs)
 	}
 	if code := stop(); code != Proven {
 		t.Errorf("exit code %d", code)

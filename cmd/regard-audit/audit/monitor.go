@@ -77,16 +77,20 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
 				return err
 			}
 			cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-			m, err := monitor.Open(cfg)
-			if err != nil {
-				return inputError{err}
-			}
-			defer m.Close()
 			if len(acks) > 0 {
 				if err := monitor.Acknowledge(cfg.Dir, acks...); err != nil {
 					return inputError{err}
 				}
 			}
+			m, err := monitor.Open(cfg)
+			if len(acks) > 0 && errors.Is(err, monitor.ErrLocked) {
+				fmt.Fprintln(c.OutOrStdout(), "A monitor is running; it takes this up at its next look.")
+				return nil
+			}
+			if err != nil {
+				return inputError{err}
+			}
+			defer m.Close()
 			for name, note := range heard {
 				if err := m.Hear(note); err != nil {
 					return inputError{fmt.Errorf("%s: %w", name, err)}
