@@ -307,9 +307,7 @@ func (r *run) auditors(ctx context.Context) (map[string][]string, error) {
 
 func (r *run) report(from uint64, complete bool) Report {
 	all := r.kept.clone()
-	for _, f := range r.now.Kept {
-		all.Kept = append(all.Kept, f)
-	}
+	all.Kept = append(all.Kept, r.now.Kept...)
 	for c, n := range r.now.Count {
 		all.Count[c] += n
 	}

@@ -118,7 +118,8 @@ func (s *server) Get(ctx context.Context, name string, limit int) ([]byte, error
 func (s *server) get(ctx context.Context, name string, limit int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	u := s.base.JoinPath(name)
+	u := *s.base
+	u.Path += name // names are made from numbers, hashes and tokens
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s %w: %v", name, ErrRefused, err)
@@ -130,30 +131,30 @@ func (s *server) get(ctx context.Context, name string, limit int) ([]byte, error
 	}
 	res, err := s.client.Do(req)
 	if errors.Is(err, errElsewhere) {
-		return nil, fmt.Errorf("%s %w: %w", u, ErrRefused, errElsewhere)
+		return nil, fmt.Errorf("%s %w: %w", &u, ErrRefused, errElsewhere)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s %w: %v", u, ErrUnavailable, unwrapURL(err))
+		return nil, fmt.Errorf("%s %w: %v", &u, ErrUnavailable, unwrapURL(err))
 	}
 	defer res.Body.Close()
 	switch {
 	case res.StatusCode == http.StatusOK:
 	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
-		return nil, fmt.Errorf("%s: %w", u, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w", &u, fs.ErrNotExist)
 	case res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500:
-		err := fmt.Errorf("%s %w: it answered %d", u, ErrUnavailable, res.StatusCode)
+		err := fmt.Errorf("%s %w: it answered %d", &u, ErrUnavailable, res.StatusCode)
 		if n, e := strconv.Atoi(res.Header.Get("Retry-After")); e == nil && n > 0 {
 			err = fmt.Errorf("%w; %w", err, retryAfter(min(time.Duration(n)*time.Second, maxRetryAfter)))
 		}
 		return nil, err
 	default:
-		return nil, fmt.Errorf("%s %w: it answered %d", u, ErrRefused, res.StatusCode)
+		return nil, fmt.Errorf("%s %w: it answered %d", &u, ErrRefused, res.StatusCode)
 	}
 	if e := res.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, fmt.Errorf("%s %w: it is compressed, which was not asked for", u, ErrRefused)
+		return nil, fmt.Errorf("%s %w: it is compressed, which was not asked for", &u, ErrRefused)
 	}
 	if res.ContentLength > int64(limit) {
-		return nil, fmt.Errorf("%s %w: %d bytes, at most %d", u, ErrRefused, res.ContentLength, limit)
+		return nil, fmt.Errorf("%s %w: %d bytes, at most %d", &u, ErrRefused, res.ContentLength, limit)
 	}
 	var body bytes.Buffer
 	if res.ContentLength > 0 {
@@ -161,10 +162,10 @@ func (s *server) get(ctx context.Context, name string, limit int) ([]byte, error
 	}
 	n, err := body.ReadFrom(io.LimitReader(res.Body, int64(limit)+1))
 	if n > int64(limit) {
-		return nil, fmt.Errorf("%s %w: more than %d bytes", u, ErrRefused, limit)
+		return nil, fmt.Errorf("%s %w: more than %d bytes", &u, ErrRefused, limit)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s %w: %v", u, ErrUnavailable, err)
+		return nil, fmt.Errorf("%s %w: %v", &u, ErrUnavailable, err)
 	}
 	return body.Bytes(), nil
 }
