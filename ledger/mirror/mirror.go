@@ -61,8 +61,8 @@ type Result struct {
 
 // Missing is a file that the log doesn't serve as it should.
 type Missing struct {
-	Name string
-	Why  string
+	Name string `json:"name"`
+	Why  string `json:"why"`
 }
 
 // Mirror is a copy of a log. It is not safe for concurrent use; its directory may be served meanwhile.

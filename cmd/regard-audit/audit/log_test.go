@@ -197,14 +197,27 @@ func get(t *testing.T, url string) (int, string) {
 func TestMirrorFollows(t *testing.T) {
 	p, url, policy := published(t)
 	addr, dir := freeAddr(t), t.TempDir()
-	_, stop := background(t, "mirror", url, dir, "--policy", policy, "--follow", "--every", "50ms", "--serve", addr)
+	out, stop := background(t, "mirror", url, dir, "--policy", policy, "--follow", "--every", "50ms", "--serve", addr)
 	served := func() string { _, body := get(t, "http://"+addr+"/checkpoint"); return body }
 	eventually(t, "it serves nothing", func() bool { return strings.HasPrefix(served(), ledgertest.Origin) })
 	p.Disclose(10)
 	cp := p.Sign()
 	eventually(t, "it doesn't follow", func() bool { return served() == string(cp.Note()) })
+	h := p.Blob([]byte("lost"))
+	if err := os.Remove(filepath.Join(p.Dir, fsck.BlobName(h))); err != nil {
+		t.Fatal(err)
+	}
+	p.Append(proof.PolicyActivated{Revision: "r2", Bundle: h})
+	cp = p.Sign()
+	eventually(t, "it doesn't follow", func() bool { return served() == string(cp.Note()) })
+	time.Sleep(300 * time.Millisecond) // several looks
+	p.Blob([]byte("lost"))
+	eventually(t, "it doesn't fetch what was missing", func() bool { _, err := os.Stat(filepath.Join(dir, fsck.BlobName(h))); return err == nil })
 	if code := stop(); code != Proven {
 		t.Errorf("exit code %d", code)
+	}
+	if n := strings.Count(out.String(), "as it should"); n != 1 {
+		t.Errorf("what is missing is said %d times: %s", n, out)
 	}
 	if code, out, _ := run("fsck", dir, "--policy", policy); code != Proven {
 		t.Error(out)

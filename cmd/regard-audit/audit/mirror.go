@@ -83,13 +83,14 @@ Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of its
 					return inputError{err}
 				}
 			}
+			said := map[string]bool{}
 			for {
 				r, err := m.Sync(ctx)
 				end()
 				if ctx.Err() != nil {
 					return nil // Ctrl-C: whatever is there is whole
 				}
-				show(c, asJSON, args[0], cfg.Dir, r, err)
+				said = show(c, asJSON, args[0], cfg.Dir, r, err, said)
 				forked := errors.Is(err, mirror.ErrFork)
 				if !forked && follow {
 					select {
@@ -127,30 +128,37 @@ Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of its
 	return c
 }
 
-func show(c *cobra.Command, asJSON bool, log, dir string, r mirror.Result, err error) {
+// show says what a look brought; what is wrong with the log only if the look before didn't say so, and returns that.
+func show(c *cobra.Command, asJSON bool, log, dir string, r mirror.Result, err error, said map[string]bool) map[string]bool {
 	out := copied{Log: log, Dir: dir, Size: r.Size, Added: r.Size - r.Before, Audits: r.Audits, Behind: r.Behind, Missing: append([]mirror.Missing{}, r.Missing...)}
 	if err != nil {
 		out.Problem = err.Error()
 	}
-	w := c.OutOrStdout()
 	if asJSON {
-		_ = json.NewEncoder(w).Encode(out) // a closed pipe must not end a mirror
-		return
+		_ = json.NewEncoder(c.OutOrStdout()).Encode(out) // a closed pipe must not end a mirror
+		return nil
 	}
 	now := time.Now().UTC().Format(time.RFC3339)
-	if err != nil {
-		fmt.Fprintf(c.ErrOrStderr(), "%s %s: %v\n", now, log, err)
-		return
-	}
 	if out.Added > 0 || out.Audits > 0 {
-		fmt.Fprintf(w, "%s %s: %d entries, %d of them new, %d new statements of auditors\n", now, dir, out.Size, out.Added, out.Audits)
+		fmt.Fprintf(c.OutOrStdout(), "%s %s: %d entries, %d of them new, %d new statements of auditors\n", now, dir, out.Size, out.Added, out.Audits)
+	}
+	var wrong []string
+	if err != nil {
+		wrong = append(wrong, out.Problem)
 	}
 	if out.Behind {
-		fmt.Fprintf(w, "%s %s serves an older tree than the mirror has, of the same history\n", now, log)
+		wrong = append(wrong, "it serves an older tree than the mirror has, of the same history")
 	}
 	for _, x := range out.Missing {
-		fmt.Fprintf(w, "%s %s doesn't serve %s as it should: %s\n", now, log, x.Name, x.Why)
+		wrong = append(wrong, fmt.Sprintf("it doesn't serve %s as it should: %s", x.Name, x.Why))
 	}
+	saying := map[string]bool{}
+	for _, text := range wrong {
+		if saying[text] = true; !said[text] {
+			fmt.Fprintf(c.ErrOrStderr(), "%s %s: %s\n", now, log, text)
+		}
+	}
+	return saying
 }
 
 // serveDir serves a directory until ctx ends. What it returns gets an error if it can't any more, or is closed at the end.
