@@ -2,6 +2,7 @@ package demo
 
 import (
 	"fmt"
+	"os"
 	"text/tabwriter"
 )
 
@@ -47,5 +48,17 @@ func (d *demo) held() error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	out, err := d.run(false, "regard", "receipts", "export", d.path("held", "providers"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.path("held.jsonl"), out, 0o600); err != nil {
+		return err
+	}
+	d.sayf("\n   The providers' own access log, what they hold, and the log say the same:\n")
+	if out, err = d.run(true, "regard-audit", "reconcile", d.path("held.jsonl"), "--log-key", d.path("log.vkey"), "--access-log", d.path("provider-access.jsonl"), "--log", "http://"+d.public); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	d.sayf("%s", indent(string(out)))
 	return nil
 }

@@ -75,6 +75,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
+	root.AddCommand(reconcileCommand())
 	return root
 }
 

@@ -1,0 +1,429 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/reader"
+)
+
+// maxHeldLine bounds a line of what is reconciled, in bytes: a disclosure with all its receipts.
+const maxHeldLine = 64 << 20
+
+// heldLine is a line of `regard receipts export`.
+type heldLine struct {
+	ID       string   `json:"id"`
+	Role     string   `json:"role"`
+	State    string   `json:"state"`
+	Outcome  string   `json:"outcome"`
+	Code     string   `json:"code"`
+	Receipts []string `json:"receipts"`
+}
+
+// accessLine is what is read of a line of a provider's access log.
+type accessLine struct {
+	RequestID string `json:"request_id"`
+	Service   string `json:"service"`
+}
+
+// reconciled is the result.
+type reconciled struct {
+	Origin   string       `json:"origin,omitempty"` // of the log, if it was read
+	TreeSize uint64       `json:"tree_size,omitempty"`
+	Rows     []epochRow   `json:"epochs"`
+	Held     int          `json:"held"`               // disclosures
+	Asked    int          `json:"asked,omitempty"`    // different ids in the access log
+	Accepted int          `json:"accepted,omitempty"` // closed by hand, or for want of a subject
+	Findings []discrepant `json:"findings"`
+}
+
+// epochRow counts what a holder has of one kind of entry in one epoch.
+type epochRow struct {
+	Epoch       uint64 `json:"epoch"`
+	Kind        string `json:"kind"`
+	Disclosures int    `json:"disclosures"`
+	Entries     int    `json:"entries"` // a provider has one for everybody in an answer
+	Witnessed   int    `json:"witnessed"`
+	Settled     int    `json:"settled"`
+	// Log is how many entries of the kind the log has in the epoch, by the marker that closes it: of everybody. 0: not known here.
+	Log uint64 `json:"log,omitempty"`
+}
+
+type discrepant struct {
+	ID     string `json:"id,omitempty"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+	// Unusable: it isn't shown that anything is wrong; something is missing that may come.
+	Unusable bool `json:"unusable,omitempty"`
+}
+
+type reconciler struct {
+	policy      *proof.Policy
+	provisional bool
+
+	out  reconciled
+	rows map[rowKey]*epochRow
+	ids  map[string]string // role by id
+	at   []placed
+	// roots are those of the receipts' checkpoints, by size.
+	roots map[uint64]proof.Hash
+}
+
+type rowKey struct {
+	epoch uint64
+	kind  string
+}
+
+// placed is an entry at its place, as a receipt has it.
+type placed struct {
+	id    string
+	index uint64
+	leaf  proof.Hash
+}
+
+func reconcileCommand() *cobra.Command {
+	var logKey, policy, access, place string
+	var asJSON, provisional bool
+	c := &cobra.Command{
+		Use: "reconcile HELD", Short: "Compare what an agency or a provider holds with the log",
+		Long: `reconcile reads what a holder exported (regard receipts export), - for standard input. Each own question must have exactly one receipt of the asked entry, and every
+receipt must verify. With --access-log, the provider's own access log (JSON lines with "request_id", and "service": "document" for parts of an answer), each question in it must be held, and each
+that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, and the trees of all receipts must be earlier states of it.
+
+Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, or no quorum.`,
+		Example: `  regard receipts export receipts/ | regard-audit reconcile --policy witnesses.policy --access-log access.jsonl --log https://log.example.fr -
+  regard-audit reconcile --log-key log.vkey --json held.jsonl`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return inputError{errors.New("reconcile needs one file, or - (see regard-audit reconcile --help)")}
+			}
+			p, err := readPolicy(c, logKey, policy)
+			if err != nil {
+				return err
+			}
+			r := &reconciler{policy: p, provisional: provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}}
+			if err := eachLine(c, args[0], r.held); err != nil {
+				return err
+			}
+			if access != "" {
+				if err := r.access(c, access); err != nil {
+					return err
+				}
+			}
+			if place != "" {
+				if err := r.log(c.Context(), place); err != nil {
+					return err
+				}
+			}
+			return r.report(c.OutOrStdout(), asJSON)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&logKey, "log-key", "", "the log's verification key, or a file with it")
+	f.StringVar(&policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
+	f.StringVar(&access, "access-log", "", "a provider's access log, JSON lines")
+	f.StringVar(&place, "log", "", "address of the log, or directory with a copy of it")
+	f.BoolVar(&provisional, "allow-provisional", false, "accept receipts that carry the log's signature alone")
+	f.BoolVar(&asJSON, "json", false, "write JSON")
+	return c
+}
+
+// eachLine reads a file of JSON lines.
+func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error) error {
+	var src io.Reader = c.InOrStdin()
+	if name != "-" {
+		f, err := os.Open(name) // #nosec G304 -- named by the user
+		if err != nil {
+			return inputError{err}
+		}
+		defer f.Close()
+		src = f
+	}
+	s := bufio.NewScanner(src)
+	s.Buffer(nil, maxHeldLine)
+	for n := 1; s.Scan(); n++ {
+		if len(bytes.TrimSpace(s.Bytes())) == 0 {
+			continue
+		}
+		if err := take(n, s.Bytes()); err != nil {
+			return inputError{fmt.Errorf("%s line %d: %w", name, n, err)}
+		}
+	}
+	if err := s.Err(); err != nil {
+		return inputError{fmt.Errorf("reading %s: %w", name, err)}
+	}
+	return nil
+}
+
+func (r *reconciler) find(id, code, format string, args ...any) {
+	r.out.Findings = append(r.out.Findings, discrepant{ID: id, Code: code, Detail: fmt.Sprintf(format, args...)})
+}
+
+// held checks one disclosure by itself.
+func (r *reconciler) held(_ int, line []byte) error {
+	var h heldLine
+	if err := json.Unmarshal(line, &h); err != nil || h.ID == "" || h.Role != "agency" && h.Role != "provider" {
+		return errors.New("not a line of regard receipts export")
+	}
+	if _, twice := r.ids[h.ID]; twice {
+		r.find(h.ID, "held.twice", "it is held twice")
+		return nil
+	}
+	r.ids[h.ID] = h.Role
+	r.out.Held++
+	if h.State == "accepted" {
+		r.out.Accepted++
+	}
+	if h.State == "refuted" {
+		r.find(h.ID, "held.refuted", "the holder has evidence against the broker: %s", h.Code)
+	}
+	if len(h.Receipts) == 0 {
+		if h.State != "accepted" {
+			r.find(h.ID, "receipt.missing", "there is no receipt of it (%s)", cmp.Or(h.Code, h.State))
+		}
+		return nil
+	}
+	asked := 0
+	seen := map[proof.Index]bool{}
+	for _, text := range h.Receipts {
+		receipt, err := proof.ParseReceipt([]byte(text))
+		if err != nil {
+			r.find(h.ID, "receipt.invalid", "%v", err)
+			continue
+		}
+		v, err := receipt.Verify(r.policy, proof.VerifyOptions{AllowProvisional: r.provisional})
+		if errors.Is(err, proof.ErrNotWitnessed) {
+			r.find(h.ID, "receipt.provisional", "the quorum of witnesses is missing")
+			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+		} else if err != nil {
+			r.find(h.ID, "receipt.invalid", "%v", err)
+			continue
+		}
+		o := receipt.Opening()
+		if o.Text(proof.DisclosureID) != h.ID || o.Schema() != proof.SchemaDisclosure {
+			r.find(h.ID, "receipt.foreign", "the receipt of log index %s is of another disclosure", v.Index)
+			continue
+		}
+		if seen[v.Index] {
+			r.find(h.ID, "receipt.twice", "two receipts of log index %s", v.Index)
+			continue
+		}
+		seen[v.Index] = true
+		isAsked := o.Text(proof.DisclosureRole) == proof.RoleAsked
+		if isAsked {
+			asked++
+			if h.Outcome != "" && o.Text(proof.DisclosureOutcome) != h.Outcome {
+				r.find(h.ID, "outcome.other", "the record says %s, the holder noted %s", o.Text(proof.DisclosureOutcome), h.Outcome)
+			}
+		}
+		r.count(h.ID, receipt, v, isAsked)
+	}
+	if asked != 1 {
+		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", asked)
+	}
+	return nil
+}
+
+func (r *reconciler) count(id string, receipt *proof.Receipt, v proof.Verdict, asked bool) {
+	key := rowKey{uint64(v.Epoch), string(v.Kind)}
+	row := r.rows[key]
+	if row == nil {
+		row = &epochRow{Epoch: key.epoch, Kind: key.kind}
+		r.rows[key] = row
+	}
+	row.Entries++
+	if asked {
+		row.Disclosures++
+	}
+	if v.State >= proof.Witnessed {
+		row.Witnessed++
+	}
+	if v.InRoll {
+		row.Settled++
+		if e, err := proof.ParseEntry(receipt.Settlement().Marker.Text); err == nil {
+			if m, ok := e.(proof.Marker); ok && m.Closed != nil {
+				for _, c := range m.Closed.Counts {
+					if c.Kind == v.Kind {
+						row.Log = c.N
+					}
+				}
+			}
+		}
+	}
+	r.at = append(r.at, placed{id, uint64(v.Index), proof.LeafHash(receipt.EntryText())})
+	if root, ok := r.roots[v.Size]; ok && root != v.Root {
+		r.find(id, "log.fork", "two trees of %d entries were signed: keep both receipts, they are evidence", v.Size)
+	}
+	r.roots[v.Size] = v.Root
+}
+
+// access compares with a provider's own log.
+func (r *reconciler) access(c *cobra.Command, file string) error {
+	questions := map[string]int{}
+	unnamed := 0
+	err := eachLine(c, file, func(_ int, line []byte) error {
+		var a accessLine
+		if err := json.Unmarshal(line, &a); err != nil {
+			return errors.New("not JSON")
+		}
+		switch {
+		case a.RequestID == "":
+			unnamed++
+		case a.Service != "document":
+			questions[a.RequestID]++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if unnamed > 0 {
+		r.find("", "question.unnamed", "%d requests in the access log have no id", unnamed)
+	}
+	r.out.Asked = len(questions)
+	for _, id := range slices.Sorted(maps.Keys(questions)) {
+		if n := questions[id]; n > 1 {
+			r.find(id, "question.repeated", "it was asked %d times", n)
+		}
+		if _, ok := r.ids[id]; !ok {
+			r.find(id, "question.unheld", "it was asked, and nothing is held about it")
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.ids)) {
+		if questions[id] == 0 && r.ids[id] == "provider" {
+			r.find(id, "question.unasked", "it is held, and was never asked")
+		}
+	}
+	return nil
+}
+
+// log compares with the log itself.
+func (r *reconciler) log(ctx context.Context, place string) error {
+	src, err := reader.Open(place, reader.Options{})
+	if err != nil {
+		return inputError{err}
+	}
+	cp, err := reader.Checkpoint(ctx, src, r.policy)
+	if err != nil {
+		return inputError{fmt.Errorf("reading the log's checkpoint: %w", err)}
+	}
+	tree, err := reader.OpenTree(ctx, src, "", cp.Size(), cp.Root())
+	if err != nil {
+		return inputError{fmt.Errorf("reading the log: %w", err)}
+	}
+	r.out.Origin, r.out.TreeSize = cp.Origin(), cp.Size()
+	for _, size := range slices.Sorted(maps.Keys(r.roots)) {
+		if size > cp.Size() {
+			r.find("", "log.behind", "receipts are under a tree of %d entries, the log shows %d", size, cp.Size())
+			continue
+		}
+		root, err := tree.RootAt(ctx, size)
+		if err != nil {
+			return inputError{fmt.Errorf("reading the log: %w", err)}
+		}
+		if root != r.roots[size] {
+			r.find("", "log.fork", "the log's tree of %d entries is not the one that receipts are under: keep both, they are evidence", size)
+		}
+	}
+	slices.SortFunc(r.at, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
+	var have reader.Bundle
+	for _, p := range r.at {
+		if p.index >= cp.Size() {
+			r.find(p.id, "entry.absent", "log index %d is beyond the log", p.index)
+			continue
+		}
+		if p.index < have.First || p.index >= have.First+uint64(len(have.Entries)) {
+			for b, err := range tree.Bundles(ctx, p.index, 1) {
+				if err != nil {
+					return inputError{fmt.Errorf("reading the log: %w", err)}
+				}
+				have = b
+				break
+			}
+		}
+		if have.Leaves[p.index-have.First] != p.leaf {
+			r.find(p.id, "entry.other", "the log has another entry at log index %d", p.index)
+		}
+	}
+	return nil
+}
+
+func (r *reconciler) report(w io.Writer, asJSON bool) error {
+	for _, row := range r.rows {
+		r.out.Rows = append(r.out.Rows, *row)
+	}
+	slices.SortFunc(r.out.Rows, func(a, b epochRow) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Kind, b.Kind))
+	})
+	for _, row := range r.out.Rows {
+		if row.Log > 0 && uint64(row.Entries) > row.Log {
+			r.find("", "epoch.count", "epoch %d: %d own entries %s, and the log has %d in all", row.Epoch, row.Entries, row.Kind, row.Log)
+		}
+	}
+	var err error
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		r.out.Rows, r.out.Findings = append([]epochRow{}, r.out.Rows...), append([]discrepant{}, r.out.Findings...)
+		err = e.Encode(r.out)
+	} else {
+		err = r.print(w)
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.out.Findings) == 0 {
+		return nil
+	}
+	if slices.ContainsFunc(r.out.Findings, func(d discrepant) bool { return !d.Unusable }) {
+		return errRefused
+	}
+	return inputError{fmt.Errorf("%d receipts lack the quorum of witnesses: fetch them again, or give --allow-provisional", len(r.out.Findings))}
+}
+
+func (r *reconciler) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "EPOCH\tKIND\tDISCLOSURES\tENTRIES\tWITNESSED\tSETTLED\tIN-LOG")
+	for _, row := range r.out.Rows {
+		inLog := "-"
+		if row.Log > 0 {
+			inLog = strconv.FormatUint(row.Log, 10)
+		}
+		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%d\t%s\n", row.Epoch, row.Kind, row.Disclosures, row.Entries, row.Witnessed, row.Settled, inLog)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%d disclosures are held", r.out.Held)
+	if r.out.Accepted > 0 {
+		fmt.Fprintf(w, ", %d of them accepted without proof", r.out.Accepted)
+	}
+	if r.out.Asked > 0 {
+		fmt.Fprintf(w, "; %d were asked by the access log", r.out.Asked)
+	}
+	if r.out.Origin != "" {
+		fmt.Fprintf(w, "; compared with %s of %d entries", r.out.Origin, r.out.TreeSize)
+	}
+	fmt.Fprintln(w, ".")
+	for _, d := range r.out.Findings {
+		fmt.Fprintf(w, "%s  %s: %s\n", cmp.Or(d.ID, "-"), d.Code, d.Detail)
+	}
+	if len(r.out.Findings) == 0 {
+		fmt.Fprintln(w, "Everything agrees.")
+	}
+	return nil
+}
