@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/service"
@@ -69,6 +72,11 @@ func TestRefuses(t *testing.T) {
 		{[]string{"--cert", cert, "--key", key, "--broker-cert", key}, "no PEM certificate"},
 		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--population", "-1"}, "--population"},
 		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--base", "provider"}, "base URL"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--guard", dir}, "--guard needs --log-key or --policy"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--guard", dir, "--log-key", "a+b"}, "not an Ed25519 vkey"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--guard", dir, "--broker-url", "https://x", "--log-key", vkey(t)}, "AcceptSigned"},
+		{[]string{"--cert", cert, "--key", key, "--broker-cert", cert, "--guard", dir, "--broker-url", "http://x", "--log-key", vkey(t), "--accept-signed"}, "https://host:port"},
+		{[]string{"services", "--client-cert", key}, "no PEM certificate"},
 		{[]string{"--colour", "red"}, "unknown flag"},
 		{[]string{"services", "--base", "x"}, "base URL"},
 	} {
@@ -76,6 +84,16 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%v: got %v, want %q", c.args, err, c.want)
 		}
 	}
+}
+
+// vkey is a log's verification key.
+func vkey(t *testing.T) string {
+	t.Helper()
+	_, v, err := note.GenerateKey(rand.Reader, "regard.example/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 type buffer struct {
