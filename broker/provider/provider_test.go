@@ -646,3 +646,25 @@ func TestTrust(t *testing.T) {
 		t.Errorf("trusted again: %v", err)
 	}
 }
+
+// TestIntent: the intent is made for the request as it is sent, and without one nobody is asked.
+func TestIntent(t *testing.T) {
+	var got, target string
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		got, target = r.Header.Get(provider.IntentHeader), r.RequestURI
+		io.WriteString(rw, `{"data":{}}`)
+	})
+	q := w.question(t)
+	q.Intent = func(method, target string) (string, error) { return method + " " + target, nil }
+	if _, err := w.client.Ask(context.Background(), q); err != nil || target == "" || got != "GET "+target {
+		t.Errorf("%q for %q, %v", got, target, err)
+	}
+	target = ""
+	q.Intent = func(string, string) (string, error) { return "", errors.New("no key") }
+	_, err := w.client.Ask(context.Background(), q)
+	w.cause(t, err, provider.CauseIntent)
+	var e *provider.Error
+	if !errors.As(err, &e) || e.Asked || target != "" {
+		t.Error("the provider was asked without an intent")
+	}
+}
