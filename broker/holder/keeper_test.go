@@ -177,22 +177,37 @@ func TestKeeperOverdue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	slow := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/disclosures/") {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		rw.WriteHeader(409)
+		_, _ = io.WriteString(rw, `{"status":409,"code":"disclosure.in_progress"}`)
+	}
+	w.tamper.Store(&slow)
 	k := w.keeper(t, t.TempDir(), func(c *holder.KeeperConfig) { c.Times.SettleAge = 200 * time.Millisecond })
 	defer k.Close()
 	if err := k.Keep(res); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end", func() error {
-		if _, _, err := k.Upgrade(t.Context()); err != nil {
-			return err
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if len(w.alarms) < 2 {
-			return fmt.Errorf("%v", w.alarms)
-		}
-		return nil
-	})
+	upgraded := func(alarms int) {
+		t.Helper()
+		eventually(t, "the alarm", func() error {
+			if _, _, err := k.Upgrade(t.Context()); err != nil {
+				return err
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(w.alarms) < alarms {
+				return fmt.Errorf("%v", w.alarms)
+			}
+			return nil
+		})
+	}
+	upgraded(1)
+	w.tamper.Store(nil)
+	upgraded(2)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.alarms) != 2 || w.alarms[0].Code != holder.AlarmUnsettled || w.alarms[1].Code != holder.AlarmOver {
