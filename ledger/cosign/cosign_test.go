@@ -124,7 +124,8 @@ func TestBadWitness(t *testing.T) {
 			bad := newOne(t, "bad", e.VKey)
 			good := []*one{newOne(t, "a", e.VKey), newOne(t, "b", e.VKey), newOne(t, "c", e.VKey)}
 			bad.answer(c.answer(bad, e))
-			e.collect(t, policyText(3, append(good, bad)...), nil)
+			// Long enough that a machine under load isn't taken for one that waits.
+			e.collect(t, policyText(3, append(good, bad)...), func(c *cosign.Config) { c.Deadline, c.Timeout = 4*time.Second, 5*time.Second })
 			l := e.openLog()
 			start := time.Now()
 			for range 3 {
