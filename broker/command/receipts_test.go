@@ -20,6 +20,7 @@ func TestReceipts(t *testing.T) {
 		t.Fatal(err)
 	}
 	held, none := filepath.Join(dir, "held"), filepath.Join(dir, "none")
+	t.Chdir(dir) // as people name it: relative to where they are
 	const id = "01935a11-2233-7444-8555-66778899aabb"
 	for _, x := range []struct {
 		args []string
@@ -28,6 +29,7 @@ func TestReceipts(t *testing.T) {
 	}{
 		{[]string{"receipts", "status", held}, OK, "settled    0"},
 		{[]string{"receipts", "status", held, "--json"}, OK, `"role": "provider"`},
+		{[]string{"receipts", "status", "held"}, OK, "settled    0"},
 		{[]string{"receipts", "export", held}, OK, ""},
 		{[]string{"receipts", "status", none}, Usage, "holds no receipts"},
 		{[]string{"receipts", "export", none}, Usage, "holds no receipts"},

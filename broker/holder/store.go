@@ -121,7 +121,10 @@ func OpenStore(ctx context.Context, dir, role string) (*Store, error) {
 
 // ReadRole returns whose store is in a directory; the error wraps fs.ErrNotExist if there is none.
 func ReadRole(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, storeFile)
+	path, err := filepath.Abs(filepath.Join(dir, storeFile))
+	if err != nil {
+		return "", err
+	}
 	if _, err := os.Stat(path); err != nil {
 		return "", err
 	}
