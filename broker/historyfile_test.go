@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -272,11 +273,14 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 	w.disclose(request())
 	w.endRetention()
 	w.travel(&ahead)
-	if _, err := w.b.Log().AwaitPublished(t.Context(), w.b.Log().OpenEpoch().Marker); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := w.b.Log().AwaitPublished(ctx, w.b.Log().OpenEpoch().Marker); err != nil {
+		t.Fatalf("%v\n%s", err, w.logs)
 	}
-	v := w.historyFile(both(t), allEpochs)
-	if v.Complete() || len(v.Ended) == 0 || v.Ended[0].From != 0 {
+	// Of epoch 0 alone: a later month may have passed here before its promise was logged, and then nothing accounts for it.
+	v := w.historyFile(both(t), proof.EpochRange{})
+	if v.Complete() || !slices.Equal(v.Ended, []proof.EpochRange{{}}) || len(v.Entries) != 0 {
 		t.Errorf("%+v", v)
 	}
 	says, not := v.Words()

@@ -273,6 +273,13 @@ func (b *Broker) allFiled(ctx context.Context, under map[keys.KeyID]bool) (last 
 	if err := b.until(ctx, func() (bool, error) { return b.store.Filed(ctx, last) }); err != nil {
 		return 0, false, fmt.Errorf("waiting for entries to be filed: %w", err)
 	}
+	// An index is made with the keys of its month, and published with the checkpoint that shows its epoch's end: without them it could never be published, nor anything after it.
+	if err := b.until(ctx, func() (bool, error) {
+		cp, ok := b.ledger.Published()
+		return ok && uint64(b.ledger.OpenEpoch().Marker) < cp.Size(), nil
+	}); err != nil {
+		return 0, false, fmt.Errorf("waiting for the index of a closed epoch to be published: %w", err)
+	}
 	return last, true, nil
 }
 
