@@ -238,6 +238,10 @@ func (b *Broker) endRetention(ctx context.Context) error {
 			return err
 		}
 	}
+	// What is shown meanwhile rests on the published log: it has to say why a key is gone.
+	if err := b.published(ctx, proof.Index(b.ledger.Checkpoint().Size()-1)); err != nil {
+		return fmt.Errorf("waiting for the end of the retention to be published: %w", err)
+	}
 	if done, err := b.dropRecords(ctx, under, last); err != nil || !done {
 		return err
 	}
@@ -248,6 +252,14 @@ func (b *Broker) endRetention(ctx context.Context) error {
 		b.log.Info("destroyed the records of a month at the end of their retention", "month", m.name)
 	}
 	return nil
+}
+
+// published waits for the publication of an entry, no longer than a round.
+func (b *Broker) published(ctx context.Context, index proof.Index) error {
+	ctx, cancel := context.WithTimeout(ctx, retentionRound)
+	defer cancel()
+	_, err := b.ledger.AwaitPublished(ctx, index)
+	return err
 }
 
 // allFiled waits until every record that is sealed under the keys of ended months has been made and is in its roll, which takes its person part, and returns the last log index at which one can
@@ -274,10 +286,7 @@ func (b *Broker) allFiled(ctx context.Context, under map[keys.KeyID]bool) (last 
 		return 0, false, fmt.Errorf("waiting for entries to be filed: %w", err)
 	}
 	// An index is made with the keys of its month, and published with the checkpoint that shows its epoch's end: without them it could never be published, nor anything after it.
-	if err := b.until(ctx, func() (bool, error) {
-		cp, ok := b.ledger.Published()
-		return ok && uint64(b.ledger.OpenEpoch().Marker) < cp.Size(), nil
-	}); err != nil {
+	if err := b.published(ctx, b.ledger.OpenEpoch().Marker); err != nil {
 		return 0, false, fmt.Errorf("waiting for the index of a closed epoch to be published: %w", err)
 	}
 	return last, true, nil
