@@ -42,7 +42,6 @@ type Cheats struct {
 
 // Filing is an entry about somebody, with what the operator keeps about it.
 type Filing struct {
-	Name    string // in the tests
 	Kind    proof.Kind
 	Subject proof.Subject
 	Record  *proof.Record
