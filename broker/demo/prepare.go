@@ -143,7 +143,7 @@ var agreements = []struct{ id, agency, service, scopes, purpose, basis string }{
 
 // govern registers agencies and agreements: commands to the running broker, each an entry of the log.
 func (d *demo) govern() error {
-	d.sayf("\n2. Agencies make their keys; the operator registers their certificates and agreements. Each of these is an entry of the public log.\n")
+	d.sayf("\n2. Agencies and an auditor make their keys; the operator registers them, and the agreements. Each of these is an entry of the public log.\n")
 	config := []string{"--config", d.path("regard.yaml")}
 	for i, a := range agencies {
 		if _, err := d.run(i == 0, "regard", "keygen", "--name", a.name, "--out", d.path(a.id)); err != nil {
@@ -165,7 +165,7 @@ func (d *demo) govern() error {
 		}
 	}
 	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies)-1, len(agreements)-1)
-	return nil
+	return d.accredit()
 }
 
 func listening(address string) bool {
