@@ -306,11 +306,16 @@ func (p *historyParser) field(f *openField, info *FieldInfo, v jsonValue) error 
 		f.presence = Absent
 		return nil
 	case '[':
-		f.value, err = p.split(v)
+		f.value, err = p.split(v, info)
 	case '"':
 		f.value, err = v.text()
 	default:
-		f.value, err = p.lookUp(v)
+		if f.value, err = p.lookUp(v); err == nil && info.kind == isJSON {
+			// Written again it would be much longer, every time.
+			if _, rest := splitValue(info, f.value); rest != nil {
+				err = v.errorf("want the number of the part up to the time, and what follows it")
+			}
+		}
 	}
 	if err != nil {
 		return err
@@ -341,8 +346,10 @@ func (p *historyParser) lookUp(v jsonValue) ([]byte, error) {
 	return p.values[n], nil
 }
 
-func (p *historyParser) split(v jsonValue) (value []byte, err error) {
-	n := 0
+// split reads a value in the two parts of splitValue, and no others: what is
+// looked up is held once, however often it is.
+func (p *historyParser) split(v jsonValue, info *FieldInfo) (value []byte, err error) {
+	n, head := 0, 0
 	err = v.each(2, func(i int, v jsonValue) error {
 		n++
 		var part []byte
@@ -354,11 +361,19 @@ func (p *historyParser) split(v jsonValue) (value []byte, err error) {
 		if p.total+len(value)+len(part) > maxHistoryValues {
 			return v.errorf("the values of all openings are more than %d bytes", maxHistoryValues)
 		}
+		if i == 0 {
+			head = len(part)
+		}
 		value = append(value, part...)
 		return err
 	})
 	if err == nil && n != 2 {
 		err = v.errorf("want the number of a value and what follows it")
+	}
+	if err == nil {
+		if first, rest := splitValue(info, value); rest == nil || len(first) != head {
+			err = v.errorf("parted at another place than after the last %s", inputTime)
+		}
 	}
 	return value, err
 }
