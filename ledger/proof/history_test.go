@@ -80,7 +80,7 @@ func TestHistory(t *testing.T) {
 	for _, want := range []string{
 		"These are all recorded requests about you under these identifiers (pivot, siren) in epochs 0 to 2, from 2025-11-24T16:00:00Z to 2025-11-27T16:00:00Z: 6 entries.",
 		"1 data request that was delayed by law", "Auditor cour (audit.example/cour) found every filed entry in a roll in epochs 0, 2.", "The quorum of witnesses saw this tree",
-		"in 1 epoch: no auditor", "anything after 2025-11-27T16:00:00Z", "whether you are concerned by 1 disclosure that a law allows to tell later, and the log's markers prove",
+		"in 1 epoch: no auditor", "that the keys of these auditors were not revoked later", "anything after 2025-11-27T16:00:00Z", "whether you are concerned by 1 disclosure that a law allows to tell later, and the log's markers prove",
 		"under identifiers that aren't named here",
 	} {
 		if !strings.Contains(all, want) {
@@ -394,12 +394,19 @@ func TestHistoryRestarts(t *testing.T) {
 
 func TestHistoryProvisionalAndStale(t *testing.T) {
 	w := newHistoryWorld()
+	for i := range w.witnesses { // after the last marker that is shown
+		w.witnesses[i].time += 4 * 86_400
+	}
 	h := w.history(0, 2, w.alice)
+	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2} {
+		drop(h, i)
+	}
+	w.prove(h)
 	v, err := h.Verify(w.policy, proof.HistoryOptions{Now: now, MaxAge: 24 * time.Hour})
 	if !errors.Is(err, proof.ErrStale) || v.State != proof.Witnessed {
-		t.Errorf("witnessed on 2025-11-24: %v, %v", v.State, err)
+		t.Errorf("witnessed on 2025-11-28: %v, %v", v.State, err)
 	}
-	if _, err := h.Verify(w.policy, proof.HistoryOptions{Now: 1_764_000_000_000 + 3_600_000, MaxAge: time.Hour}); err != nil {
+	if _, err := h.Verify(w.policy, proof.HistoryOptions{Now: 1_764_345_600_000 + 3_600_000, MaxAge: time.Hour}); err != nil {
 		t.Error(err)
 	}
 	h.Checkpoint = w.checkpoint(len(w.texts), 0)
@@ -430,6 +437,82 @@ func TestHistoryProvisionalAndStale(t *testing.T) {
 	}
 }
 
+// TestHistoryTimes: markers go on in time, none is of the future, and no entry stands in another epoch than it says, also not in one that isn't shown.
+func TestHistoryTimes(t *testing.T) {
+	w := &historyWorld{world: emptyWorld("times")}
+	w.open()
+	w.file(proof.KindDisclosure, w.alice)
+	w.open()
+	w.file(proof.KindDisclosure, w.alice)
+	w.open()
+	w.file(proof.KindDisclosure, w.alice)
+	w.open()
+	// In epoch 3, what says that it was written in epoch 0.
+	late := proof.Index(len(w.texts))
+	w.texts = append(w.texts, must(proof.EntryText(proof.KeyChanged{Key: "record.2025-11", Use: proof.UseRecord, State: proof.Active, Until: 1})))
+	w.hashes = append(w.hashes, refLeaf(w.texts[late]))
+	refused := func(h *proof.History, at proof.Time, want string) {
+		t.Helper()
+		w.prove(h)
+		if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: at}); !errors.Is(err, proof.ErrUnproven) || !strings.Contains(err.Error(), want) || v.State != 0 {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+	backdated := w.history(2, 2, w.alice) // epoch 1, which would tell, isn't shown
+	if i := slices.IndexFunc(backdated.Entries, func(e proof.HistoryEntry) bool { return e.Index == late }); i < 0 {
+		t.Fatal("the notice isn't there")
+	}
+	refused(backdated, now, fmt.Sprintf("entry %d: it says epoch 0 and stands in another", late))
+
+	h := w.history(0, 2, w.alice)
+	drop(h, late)
+	last := must(proof.ParseEntry(h.Markers[3])).(proof.Marker)
+	refused(h, last.Opened-86_400_001, "epoch 3: its marker says")
+	w.prove(h)
+	if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: last.Opened - 86_400_000}); err != nil || !v.Complete() {
+		t.Error("a clock that is behind by a day:", err)
+	}
+
+	// The last marker, in the log as it is, goes back in time.
+	last.Opened = must(proof.ParseEntry(h.Markers[2])).(proof.Marker).Opened - 1
+	h.Markers[3] = must(proof.EntryText(last))
+	w.texts[last.At()], w.hashes[last.At()] = h.Markers[3], refLeaf(h.Markers[3])
+	h.Checkpoint = w.checkpoint(len(w.texts), 0, 1)
+	refused(h, now, "epoch 3: its marker is of an earlier time than the one before")
+}
+
+// TestHistoryWithheld: an open record may hide fields, and nobody takes it for a whole one.
+func TestHistoryWithheld(t *testing.T) {
+	w := newHistoryWorld()
+	h := w.history(0, 2, w.alice)
+	v := verify(t, w, h, proof.HistoryOptions{})
+	if n, fields := v.Withheld(); n != 0 || fields != 0 {
+		t.Errorf("%d fields of %d records are withheld from the person by their own history", fields, n)
+	}
+	var open []proof.Field
+	for _, f := range proof.SchemaDisclosure.Fields() {
+		if f.Name != "agency" && f.Name != "purpose" {
+			open = append(open, f.Field)
+		}
+	}
+	e := entry(h, w.at(w.alice, 0).index)
+	e.Opening = e.Opening.Only(open...)
+	e = entry(h, w.at(w.alice, 2).index)
+	e.Opening = without(w.at(w.alice, 2).record) // erased, and all that is left of it is shown
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if n, fields := v.Withheld(); n != 1 || fields != 2 || v.Entries[0].Withheld != 2 || v.Entries[0].State != proof.RecordOpen {
+		t.Errorf("%d fields of %d records, %+v", fields, n, v.Entries[0])
+	}
+	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "what 2 fields say in 1 record: you may read them, and the file hides them") {
+		t.Errorf("%q", not)
+	}
+	e.Opening = e.Opening.Only()
+	v = verify(t, w, h, proof.HistoryOptions{})
+	if n, fields := v.Withheld(); n != 2 || fields < 20 {
+		t.Errorf("%d fields of %d records", fields, n)
+	}
+}
+
 func TestHistoriesCompared(t *testing.T) {
 	w := newHistoryWorld()
 	older := w.history(0, 1, w.alice)
@@ -441,8 +524,16 @@ func TestHistoriesCompared(t *testing.T) {
 	w.prove(older)
 	h := w.history(0, 3, w.alice)
 	v := verify(t, w, h, proof.HistoryOptions{Older: older})
-	if !v.Compared || v.Extends {
+	if !v.Compared || v.Extends || !slices.Equal(v.Common, []proof.EpochRange{{From: 0, To: 1}}) {
 		t.Errorf("%+v", v)
+	}
+	if says, _ := v.Words(); !strings.Contains(strings.Join(says, "\n"), "In epochs 0 to 1 nothing that the older history shows is gone") {
+		t.Error(says)
+	}
+	// Of other epochs nothing is known until somebody shows that one tree goes on from the other.
+	v = verify(t, w, w.history(3, 3, w.alice), proof.HistoryOptions{Older: older})
+	if says, not := v.Words(); !v.Compared || v.Common != nil || strings.Contains(strings.Join(says, "\n"), "older") || !strings.Contains(strings.Join(not, "\n"), "no epoch is in both") {
+		t.Errorf("%+v %q %q", v.Common, says, not)
 	}
 	asked := 0
 	v = verify(t, w, h, proof.HistoryOptions{Older: older, Consistent: func(small, large proof.Checkpoint) error {
@@ -595,6 +686,48 @@ func TestHistoryBadInput(t *testing.T) {
 	}
 	if _, err := none.AppendText(nil); !errors.Is(err, proof.ErrFormat) {
 		t.Error(err)
+	}
+}
+
+// TestHistoryValuesStayShared: a small file can't make its reader hold, or write, a large value again for each of its records.
+func TestHistoryValuesStayShared(t *testing.T) {
+	w := newHistoryWorld()
+	good := text(t, w.history(0, 2, w.alice))
+	long := strings.Repeat("x", 60_000)
+	for name, c := range map[string]struct{ value, field, want string }{
+		"parted elsewhere": {`{"a":"` + long + `","time":`, `[0,"%d,\"z\":{\"time\":1}}"]`, `parted at another place than after the last "time":`},
+		"not parted":       {`{"a":1,"time":1,"z":"` + long + `"}`, `0`, "want the number of the part up to the time"},
+		"parted in two":    {`{"a":"` + long + `"}`, `[0,"%d"]`, "parted at another place"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := bytes.Index(good, []byte(`"entries":[`)) + len(`"entries":[`)
+			j := i + bytes.Index(good[i:], []byte(`],"epochs":`))
+			k := bytes.LastIndex(good, []byte(`"values":[`)) + len(`"values":[`)
+			b := bytes.NewBuffer(slices.Clone(good[:i]))
+			for n := range 2000 {
+				if n > 0 {
+					b.WriteByte(',')
+				}
+				in := c.field
+				if strings.Contains(in, "%d") {
+					in = fmt.Sprintf(in, n)
+				}
+				fmt.Fprintf(b, `{"index":%d,"opening":{"fields":[%s%s%s],"salts":"%s","schema":1},"text":"regard/x@v1\u000aepoch 0\u000a"}`,
+					n, strings.Repeat("null,", 19), in, strings.Repeat(",null", 7), strings.Repeat("AAAA", 27*32/3))
+			}
+			b.Write(good[j:k])
+			fmt.Fprintf(b, `"%s"]}`, strings.ReplaceAll(c.value, `"`, `\"`))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := proof.ParseHistory(b.Bytes())
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, proof.ErrFormat) || !strings.Contains(err.Error(), "history.entries[0].opening.fields[19]: "+c.want) {
+				t.Errorf("%.200v; want %q", err, c.want)
+			}
+			if used := after.TotalAlloc - before.TotalAlloc; used > 32<<20 {
+				t.Errorf("%d bytes made it take %d MiB", b.Len(), used>>20)
+			}
+		})
 	}
 }
 

@@ -4,7 +4,8 @@ import "time"
 
 // HistoryOptions says what a reader accepts of a history.
 type HistoryOptions struct {
-	// Now is the reader's clock: which deferrals are overdue, how old the root is.
+	// Now is the reader's clock: which deferrals are overdue, how old the root is, and
+	// that no marker is of a time that hasn't come. 0: none of this is judged.
 	Now Time
 	// MaxAge is how old the root may be; 0: its age isn't judged.
 	MaxAge time.Duration
@@ -25,7 +26,7 @@ type RecordState uint8
 
 // The states of records.
 const (
-	RecordOpen    RecordState = iota + 1 // what the opening shows is what the entry commits to
+	RecordOpen    RecordState = iota + 1 // what the opening shows is what the entry commits to; not all has to be shown, see Withheld
 	RecordErased                         // an erasure covers it: its person part is gone
 	RecordErasing                        // as above, but whose the erasure is is the operator's word: it stands after the last epoch, or its details were lost
 	RecordRetired                        // its retention has ended
@@ -59,6 +60,9 @@ type VerifiedEntry struct {
 	Subject int // position in HistoryVerdict.Subjects
 	State   RecordState
 	Opening Opening // zero unless something is open
+	// Withheld counts the fields that the person may read, that are there, and that
+	// Opening hides all the same.
+	Withheld int
 	// Deferred is the entry whose delay ended with this one, nil if there was none.
 	Deferred *Deferred
 }
@@ -122,15 +126,28 @@ type HistoryVerdict struct {
 	// otherwise it is the operator's word that a longer retention wasn't promised.
 	KeysCounted bool
 
-	// Compared: nothing that Older shows is gone or is something else. Extends: and
-	// its tree is the beginning of this one.
+	// Compared: nothing contradicts Older, so that in the epochs Common to both
+	// nothing that it shows is gone or is something else. Extends: nor in any other,
+	// for one tree is the beginning of the other.
 	Compared, Extends bool
+	Common            []EpochRange // one at most
 }
 
 // Complete reports whether Entries are all recorded requests about the subjects
 // in the epochs, as far as rolls can show that.
 func (v *HistoryVerdict) Complete() bool {
 	return v.State != 0 && len(v.Ended) == 0 && v.LostRolls == 0 && v.LostEntries == 0
+}
+
+// Withheld returns how many entries hide fields that the person may read, and how
+// many fields these are.
+func (v *HistoryVerdict) Withheld() (entries, fields int) {
+	for i := range v.Entries {
+		if n := v.Entries[i].Withheld; n > 0 {
+			entries, fields = entries+1, fields+n
+		}
+	}
+	return entries, fields
 }
 
 // Count returns how many entries are in a state.

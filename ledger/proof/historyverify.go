@@ -4,9 +4,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 )
+
+// maxAhead is how far the log's clock may be ahead of the reader's, in
+// milliseconds: a day, for clocks that are set to another zone.
+const maxAhead = 24 * 60 * 60 * 1000
 
 // Verify checks a history against a policy: that its markers are a chain in the
 // log; that in each epoch the rolls of the subjects are those in the index, and
@@ -31,6 +37,9 @@ func (h *History) Verify(p *Policy, opt HistoryOptions) (HistoryVerdict, error) 
 			return HistoryVerdict{}, fmt.Errorf("history: compared with the older one: %w", err)
 		}
 		v.Compared = true
+		if from, end := max(c.first(), older.first()), min(c.last().Epoch, older.last().Epoch); from < end {
+			v.Common = []EpochRange{{from, end - 1}}
+		}
 	}
 	switch {
 	case v.State != Witnessed && !opt.AllowProvisional:
@@ -114,6 +123,8 @@ func (c *historyCheck) markers() error {
 				return unproven("epoch %d: skipped, no marker opens it", last.Epoch+1)
 			case m.Closed.Previous != LeafHash(c.h.Markers[i-1]) || m.Closed.First != last.At():
 				return unproven("epoch %d: its marker does not follow the one before", m.Epoch)
+			case m.Opened < last.Opened:
+				return unproven("epoch %d: its marker is of an earlier time than the one before", m.Epoch)
 			}
 		}
 		c.chain = append(c.chain, m)
@@ -124,7 +135,8 @@ func (c *historyCheck) markers() error {
 	return nil
 }
 
-// entries reads them, and each must stand in the epoch that it says.
+// entries reads them, and each must stand in the epoch that it says, as far as the
+// markers that are shown can tell.
 func (c *historyCheck) entries() error {
 	c.outside = map[Epoch]Marker{}
 	c.parsed = make([]Entry, len(c.h.Entries))
@@ -134,15 +146,8 @@ func (c *historyCheck) entries() error {
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
-		_, epoch, err := ParseHead(e.Text)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", e.Index, err)
-		}
 		if i > 0 && c.h.Entries[i-1].Index >= e.Index {
 			return unproven("entry %d: it stands there twice, or out of order", e.Index)
-		}
-		if stands, inside := c.epochOf(e.Index); inside != c.has(epoch) || inside && stands != epoch {
-			return unproven("entry %d: it says epoch %d and stands in another", e.Index, epoch)
 		}
 		c.parsed[i] = entry
 		if m, ok := entry.(Marker); ok {
@@ -155,7 +160,42 @@ func (c *historyCheck) entries() error {
 			c.outside[m.Epoch] = m
 		}
 	}
+	shown, err := c.shown()
+	if err != nil {
+		return err
+	}
+	for i := range c.h.Entries {
+		e := &c.h.Entries[i]
+		_, epoch, err := ParseHead(e.Text)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		// The first marker behind it; the one before that opened its epoch, or an earlier one.
+		n, at := slices.BinarySearchFunc(shown, e.Index, func(m Marker, i Index) int { return cmp.Compare(m.At(), i) })
+		if at {
+			n++
+		}
+		if n > 0 && epoch < shown[n-1].Epoch || n < len(shown) && epoch >= shown[n].Epoch {
+			return unproven("entry %d: it says epoch %d and stands in another", e.Index, epoch)
+		}
+	}
 	return nil
+}
+
+// shown returns all markers of the history by place: epochs and times go on as
+// well, and none is of a time that hasn't come.
+func (c *historyCheck) shown() ([]Marker, error) {
+	all := slices.AppendSeq(slices.Clone(c.chain), maps.Values(c.outside))
+	slices.SortFunc(all, func(a, b Marker) int { return cmp.Compare(a.Epoch, b.Epoch) })
+	for i, m := range all {
+		if i > 0 && (m.At() <= all[i-1].At() || m.Opened < all[i-1].Opened) {
+			return nil, unproven("epoch %d: its marker stands before that of epoch %d, or is of an earlier time", m.Epoch, all[i-1].Epoch)
+		}
+		if c.opt.Now != 0 && m.Opened > c.opt.Now+maxAhead {
+			return nil, unproven("epoch %d: its marker says %s, which is yet to come (unless the clock of this machine is wrong)", m.Epoch, m.Opened.Time().Format(time.RFC3339))
+		}
+	}
+	return all, nil
 }
 
 // has reports whether an epoch is one of those that the history is about.
@@ -168,21 +208,6 @@ func (c *historyCheck) marker(e Epoch) (Marker, bool) {
 	}
 	m, ok := c.outside[e]
 	return m, ok
-}
-
-// epochOf returns the epoch in which an index stands; false if that is none of
-// the history's. Markers of the chain are not entries.
-func (c *historyCheck) epochOf(i Index) (Epoch, bool) {
-	if i < c.chain[0].At() || i >= c.last().At() {
-		return 0, false
-	}
-	n, exact := slices.BinarySearchFunc(c.chain, i, func(m Marker, i Index) int {
-		return cmp.Compare(m.At(), i)
-	})
-	if !exact {
-		n--
-	}
-	return c.chain[n].Epoch, true
 }
 
 // tree shows that the last marker and all entries are in the log, and that
@@ -525,6 +550,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		return 0, unproven("the opening does not open the entry's commitment: it is another record's")
 	}
 	s, err := o.Subject()
+	v.Withheld = withheld(o, err == nil)
 	switch {
 	case err == nil && !s.Equal(c.h.Subjects[place.subject]):
 		return 0, unproven("filed under subject %d, about somebody else", place.subject)
@@ -544,6 +570,18 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		return RecordRetired, nil
 	}
 	return 0, unproven("its person part is not open, and no erasure, end of retention or loss in the log explains that")
+}
+
+// withheld counts the hidden fields of a record that its person may read; those
+// of the person part only if a part of it is shown.
+func withheld(o Opening, person bool) (n int) {
+	for i := range o.fields {
+		info := &o.info.fields[i]
+		if o.fields[i].presence == Hidden && info.Readers&ReaderPerson != 0 && (person || !info.Person) {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *historyCheck) lost(i Index, k Kind) bool {

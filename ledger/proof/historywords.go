@@ -81,7 +81,11 @@ func (w *words) root() {
 	if v.Extends {
 		w.say("It goes on from the older history: nothing that was shown is gone or is something else.")
 	} else if v.Compared {
-		w.say("Nothing that the older history shows is gone or is something else.")
+		if len(v.Common) > 0 {
+			w.say("In epochs %s nothing that the older history shows is gone or is something else.", epochList(v.Common))
+		} else {
+			w.deny("that anything of the older history is still there: no epoch is in both.")
+		}
 		w.deny("that the older tree is the beginning of this one: ask the log, a witness or a mirror for the proof of consistency.")
 	}
 }
@@ -136,6 +140,9 @@ func (w *words) states() {
 	if n := v.Count(RecordOpen); n > 0 {
 		w.say("%s shown as they were recorded: the log committed to every field.", many(n, "record is", "records are"))
 	}
+	if n, fields := v.Withheld(); n > 0 {
+		w.deny("what %s in %s: you may read them, and the file hides them. Ask for a history that was made for yourself.", many(fields, "field says", "fields say"), many(n, "record", "records"))
+	}
 	if n := v.Count(RecordErased); n > 0 {
 		w.say("%s erased, and an erasure in your own roll accounts for each.", many(n, "record was", "records were"))
 		w.deny("who was shown the administrative parts of erased records: the log tells it of whole epochs (audit@v1), for nobody can tell whose they are.")
@@ -182,6 +189,9 @@ func (w *words) auditors() {
 		if len(a.Epochs) > 0 {
 			w.say("Auditor %s (%s) found every filed entry in a roll in epochs %s.", a.Auditor, a.Key, epochList(a.Epochs))
 		}
+	}
+	if v.Unaudited < uint64(v.Epochs.To-v.Epochs.From)+1 {
+		w.deny("that the keys of these auditors were not revoked later: that no such entry was left out is the operator's word.")
 	}
 	if v.Unaudited > 0 {
 		w.deny("that every entry is in a roll, in %s: no auditor cosigned the index. It rests on the checks of agencies and providers that hold receipts.", many(v.Unaudited, "epoch", "epochs"))

@@ -57,6 +57,7 @@ type historyEntry struct {
 	Kind       string `json:"kind"`
 	Identifier string `json:"identifier"`
 	State      string `json:"state"`
+	Withheld   int    `json:"withheld_fields,omitempty"` // that the person may read
 }
 
 type historyFlags struct {
@@ -221,7 +222,7 @@ func newHistoryFinding(name string, v *proof.HistoryVerdict, err error) historyF
 		f.Identifiers = append(f.Identifiers, string(s.Type()))
 	}
 	for _, e := range v.Entries {
-		f.Entries = append(f.Entries, historyEntry{uint64(e.Index), uint64(e.Epoch), string(e.Kind), string(v.Subjects[e.Subject].Type()), e.State.String()})
+		f.Entries = append(f.Entries, historyEntry{uint64(e.Index), uint64(e.Epoch), string(e.Kind), string(v.Subjects[e.Subject].Type()), e.State.String(), e.Withheld})
 	}
 	f.Ended, f.LostRolls, f.LostEntries, f.Deferrals, f.Audits, f.Unaudited = v.Ended, v.LostRolls, v.LostEntries, &v.Deferrals, v.Audits, v.Unaudited
 	f.Says, f.Not = v.Words()
