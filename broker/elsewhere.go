@@ -29,7 +29,7 @@ func (c *Config) signedDir() string {
 	return filepath.Join(c.DataDir, "signed")
 }
 
-// elsewhere returns the checkpoints of this log that mirrors publish, and asks the witnesses. A mirror that can't be read, or has something else, vouches for nothing, nor does a witness that doesn't know the log: one that does is enough. What
+// elsewhere returns the checkpoints of this log that mirrors publish, and asks the witnesses. A mirror that can't be read, or has something else, vouches for nothing, nor does a witness that doesn't know the log. One mirror is enough, or so many witnesses that no quorum can have seen more. What
 // mirrors say is compared by the log, before it signs anything; a witness says a size alone, and one that is larger than all that is known stops the start.
 func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	tail, err := store.Order{Store: b.store}.Tail(ctx)
@@ -56,11 +56,11 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	}
 	apart := b.cfg.signedDir() != filepath.Join(b.cfg.DataDir, "signed")
 	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !answered && !b.cfg.IgnoreMirrors {
-		return nil, fmt.Errorf("no mirror says where the log stands, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
+		return nil, fmt.Errorf("no mirror says where the log stands, nor do enough witnesses, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
 			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(append(failed, silent...)...))
 	}
 	if b.witnesses != nil && !answered && len(b.cfg.Mirrors) == 0 && !apart && !b.cfg.IgnoreMirrors {
-		return nil, fmt.Errorf("no witness says where the log stands, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or put signed_dir on another disk; "+
+		return nil, fmt.Errorf("too few witnesses say where the log stands: those who don't may have seen more, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring them back, or put signed_dir on another disk; "+
 			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(silent...))
 	}
 	if !apart || fresh || len(notes) > 0 || answered {

@@ -41,8 +41,9 @@ type Witnesses struct {
 // witnesses is the broker's part of that.
 type witnesses struct {
 	*cosign.Collector
-	names []string
-	wait  time.Duration
+	policy *proof.Policy // who they are and what their quorum is; not the keys of the log as they are now
+	names  []string
+	wait   time.Duration
 	// places are for the requests that wait: they may not take all places from those that don't.
 	places chan struct{}
 }
@@ -56,7 +57,7 @@ func (b *Broker) openWitnesses(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the policy of the witnesses: %w", err)
 	}
-	w := &witnesses{wait: cfg.Wait, places: make(chan struct{}, max(1, b.cfg.MaxInFlight/2))}
+	w := &witnesses{policy: p, wait: cfg.Wait, places: make(chan struct{}, max(1, b.cfg.MaxInFlight/2))}
 	if w.wait == 0 {
 		w.wait = 10 * time.Second
 	}
@@ -89,7 +90,8 @@ func (b *Broker) WitnessStats() []cosign.Stats {
 	return b.witnesses.Stats()
 }
 
-// askWitnesses asks the witnesses where they saw the log stand, and refuses to go on below that. notes are checkpoints that were found elsewhere. answered says that at least one knows the log.
+// askWitnesses asks the witnesses where they saw the log stand, and refuses to go on below that. notes are checkpoints that were found elsewhere. answered says that they are enough: those who are silent, with as many liars as there
+// may be, are no quorum, so no checkpoint that had one can be larger than what is known. Under a quorum that is too weak to allow for liars, it allows for none.
 func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered bool, failed []error, err error) {
 	if b.witnesses == nil {
 		return false, nil, nil
@@ -99,7 +101,9 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		return false, nil, err
 	}
 	var ahead []string
-	for _, s := range b.witnesses.Ask(ctx, last) {
+	seen := b.witnesses.Ask(ctx, last)
+	vouches := make([]bool, len(seen))
+	for i, s := range seen {
 		switch {
 		case s.Contradicts:
 			ahead = append(ahead, fmt.Sprintf("%s cosigned another tree of %d entries", s.Name, last.Size()))
@@ -110,7 +114,7 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		case s.Size > last.Size():
 			ahead = append(ahead, fmt.Sprintf("%s cosigned %d entries", s.Name, s.Size))
 		default:
-			answered = true
+			vouches[i] = true
 			continue
 		}
 		if slices.Contains(b.cfg.Witnesses.Distrust, s.Name) {
@@ -122,7 +126,11 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		return false, failed, fmt.Errorf("%w: witnesses saw another history of this log than this broker has, whose last signed checkpoint has %d entries: %s. The data directory is an older copy, or another broker signs for this log, or the witness is wrong. "+
 			"Nothing is signed. Put the newest directory back, or restore a backup on top of the newest published files (regard restore); docs/operate.md, \"When witnesses saw more\"", ledger.ErrHalted, last.Size(), strings.Join(ahead, "; "))
 	}
-	return answered, failed, nil
+	p, liars := b.witnesses.policy, b.cfg.Witnesses.Faulty
+	if p.Overlap() <= liars {
+		liars = 0
+	}
+	return p.Lacks(func(i int) bool { return !vouches[i] }) > liars, failed, nil
 }
 
 // newest is the largest checkpoint that this log is known to have signed. If none is known it is that of the empty tree: it contradicts nothing, and whoever saw more says so.

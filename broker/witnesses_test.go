@@ -465,7 +465,7 @@ func TestWitnessesSawMoreAtStart(t *testing.T) {
 	w.all(gone, 1, 2, 3)
 	refused("three are down", "w0 cosigned", func(c *broker.Config) { c.IgnoreMirrors = true })
 	w.all(gone, 0)
-	refused("all are down", "no witness says where the log stands", nil)
+	refused("all are down", "too few witnesses say where the log stands", nil)
 	refused("nobody has that name", "no witness \"w9\"", func(c *broker.Config) { c.Witnesses.Distrust = []string{"w9"} })
 	w.all(nil, 0, 1, 2, 3)
 
@@ -495,6 +495,58 @@ func TestWitnessesSawMoreAtStart(t *testing.T) {
 	w.cfg.Witnesses.Distrust = []string{"w2"}
 	w.open()
 	w.witnessedSoon(w.disclose(asker("TUE QUAND MEME")))
+}
+
+// One witness that was down when the others saw more vouches for nothing, nor do two of which one may lie: whoever answers has to be part of every quorum that there may have been.
+func TestTooFewWitnessesAtStart(t *testing.T) {
+	w := newWitnessedWorld(t, 3, 4, nil)
+	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
+	w.close()
+	old := filepath.Join(t.TempDir(), "old")
+	copyTree(t, w.cfg.DataDir, old)
+	w.all(gone, 3)
+	w.open()
+	w.witnessedSoon(w.disclose(asker("TUE APRES")))
+	w.close()
+	if err := os.RemoveAll(w.cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	copyTree(t, old, w.cfg.DataDir)
+	behind := func(rw http.ResponseWriter, _ *http.Request) { // a liar's word is no more than a size
+		rw.Header().Set("Content-Type", "text/x.tlog.size")
+		rw.WriteHeader(http.StatusConflict)
+		_, _ = io.WriteString(rw, "1\n")
+	}
+	w.all(gone, 0, 1, 2)
+	w.all(nil, 3)
+	for what, lie := range map[string]http.HandlerFunc{"one was away": gone, "one was away, one lies": behind} {
+		w.all(lie, 2)
+		b, err := broker.New(t.Context(), w.cfg)
+		if err == nil {
+			w.b = b
+			t.Fatalf("%s: the broker works on an older copy", what)
+		}
+		if !strings.Contains(err.Error(), "too few witnesses say where the log stands") || !strings.Contains(err.Error(), "witness w0") {
+			t.Errorf("%s: refused by %v", what, err)
+		}
+	}
+	// With another the quorum is there, and somebody in it saw more.
+	w.all(nil, 1)
+	if b, err := broker.New(t.Context(), w.cfg); err == nil {
+		w.b = b
+		t.Fatal("the broker works on an older copy")
+	} else if !strings.Contains(err.Error(), "w1 cosigned") {
+		t.Errorf("refused by %v", err)
+	}
+}
+
+// As many may be down at a start as while the log runs.
+func TestStartWithoutSomeWitnesses(t *testing.T) {
+	w := newWitnessedWorld(t, 3, 4, nil)
+	w.close()
+	w.all(gone, 2)
+	w.open()
+	w.witnessedSoon(w.disclose(asker("TUE SANS")))
 }
 
 // A broker that forked while its witnesses were down is found out by them.

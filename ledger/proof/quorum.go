@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -77,6 +78,32 @@ func (p *Policy) Reached(has func(i int) bool) bool {
 		cosigned[w.component] = has(i)
 	}
 	return p.satisfied(cosigned)
+}
+
+// Lacks returns how many witnesses, at the least, are between those that has says
+// yes to, by their place in Witnesses, and the quorum: 0 if it is Reached, and
+// math.MaxInt if there is no quorum.
+func (p *Policy) Lacks(has func(i int) bool) int {
+	if p.quorum < 0 {
+		return math.MaxInt
+	}
+	of := make([]int, p.components())
+	for i, w := range p.witnesses {
+		if !has(i) {
+			of[w.component] = 1
+		}
+	}
+	for _, g := range p.groups { // members come before their group
+		var m []int
+		for _, i := range g.members {
+			m = append(m, of[i])
+		}
+		slices.Sort(m)
+		for _, x := range m[:g.threshold] {
+			of[g.component] += x
+		}
+	}
+	return of[p.quorum]
 }
 
 // Overlap is the least number of witnesses that any two quorums have in common.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	mrand "math/rand/v2"
 	"strings"
@@ -34,7 +35,7 @@ func quorums(p *proof.Policy, n int) (sets []uint) {
 	return sets
 }
 
-// checkArithmetic compares Overlap and Spare with what trying all sets gives.
+// checkArithmetic compares Overlap, Spare and Lacks with what trying all sets gives.
 func checkArithmetic(t *testing.T, text string, p *proof.Policy) {
 	t.Helper()
 	n := len(p.Witnesses())
@@ -56,6 +57,15 @@ func checkArithmetic(t *testing.T, text string, p *proof.Policy) {
 	for s := range all + 1 {
 		if len(sets) > 0 && !reached[s] {
 			spare = min(spare, n-bits.OnesCount(s)-1)
+		}
+	}
+	for s := range all + 1 {
+		lacks := math.MaxInt
+		for _, a := range sets {
+			lacks = min(lacks, bits.OnesCount(a&^s))
+		}
+		if got := p.Lacks(func(i int) bool { return s>>i&1 == 1 }); got != lacks {
+			t.Errorf("%b lacks %d; trying all sets gives %d for\n%s", s, got, lacks, text)
 		}
 	}
 	if p.Overlap() != overlap || p.Spare() != max(0, spare) {
@@ -110,7 +120,7 @@ func TestQuorumArithmetic(t *testing.T) {
 		checkArithmetic(t, text, p)
 	}
 	none := must(proof.ParsePolicy([]byte(head + "quorum none\n")))
-	if none.Overlap() != 0 || none.Spare() != 0 || none.Reached(func(int) bool { return true }) {
+	if none.Overlap() != 0 || none.Spare() != 0 || none.Reached(func(int) bool { return true }) || none.Lacks(func(int) bool { return true }) != math.MaxInt {
 		t.Error("a policy without a quorum reaches one")
 	}
 }
