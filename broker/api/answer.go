@@ -52,7 +52,9 @@ func (x *exchange) answer(a *broker.Answer) *broker.Problem {
 	b = append(b, a.Data...)
 	b = append(b, "}\n"...)
 	x.w.Header()["Content-Type"] = asJSON
-	x.write(http.StatusOK, b)
+	if !x.write(http.StatusOK, b) {
+		return nil // HTTP/2 may still be reading b after a Write that failed: whatever is put into it now would go to this caller (https://go.dev/issue/20704)
+	}
 	clear(b) // it held the person's data
 	if cap(b) <= maxBuffer {
 		*buf = b
@@ -163,11 +165,13 @@ func (x *exchange) problemMembers(b []byte, p *broker.Problem) []byte {
 	return b
 }
 
-func (x *exchange) write(status int, b []byte) {
+// write says whether b was taken as a whole, and isn't used any more. If not, the caller is gone: there is nobody to tell.
+func (x *exchange) write(status int, b []byte) bool {
 	x.status = status
 	x.w.Header()["Content-Length"] = []string{strconv.Itoa(len(b))}
 	x.w.WriteHeader(status)
-	_, _ = x.w.Write(b) // the caller is gone: there is nobody to tell
+	_, err := x.w.Write(b)
+	return err == nil
 }
 
 // appendText appends a JSON string (RFC 8259, section 7). Broken UTF-8 becomes U+FFFD.

@@ -9,12 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"crypto/tls"
+	"crypto/x509"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
@@ -263,6 +265,36 @@ func TestOutcomes(t *testing.T) {
 		}
 		if x.name == "wrapped problem" && r.header.Get("Retry-After") != "2" {
 			t.Errorf("Retry-After %q", r.header.Get("Retry-After"))
+		}
+	}
+}
+
+// gone is a caller who leaves while an answer is written: Write fails, and net/http goes on reading what it was given, as it does for HTTP/2 when the stream is reset.
+type gone struct {
+	http.ResponseWriter
+	held []byte
+}
+
+func (g *gone) Write(b []byte) (int, error) {
+	g.held = b
+	return 0, errors.New("stream closed")
+}
+
+// TestAnswerOfACallerWhoLeft: the memory of an answer that couldn't be written is nobody else's answer.
+func TestAnswerOfACallerWhoLeft(t *testing.T) {
+	mine := valid(t, "mine")
+	a, err := New(Config{Broker: &instant{caller: broker.Caller{ID: "mine"}, answer: bigAnswer()}, Rate: 1e9, Burst: 1e9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // a pool may drop what it is given
+		w := &gone{ResponseWriter: httptest.NewRecorder()}
+		r := httptest.NewRequest("POST", "/v1/disclosures", strings.NewReader(question))
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{mine.Leaf}}
+		r.Header["Content-Type"] = asJSON
+		a.ServeHTTP(w, r)
+		if !bytes.Contains(w.held, bigAnswer().Data) {
+			t.Fatalf("what is still being sent was overwritten: %.40q", w.held)
 		}
 	}
 }
