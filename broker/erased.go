@@ -115,6 +115,9 @@ func (b *Broker) ErasedPage(ctx context.Context, caller Caller, audit, from proo
 	case from < entry.From || from > entry.To:
 		return nil, invalid("/from", "The audit doesn't cover this index.", "Go on with next of the page before.")
 	}
+	if err := b.standing(ctx, entry.Index); err != nil {
+		return nil, err
+	}
 	return b.erasedPage(ctx, &entry, from)
 }
 

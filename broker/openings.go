@@ -256,8 +256,31 @@ func (b *Broker) audited(ctx context.Context, caller Caller, key string, request
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	default:
 		a.Before, a.At = shown, at
+		indexes := make([]proof.Index, len(shown))
+		for i, s := range shown {
+			indexes[i] = s.Access
+		}
+		if err := b.standing(ctx, indexes...); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
+}
+
+// standing waits until entries under which records were to be opened earlier are proven: they may have been put in order by a request that failed before they were signed.
+func (b *Broker) standing(ctx context.Context, indexes ...proof.Index) error {
+	wait, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	proven, err := b.ledger.Prove(wait, indexes)
+	if err != nil {
+		return unavailable("log.unavailable", "The log can't prove now that it recorded the access, so no record was opened.", err)
+	}
+	for _, e := range proven.Entries {
+		if _, err := proof.VerifyEntry(proven.Checkpoint, e); err != nil {
+			return unavailable("log.unproven", "The log gave no valid proof that it recorded the access, so no record was opened.", err)
+		}
+	}
+	return nil
 }
 
 // provable waits until every entry can be proven from what is published: what can't be proven now isn't opened, and costs no entry.

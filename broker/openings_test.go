@@ -442,6 +442,52 @@ func TestOpeningsAreLoggedFirst(t *testing.T) {
 	}
 }
 
+// TestRepeatedAuditsAreLoggedFirst: an access, or an audit@v1, that is in the order and under no signed checkpoint opens nothing, with the same Idempotency-Key neither.
+func TestRepeatedAuditsAreLoggedFirst(t *testing.T) {
+	custodian := newFaulty(t)
+	w, ahead := clocked(t, func(c *broker.Config) { c.Custodian, c.SweepEvery = custodian, time.Hour })
+	cour := w.auditor("cour")
+	i := indexOf(t, w.disclose(request()))
+	if _, err := w.b.Erase(t.Context(), subjectOf(t, marie), "rgpd-17"); err != nil {
+		t.Fatal(err)
+	}
+	epoch := w.turn(ahead)
+	other := request()
+	other.Subject.Pivot.BirthName = "Autre"
+	j := indexOf(t, w.disclose(other))
+	w.published()
+	opened := &broker.OpeningsRequest{Indexes: []proof.Index{j}, Reason: "control", IdempotencyKey: "o"}
+	erased := &broker.ErasedRequest{From: epoch, To: epoch, Reason: "control", IdempotencyKey: "e"}
+	custodian.down("Sign", errors.New("down"))
+	var audit proof.Index
+	soon := func() context.Context { // nothing comes of waiting
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	for n := range 2 {
+		if o, err := w.b.Openings(soon(), cour.Caller, opened); o != nil || codeOf(err) != "log.unavailable" {
+			t.Errorf("openings, call %d: opened: %v, %v", n, o != nil, err)
+		}
+		if o, err := w.b.Erased(soon(), cour.Caller, erased); o != nil || codeOf(err) != "log.unavailable" {
+			t.Errorf("erased, call %d: opened: %v, %v", n, o != nil, err)
+		}
+		audit = proof.Index(w.count("SELECT max(log_index) FROM erased_audits"))
+	}
+	if o, err := w.b.ErasedPage(soon(), cour.Caller, audit, i); o != nil || codeOf(err) != "log.unavailable" {
+		t.Errorf("a page: opened: %v, %v", o != nil, err)
+	}
+	custodian.up()
+	o := w.openings(cour, *opened)
+	e, err := w.b.Erased(t.Context(), cour.Caller, erased)
+	if err != nil || e.Audit != audit || o.Entries[0].State != broker.OpeningOpen || len(e.Entries) != 2 {
+		t.Fatalf("%s, %v; this test shows nothing", statesOf(o), err)
+	}
+	if n := w.count("SELECT count(*) FROM leaves WHERE kind IN ('access@v1', 'audit@v1')"); n != 2 {
+		t.Errorf("%d entries, want one access and one audit", n)
+	}
+}
+
 // TestOpeningsWaitForTheCheckpoint: a broker that dies here has the access in its order, and nobody has seen anything.
 func TestOpeningsWaitForTheCheckpoint(t *testing.T) {
 	var armed atomic.Bool
