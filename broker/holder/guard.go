@@ -3,6 +3,7 @@ package holder
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -280,7 +281,14 @@ func (g *Guard) note(r *http.Request, i proof.Intent, key usedKey, status int, b
 		err = fmt.Errorf("%w: %w", errUnidentified, err)
 	}
 	at := g.cfg.Now()
-	if serr := g.store.answered(i.Disclosure, i.Service, at, key.question, i.End(), saidOf(i, status, a), a.Part); serr != nil {
+	intent, _ := base64.StdEncoding.DecodeString(r.Header.Get(IntentHeader)) // it was verified
+	serr := g.store.answered(&exchange{i.Disclosure, i.Service, at, key.question, i.End(), saidOf(i, status, a), intent, err != nil})
+	switch {
+	case errors.Is(serr, errTwice):
+		g.watch.refuted()
+		g.watch.raise(Alarm{Code: AlarmRefuted, Disclosure: i.Disclosure, Detail: errTwice.Error()})
+		return serr
+	case serr != nil:
 		return errors.Join(serr, err)
 	}
 	g.watch.began(at)
@@ -297,6 +305,9 @@ type problem struct {
 }
 
 func problemOf(err error) *problem {
+	if errors.Is(err, errTwice) {
+		return &problem{http.StatusForbidden, errTwice.Code, "The answer is not given.", "Another question was announced under the same disclosure.", 0}
+	}
 	if errors.Is(err, errUnidentified) {
 		return &problem{http.StatusInternalServerError, "answer.unidentified", "The answer is not given.", "It can't be told whom it identifies.", 0}
 	}

@@ -205,6 +205,71 @@ func TestIntentsRefused(t *testing.T) {
 	}
 }
 
+// TestTwoQuestionsOneDisclosure: a broker that announces a second question, about somebody else, under a disclosure that is in the log gets no answer to it, and none to any other: also when the first one failed.
+func TestTwoQuestionsOneDisclosure(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]struct {
+		answer http.HandlerFunc
+		want   broker.Outcome
+	}{
+		"after an answer": {household, broker.Released},
+		"after a failure": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, broker.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, time.Hour)
+			g := w.protect(nil)
+			w.respond(first.answer)
+			a := w.disclose("Exemple", first.want)
+			w.counts(map[holder.State]int64{holder.Witnessed: 1})
+			w.respond(func(rw http.ResponseWriter, _ *http.Request) { // it names nobody
+				rw.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(rw, `{"data":{"quotient":{"valeur":77012},"membres":[]}}`)
+			})
+			w.mu.Lock()
+			announced := w.seen[0]
+			w.mu.Unlock()
+			ks, err := w.b.IntentKeys(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := proof.NewIntentVerifier("regard.example/log", proof.KeyChanged{Key: "intent.1", Use: proof.UseIntent, State: proof.Active, Public: proof.Hash(ks[0].Public())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			i, err := proof.VerifyIntent(announced.intent, []note.Verifier{v})
+			if err != nil || i.Disclosure != idOf(a) {
+				t.Fatal(i, err)
+			}
+			target := strings.Replace(announced.target, "nomNaissance=EXEMPLE", "nomNaissance=AUTRE", 1)
+			if target == announced.target {
+				target = strings.Replace(announced.target, "nomNaissance=Exemple", "nomNaissance=Autre", 1)
+			}
+			i.Question, i.Issued = proof.QuestionDigest("GET", target, nil), proof.TimeOf(time.Now())
+			second, err := i.Sign(ks[0].Signer(proof.IntentKeyName(i.Origin, "intent.1")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status, code := w.ask(t, target, second); status != 403 || code != "question.twice" {
+				t.Errorf("%d %s, want 403 question.twice", status, code)
+			}
+			if code := g.Refusing(); code != holder.AlarmRefuted {
+				t.Errorf("it goes on: %q", code)
+			}
+			if alarm := w.alarm(holder.AlarmRefuted); alarm.Disclosure != i.Disclosure {
+				t.Errorf("%+v", alarm)
+			}
+			evidence, err := g.Store().Evidence(t.Context())
+			if err != nil || len(evidence) != 1 || evidence[0].Refutation.Code != "question.twice" || !bytes.Contains(evidence[0].Shown, []byte("regard/intent@v1")) {
+				t.Errorf("%v, %d", err, len(evidence))
+			}
+			w.counts(map[holder.State]int64{holder.Refuted: 1})
+			w.protect(nil)
+			w.disclose("Encore", broker.Failed)
+		})
+	}
+}
+
 // TestReplayAtOnce: of many that show the same intent at the same time one is answered.
 func TestReplayAtOnce(t *testing.T) {
 	t.Parallel()

@@ -163,12 +163,18 @@ func (w *watch) raise(a Alarm) {
 	}
 }
 
-// refusing is the alarm that is on at a time; empty: none. began notes that something new waits.
+// refusing is the alarm that is on at a time; empty: none. began notes that something new waits, refuted that something is wrong, before the store is looked at again.
 func (w *watch) refusing(now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	code, _ := w.times.overdue(&w.status, now)
 	return code
+}
+
+func (w *watch) refuted() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Counts[Refuted]++
 }
 
 func (w *watch) began(at time.Time) {

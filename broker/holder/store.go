@@ -230,25 +230,49 @@ type Held struct {
 	tries int
 }
 
-// answered notes what a provider was asked and is about to answer.
-func (s *Store) answered(id, service string, at time.Time, question proof.Hash, until proof.Time, what said, part bool) error {
-	text, err := json.Marshal(what)
-	if err != nil {
-		return err
-	}
-	return s.do("noting an answer", func(tx *sql.Tx) error {
-		ms := at.UnixMilli()
-		again := ""
-		if !part { // another question of the same disclosure: it is all looked at again
-			again = ", state = 0, due = excluded.due, tries = 0"
-		}
-		if _, err := tx.Exec("INSERT INTO held (id, at, service, state, due) VALUES (?, ?, ?, 0, ?) ON CONFLICT (id) DO UPDATE SET service = excluded.service"+again, id, ms, service, ms); err != nil {
+// exchange is one question to a provider and what is about to be answered.
+type exchange struct {
+	disclosure, service string
+	at                  time.Time
+	question            proof.Hash
+	until               proof.Time // end of the intent
+	said                said
+	intent              []byte // as it was signed
+	unidentified        bool   // nothing is answered: it can't be told whom it would identify
+}
+
+// answered notes what a provider was asked and is about to answer. A second question of a disclosure that isn't a part of an answer is noted, with its intent as evidence; then the result is errTwice.
+func (s *Store) answered(x *exchange) error {
+	twice := false
+	err := s.do("noting an answer", func(tx *sql.Tx) error {
+		var asked bool
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM answers WHERE id = ? AND NOT coalesce(json_extract(CAST(said AS TEXT), '$.part'), 0))", x.disclosure).Scan(&asked); err != nil {
 			return err
 		}
-		_, err := tx.Exec("INSERT INTO answers (id, question, until, said) VALUES (?, ?, ?, ?)", id, question[:], int64(until), text)
-		return err
+		what := x.said
+		what.Part = what.Part || asked && x.unidentified
+		twice = asked && !what.Part
+		text, err := json.Marshal(what)
+		if err != nil {
+			return err
+		}
+		ms := x.at.UnixMilli()
+		if _, err := tx.Exec("INSERT INTO held (id, at, service, state, due) VALUES (?, ?, ?, 0, ?) ON CONFLICT (id) DO NOTHING", x.disclosure, ms, x.service, ms); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("INSERT INTO answers (id, question, until, said) VALUES (?, ?, ?, ?)", x.disclosure, x.question[:], int64(x.until), text); err != nil || !twice {
+			return err
+		}
+		return refuted(tx, x.disclosure, errTwice, x.at, [][]byte{x.intent})
 	})
+	if err == nil && twice {
+		return errTwice
+	}
+	return err
 }
+
+// errTwice: one entry of the log would stand for two questions, and for the people in both answers.
+var errTwice = &Refutation{"question.twice", "two questions were announced under one disclosure"}
 
 // used lists the questions whose intents may still be valid at a time.
 func (s *Store) used(ctx context.Context, now time.Time) (map[usedKey]proof.Time, error) {
@@ -322,18 +346,20 @@ func (s *Store) later(id, code string, due time.Time) error {
 
 // refuted keeps what the broker showed.
 func (s *Store) refuted(id string, r *Refutation, at time.Time, shown [][]byte) error {
-	return s.do("keeping evidence", func(tx *sql.Tx) error {
-		if len(shown) == 0 {
-			shown = [][]byte{{}}
+	return s.do("keeping evidence", func(tx *sql.Tx) error { return refuted(tx, id, r, at, shown) })
+}
+
+func refuted(tx *sql.Tx, id string, r *Refutation, at time.Time, shown [][]byte) error {
+	if len(shown) == 0 {
+		shown = [][]byte{{}}
+	}
+	for _, b := range shown {
+		if _, err := tx.Exec("INSERT INTO evidence (id, at, code, detail, bytes) VALUES (?, ?, ?, ?, ?)", id, at.UnixMilli(), r.Code, r.Detail, b); err != nil {
+			return err
 		}
-		for _, b := range shown {
-			if _, err := tx.Exec("INSERT INTO evidence (id, at, code, detail, bytes) VALUES (?, ?, ?, ?, ?)", id, at.UnixMilli(), r.Code, r.Detail, b); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec("UPDATE held SET state = ?, code = ? WHERE id = ? AND state <> ?", int(Refuted), r.Code, id, int(Accepted))
-		return err
-	})
+	}
+	_, err := tx.Exec("UPDATE held SET state = ?, code = ? WHERE id = ? AND state <> ?", int(Refuted), r.Code, id, int(Accepted))
+	return err
 }
 
 // ErrUnknown: the store has nothing about such a disclosure.
