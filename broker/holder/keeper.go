@@ -68,11 +68,21 @@ func (k *Keeper) Store() *Store { return k.store }
 // Status is how things stand.
 func (k *Keeper) Status(ctx context.Context) (Status, error) { return k.store.Status(ctx, proven) }
 
-// Keep verifies a receipt with the data that came with it, once more, and stores it with their digest. When it returns, it is durable. Call it before the data are used.
+// Keep verifies a receipt with the data that came with it, once more, and stores it with their digest. When it returns, it is durable. Call it before the data are used. One that is kept already, of
+// a request that was repeated, has to be of the same entry; the better of the two stays.
 func (k *Keeper) Keep(res *client.Result) error {
 	r, err := k.verify(res.ID, res.Receipt, res.Data)
 	if err != nil {
 		return err
+	}
+	switch h, err := k.store.held(context.Background(), res.ID); {
+	case errors.Is(err, ErrUnknown):
+	case err != nil:
+		return fmt.Errorf("reading the store of receipts: %w", err)
+	default:
+		if err := k.compare(h, &r); err != nil {
+			return err
+		}
 	}
 	var digest []byte
 	if res.Data != nil {
@@ -108,6 +118,21 @@ func (k *Keeper) verify(id string, text, data []byte) (receipt, error) {
 		return r, errors.Join(err, k.refuted(id, wrong, text))
 	}
 	return r, err
+}
+
+// compare also keeps as evidence that a receipt is not of the entry of those that are held.
+func (k *Keeper) compare(h *Held, r *receipt) error {
+	for _, text := range h.Receipts {
+		earlier, err := proof.ParseReceipt(text)
+		if err != nil {
+			return fmt.Errorf("holder: a receipt of %s in the store: %w", h.ID, err)
+		}
+		if !same(earlier, r.parsed) {
+			wrong := &Refutation{"receipt.changed", "the entry is not the one of the receipt that was given first"}
+			return errors.Join(wrong, k.refuted(h.ID, wrong, bytes.Join([][]byte{text, r.text}, []byte("\n"))))
+		}
+	}
+	return nil
 }
 
 func (k *Keeper) refuted(id string, wrong *Refutation, text []byte) error {
@@ -197,15 +222,10 @@ func (k *Keeper) upgrade(ctx context.Context, id string) (better bool, pause tim
 	if err != nil {
 		return false, 0, err
 	}
-	for _, text := range h.Receipts {
-		earlier, err := proof.ParseReceipt(text)
-		if err != nil {
-			return false, 0, fmt.Errorf("holder: a receipt of %s in the store: %w", id, err)
-		}
-		if !same(earlier, r.parsed) {
-			wrong := &Refutation{"receipt.changed", "the entry is not the one of the receipt that was given first"}
-			return false, res.Pause, k.refuted(id, wrong, bytes.Join([][]byte{text, res.Receipt}, []byte("\n")))
-		}
+	if err := k.compare(h, &r); errors.As(err, &wrong) {
+		return false, res.Pause, nil
+	} else if err != nil {
+		return false, 0, err
 	}
 	if r.state <= h.State {
 		return false, res.Pause, k.store.later(id, "", due)

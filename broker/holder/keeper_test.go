@@ -3,11 +3,13 @@ package holder_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -166,6 +168,67 @@ func TestKeeperRefutes(t *testing.T) {
 		t.Errorf("%v, %d", err, len(evidence))
 	}
 	w.alarm(holder.AlarmRefuted)
+}
+
+// TestKeptAgain: a receipt that is given again neither takes the place of a better one, nor may be of another entry.
+func TestKeptAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	w.protect(nil)
+	c := w.newClient()
+	first, err := c.Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	k := w.keeper(t, dir, nil)
+	defer k.Close()
+	if err := k.Keep(first); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the settled form", func() error {
+		if _, _, err := k.Upgrade(t.Context()); err != nil {
+			return err
+		}
+		s, err := k.Status(t.Context())
+		if err == nil && s.Counts[holder.Settled] == 0 {
+			err = fmt.Errorf("%v", s.Counts)
+		}
+		return err
+	})
+	export := func() string {
+		t.Helper()
+		var out bytes.Buffer
+		if err := k.Store().Export(t.Context(), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	settled := export()
+	if err := k.Keep(first); err != nil {
+		t.Fatal(err)
+	}
+	if export() != settled {
+		t.Error("a settled receipt was replaced by the one that was given first")
+	}
+	// Here the store has another disclosure's entry, as it would be if the broker had logged two under one id.
+	second, err := c.Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "receipts.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("UPDATE receipts SET text = ?, log_index = ?", second.Receipt, int64(second.Verdict.Index)); err != nil {
+		t.Fatal(err)
+	}
+	var wrong *holder.Refutation
+	if err := k.Keep(first); !errors.As(err, &wrong) || wrong.Code != "receipt.changed" {
+		t.Errorf("two entries of one disclosure: %v", err)
+	}
+	counts(t, k, map[holder.State]int64{holder.Refuted: 1})
 }
 
 // TestKeeperOverdue: a receipt that doesn't settle is told once, and when it is over.

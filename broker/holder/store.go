@@ -297,13 +297,17 @@ func (s *Store) used(ctx context.Context, now time.Time) (map[usedKey]proof.Time
 	return out, rows.Err()
 }
 
-// keep stores an agency's receipt at once; another of the same disclosure replaces it.
+// keep stores an agency's receipt at once, unless there is one that has come as far.
 func (s *Store) keep(id, service, outcome string, at time.Time, data []byte, state State, r receipt) error {
 	return s.do("keeping a receipt", func(tx *sql.Tx) error {
+		was := -1
+		if err := tx.QueryRow("SELECT state FROM held WHERE id = ?", id).Scan(&was); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 		ms := at.UnixMilli()
 		if _, err := tx.Exec(`INSERT INTO held (id, at, service, state, outcome, epoch, data, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET state = max(state, excluded.state), data = coalesce(data, excluded.data)`,
-			id, ms, service, int(state), outcome, int64(r.verdict.Epoch), data, ms); err != nil {
+			id, ms, service, int(state), outcome, int64(r.verdict.Epoch), data, ms); err != nil || was >= int(state) {
 			return err
 		}
 		return putReceipts(tx, id, []receipt{r})
