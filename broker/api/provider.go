@@ -29,9 +29,42 @@ const (
 	maxFetches = 4   // calls at once, of all providers
 )
 
+// fetching is a Holders of which so many calls are carried out at once. A place is taken for that alone: one provider that sends or reads slowly keeps no other from its receipts.
+type fetching struct {
+	Holders
+	places chan struct{}
+}
+
+func (f *fetching) place() (leave func(), err error) {
+	select {
+	case f.places <- struct{}{}:
+		return func() { <-f.places }, nil
+	default:
+		return nil, &broker.Problem{Status: 503, Code: "busy", Title: "Too many providers fetch receipts at the moment.", Detail: "Try again.", RetryAfter: time.Second}
+	}
+}
+
+func (f *fetching) ProviderReceipts(ctx context.Context, providers []string, ids []store.ID) ([]broker.Receipts, error) {
+	leave, err := f.place()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return f.Holders.ProviderReceipts(ctx, providers, ids)
+}
+
+func (f *fetching) IntentProofs(ctx context.Context) ([]broker.KeyProof, error) {
+	leave, err := f.place()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return f.Holders.IntentProofs(ctx)
+}
+
 // holderRoutes adds the calls of providers, if the broker has them.
 func (a *API) holderRoutes(b Holders) {
-	fetches := make(chan struct{}, maxFetches)
+	b = &fetching{b, make(chan struct{}, maxFetches)}
 	for _, r := range []struct {
 		method, path string
 		serve        func(*exchange, []string) *broker.Problem
@@ -44,12 +77,6 @@ func (a *API) holderRoutes(b Holders) {
 			providers, p := x.provider(b)
 			if p != nil {
 				return p
-			}
-			select {
-			case fetches <- struct{}{}:
-				defer func() { <-fetches }()
-			default:
-				return &broker.Problem{Status: 503, Code: "busy", Title: "Too many providers fetch receipts at the moment.", Detail: "Try again.", RetryAfter: time.Second}
 			}
 			return r.serve(x, providers)
 		})

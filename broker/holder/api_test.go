@@ -1,6 +1,7 @@
 package holder_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -152,6 +153,30 @@ func TestProviderAPI(t *testing.T) {
 	}
 	if status, code, _ := w.call(t, &w.own, "GET", path+good, ""); status != 401 || code != "certificate.unknown" {
 		t.Errorf("without the key: %d %s", status, code)
+	}
+}
+
+// TestSlowProvider: providers that send slowly keep no other from its receipts, or its guard would stop answering.
+func TestSlowProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	for range 8 {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(w.url, "https://"), &tls.Config{RootCAs: w.roots, ServerName: "localhost", Certificates: []tls.Certificate{w.own}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "POST /v1/provider/receipts HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		// The server says this when the handler reads the body.
+		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	if status, code, _ := w.call(t, &w.own, "GET", "/v1/provider/keys", ""); status != 200 {
+		t.Errorf("%d %s", status, code)
 	}
 }
 
