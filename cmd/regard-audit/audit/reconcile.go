@@ -90,9 +90,11 @@ type rowKey struct {
 
 // placed is an entry at its place, as a receipt has it.
 type placed struct {
-	id    string
-	index uint64
-	leaf  proof.Hash
+	id        string
+	index     uint64
+	leaf      proof.Hash
+	epoch     proof.Epoch
+	unsettled bool // it belongs in a roll, and isn't shown to be in one
 }
 
 func reconcileCommand() *cobra.Command {
@@ -102,9 +104,9 @@ func reconcileCommand() *cobra.Command {
 		Use: "reconcile HELD", Short: "Compare what an agency or a provider holds with the log",
 		Long: `reconcile reads what a holder exported (regard receipts export), - for standard input. Each own question must have exactly one receipt of the asked entry, and every
 receipt must verify. With --access-log, the provider's own access log (JSON lines with "request_id", and "service": "document" for parts of an answer), each question in it must be held, and each
-that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, and the trees of all receipts must be earlier states of it.
+that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, and those of closed epochs must be settled.
 
-Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, or no quorum.`,
+Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, no quorum, or a receipt that isn't settled.`,
 		Example: `  regard receipts export receipts/ | regard-audit reconcile --policy witnesses.policy --access-log access.jsonl --log https://log.example.fr -
   regard-audit reconcile --log-key log.vkey --json held.jsonl`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -230,7 +232,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 				r.find(h.ID, "outcome.other", "the record says %s, the holder noted %s", o.Text(proof.DisclosureOutcome), h.Outcome)
 			}
 		}
-		r.count(h.ID, receipt, v, isAsked)
+		r.count(&h, receipt, v, isAsked)
 	}
 	if asked != 1 {
 		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", asked)
@@ -238,7 +240,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 	return nil
 }
 
-func (r *reconciler) count(id string, receipt *proof.Receipt, v proof.Verdict, asked bool) {
+func (r *reconciler) count(h *heldLine, receipt *proof.Receipt, v proof.Verdict, asked bool) {
 	key := rowKey{uint64(v.Epoch), string(v.Kind)}
 	row := r.rows[key]
 	if row == nil {
@@ -264,9 +266,9 @@ func (r *reconciler) count(id string, receipt *proof.Receipt, v proof.Verdict, a
 			}
 		}
 	}
-	r.at = append(r.at, placed{id, uint64(v.Index), proof.LeafHash(receipt.EntryText())})
+	r.at = append(r.at, placed{h.ID, uint64(v.Index), proof.LeafHash(receipt.EntryText()), v.Epoch, !v.InRoll && v.Kind.Filed() && h.State != "accepted"})
 	if root, ok := r.roots[v.Size]; ok && root != v.Root {
-		r.find(id, "log.fork", "two trees of %d entries were signed: keep both receipts, they are evidence", v.Size)
+		r.find(h.ID, "log.fork", "two trees of %d entries were signed: keep both receipts, they are evidence", v.Size)
 	}
 	r.roots[v.Size] = v.Root
 }
@@ -339,6 +341,10 @@ func (r *reconciler) log(ctx context.Context, place string) error {
 			r.find("", "log.fork", "the log's tree of %d entries is not the one that receipts are under: keep both, they are evidence", size)
 		}
 	}
+	open, err := openEpoch(ctx, tree, cp.Size())
+	if err != nil {
+		return inputError{fmt.Errorf("reading the log: %w", err)}
+	}
 	slices.SortFunc(r.at, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
 	var have reader.Bundle
 	for _, p := range r.at {
@@ -358,8 +364,27 @@ func (r *reconciler) log(ctx context.Context, place string) error {
 		if have.Leaves[p.index-have.First] != p.leaf {
 			r.find(p.id, "entry.other", "the log has another entry at log index %d", p.index)
 		}
+		if p.unsettled && p.epoch < open {
+			r.find(p.id, "receipt.unsettled", "epoch %d is closed, and it isn't shown that log index %d is in its person's roll", p.epoch, p.index)
+			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+		}
 	}
 	return nil
+}
+
+// openEpoch is the epoch in which the log's last entry stands.
+func openEpoch(ctx context.Context, tree *reader.Tree, size uint64) (proof.Epoch, error) {
+	for b, err := range tree.Bundles(ctx, size-1, 1) {
+		if err != nil {
+			return 0, err
+		}
+		e, err := proof.ParseEntry(b.Entries[0])
+		if err != nil {
+			return 0, err
+		}
+		return e.In(), nil
+	}
+	return 0, errors.New("it has no entries")
 }
 
 func (r *reconciler) report(w io.Writer, asJSON bool) error {
@@ -392,7 +417,7 @@ func (r *reconciler) report(w io.Writer, asJSON bool) error {
 	if slices.ContainsFunc(r.out.Findings, func(d discrepant) bool { return !d.Unusable }) {
 		return errRefused
 	}
-	return inputError{fmt.Errorf("%d receipts lack the quorum of witnesses: fetch them again, or give --allow-provisional", len(r.out.Findings))}
+	return inputError{fmt.Errorf("%d receipts don't show all that they could: fetch them again (regard receipts upgrade; a provider's guard does it by itself) and compare again. If that changes nothing, the broker owes you the proof", len(r.out.Findings))}
 }
 
 func (r *reconciler) print(w io.Writer) error {
