@@ -233,11 +233,11 @@ func (m *Mirror) better(cp proof.Checkpoint) bool {
 func (m *Mirror) behind(ctx context.Context, cp proof.Checkpoint) error {
 	tr, err := reader.OpenTree(ctx, m.disk, "", m.own.Size(), m.own.Root())
 	if err != nil {
-		return fmt.Errorf("the mirror is damaged since it was opened: %w", err)
+		return fmt.Errorf("the mirror is damaged since it was opened: %v", err) // not the log
 	}
 	root, err := tr.RootAt(ctx, cp.Size())
 	if err != nil {
-		return fmt.Errorf("the mirror is damaged since it was opened: %w", err)
+		return fmt.Errorf("the mirror is damaged since it was opened: %v", err) // not the log
 	}
 	if root != cp.Root() {
 		return m.evidence(m.own, cp)

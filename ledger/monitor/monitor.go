@@ -191,6 +191,12 @@ func Open(cfg Config) (*Monitor, error) {
 	if err == nil {
 		err = m.state.load(filepath.Join(cfg.Dir, stateFile))
 	}
+	if err == nil && m.state.Note != "" {
+		// Under another key the log would seem to have forked.
+		if _, e := proof.VerifyCheckpoint([]byte(m.state.Note), cfg.Policy); e != nil {
+			err = fmt.Errorf("%s is of another log, or the policy lacks the key that the log signed with then: the checkpoint that was followed last: %w", cfg.Dir, e)
+		}
+	}
 	if err != nil {
 		lock.Close()
 		return nil, err

@@ -630,8 +630,9 @@ func TestState(t *testing.T) {
 	}
 	for name, change := range map[string]func(*monitor.Config){
 		"no place": func(c *monitor.Config) { c.Sources = nil }, "a place twice": func(c *monitor.Config) { c.Sources = append(c.Sources, c.Sources[0]) }, "no policy": func(c *monitor.Config) { c.Policy = nil },
-		"a short secret": func(c *monitor.Config) { c.Webhook = &monitor.Webhook{URL: "http://x/", Secret: []byte("short")} },
-		"no address":     func(c *monitor.Config) { c.Webhook = &monitor.Webhook{URL: "x", Secret: make([]byte, 32)} },
+		"another log of the same name": func(c *monitor.Config) { c.Policy = ledgertest.NewPublished(t).Policy },
+		"a short secret":               func(c *monitor.Config) { c.Webhook = &monitor.Webhook{URL: "http://x/", Secret: []byte("short")} },
+		"no address":                   func(c *monitor.Config) { c.Webhook = &monitor.Webhook{URL: "x", Secret: make([]byte, 32)} },
 	} {
 		cfg := s.cfg
 		cfg.Sources = slices.Clone(cfg.Sources)
