@@ -105,6 +105,8 @@ func TestReconcile(t *testing.T) {
 		{"a receipt that was never settled", held + string(unsettled) + "\n", "", vkeys[0], "receipt.unsettled", audit.Input},
 		{"one that needn't be", held + strings.Replace(string(unsettled), `"witnessed"`, `"accepted"`, 1) + "\n", "", vkeys[0], "", audit.Proven},
 		{"another log's key", held, "", others[0], "", audit.Input},
+		{"nothing held", "", "", vkeys[0], "", audit.Input},
+		{"nothing held, and nothing asked", "", "\n", vkeys[0], "", audit.Proven},
 		{"nonsense", "nonsense\n", "", vkeys[0], "", audit.Input},
 		{"an access log that is none", held, "nonsense\n", vkeys[0], "", audit.Input},
 	} {

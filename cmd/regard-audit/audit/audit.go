@@ -1,7 +1,7 @@
-// Package audit is the regard-audit command: receipts are verified offline, from the log's key or a witness policy and nothing else.
+// Package audit is the regard-audit command: receipts, histories and whole logs are checked from the log's key or a witness policy and nothing else.
 //
-// What it guarantees. "Proven" is said only of what package proof has verified, and each verdict says what it rests on and what it doesn't show. Exit codes: 0 everything was verified, 1 at least one
-// receipt was refuted, 2 none was, and the input was at fault (a file that can't be read, bytes that are no receipt, a missing quorum, a wrong flag).
+// What it guarantees. "Proven" is said only of what package proof has verified, and each verdict says what it rests on and what it doesn't show. Exit codes: 0 everything was verified, 1 something
+// was refuted, 2 nothing was, and something could not be checked (a file that can't be read, bytes that are no receipt, a missing quorum, a log out of reach, a wrong flag, a full disk).
 //
 // What it doesn't. A receipt speaks about one entry. That nothing else was recorded about somebody is shown by the settlement of closed epochs, for the identifiers it names.
 package audit
@@ -26,11 +26,16 @@ const (
 	Input   = 2
 )
 
-type inputError struct{ error }
-
-func (e inputError) Unwrap() error { return e.error }
-
+// errRefused: something is refuted, and what it is has been said.
 var errRefused = errors.New("refused")
+
+// errSaid: nothing is refuted, but something was unusable, and what it is has been said.
+var errSaid = errors.New("unusable")
+
+// refuted is an error that says that what was checked is wrong. All others say that it could not be checked.
+type refuted struct{ error }
+
+func (e refuted) Unwrap() error { return e.error }
 
 // Main runs the command and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -40,38 +45,43 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.Execute()
-	var in inputError
 	switch {
 	case err == nil:
 		return Proven
 	case errors.Is(err, errRefused):
 		return Refused
-	case errors.As(err, &in), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(stderr, "regard-audit: %v\n", err)
+	case errors.Is(err, errSaid):
 		return Input
 	}
 	fmt.Fprintf(stderr, "regard-audit: %v\n", err)
-	return Refused
+	if errors.As(err, new(refuted)) {
+		return Refused
+	}
+	return Input
 }
 
 // Root is the command with all its subcommands; more can be added to it.
 func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "regard-audit", Short: "Check what a Regard broker hands out, without trusting it",
-		Long: `regard-audit verifies receipts offline: against the log's verification key, or against a policy that also names witnesses.
+		Long: `regard-audit checks receipts and histories offline, and whole logs as they are served. All of it rests on the log's verification key (--log-key), or on a policy that also names
+witnesses (--policy), and on nothing that a broker says.
 
-Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: not a receipt, no key, or without the quorum that the policy demands.`,
-		Example:      "  regard-audit verify --policy witnesses.policy *.receipt",
+Receipts and histories: verify, verify-history, show, tlog-proof. Logs, for everybody: fsck, monitor, mirror. For agencies and providers: reconcile. For accredited auditors: keygen, audit-index,
+open, replay, export.
+
+Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: a flag, a file, no key, out of reach, or without the quorum that the policy demands.`,
+		Example:      "  regard-audit verify --policy log.policy *.receipt\n  regard-audit fsck https://log.regard.example.fr --policy log.policy",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return inputError{fmt.Errorf("there is no command %q (see regard-audit --help)", args[0])}
+				return fmt.Errorf("there is no command %q (see regard-audit --help)", args[0])
 			}
 			return c.Help()
 		},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return inputError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
@@ -81,7 +91,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 
 func files(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return inputError{fmt.Errorf("%s needs a file (see %s --help)", c.CommandPath(), c.CommandPath())}
+		return fmt.Errorf("%s needs a file (see %s --help)", c.Name(), c.CommandPath())
 	}
 	return nil
 }
@@ -97,17 +107,17 @@ func readUpTo(c *cobra.Command, name string, limit int64) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, inputError{err}
+			return nil, err
 		}
 		defer f.Close()
 		src = f
 	}
 	b, err := io.ReadAll(io.LimitReader(src, limit+1))
 	if err != nil {
-		return nil, inputError{fmt.Errorf("reading %s: %w", name, err)}
+		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, inputError{fmt.Errorf("%s is larger than %d bytes", name, limit)}
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
 	}
 	return b, nil
 }
@@ -123,13 +133,13 @@ func readReceipt(c *cobra.Command, name string) (*proof.Receipt, error) {
 			Receipt string `json:"receipt"`
 		}
 		if err := json.Unmarshal(b, &answer); err != nil || answer.Receipt == "" {
-			return nil, inputError{fmt.Errorf("%s is JSON without a receipt", name)}
+			return nil, fmt.Errorf("%s is JSON without a receipt", name)
 		}
 		b = []byte(answer.Receipt)
 	}
 	r, err := proof.ParseReceipt(b)
 	if err != nil {
-		return nil, inputError{fmt.Errorf("%s is not a receipt: %w", name, err)}
+		return nil, fmt.Errorf("%s is not a receipt: %w", name, err)
 	}
 	return r, nil
 }
@@ -138,7 +148,7 @@ func readReceipt(c *cobra.Command, name string) (*proof.Receipt, error) {
 func readPolicy(c *cobra.Command, logKey, file string) (*proof.Policy, error) {
 	switch {
 	case (logKey == "") == (file == ""):
-		return nil, inputError{errors.New("give --log-key or --policy: whose signature shall count?")}
+		return nil, errors.New("give --log-key or --policy: whose signature shall count?")
 	case file != "":
 		b, err := read(c, file)
 		if err != nil {
@@ -146,7 +156,7 @@ func readPolicy(c *cobra.Command, logKey, file string) (*proof.Policy, error) {
 		}
 		p, err := proof.ParsePolicy(b)
 		if err != nil {
-			return nil, inputError{fmt.Errorf("%s: %w", file, err)}
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		return p, nil
 	}
@@ -159,7 +169,7 @@ func readPolicy(c *cobra.Command, logKey, file string) (*proof.Policy, error) {
 	}
 	p, err := proof.NewPolicy(logKey)
 	if err != nil {
-		return nil, inputError{err}
+		return nil, err
 	}
 	return p, nil
 }
@@ -172,7 +182,7 @@ func tlogProofCommand() *cobra.Command {
 		Example: "  regard-audit tlog-proof answer.receipt > answer.tlog-proof\n  regard-audit tlog-proof --entry answer.receipt > answer.entry",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return inputError{errors.New("one receipt at a time")}
+				return errors.New("one receipt at a time")
 			}
 			r, err := readReceipt(c, args[0])
 			if err != nil {

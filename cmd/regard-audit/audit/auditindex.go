@@ -49,7 +49,7 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
   regard-audit audit-index --log https://log.regard.example.fr --policy witnesses.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key --sign-key cour.skey --epoch 812`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (epoch >= 0) == all {
-				return inputError{errors.New("give --epoch or --all-new: which epochs?")}
+				return errors.New("give --epoch or --all-new: which epochs?")
 			}
 			signer, vkey, err := readSigner(c, keyFile)
 			if err != nil {
@@ -70,7 +70,7 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 			}
 			auditor, ok := l.gov.auditor(proof.AuditorKey(vkey))
 			if !ok {
-				return inputError{errors.New("the log doesn't name your key as one of an auditor in force: nobody could tell whose statement it is. Have the operator register it (regard auditor)")}
+				return errors.New("the log doesn't name your key as one of an auditor in force: nobody could tell whose statement it is. Have the operator register it (regard auditor)")
 			}
 			first, behind := proof.Epoch(st.Next), l.gov.closed()
 			if !all {
@@ -91,7 +91,7 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 			if serr := st.save(state, l); serr != nil {
 				err = errors.Join(err, serr)
 			}
-			if perr := printIndexes(c.OutOrStdout(), reports, asJSON); perr != nil {
+			if perr := printIndexes(c.OutOrStdout(), reports, err == nil, asJSON); perr != nil {
 				return perr
 			}
 			switch {
@@ -101,12 +101,12 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 				}
 				return errRefused
 			case err != nil:
-				return unusable(err)
+				return err
 			}
 			return nil
 		},
 	}
-	look.flags(c)
+	look.all(c)
 	at.flags(c)
 	f := c.Flags()
 	f.StringVar(&keyFile, "sign-key", "", "file with your private key (regard-audit keygen)")
@@ -120,18 +120,9 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return inputError{fmt.Errorf("%s takes no arguments (see %s --help)", c.CommandPath(), c.CommandPath())}
+		return fmt.Errorf("%s takes no arguments (see %s --help)", c.Name(), c.CommandPath())
 	}
 	return nil
-}
-
-// unusable says that nothing was refuted: the input, the log or the broker was not usable.
-func unusable(err error) error {
-	var in inputError
-	if err == nil || errors.As(err, &in) {
-		return err
-	}
-	return inputError{err}
 }
 
 // auditIndex checks an epoch's index and publishes what may be said of it.
@@ -186,26 +177,26 @@ func readAuditState(ctx context.Context, file string, l *openLog) (*auditState, 
 		return st, nil
 	}
 	if err != nil {
-		return nil, inputError{err}
+		return nil, err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(st); err != nil || st.Format != auditStateFormat {
-		return nil, inputError{fmt.Errorf("%s is no state of audit-index", file)}
+		return nil, fmt.Errorf("%s is no state of audit-index", file)
 	}
 	was, err := proof.VerifyCheckpoint([]byte(st.Checkpoint), l.policy)
 	if err != nil {
-		return nil, inputError{fmt.Errorf("%s: its checkpoint isn't one of this log: %w", file, err)}
+		return nil, fmt.Errorf("%s: its checkpoint isn't one of this log: %w", file, err)
 	}
 	if was.Size() > l.cp.Size() {
-		return nil, inputError{fmt.Errorf("the log serves a tree of %d entries, and had %d before: an old copy, or a fork. Ask witnesses and mirrors; keep %s", l.cp.Size(), was.Size(), file)}
+		return nil, fmt.Errorf("the log serves a tree of %d entries, and had %d before: an old copy, or a fork. Ask witnesses and mirrors; keep %s", l.cp.Size(), was.Size(), file)
 	}
 	root, err := l.tree.RootAt(ctx, was.Size())
 	if err != nil {
-		return nil, inputError{err}
+		return nil, err
 	}
 	if root != was.Root() {
-		return nil, fmt.Errorf("FORK: the log doesn't extend the tree of %d entries that it signed before. Keep %s: it is evidence", was.Size(), file)
+		return nil, refuted{fmt.Errorf("FORK: the log doesn't extend the tree of %d entries that it signed before. Keep %s: it is evidence", was.Size(), file)}
 	}
 	return st, nil
 }
@@ -222,23 +213,24 @@ func (st *auditState) save(file string, l *openLog) error {
 	}
 	t, err := os.CreateTemp(filepath.Dir(file), ".state-*")
 	if err != nil {
-		return inputError{err}
+		return err
 	}
 	defer os.Remove(t.Name()) // gone if it got its name
 	_, err = t.Write(append(b, '\n'))
 	if err := errors.Join(err, t.Sync(), t.Close()); err != nil {
-		return inputError{err}
+		return err
 	}
 	return os.Rename(t.Name(), file)
 }
 
-func printIndexes(w io.Writer, reports []indexReport, asJSON bool) error {
+// printIndexes also says that there was nothing to check, if all that there was could be looked at.
+func printIndexes(w io.Writer, reports []indexReport, all, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(reports)
 	}
-	if len(reports) == 0 {
+	if len(reports) == 0 && all {
 		_, err := fmt.Fprintln(w, "no epoch was closed since")
 		return err
 	}

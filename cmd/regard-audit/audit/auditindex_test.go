@@ -353,7 +353,7 @@ func TestKeygen(t *testing.T) {
 	if err != nil || vkey != strings.TrimSpace(out) {
 		t.Errorf("%q, %v, want %q", vkey, err, out)
 	}
-	for _, args := range [][]string{{"keygen"}, {"keygen", "a"}, {"keygen", "a b", "--out", file + "2"}, {"keygen", "a+b", "--out", file + "3"}, {"keygen", "cour.example", "--out", file}} {
+	for _, args := range [][]string{{"keygen"}, {"keygen", "a"}, {"keygen", "a", "b", "--out", file + "1"}, {"keygen", "a b", "--out", file + "2"}, {"keygen", "a+b", "--out", file + "3"}, {"keygen", "cour.example", "--out", file}} {
 		if code, out, _ := run(args...); code != Input || out != "" {
 			t.Errorf("%v: exit code %d, %s", args, code, out)
 		}

@@ -39,14 +39,14 @@ type broker struct {
 func (f *brokerFlags) open() (*broker, error) {
 	u, err := url.Parse(f.url)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Path != "" && u.Path != "/" {
-		return nil, inputError{errors.New("--broker has to be https://host:port")}
+		return nil, errors.New("--broker has to be https://host:port")
 	}
 	if f.cert == "" || f.key == "" {
-		return nil, inputError{errors.New("--cert and --key are needed: the broker knows auditors by their client certificate")}
+		return nil, errors.New("--cert and --key are needed: the broker knows auditors by their client certificate")
 	}
 	cert, err := tls.LoadX509KeyPair(f.cert, f.key)
 	if err != nil {
-		return nil, inputError{fmt.Errorf("reading your certificate: %w", err)}
+		return nil, fmt.Errorf("reading your certificate: %w", err)
 	}
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -56,11 +56,11 @@ func (f *brokerFlags) open() (*broker, error) {
 	if f.ca != "" {
 		b, err := os.ReadFile(f.ca)
 		if err != nil {
-			return nil, inputError{err}
+			return nil, err
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(b) {
-			return nil, inputError{fmt.Errorf("%s holds no certificate", f.ca)}
+			return nil, fmt.Errorf("%s holds no certificate", f.ca)
 		}
 	}
 	return &broker{
@@ -129,7 +129,11 @@ func (b *broker) once(ctx context.Context, method, path, media, key string, body
 	}
 	req.Header.Set("Accept-Language", "en")
 	res, err := b.http.Do(req)
-	if err != nil {
+	var unknown *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unknown): // it won't be another one in a second
+		return 0, fmt.Errorf("calling the broker: %w. Is it the certificate that its operator gave you (--ca)?", err)
+	case err != nil:
 		return time.Second, fmt.Errorf("calling the broker: %w", err)
 	}
 	defer res.Body.Close()

@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,44 +16,16 @@ import (
 
 	"github.com/regard-broker/regard/ledger/fsck"
 	"github.com/regard-broker/regard/ledger/proof"
-	"github.com/regard-broker/regard/ledger/reader"
 )
-
-// looking is what all commands need that read a log.
-type looking struct {
-	logKey, policy string
-	timeout        time.Duration
-	attempts       int
-}
-
-func (l *looking) flags(c *cobra.Command) {
-	f := c.Flags()
-	f.StringVar(&l.logKey, "log-key", "", "the log's verification key, or a file with it")
-	f.StringVar(&l.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
-	f.DurationVar(&l.timeout, "timeout", 30*time.Second, "of one attempt at a file")
-	f.IntVar(&l.attempts, "attempts", 4, "at a file that can't be read, with growing pauses")
-}
-
-func (l *looking) open(c *cobra.Command, place string) (reader.Source, error) {
-	if l.timeout <= 0 || l.attempts < 1 {
-		return nil, inputError{errors.New("--timeout and --attempts must be positive")}
-	}
-	s, err := reader.Open(place, reader.Options{Timeout: l.timeout, Attempts: l.attempts})
-	if err != nil {
-		return nil, inputError{err}
-	}
-	return s, nil
-}
-
-func (l *looking) readPolicy(c *cobra.Command) (*proof.Policy, error) {
-	return readPolicy(c, l.logKey, l.policy)
-}
 
 // logPlaces demands the places of a log, at most so many.
 func logPlaces(most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) == 0 || len(args) > most {
-			return inputError{fmt.Errorf("%s needs the address of a log, or a directory (see %s --help)", c.CommandPath(), c.CommandPath())}
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("%s needs the address of a log, or a directory (see %s --help)", c.Name(), c.CommandPath())
+		case len(args) > most:
+			return fmt.Errorf("%s takes at most %d logs, and %d are named: a flag takes one value, and is given again for each more", c.Name(), most, len(args))
 		}
 		return nil
 	}
@@ -66,8 +37,8 @@ func interruptible(c *cobra.Command) (context.Context, context.CancelFunc) {
 }
 
 func fsckCommand() *cobra.Command {
-	var look looking
-	var provisional, asJSON bool
+	var look logFlags
+	var asJSON bool
 	var cfg fsck.Config
 	var earlier, auditors []string
 	c := &cobra.Command{
@@ -87,10 +58,10 @@ Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or n
 			if cfg.Policy, err = look.readPolicy(c); err != nil {
 				return err
 			}
-			if cfg.Source, err = look.open(c, args[0]); err != nil {
+			if cfg.Source, err = look.source(args[0]); err != nil {
 				return err
 			}
-			cfg.AllowProvisional = provisional
+			cfg.AllowProvisional = look.provisional
 			for _, name := range earlier {
 				b, err := read(c, name)
 				if err != nil {
@@ -127,14 +98,14 @@ Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or n
 				}
 				return errRefused
 			case err != nil:
-				return inputError{fmt.Errorf("the log could not be checked: %w", err)}
+				return fmt.Errorf("the log could not be checked: %w", noLog(err))
 			}
 			return nil
 		},
 	}
-	look.flags(c)
+	look.keys(c, "a checkpoint without the policy's quorum is no fault")
+	look.patience(c)
 	f := c.Flags()
-	f.BoolVar(&provisional, "allow-provisional", false, "a checkpoint without the policy's quorum is no fault")
 	f.StringSliceVar(&earlier, "checkpoint", nil, "signed checkpoints that were kept: the history must have them")
 	f.StringSliceVar(&auditors, "auditor-key", nil, "verification keys of auditors, or files with them")
 	f.StringVar(&cfg.State, "state", "", "file that says where the last run ended")
@@ -152,10 +123,15 @@ func readKey(c *cobra.Command, s string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
+// terminal reports whether somebody watches w.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd()) && os.Getenv("TERM") != "dumb"
+}
+
 // progress returns what shows how far a check came, on a terminal only, and what ends that line.
 func progress(w io.Writer) (func(done, total uint64), func()) {
-	f, ok := w.(*os.File)
-	if !ok || !isatty.IsTerminal(f.Fd()) {
+	if !terminal(w) {
 		return nil, func() {}
 	}
 	start, last, shown := time.Now(), time.Time{}, false
@@ -182,7 +158,7 @@ func printReport(w io.Writer, r fsck.Report) {
 	fmt.Fprintf(w, "%s: %s\n", r.Log, verdict)
 	fmt.Fprintf(w, "  log %s, %d entries, root %s\n", r.Origin, r.Size, r.Root)
 	if r.From > 0 {
-		fmt.Fprintf(w, "  checked from entry %d on; those before were checked by an earlier run\n", r.From)
+		fmt.Fprintf(w, "  checked from entry %d on; those before, and what was found there, are of an earlier run\n", r.From)
 	}
 	switch {
 	case r.Witnessed:

@@ -52,8 +52,8 @@ type restartAt struct {
 // errMarkers: epochs can't be told apart. fsck lists all that is wrong with them.
 var errMarkers = errors.New("the log's markers don't follow each other (regard-audit fsck says more)")
 
-// govern reads the whole log. Entries of later versions are passed over: whoever counts entries looks at them again.
-func govern(ctx context.Context, tree *reader.Tree) (*governance, error) {
+// govern reads the whole log, and tells show, if there is one, how far it came. Entries of later versions are passed over: whoever counts entries looks at them again.
+func govern(ctx context.Context, tree *reader.Tree, show func(done, total uint64)) (*governance, error) {
 	g := &governance{agreements: map[string][]agreementAt{}}
 	for b, err := range tree.Bundles(ctx, 0, readers) {
 		if err != nil {
@@ -78,6 +78,9 @@ func govern(ctx context.Context, tree *reader.Tree) (*governance, error) {
 			if err := g.take(i, e, b.Leaves[n]); err != nil {
 				return nil, err
 			}
+		}
+		if show != nil {
+			show(b.First+uint64(len(b.Entries)), tree.Size())
 		}
 	}
 	if len(g.markers) == 0 {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -61,11 +60,11 @@ type historyEntry struct {
 }
 
 type historyFlags struct {
-	logKey, policy      string
-	provisional, asJSON bool
-	maxAge              time.Duration
-	older               []string
-	now                 func() time.Time
+	logFlags
+	asJSON bool
+	maxAge time.Duration
+	older  []string
+	now    func() time.Time
 }
 
 func verifyHistoryCommand() *cobra.Command {
@@ -94,10 +93,8 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 		},
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
+	f.keys(c, "accept histories under the log's signature alone")
 	x := c.Flags()
-	x.StringVar(&f.logKey, "log-key", "", "the log's verification key, or a file with it")
-	x.StringVar(&f.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
-	x.BoolVar(&f.provisional, "allow-provisional", false, "accept histories under the log's signature alone")
 	x.DurationVar(&f.maxAge, "max-age", 0, "how old the root may be, like 48h (default: any age)")
 	x.StringArrayVar(&f.older, "compare", nil, "an older history of the same person; may be given several times")
 	x.BoolVar(&f.asJSON, "json", false, "write JSON")
@@ -106,9 +103,9 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 
 func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	if f.maxAge < 0 {
-		return inputError{errors.New("--max-age is negative")}
+		return errors.New("--max-age is negative")
 	}
-	p, err := readPolicy(c, f.logKey, f.policy)
+	p, err := f.readPolicy(c)
 	if err != nil {
 		return err
 	}
@@ -147,7 +144,7 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	case refused:
 		err = errRefused
 	case unusable > 0:
-		err = inputError{fmt.Errorf("of %d files %d are unusable", len(args), unusable)}
+		err = fmt.Errorf("of %d files %d are unusable", len(args), unusable)
 	}
 	return err
 }
@@ -165,7 +162,7 @@ func readHistory(c *cobra.Command, name string) (*proof.History, error) {
 	}
 	h, err := proof.ParseHistory(b)
 	if err != nil {
-		return nil, inputError{fmt.Errorf("%s is not a history: %w", name, err)}
+		return nil, fmt.Errorf("%s is not a history: %w", name, err)
 	}
 	return h, nil
 }
@@ -268,11 +265,7 @@ func (f *historyFinding) print(w io.Writer) {
 
 // showProgress says on a terminal which file is being verified, and clears the line in the end.
 func showProgress(w io.Writer, done, of int) {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" {
-		return
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !terminal(w) {
 		return
 	}
 	if done == of {

@@ -93,7 +93,7 @@ func (c *indexCheck) behind() uint64 { return uint64(c.closer.index) }
 func checkIndex(ctx context.Context, l *openLog, b *broker, epoch proof.Epoch) (*indexCheck, error) {
 	g := l.gov
 	if epoch >= g.closed() {
-		return nil, inputError{fmt.Errorf("epoch %d isn't closed: the log stands in epoch %d", epoch, g.closed())}
+		return nil, fmt.Errorf("epoch %d isn't closed: the log stands in epoch %d", epoch, g.closed())
 	}
 	c := &indexCheck{origin: l.cp.Origin(), tree: l.tree, gov: g, broker: b, epoch: epoch, opener: g.markers[epoch], closer: g.markers[epoch+1], alone: map[proof.Index]bool{}}
 	c.report.Epoch, c.report.Faults = uint64(epoch), []fault{}
@@ -162,7 +162,7 @@ func (c *indexCheck) entries(ctx context.Context) error {
 			}
 			switch _, err := proof.ParseEntry(text); {
 			case errors.Is(err, proof.ErrUnknown):
-				return inputError{fmt.Errorf("entry %d is of type %s, which this version doesn't know: a newer regard-audit is needed to tell whether it has to be in a roll", i, kind)}
+				return fmt.Errorf("entry %d is of type %s, which this version doesn't know: a newer regard-audit is needed to tell whether it has to be in a roll", i, kind)
 			case err != nil:
 				c.report.fault("entry.malformed", atEntry(proof.Index(i)), "%v", err)
 			case kind.Filed():
@@ -229,15 +229,15 @@ func (c *indexCheck) withheld(err error) error {
 	case "rolls.lost":
 		for _, r := range c.gov.restarts {
 			if r.Lost.From > 0 && uint64(r.Lost.From) < c.behind() && uint64(r.Lost.To) >= c.first() {
-				return inputError{fmt.Errorf("epoch %d: %w", c.epoch, err)}
+				return fmt.Errorf("epoch %d: %w", c.epoch, err)
 			}
 		}
 	case "rolls.retired":
 		if c.gov.labelsEnded(c.opener.Marker) {
-			return inputError{fmt.Errorf("epoch %d: %w", c.epoch, err)}
+			return fmt.Errorf("epoch %d: %w", c.epoch, err)
 		}
 	default:
-		return inputError{fmt.Errorf("epoch %d: %w", c.epoch, err)}
+		return fmt.Errorf("epoch %d: %w", c.epoch, err)
 	}
 	c.report.fault("rolls.withheld", fmt.Sprintf("epoch %d", c.epoch), "%v", err)
 	return nil

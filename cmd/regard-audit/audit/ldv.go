@@ -63,14 +63,14 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 		Example: `  regard-audit export --ldv --log-key log.vkey records.jsonl > logboek.jsonl`,
 		RunE: func(c *cobra.Command, files []string) error {
 			if !ldv {
-				return inputError{errors.New("give --ldv: it is the only form of export")}
+				return errors.New("give --ldv: it is the only form of export")
 			}
 			x := exporter{provisional: look.provisional, own: own, base: base}
 			if u, err := url.Parse(base); base != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "") {
-				return inputError{errors.New("--base-url has to be the public log's address, https://…")}
+				return errors.New("--base-url has to be the public log's address, https://…")
 			}
 			var err error
-			if x.policy, err = readPolicy(c, look.logKey, look.policy); err != nil {
+			if x.policy, err = look.readPolicy(c); err != nil {
 				return err
 			}
 			if _, err := rand.Read(x.key[:]); err != nil {
@@ -85,21 +85,21 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 					return nil
 				}
 				line, err := x.line(&o)
-				if err != nil {
+				switch {
+				case errors.Is(err, proof.ErrNotWitnessed), errors.Is(err, proof.ErrFormat):
 					return fmt.Errorf("entry %d: %w", o.Index, err)
+				case err != nil:
+					return refuted{fmt.Errorf("entry %d: %w", o.Index, err)}
 				}
 				return e.Encode(line)
 			})
 			for _, k := range sortedKeys(others) {
 				fmt.Fprintf(c.ErrOrStderr(), "%d entries were not opened, and have no line: %s\n", others[k], k)
 			}
-			if errors.Is(err, proof.ErrNotWitnessed) || errors.Is(err, proof.ErrFormat) {
-				return unusable(err)
-			}
 			return err
 		},
 	}
-	look.policyFlags(c)
+	look.keys(c, acceptProvisional)
 	f.flags(c)
 	c.Flags().BoolVar(&ldv, "ldv", false, "in the names of the Logboek Dataverwerkingen")
 	c.Flags().BoolVar(&own, "own", false, "with attributes of ours under regard.")

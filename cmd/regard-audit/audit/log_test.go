@@ -88,6 +88,9 @@ func TestMirrorCommand(t *testing.T) {
 	if code, out, errs := run("fsck", dir, "--policy", policy); code != Proven {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
+	if code, out, errs := run("mirror", url, dir, "--policy", policy); code != Proven || !strings.Contains(out, "306 entries, 0 of them new") || errs != "" {
+		t.Errorf("there is nothing new, and it says %d %s %s", code, out, errs)
+	}
 	h := p.Blob([]byte("lost"))
 	if err := os.Remove(filepath.Join(p.Dir, fsck.BlobName(h))); err != nil {
 		t.Fatal(err)
@@ -106,6 +109,9 @@ func TestMirrorCommand(t *testing.T) {
 	if code, _, errs := run("mirror", url, dir, "--policy", policy); code != Refused || !strings.Contains(errs, mirror.ErrFork.Error()) || !strings.Contains(errs, filepath.Join(dir, "evidence")) {
 		t.Errorf("%d %s", code, errs)
 	}
+	if code, _, errs := run("mirror", "http://127.0.0.1:1", dir, "--policy", policy, "--attempts", "1"); code != Input || strings.Count(errs, "refused") != 1 {
+		t.Errorf("one mistake is said once: %d %s", code, errs)
+	}
 	for _, args := range [][]string{
 		{"mirror", url}, {"mirror", url, dir}, {"mirror", "http://127.0.0.1:1", dir, "--policy", policy, "--attempts", "1"}, {"mirror", url, policy, "--policy", policy}, {"mirror", url, dir, "--policy", policy, "--every", "0s"},
 		{"mirror", url, dir, "--policy", policy, "--serve", "nowhere:x"},
@@ -115,6 +121,50 @@ func TestMirrorCommand(t *testing.T) {
 		}
 	}
 }
+
+// A log that serves something else than it signed is refuted, by mirror as by fsck. A mirror that is damaged itself is not.
+func TestMirrorOfADamagedLog(t *testing.T) {
+	p, url, policy := published(t)
+	name := filepath.Join(p.Dir, "tile", "entries", "000")
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(good)
+	bad[len(bad)-1] ^= 1
+	if err := os.WriteFile(name, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{{"mirror", url, t.TempDir()}, {"fsck", url}} {
+		if code, out, errs := run(append(command, "--policy", policy)...); code != Refused {
+			t.Errorf("%s: %d %s %s", command[0], code, out, errs)
+		}
+	}
+}
+
+// What isn't said of the log but of the machine, the flags or the network has exit code 2, whatever library says it.
+func TestNothingIsRefuted(t *testing.T) {
+	p, url, policy := published(t)
+	for _, args := range [][]string{
+		{"keygen", "a", "--out", filepath.Join(t.TempDir(), "none", "x")}, {"nothing"}, {"fsck", "--nothing"}, {"help", "--nothing"}, {"completion", "zsh", "x"}, {"tlog-proof", policy},
+		{"reconcile", "-", "--policy", policy}, {"monitor", url, "--policy", policy, "--state", t.TempDir(), "--once", "--listen", "localhost:0"},
+	} {
+		if code, _, errs := run(args...); code != Input || errs == "" {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+	var errs bytes.Buffer
+	if code := Main([]string{"keygen", "a", "--out", filepath.Join(t.TempDir(), "x")}, strings.NewReader(""), closed{}, &errs); code != Input || errs.Len() == 0 {
+		t.Errorf("the output is closed: %d %s", code, errs.String())
+	}
+	if code, _, errs := run("fsck", filepath.Dir(p.Dir), "--policy", policy); code != Input || !strings.Contains(errs, "directory public") {
+		t.Errorf("a directory beside the log: %d %s", code, errs)
+	}
+}
+
+type closed struct{}
+
+func (closed) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 // buffer is written by a command while a test reads it.
 type buffer struct {
@@ -241,6 +291,9 @@ func TestMonitorCommand(t *testing.T) {
 	}
 	if code, out, _ := run(base...); code != Refused || !strings.Contains(out, "ALARMS: 1") || !strings.Contains(out, "what to do") {
 		t.Errorf("%d %s", code, out)
+	}
+	if code, _, errs := run(append(base, "--acknowledge", "entry.malformed@entry 1")...); code != Input || !strings.Contains(errs, "no alarm") {
+		t.Errorf("acknowledging what isn't there: %d %s", code, errs)
 	}
 	if code, out, _ := run(append(base, "--acknowledge", st.Alarms[0].Key())...); code != Proven || !strings.Contains(out, "acknowledged") {
 		t.Errorf("%d %s", code, out)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/ledger/mirror"
+	"github.com/regard-broker/regard/ledger/reader"
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
@@ -28,7 +29,7 @@ type copied struct {
 }
 
 func mirrorCommand() *cobra.Command {
-	var look looking
+	var look logFlags
 	var cfg mirror.Config
 	var auditors []string
 	var serve string
@@ -37,7 +38,7 @@ func mirrorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "mirror URL|DIR DIR", Short: "Keep a full, verified copy of a log, and serve it", Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return inputError{fmt.Errorf("%s needs the address of a log and a directory (see %s --help)", c.CommandPath(), c.CommandPath())}
+				return fmt.Errorf("%s needs the address of a log and a directory (see %s --help)", c.Name(), c.CommandPath())
 			}
 			return nil
 		},
@@ -47,18 +48,18 @@ off, mends what was damaged, and never replaces what it has by something that co
 --follow keeps the copy up to date until Ctrl-C. --serve answers as the log does; any static file server may serve the directory as well. A broker that names the mirror under mirrors asks it where the log stands before
 it signs anything.
 
-Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of itself, 2 the log could not be read.`,
+Exit codes: 0 the copy is whole, 1 the log forked, serves something else than it signed, or lacks what it refers to, 2 it could not be read.`,
 		Example: `  regard-audit mirror https://log.regard.example.fr /srv/mirror --policy witnesses.policy
   regard-audit mirror https://log.regard.example.fr /srv/mirror --policy witnesses.policy --follow --serve :8080`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if cfg.Policy, err = look.readPolicy(c); err != nil {
 				return err
 			}
-			if cfg.Source, err = look.open(c, args[0]); err != nil {
+			if cfg.Source, err = look.source(args[0]); err != nil {
 				return err
 			}
 			if every <= 0 {
-				return inputError{errors.New("--every must be positive")}
+				return errors.New("--every must be positive")
 			}
 			cfg.Dir = args[1]
 			for _, name := range auditors {
@@ -74,13 +75,13 @@ Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of its
 			cfg.Progress, end = progress(c.ErrOrStderr())
 			m, err := mirror.Open(ctx, cfg)
 			if err != nil {
-				return inputError{err}
+				return err
 			}
 			defer m.Close()
 			var served <-chan error
 			if serve != "" {
 				if served, err = serveDir(ctx, serve, cfg.Dir); err != nil {
-					return inputError{err}
+					return err
 				}
 			}
 			said := map[string]bool{}
@@ -90,34 +91,35 @@ Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of its
 				if ctx.Err() != nil {
 					return nil // Ctrl-C: whatever is there is whole
 				}
-				said = show(c, asJSON, args[0], cfg.Dir, r, err, said)
+				said = show(c, asJSON, follow, args[0], cfg.Dir, r, err, said)
 				forked := errors.Is(err, mirror.ErrFork)
 				if !forked && follow {
 					select {
 					case <-ctx.Done():
 						return nil
 					case err := <-served:
-						return inputError{err}
+						return err
 					case <-time.After(every):
 						continue
 					}
 				}
 				if served != nil { // a fork doesn't end what others rely on
 					if err := <-served; err != nil {
-						return inputError{err}
+						return err
 					}
 				}
 				switch {
-				case forked || err == nil && len(r.Missing) > 0:
+				case forked, errors.Is(err, reader.ErrDamaged), err == nil && len(r.Missing) > 0:
 					return errRefused
 				case err != nil:
-					return inputError{err}
+					return errSaid
 				}
 				return nil
 			}
 		},
 	}
-	look.flags(c)
+	look.keys(c, "")
+	look.patience(c)
 	f := c.Flags()
 	f.StringSliceVar(&auditors, "auditor-key", nil, "verification keys of auditors, or files with them")
 	f.IntVar(&cfg.Workers, "workers", 8, "files read at the same time")
@@ -128,8 +130,8 @@ Exit codes: 0 the copy is whole, 1 the log forked or doesn't serve a part of its
 	return c
 }
 
-// show says what a look brought; what is wrong with the log only if the look before didn't say so, and returns that.
-func show(c *cobra.Command, asJSON bool, log, dir string, r mirror.Result, err error, said map[string]bool) map[string]bool {
+// show says what a look brought, one that follows others only if it brought something; and what is wrong with the log only if the look before didn't say so, and returns that.
+func show(c *cobra.Command, asJSON, follow bool, log, dir string, r mirror.Result, err error, said map[string]bool) map[string]bool {
 	out := copied{Log: log, Dir: dir, Size: r.Size, Added: r.Size - r.Before, Audits: r.Audits, Behind: r.Behind, Missing: append([]mirror.Missing{}, r.Missing...)}
 	if err != nil {
 		out.Problem = err.Error()
@@ -139,7 +141,7 @@ func show(c *cobra.Command, asJSON bool, log, dir string, r mirror.Result, err e
 		return nil
 	}
 	now := time.Now().UTC().Format(time.RFC3339)
-	if out.Added > 0 || out.Audits > 0 {
+	if err == nil && (out.Added > 0 || out.Audits > 0 || !follow) {
 		fmt.Fprintf(c.OutOrStdout(), "%s %s: %d entries, %d of them new, %d new statements of auditors\n", now, dir, out.Size, out.Added, out.Audits)
 	}
 	var wrong []string

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +25,7 @@ import (
 const maxPlaces = 32
 
 func monitorCommand() *cobra.Command {
-	var look looking
+	var look logFlags
 	var cfg monitor.Config
 	var receipts, acks []string
 	var listen, webhook, secret string
@@ -47,23 +49,26 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
   regard-audit monitor https://log.regard.example.fr --policy witnesses.policy --state /var/lib/regard-monitor --acknowledge 'restart.seen@entry 4711' --once`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if cfg.Dir == "" {
-				return inputError{errors.New("give --state: the directory in which the monitor keeps what it knows")}
+				return errors.New("give --state: the directory in which the monitor keeps what it knows")
 			}
-			if every <= 0 {
-				return inputError{errors.New("--every must be positive")}
+			switch {
+			case every <= 0:
+				return errors.New("--every must be positive")
+			case once && listen != "":
+				return errors.New("--listen is for a monitor that keeps running, not for --once")
 			}
 			if cfg.Policy, err = look.readPolicy(c); err != nil {
 				return err
 			}
 			for _, place := range args {
-				s, err := look.open(c, place)
+				s, err := look.source(place)
 				if err != nil {
 					return err
 				}
 				cfg.Sources = append(cfg.Sources, s)
 			}
 			if (webhook == "") != (secret == "") {
-				return inputError{errors.New("--webhook and --webhook-secret go together")}
+				return errors.New("--webhook and --webhook-secret go together")
 			}
 			if webhook != "" {
 				b, err := read(c, secret)
@@ -77,23 +82,24 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
 				return err
 			}
 			cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-			if len(acks) > 0 {
-				if err := monitor.Acknowledge(cfg.Dir, acks...); err != nil {
-					return inputError{err}
-				}
-			}
 			m, err := monitor.Open(cfg)
 			if len(acks) > 0 && errors.Is(err, monitor.ErrLocked) {
+				if err := monitor.Acknowledge(cfg.Dir, acks...); err != nil {
+					return err
+				}
 				fmt.Fprintln(c.OutOrStdout(), "A monitor is running; it takes this up at its next look.")
 				return nil
 			}
 			if err != nil {
-				return inputError{err}
+				return err
 			}
 			defer m.Close()
+			if err := acknowledge(m, cfg.Dir, acks); err != nil {
+				return err
+			}
 			for name, note := range heard {
 				if err := m.Hear(note); err != nil {
-					return inputError{fmt.Errorf("%s: %w", name, err)}
+					return fmt.Errorf("%s: %w", name, err)
 				}
 			}
 			ctx, stop := interruptible(c)
@@ -104,7 +110,8 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
 			return keepLooking(ctx, c, m, every, listen, asJSON)
 		},
 	}
-	look.flags(c)
+	look.keys(c, "")
+	look.patience(c)
 	f := c.Flags()
 	f.StringVar(&cfg.Dir, "state", "", "directory for what the monitor knows, and for evidence")
 	f.BoolVar(&once, "once", false, "look once and end, for cron")
@@ -122,6 +129,19 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
 	f.IntVar(&cfg.Workers, "workers", 4, "files read at the same time")
 	f.BoolVar(&asJSON, "json", false, "write JSON: with --once what the look showed, otherwise a line an event")
 	return c
+}
+
+// acknowledge takes up what somebody has seen. A name that no alarm has is a mistake, and would leave the alarm as it is.
+func acknowledge(m *monitor.Monitor, dir string, keys []string) error {
+	for _, key := range keys {
+		if !slices.ContainsFunc(m.Status().Alarms, func(a monitor.Alarm) bool { return a.Key() == key }) {
+			return fmt.Errorf("no alarm %q is raised: give it as it was said, code@place", key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return monitor.Acknowledge(dir, keys...)
 }
 
 // checkpointsOf reads signed checkpoints out of receipts, answers, or files that are checkpoints.
@@ -163,7 +183,7 @@ func lookOnce(ctx context.Context, c *cobra.Command, m *monitor.Monitor, asJSON 
 		fmt.Fprintf(c.ErrOrStderr(), "regard-audit: %v\n", sent)
 	}
 	if err != nil {
-		err = inputError{fmt.Errorf("the log could not be followed: %w", err)}
+		err = fmt.Errorf("the log could not be followed: %w", err)
 	}
 	if st.Active() > 0 {
 		if err != nil {
@@ -181,7 +201,7 @@ func keepLooking(ctx context.Context, c *cobra.Command, m *monitor.Monitor, ever
 	if listen != "" {
 		var err error
 		if served, err = serveHTTP(ctx, listen, monitorHandler(m, every)); err != nil {
-			return inputError{err}
+			return err
 		}
 	}
 	done := make(chan struct{})
@@ -203,7 +223,7 @@ func keepLooking(ctx context.Context, c *cobra.Command, m *monitor.Monitor, ever
 		cancel()
 		<-done
 		if failed {
-			return inputError{err}
+			return err
 		}
 	}
 	return nil
@@ -241,10 +261,14 @@ func printStatus(w io.Writer, st monitor.Status) {
 	if n := st.Active(); n > 0 {
 		verdict = fmt.Sprintf("ALARMS: %d", n)
 	}
-	fmt.Fprintf(w, "%s: %s\n", st.Origin, verdict)
-	fmt.Fprintf(w, "  %d entries followed, root %s, epoch %d is open\n", st.Size, st.Root, st.Epoch)
-	if !st.Witnessed {
-		fmt.Fprintln(w, "  without a quorum of witnesses: others may be shown another history")
+	fmt.Fprintf(w, "%s: %s\n", cmp.Or(st.Origin, "the log"), verdict)
+	if st.Size == 0 {
+		fmt.Fprintln(w, "  nothing of it could be followed yet")
+	} else {
+		fmt.Fprintf(w, "  %d entries followed, root %s, epoch %d is open\n", st.Size, st.Root, st.Epoch)
+		if !st.Witnessed {
+			fmt.Fprintln(w, "  without a quorum of witnesses: others may be shown another history")
+		}
 	}
 	for _, p := range st.Places {
 		if p.Problem != "" {

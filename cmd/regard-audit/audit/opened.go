@@ -79,11 +79,11 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 	}
 	switch {
 	case forms != 1:
-		return inputError{errors.New("which records? Give --index, or --from and --to, or --disclosure, or --erased-epochs")}
+		return errors.New("which records? Give --index, or --from and --to, or --disclosure, or --erased-epochs")
 	case f.reason == "":
-		return inputError{errors.New("--reason is missing: it stands in the log, and the person reads it")}
+		return errors.New("--reason is missing: it stands in the log, and the person reads it")
 	case (f.from >= 0) != (f.to >= 0):
-		return inputError{errors.New("--from and --to belong together")}
+		return errors.New("--from and --to belong together")
 	}
 	b, err := f.open()
 	if err != nil {
@@ -100,7 +100,7 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 			return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(&a)
 		})
 		if err != nil {
-			return a, unusable(err)
+			return a, err
 		}
 		for _, e := range a.Entries {
 			e.Audit = a.Audit
@@ -117,7 +117,7 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 		for _, s := range f.indexes {
 			n, err := strconv.ParseUint(s, 10, 63)
 			if err != nil {
-				return inputError{fmt.Errorf("--index %q is no log index", s)}
+				return fmt.Errorf("--index %q is no log index", s)
 			}
 			all = append(all, n)
 		}
@@ -140,7 +140,7 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 		from, err1 := strconv.ParseUint(first, 10, 63)
 		to, err2 := strconv.ParseUint(last, 10, 63)
 		if err1 != nil || err2 != nil {
-			return inputError{fmt.Errorf("--erased-epochs %q is no range of epochs", f.erased)}
+			return fmt.Errorf("--erased-epochs %q is no range of epochs", f.erased)
 		}
 		a, err := page(http.MethodPost, "/v1/audit/erased", map[string]any{"from_epoch": from, "to_epoch": to, "reason": f.reason})
 		for err == nil && a.Next > 0 {
@@ -154,7 +154,7 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 			return err
 		}
 		if a.Next <= from {
-			return inputError{errors.New("the broker's pages don't go on")}
+			return errors.New("the broker's pages don't go on")
 		}
 		from = a.Next
 	}
@@ -163,7 +163,7 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 // check demands files or something to open, and not both.
 func (f *openFlags) check(c *cobra.Command, files []string) error {
 	if len(files) > 0 == f.given() {
-		return inputError{fmt.Errorf("%s needs files with opened records, or --broker and what to open (see %s --help)", c.CommandPath(), c.CommandPath())}
+		return fmt.Errorf("%s needs files with opened records, or --broker and what to open (see %s --help)", c.Name(), c.CommandPath())
 	}
 	return nil
 }
@@ -190,7 +190,7 @@ func readOpened(c *cobra.Command, name string, each func(openedEntry) error) err
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return inputError{err}
+			return err
 		}
 		defer f.Close()
 		src = f
@@ -208,7 +208,7 @@ func readOpened(c *cobra.Command, name string, each func(openedEntry) error) err
 			return nil
 		}
 		if err != nil {
-			return inputError{fmt.Errorf("%s: value %d is no opened record: %w", name, n, err)}
+			return fmt.Errorf("%s: value %d is no opened record: %w", name, n, err)
 		}
 		list := []openedEntry{v.openedEntry}
 		if v.Entries != nil {
@@ -217,7 +217,7 @@ func readOpened(c *cobra.Command, name string, each func(openedEntry) error) err
 				list[i].Audit = v.Audit
 			}
 		} else if v.State == "" {
-			return inputError{fmt.Errorf("%s: value %d is no opened record: it has no state", name, n)}
+			return fmt.Errorf("%s: value %d is no opened record: it has no state", name, n)
 		}
 		for _, e := range list {
 			if err := each(e); err != nil {

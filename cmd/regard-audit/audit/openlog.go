@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,23 +13,83 @@ import (
 	"github.com/regard-broker/regard/ledger/reader"
 )
 
-// logFlags say which log, and whose signatures count.
+// logFlags say whose signatures count, where the log is, and how patiently it is read. A command has those of them that it needs.
 type logFlags struct {
-	place, logKey, policy string
-	provisional           bool
-	timeout               time.Duration
+	logKey, policy string
+	provisional    bool
+	place          string
+	timeout        time.Duration
+	attempts       int
 }
 
-func (f *logFlags) flags(c *cobra.Command) {
-	f.policyFlags(c)
-	c.Flags().StringVar(&f.place, "log", "", "the public log: its address, or a directory with a copy")
-	c.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "of one attempt at a file of the log")
-}
-
-func (f *logFlags) policyFlags(c *cobra.Command) {
+// keys adds the flags that say whose signatures count; provisional is the help of --allow-provisional.
+func (f *logFlags) keys(c *cobra.Command, provisional string) {
 	c.Flags().StringVar(&f.logKey, "log-key", "", "the log's verification key, or a file with it")
 	c.Flags().StringVar(&f.policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
-	c.Flags().BoolVar(&f.provisional, "allow-provisional", false, "do without the quorum of witnesses that the policy demands")
+	if provisional != "" {
+		c.Flags().BoolVar(&f.provisional, "allow-provisional", false, provisional)
+	}
+}
+
+// patience adds the flags of reading.
+func (f *logFlags) patience(c *cobra.Command) {
+	c.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "of one attempt at a file of the log")
+	c.Flags().IntVar(&f.attempts, "attempts", 4, "at a file that can't be read, with growing pauses")
+}
+
+const doWithout = "do without the quorum of witnesses that the policy demands"
+
+// all adds those of a command that reads the log at --log beside something else.
+func (f *logFlags) all(c *cobra.Command) {
+	f.keys(c, doWithout)
+	c.Flags().StringVar(&f.place, "log", "", "the public log: its address, or a directory with a copy")
+	f.patience(c)
+}
+
+func (f *logFlags) readPolicy(c *cobra.Command) (*proof.Policy, error) {
+	return readPolicy(c, f.logKey, f.policy)
+}
+
+// source opens a place at which a log is served.
+func (f *logFlags) source(place string) (reader.Source, error) {
+	if f.timeout <= 0 || f.attempts < 1 {
+		return nil, errors.New("--timeout and --attempts must be positive")
+	}
+	return reader.Open(place, reader.Options{Timeout: f.timeout, Attempts: f.attempts})
+}
+
+// noLog adds to an error what a place without a checkpoint may be.
+func noLog(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w. A log is where its checkpoint is: of a broker's own files the directory public", err)
+	}
+	return err
+}
+
+// tree opens the log at --log under its checkpoint, which must have the quorum that the policy demands.
+func (f *logFlags) tree(ctx context.Context, p *proof.Policy) (reader.Source, proof.Checkpoint, *reader.Tree, error) {
+	fail := func(err error) (reader.Source, proof.Checkpoint, *reader.Tree, error) {
+		return nil, proof.Checkpoint{}, nil, err
+	}
+	if f.place == "" {
+		return fail(errors.New("--log is missing: the address of the public log, or a directory with a copy"))
+	}
+	src, err := f.source(f.place)
+	if err != nil {
+		return fail(err)
+	}
+	cp, err := reader.Checkpoint(ctx, src, p)
+	if err != nil {
+		return fail(fmt.Errorf("reading the log's checkpoint: %w", noLog(err)))
+	}
+	if p.Demands() && !cp.Witnessed() && !f.provisional {
+		return fail(errors.New("the log's checkpoint lacks the quorum of witnesses that the policy demands: others may be shown another history. Try again later, or give --allow-provisional"))
+	}
+	t, err := reader.OpenTree(ctx, src, "", cp.Size(), cp.Root())
+	if err != nil {
+		return fail(fmt.Errorf("reading the log: %w", err))
+	}
+	return src, cp, t, nil
 }
 
 // openLog is a log under a verified checkpoint, with what it says in clear.
@@ -44,29 +105,16 @@ type openLog struct {
 func (f *logFlags) open(ctx context.Context, c *cobra.Command) (*openLog, error) {
 	l := &openLog{}
 	var err error
-	if l.policy, err = readPolicy(c, f.logKey, f.policy); err != nil {
+	if l.policy, err = f.readPolicy(c); err != nil {
 		return nil, err
 	}
-	if f.place == "" {
-		return nil, inputError{errors.New("--log is missing: the address of the public log, or a directory with a copy")}
+	if l.src, l.cp, l.tree, err = f.tree(ctx, l.policy); err != nil {
+		return nil, err
 	}
-	if f.timeout <= 0 {
-		return nil, inputError{errors.New("--timeout must be positive")}
-	}
-	if l.src, err = reader.Open(f.place, reader.Options{Timeout: f.timeout}); err != nil {
-		return nil, inputError{err}
-	}
-	if l.cp, err = reader.Checkpoint(ctx, l.src, l.policy); err != nil {
-		return nil, inputError{fmt.Errorf("reading the log's checkpoint: %w", err)}
-	}
-	if l.policy.Demands() && !l.cp.Witnessed() && !f.provisional {
-		return nil, inputError{errors.New("the checkpoint lacks the quorum of witnesses that the policy demands: others may be shown another history. Try again later, or give --allow-provisional")}
-	}
-	if l.tree, err = reader.OpenTree(ctx, l.src, "", l.cp.Size(), l.cp.Root()); err != nil {
-		return nil, inputError{fmt.Errorf("reading the log: %w", err)}
-	}
-	if l.gov, err = govern(ctx, l.tree); err != nil {
-		return nil, inputError{fmt.Errorf("reading the log: %w", err)}
+	show, end := progress(c.ErrOrStderr())
+	defer end()
+	if l.gov, err = govern(ctx, l.tree, show); err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
 	}
 	return l, nil
 }

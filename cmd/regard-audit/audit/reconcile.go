@@ -74,6 +74,7 @@ type discrepant struct {
 type reconciler struct {
 	policy      *proof.Policy
 	provisional bool
+	accessed    bool // there was an access log: nothing held may agree with nothing asked
 
 	out  reconciled
 	rows map[rowKey]*epochRow
@@ -98,8 +99,9 @@ type placed struct {
 }
 
 func reconcileCommand() *cobra.Command {
-	var logKey, policy, access, place string
-	var asJSON, provisional bool
+	var look logFlags
+	var access string
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "reconcile HELD", Short: "Compare what an agency or a provider holds with the log",
 		Long: `reconcile reads what a holder exported (regard receipts export), - for standard input. Each own question must have exactly one receipt of the asked entry, and every
@@ -111,13 +113,13 @@ Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of 
   regard-audit reconcile --log-key log.vkey --json held.jsonl`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return inputError{errors.New("reconcile needs one file, or - (see regard-audit reconcile --help)")}
+				return errors.New("reconcile needs one file, or - (see regard-audit reconcile --help)")
 			}
-			p, err := readPolicy(c, logKey, policy)
+			p, err := look.readPolicy(c)
 			if err != nil {
 				return err
 			}
-			r := &reconciler{policy: p, provisional: provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}}
+			r := &reconciler{policy: p, provisional: look.provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}}
 			if err := eachLine(c, args[0], r.held); err != nil {
 				return err
 			}
@@ -126,20 +128,17 @@ Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of 
 					return err
 				}
 			}
-			if place != "" {
-				if err := r.log(c.Context(), place); err != nil {
+			if look.place != "" {
+				if err := r.log(c.Context(), &look); err != nil {
 					return err
 				}
 			}
 			return r.report(c.OutOrStdout(), asJSON)
 		},
 	}
+	look.all(c)
 	f := c.Flags()
-	f.StringVar(&logKey, "log-key", "", "the log's verification key, or a file with it")
-	f.StringVar(&policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
 	f.StringVar(&access, "access-log", "", "a provider's access log, JSON lines")
-	f.StringVar(&place, "log", "", "address of the log, or directory with a copy of it")
-	f.BoolVar(&provisional, "allow-provisional", false, "accept receipts that carry the log's signature alone")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
 	return c
 }
@@ -150,7 +149,7 @@ func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error
 	if name != "-" {
 		f, err := os.Open(name) // #nosec G304 -- named by the user
 		if err != nil {
-			return inputError{err}
+			return err
 		}
 		defer f.Close()
 		src = f
@@ -162,11 +161,11 @@ func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error
 			continue
 		}
 		if err := take(n, s.Bytes()); err != nil {
-			return inputError{fmt.Errorf("%s line %d: %w", name, n, err)}
+			return fmt.Errorf("%s line %d: %w", name, n, err)
 		}
 	}
 	if err := s.Err(); err != nil {
-		return inputError{fmt.Errorf("reading %s: %w", name, err)}
+		return fmt.Errorf("reading %s: %w", name, err)
 	}
 	return nil
 }
@@ -296,7 +295,7 @@ func (r *reconciler) access(c *cobra.Command, file string) error {
 	if unnamed > 0 {
 		r.find("", "question.unnamed", "%d requests in the access log have no id", unnamed)
 	}
-	r.out.Asked = len(questions)
+	r.out.Asked, r.accessed = len(questions), true
 	for _, id := range slices.Sorted(maps.Keys(questions)) {
 		if n := questions[id]; n > 1 {
 			r.find(id, "question.repeated", "it was asked %d times", n)
@@ -314,18 +313,10 @@ func (r *reconciler) access(c *cobra.Command, file string) error {
 }
 
 // log compares with the log itself.
-func (r *reconciler) log(ctx context.Context, place string) error {
-	src, err := reader.Open(place, reader.Options{})
+func (r *reconciler) log(ctx context.Context, look *logFlags) error {
+	_, cp, tree, err := look.tree(ctx, r.policy)
 	if err != nil {
-		return inputError{err}
-	}
-	cp, err := reader.Checkpoint(ctx, src, r.policy)
-	if err != nil {
-		return inputError{fmt.Errorf("reading the log's checkpoint: %w", err)}
-	}
-	tree, err := reader.OpenTree(ctx, src, "", cp.Size(), cp.Root())
-	if err != nil {
-		return inputError{fmt.Errorf("reading the log: %w", err)}
+		return err
 	}
 	r.out.Origin, r.out.TreeSize = cp.Origin(), cp.Size()
 	for _, size := range slices.Sorted(maps.Keys(r.roots)) {
@@ -335,7 +326,7 @@ func (r *reconciler) log(ctx context.Context, place string) error {
 		}
 		root, err := tree.RootAt(ctx, size)
 		if err != nil {
-			return inputError{fmt.Errorf("reading the log: %w", err)}
+			return fmt.Errorf("reading the log: %w", err)
 		}
 		if root != r.roots[size] {
 			r.find("", "log.fork", "the log's tree of %d entries is not the one that receipts are under: keep both, they are evidence", size)
@@ -355,7 +346,7 @@ func (r *reconciler) log(ctx context.Context, place string) error {
 		if p.index < have.First || p.index >= have.First+uint64(len(have.Entries)) {
 			for b, err := range tree.Bundles(ctx, p.index, 1) {
 				if err != nil {
-					return inputError{fmt.Errorf("reading the log: %w", err)}
+					return fmt.Errorf("reading the log: %w", err)
 				}
 				have = b
 				break
@@ -411,13 +402,16 @@ func (r *reconciler) report(w io.Writer, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	if r.out.Held == 0 && len(r.out.Findings) == 0 && !r.accessed {
+		return errors.New("nothing is held, so nothing was compared: is it the output of regard receipts export?")
+	}
 	if len(r.out.Findings) == 0 {
 		return nil
 	}
 	if slices.ContainsFunc(r.out.Findings, func(d discrepant) bool { return !d.Unusable }) {
 		return errRefused
 	}
-	return inputError{fmt.Errorf("%d receipts don't show all that they could: fetch them again (regard receipts upgrade; a provider's guard does it by itself) and compare again. If that changes nothing, the broker owes you the proof", len(r.out.Findings))}
+	return fmt.Errorf("%d receipts don't show all that they could: fetch them again (regard receipts upgrade; a provider's guard does it by itself) and compare again. If that changes nothing, the broker owes you the proof", len(r.out.Findings))
 }
 
 func (r *reconciler) print(w io.Writer) error {
@@ -447,7 +441,7 @@ func (r *reconciler) print(w io.Writer) error {
 	for _, d := range r.out.Findings {
 		fmt.Fprintf(w, "%s  %s: %s\n", cmp.Or(d.ID, "-"), d.Code, d.Detail)
 	}
-	if len(r.out.Findings) == 0 {
+	if len(r.out.Findings) == 0 && (r.out.Held > 0 || r.accessed) {
 		fmt.Fprintln(w, "Everything agrees.")
 	}
 	return nil

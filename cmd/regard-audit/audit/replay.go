@@ -114,16 +114,16 @@ Exit codes: 0 no difference, 1 differences, 2 something could not be run again.`
 				}
 				return errRefused
 			case err != nil:
-				return unusable(err)
+				return err
 			case out.Unusable > 0:
-				return inputError{fmt.Errorf("%d records could not be run again", out.Unusable)}
+				return fmt.Errorf("%d records could not be run again", out.Unusable)
 			case out.Replayed == 0:
-				return inputError{errors.New("there is no decision in these records")}
+				return errors.New("there is no decision in these records")
 			}
 			return nil
 		},
 	}
-	look.flags(c)
+	look.all(c)
 	f.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return c
@@ -397,7 +397,14 @@ func (out *replayReport) print(w io.Writer, asJSON bool) error {
 	}
 	fmt.Fprintf(w, "%d decisions run again under %d bundles: %d differ, %d could not be run\n", out.Replayed, out.Bundles, out.Different, out.Unusable)
 	for _, k := range sortedKeys(out.Others) {
-		fmt.Fprintf(w, "%d entries without a decision to run: %s\n", out.Others[k], k)
+		switch {
+		case strings.Contains(k, "@"):
+			fmt.Fprintf(w, "%d entries without a decision: %s\n", out.Others[k], k)
+		case k == "erased":
+			fmt.Fprintf(w, "%d entries weren't opened: %s. Their decisions can be run again: open --erased-epochs\n", out.Others[k], k)
+		default:
+			fmt.Fprintf(w, "%d entries weren't opened: %s\n", out.Others[k], k)
+		}
 	}
 	return nil
 }

@@ -301,7 +301,7 @@ func TestReplayTable(t *testing.T) {
 	want := fmt.Sprintf(`INDEX  DISCLOSURE                            WHAT    RECORDED                RECORDED
 %d      01a20ac2-88da-7d36-98b8-e03e4bb98177  fields  released /data/adresse  granted /data/quotient/valeur
 2 decisions run again under 1 bundles: 1 differ, 0 could not be run
-1 entries without a decision to run: access@v1
+1 entries without a decision: access@v1
 `, bad)
 	want = strings.Replace(want, "RECORDED                RECORDED", "RECORDED                REPLAYED", 1)
 	if code != Refused || out != want {

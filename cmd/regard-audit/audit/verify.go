@@ -35,8 +35,6 @@ type finding struct {
 	Closed   *time.Time `json:"epoch_closed,omitempty"`
 	// Covers is the type of the identifier whose roll it is, of which alone the verdict speaks.
 	Covers string `json:"covers,omitempty"`
-	// IndexAuditors cosigned the epoch's index. There are none yet, and a verdict says so.
-	IndexAuditors []string `json:"index_auditors,omitzero"`
 	// Caveats: "homonyms" or "partial-pivot".
 	Caveats []string `json:"caveats,omitempty"`
 
@@ -64,9 +62,13 @@ func newWitness(c proof.Cosignature) witness {
 	return w
 }
 
+// acceptProvisional is the help of --allow-provisional where receipts are verified.
+const acceptProvisional = "accept receipts that carry the log's signature alone"
+
 func verifyCommand() *cobra.Command {
-	var logKey, policy, payload string
-	var provisional, asJSON bool
+	var look logFlags
+	var payload string
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "verify RECEIPT…", Short: "Verify receipts", Args: files,
 		Long: `verify checks receipts offline: the signature of the log, the quorum of witnesses if the policy names one, that the entry stands in the tree, that the opened fields
@@ -86,17 +88,17 @@ With --payload it also checks that the data are the very bytes that were recorde
   regard-audit verify --log-key regard.example.fr/2026+1a2b3c4d+AX… --payload answer.data.json answer.receipt
   regard-audit verify --log-key log.vkey --json *.receipt`,
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := readPolicy(c, logKey, policy)
+			p, err := look.readPolicy(c)
 			if err != nil {
 				return err
 			}
 			if payload != "" && len(args) > 1 {
-				return inputError{errors.New("--payload goes with one receipt")}
+				return errors.New("--payload goes with one receipt")
 			}
 			findings := []finding{}
 			refused, unusable := false, 0
 			for _, name := range args {
-				f := verifyFile(c, name, p, provisional, payload)
+				f := verifyFile(c, name, p, look.provisional, payload)
 				refused = refused || !f.Proven && !f.Unusable
 				if f.Unusable {
 					unusable++
@@ -117,16 +119,14 @@ With --payload it also checks that the data are the very bytes that were recorde
 			case refused:
 				err = errRefused
 			case unusable > 0:
-				err = inputError{fmt.Errorf("of %d files %d are unusable", len(args), unusable)}
+				err = fmt.Errorf("of %d files %d are unusable", len(args), unusable)
 			}
 			return err
 		},
 	}
+	look.keys(c, acceptProvisional)
 	f := c.Flags()
-	f.StringVar(&logKey, "log-key", "", "the log's verification key, or a file with it")
-	f.StringVar(&policy, "policy", "", "file with the log's key and the witnesses (c2sp.org/tlog-policy)")
 	f.StringVar(&payload, "payload", "", "file with the data, or with the whole answer")
-	f.BoolVar(&provisional, "allow-provisional", false, "accept receipts that carry the log's signature alone")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
 	return c
 }
@@ -195,7 +195,7 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 // roll says what the roll of a subject shows, and about whom.
 func (f *finding) roll(subject proof.Subject, v proof.Verdict) {
 	closed := v.Closed.Time()
-	f.Closed, f.Covers, f.IndexAuditors = &closed, string(subject.Type()), []string{}
+	f.Closed, f.Covers = &closed, string(subject.Type())
 	f.say("The entry is in the only roll that this identifier has in epoch %d, which was closed at %s; the roll has room for %d entries.", v.Epoch, closed.Format(time.RFC3339), v.RollSize)
 	f.say("The identifier is of type %s, and all that is said of rolls covers it alone.", subject.Type())
 	switch p, pivot := subject.Pivot(); {
@@ -207,7 +207,7 @@ func (f *finding) roll(subject proof.Subject, v proof.Verdict) {
 		f.deny("that anybody will be shown it: it was asked with a part of an identity, which identifies nobody, and is filed as asked.")
 	}
 	f.deny("anything about requests under other identifiers of the same person, or in other epochs.")
-	f.deny("that all entries of the epoch are in a roll: no auditor cosigned its index.")
+	f.deny("that all entries of the epoch are in a roll: a receipt doesn't hold what auditors said of its index. A history does.")
 	f.deny("anything about entries whose details were lost with a restored backup (restart@v1 in the log says which): they are in nobody's roll.")
 }
 
