@@ -64,8 +64,9 @@ lint: lint-tools rego-tools ## formatting, links, vet, staticcheck, gosec, and t
 rego-test: rego-tools ## tests of the policy bundle, by plain opa
 	$(STEP) 'opa test' $(TOOLS)/opa test --fail-on-empty policy/bundle
 
-bench: build ## measure throughput and latency
-	$(BIN)/regard-bench $(BENCHFLAGS)
+bench: build ## measure throughput and latency, proofs and their checking
+	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck
+	@$(BIN)/regard-bench -tests $(BIN)/bench $(BENCHFLAGS)
 
 soak: ## run the long tests until they end (SOAKFLAGS='-count 3' and the like)
 	$(STEP) 'soak' go test -tags soak -run Soak -timeout 0 -v $(SOAKFLAGS) ./...

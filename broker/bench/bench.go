@@ -32,6 +32,8 @@ type Options struct {
 	Preload     int           // earlier records of the broker of the last part; 0: leave it out
 	Close       int           // persons of an epoch that is closed under load; 0: leave it out
 	Single      time.Duration // of the load of one connection
+	Tests       string        // directory with the packages' tests, whose benchmarks measure proofs and fsck; empty: leave them out
+	Short       bool          // with small sizes
 	Dir         string        // where the databases go, which should be a disk; a directory is made in it
 	Keep        bool          // leave it there
 	CPUProfile  string        // directory for profiles of the broker, taken while nothing else is measured; empty: none
@@ -48,7 +50,7 @@ func Defaults() Options {
 func (o Options) Quick() Options {
 	o.Duration, o.Turns, o.Single = 4*time.Second, 2, time.Second
 	o.Persons, o.Agreements, o.Agencies, o.Preload = 10_000, 1000, 100, 20_000
-	o.Close = 25_000
+	o.Close, o.Short = 25_000, true
 	return o
 }
 
@@ -124,6 +126,11 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (err error) {
 	}
 	if o.Close > 0 {
 		if err := r.third(ctx); err != nil {
+			return err
+		}
+	}
+	if o.Tests != "" {
+		if err := r.fourth(ctx); err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,7 @@ type Report struct {
 	Syncs    syncCount
 	Full     full
 	Closed   closed
+	Tests    []measured
 	Verified verified
 	Peak     int64         // bytes, VmHWM of the broker without earlier records
 	Seeding  time.Duration // of the registry
@@ -121,6 +122,7 @@ func (r *Report) judge() {
 		r.aim("making a proof of presence, p50", "< "+show(aimProof), c.Presence.quantile(0.5) < aimProof, "%s (p99 %s)", show(c.Presence.quantile(0.5)), show(c.Presence.quantile(0.99)))
 		r.aim("making a proof of absence, p50", "< "+show(aimProof), c.Absence.quantile(0.5) < aimProof, "%s (p99 %s)", show(c.Absence.quantile(0.5)), show(c.Absence.quantile(0.99)))
 	}
+	r.judgeTests()
 	r.aim("receipts verified after the run", "all", r.Verified.Bad == 0 && r.Verified.Receipts > 0, "%d of %d", r.Verified.Receipts, r.Verified.Receipts+r.Verified.Bad)
 }
 

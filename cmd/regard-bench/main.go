@@ -49,6 +49,7 @@ func options(args []string) (bench.Options, error) {
 	f.IntVar(&o.Services, "services", o.Services, "services in force")
 	f.IntVar(&o.Preload, "preload", o.Preload, "earlier records of the broker in the last part; 0 leaves it out")
 	f.IntVar(&o.Close, "close", o.Close, "persons of an epoch that is closed under load; 0 leaves it out")
+	f.StringVar(&o.Tests, "tests", o.Tests, "directory with the tests of ledger and ledger/fsck (go test -c), whose benchmarks are run; none leaves them out")
 	f.StringVar(&o.Dir, "dir", o.Dir, "directory for the databases, on a disk (default: the system's temporary one)")
 	f.BoolVar(&o.Keep, "keep", o.Keep, "leave databases and logs there")
 	f.StringVar(&o.CPUProfile, "cpuprofile", o.CPUProfile, "directory for profiles of the broker")
