@@ -85,18 +85,27 @@ func readPolicy(logKey, file string) (*proof.Policy, error) {
 		}
 		return p, nil
 	}
-	if !strings.Contains(logKey, "+") {
-		b, err := os.ReadFile(logKey)
-		if err != nil {
-			return nil, usage{err}
-		}
-		logKey = strings.TrimSpace(string(b))
+	logKey, err := keyOrFile(logKey)
+	if err != nil {
+		return nil, err
 	}
 	p, err := proof.NewPolicy(logKey)
 	if err != nil {
 		return nil, usage{err}
 	}
 	return p, nil
+}
+
+// keyOrFile takes a verification key, or a file with it.
+func keyOrFile(s string) (string, error) {
+	if strings.Contains(s, "+") {
+		return s, nil
+	}
+	b, err := os.ReadFile(s)
+	if err != nil {
+		return "", usage{err}
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 // example is a request that regard request --example prints: to a reference service, about an invented person.

@@ -76,7 +76,7 @@ func witnessCommand() *cobra.Command {
 It keeps the last checkpoint of each log and nothing else: no entries, no personal data.
 
 Its state (witness.db) must never be put back from an older copy, and belongs into no backup: it would cosign a second history. If it is lost, make a new witness.`,
-		"  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log regard.example.fr/2026+1a2b3c4d+AX…\n  regard witness serve --config /etc/regard-witness/witness.yaml",
+		"  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log-key log.vkey\n  regard witness serve --config /etc/regard-witness/witness.yaml",
 		witnessInitCommand(), witnessServeCommand(), witnessShowCommand())
 }
 
@@ -110,13 +110,19 @@ func witnessInitCommand() *cobra.Command {
 		Use: "init", Short: "Make a witness: key, empty state, configuration", Args: noArgs,
 		Long: `init makes a directory with a new Ed25519 key (witness.key, for its owner alone), an empty state (witness.db), the list of logs and a commented configuration. It overwrites nothing. Then it prints what logs, and whoever
 verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it by the URL under which logs reach the witness.`,
-		Example: "  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log regard.example.fr/2026+1a2b3c4d+AX…",
+		Example: "  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log-key log.vkey",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if name == "" {
 				return usagef("--name is missing: of the witness, in its signatures, for example witness.example.fr/w1; it can't change afterwards")
 			}
 			if _, err := witness.NewKey(name); err != nil {
 				return usage{err}
+			}
+			for i := range logs {
+				var err error
+				if logs[i], err = keyOrFile(logs[i]); err != nil {
+					return err
+				}
 			}
 			list := witness.LogList(logs...)
 			if _, err := witness.ParseLogs(list); err != nil {
@@ -165,7 +171,7 @@ verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it
 	f := c.Flags()
 	f.StringVar(&dir, "dir", "witness", "directory to make")
 	f.StringVar(&name, "name", "", "name of the witness in its signatures")
-	f.StringArrayVar(&logs, "log", nil, "verification key of a log that is cosigned (repeatable; more in the file logs)")
+	f.StringArrayVar(&logs, "log-key", nil, "verification key of a log that is cosigned, or a file with it (repeatable; more in the file logs)")
 	f.StringVar(&listen, "listen", "127.0.0.1:7380", "address for logs")
 	f.StringVar(&ops, "ops", "127.0.0.1:7381", "address for monitoring; empty: none")
 	jsonFlag(c, &asJSON)

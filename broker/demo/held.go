@@ -56,7 +56,7 @@ func (d *demo) held() error {
 		return err
 	}
 	d.sayf("\n   The providers' own access log, what they hold, and the log say the same:\n")
-	if out, err = d.run(true, "regard-audit", "reconcile", d.path("held.jsonl"), "--log-key", d.path("log.vkey"), "--access-log", d.path("provider-access.jsonl"), "--log", "http://"+d.public); err != nil {
+	if out, err = d.run(true, "regard-audit", "reconcile", d.path("held.jsonl"), "--policy", d.path("log.policy"), "--access-log", d.path("provider-access.jsonl"), "--log", "http://"+d.public); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
 	d.sayf("%s", indent(string(out)))

@@ -34,7 +34,7 @@ func (d *demo) witnesses(keys []string) error {
 		if err != nil {
 			return err
 		}
-		line, err := d.run(i == 0, "regard", "witness", "init", "--dir", d.path("witnesses", name), "--name", "witness-"+name+".example/"+name, "--log", d.vkey, "--listen", addr, "--ops", "")
+		line, err := d.run(i == 0, "regard", "witness", "init", "--dir", d.path("witnesses", name), "--name", "witness-"+name+".example/"+name, "--log-key", d.path("log.vkey"), "--listen", addr, "--ops", "")
 		if err != nil {
 			return err
 		}

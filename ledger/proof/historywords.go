@@ -138,7 +138,7 @@ func (w *words) requests() {
 func (w *words) states() {
 	v := w.v
 	if n := v.Count(RecordOpen); n > 0 {
-		w.say("%s shown as they were recorded: the log committed to every field.", many(n, "record is", "records are"))
+		w.say("%s recorded: the log committed to every field.", many(n, "record is shown as it was", "records are shown as they were"))
 	}
 	if n, fields := v.Withheld(); n > 0 {
 		w.deny("what %s in %s: you may read them, and the file hides them. Ask for a history that was made for yourself.", many(fields, "field says", "fields say"), many(n, "record", "records"))
