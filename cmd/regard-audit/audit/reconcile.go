@@ -334,7 +334,7 @@ func (r *reconciler) log(ctx context.Context, look *logFlags) error {
 	}
 	open, err := openEpoch(ctx, tree, cp.Size())
 	if err != nil {
-		return inputError{fmt.Errorf("reading the log: %w", err)}
+		return fmt.Errorf("reading the log: %w", err)
 	}
 	slices.SortFunc(r.at, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
 	var have reader.Bundle
