@@ -55,10 +55,20 @@ type labeler struct{ keys.Labels }
 // Prove implements ledger.Labeler.
 func (l labeler) Prove(ctx context.Context, name string, epoch proof.Epoch, s proof.Subject) (proof.Label, []byte, error) {
 	z, p, err := l.Labels.Prove(ctx, name, epoch, s)
+	return z, p, over(err)
+}
+
+// RollSeed implements ledger.Labeler.
+func (l labeler) RollSeed(ctx context.Context, name string, epoch proof.Epoch) ([32]byte, error) {
+	seed, err := l.Labels.RollSeed(ctx, name, epoch)
+	return seed, over(err)
+}
+
+func over(err error) error {
 	if errors.Is(err, keys.ErrNoKey) {
-		err = fmt.Errorf("%w: %w", ledger.ErrLabelsOver, err)
+		return fmt.Errorf("%w: %w", ledger.ErrLabelsOver, err)
 	}
-	return z, p, err
+	return err
 }
 
 func (b *Broker) historyFile(ctx context.Context, subjects []proof.Subject, epochs proof.EpochRange, by *AccessBy) (*HistoryFile, error) {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -157,7 +158,7 @@ func (l *Log) advances() {
 	}
 }
 
-// restoreIndex makes the tiles of a closed epoch's index again if they are missing.
+// restoreIndex makes the tiles of a closed epoch's index again if they are missing. ErrUnavailable: it may succeed later; otherwise something is lost.
 func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 	c, err := l.cfg.Store.Epoch(ctx, e)
 	if err != nil {
@@ -167,8 +168,11 @@ func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 		return nil
 	}
 	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, e)
+	if err != nil && !errors.Is(err, ErrLabelsOver) {
+		return fmt.Errorf("%w: asking for the secret of the rolls: %w", ErrUnavailable, err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("asking for the secret of the rolls: %w", err)
 	}
 	r, err := l.readRoster(ctx, e, seed, 1)
 	if err != nil {

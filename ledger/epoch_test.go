@@ -460,6 +460,63 @@ func TestPublicationIsRebuilt(t *testing.T) {
 	}
 }
 
+// TestIndexesWaitForTheirSecret: while the keys don't answer nothing is published without the indexes that belong to it, for nobody would make them later. Of an epoch whose secret is destroyed the log goes on without.
+func TestIndexesWaitForTheirSecret(t *testing.T) {
+	env := ledgertest.New(t)
+	l := env.Open()
+	var indexes []string
+	for range 3 {
+		appendN(t, l, 0, 5)
+		turnEpoch(t, env, l)
+	}
+	env.Wait(l)
+	env.Close(l)
+	for f := range readTree(t, env.Dir) {
+		if strings.HasPrefix(f, "index/") {
+			indexes = append(indexes, f)
+		}
+	}
+	if err := os.RemoveAll(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	env.Faults.Arm(ledgertest.CallSeed, ledgertest.Fail, 2)
+	l = env.Open()
+	env.Wait(l)
+	env.Close(l)
+	after := readTree(t, env.Dir)
+	for _, f := range indexes {
+		if after[f] == "" {
+			t.Errorf("%s is missing", f)
+		}
+	}
+	if env.Faults.Fired() != 2 || len(indexes) < 3 {
+		t.Errorf("%d failures, %d files", env.Faults.Fired(), len(indexes))
+	}
+	checkWithFsck(t, env)
+
+	if err := os.RemoveAll(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	cfg := env.Config()
+	cfg.Labeler = noSeed{cfg.Labeler}
+	l = env.OpenWith(cfg)
+	env.Wait(l)
+	after = readTree(t, env.Dir)
+	if _, err := os.Stat(filepath.Join(env.Dir, "index", "1")); err == nil || after["checkpoint"] == "" || len(after) < 3 {
+		t.Errorf("%v, %d files", err, len(after))
+	}
+}
+
+// noSeed is a Labeler that has no secret of epoch 1 any more.
+type noSeed struct{ ledger.Labeler }
+
+func (s noSeed) RollSeed(ctx context.Context, name string, epoch proof.Epoch) ([32]byte, error) {
+	if epoch == 1 {
+		return [32]byte{}, ledger.ErrLabelsOver
+	}
+	return s.Labeler.RollSeed(ctx, name, epoch)
+}
+
 func readTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

@@ -14,7 +14,7 @@ import (
 // NewestEpoch stands for the newest epoch that is closed and published.
 const NewestEpoch proof.Epoch = math.MaxUint64
 
-// ErrLabelsOver: the key that made the labels of an epoch was destroyed at the end of its retention. A Labeler's errors wrap it then.
+// ErrLabelsOver: the key that made the labels of an epoch was destroyed at the end of its retention. A Labeler's errors wrap it then, those of Prove and of RollSeed.
 var ErrLabelsOver = errors.New("ledger: the epoch's label key was destroyed at the end of its retention")
 
 // HistoryDraft is a person's history without its entries: markers, labels, buckets and rolls are there, under one published checkpoint. Whoever has the records adds the

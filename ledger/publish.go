@@ -213,7 +213,12 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 	// A new log has nothing to make again, and says so by its first epoch.
 	open := l.OpenEpoch()
 	for e := proof.Epoch(0); e < open.Number; e++ {
-		if err := l.restoreIndex(ctx, e); err != nil {
+		err := l.restoreIndex(ctx, e)
+		if ctx.Err() != nil || errors.Is(err, ErrUnavailable) {
+			// Behind a published checkpoint nobody would look for it again.
+			return fmt.Errorf("making the index of epoch %d again: %w", e, err)
+		}
+		if err != nil {
 			l.cfg.Logger.Error("the index of an epoch can't be made again; settlements of that epoch wait for it", "epoch", uint64(e), "error", err)
 		}
 	}
