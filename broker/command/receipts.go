@@ -170,9 +170,32 @@ Exit codes: 0 nothing is overdue; 1 something is, or something that the broker s
 			return err
 		},
 	}
+	var age time.Duration
+	forget := &cobra.Command{
+		Use: "forget DIR", Short: "Delete what is held about old disclosures whose proof is complete", Args: someArgs(1, false, "the directory of the store"),
+		Long:    "forget deletes the receipts and the notes about disclosures that are settled or accepted and older than --older-than: they name people. What isn't finished stays, and so does evidence. It can run while the store is in use.",
+		Example: "  regard receipts forget receipts/ --older-than 26280h",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if age < holder.MinForget {
+				return usagef("--older-than is missing, or less than %v", holder.MinForget)
+			}
+			s, _, err := openReceipts(c, args[0])
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			n, err := s.Forget(c.Context(), time.Now().Add(-age))
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%d disclosures are forgotten.\n", n)
+			return err
+		},
+	}
+	forget.Flags().DurationVar(&age, "older-than", 0, "how `long` ago they were asked, at least; 24h or more")
 	accept.Flags().StringVar(&reason, "reason", "", "why this is in order; kept with it")
 	return group("receipts", "What an agency or a provider holds against the broker", "A store keeps receipts and brings them to witnessed and settled: of an agency with regard request --keep, of a provider with its guard.",
-		"  regard receipts status receipts/", status, upgrade, export, accept)
+		"  regard receipts status receipts/", status, upgrade, export, accept, forget)
 }
 
 func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.Times, asJSON bool) error {

@@ -37,6 +37,10 @@ func TestReceipts(t *testing.T) {
 		{[]string{"receipts", "upgrade", held}, Usage, "--url is missing"},
 		{[]string{"receipts", "accept", held, id}, Usage, "--reason is missing"},
 		{[]string{"receipts", "accept", held, id, "--reason", "x"}, Usage, "no such disclosure"},
+		{[]string{"receipts", "forget", held}, Usage, "--older-than is missing"},
+		{[]string{"receipts", "forget", held, "--older-than", "1h"}, Usage, "less than 24h"},
+		{[]string{"receipts", "forget", none, "--older-than", "48h"}, Usage, "holds no receipts"},
+		{[]string{"receipts", "forget", held, "--older-than", "48h"}, OK, "0 disclosures are forgotten"},
 		{[]string{"receipts", "status"}, Usage, "needs the directory"},
 		{[]string{"receipts", "frob"}, Usage, "no command"},
 	} {

@@ -231,6 +231,69 @@ func TestKeptAgain(t *testing.T) {
 	counts(t, k, map[holder.State]int64{holder.Refuted: 1})
 }
 
+// TestForget: old disclosures whose proof is complete go, with all that names people; what isn't finished, is young or is evidence stays.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := holder.OpenStore(t.Context(), dir, holder.RoleProvider)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "receipts.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	now := time.Now()
+	want := 0
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state := holder.Waiting; state <= holder.Refuted; state++ {
+		for i := range 1200 {
+			at := now.Add(-48 * time.Hour)
+			if i%2 == 0 {
+				at = now.Add(-30 * time.Hour)
+			} else if state == holder.Settled || state == holder.Accepted {
+				want++
+			}
+			id := fmt.Sprintf("%d-%d", state, i)
+			for _, q := range []struct {
+				sql  string
+				args []any
+			}{
+				{"INSERT INTO held (id, at, service, state, due) VALUES (?, ?, 's', ?, 0)", []any{id, at.UnixMilli(), int(state)}},
+				{"INSERT INTO answers VALUES (?, x'00', 0, '{}')", []any{id}}, {"INSERT INTO receipts VALUES (?, 1, 'r')", []any{id}}, {"INSERT INTO evidence VALUES (NULL, ?, 0, 'c', 'd', 'e')", []any{id}},
+			} {
+				if _, err := tx.Exec(q.sql, q.args...); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Forget(t.Context(), now.Add(-time.Hour)); err == nil {
+		t.Error("an intent that was used can be forgotten while it is valid")
+	}
+	n, err := s.Forget(t.Context(), now.Add(-40*time.Hour))
+	if err != nil || n != int64(want) || want != 1200 {
+		t.Errorf("%d forgotten, want %d: %v", n, want, err)
+	}
+	for table, want := range map[string]int{"held": 6000, "answers": 6000, "receipts": 6000, "evidence": 7200} {
+		var got int
+		if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&got); err != nil || got != want {
+			t.Errorf("%s: %d left, want %d: %v", table, got, want, err)
+		}
+	}
+	if err := db.QueryRow("SELECT count(*) FROM held WHERE state IN (3, 4) AND at < ?", now.Add(-40*time.Hour).UnixMilli()).Scan(&want); err != nil || want != 0 {
+		t.Errorf("%d are left: %v", want, err)
+	}
+}
+
 // TestKeeperOverdue: a receipt that doesn't settle is told once, and when it is over.
 func TestKeeperOverdue(t *testing.T) {
 	t.Parallel()

@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS held (
   code    TEXT    NOT NULL DEFAULT ''    -- why it isn't further
 );
 CREATE INDEX IF NOT EXISTS held_due ON held (due) WHERE state < 3;
-CREATE INDEX IF NOT EXISTS held_open ON held (state, at);
+DROP INDEX IF EXISTS held_open;
+CREATE INDEX IF NOT EXISTS held_states ON held (state, at, unheard); -- all of Status
 -- What a provider was asked and answered; also: which intents were used.
 CREATE TABLE IF NOT EXISTS answers (
   id       TEXT    NOT NULL,
@@ -103,7 +104,7 @@ func OpenStore(ctx context.Context, dir, role string) (*Store, error) {
 	}
 	s := &Store{role: role, ops: make(chan *op, 256), done: make(chan struct{})}
 	dsn := func(more string) string {
-		return (&url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" + more}).String()
+		return (&url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" + more}).String()
 	}
 	if s.db, err = sql.Open("sqlite", dsn("&_txlock=immediate")); err != nil {
 		return nil, fmt.Errorf("opening the store of receipts: %w", err)
@@ -384,6 +385,41 @@ func (s *Store) Accept(id, reason string) error {
 		}
 		return nil
 	})
+}
+
+// forgetBatch is how many disclosures one transaction forgets: a guard that answers meanwhile doesn't wait for long.
+const forgetBatch = 500
+
+// MinForget is how old what is forgotten has to be, at least: an intent that was used must be known as long as it is valid.
+const MinForget = 24 * time.Hour
+
+// Forget deletes what is held about disclosures of before a time that are settled or accepted, and returns how many these were. What isn't finished stays, and so does evidence.
+func (s *Store) Forget(ctx context.Context, before time.Time) (n int64, err error) {
+	if time.Since(before) < MinForget {
+		return 0, fmt.Errorf("holder: what is younger than %v can't be forgotten", MinForget)
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		var some int64
+		err := s.do("forgetting", func(tx *sql.Tx) error {
+			const which = "IN (SELECT id FROM held WHERE state IN (3, 4) AND at < ? ORDER BY state, at, id LIMIT ?)"
+			for _, table := range []string{"answers", "receipts", "held"} {
+				res, err := tx.Exec("DELETE FROM "+table+" WHERE id "+which, before.UnixMilli(), forgetBatch)
+				if err != nil {
+					return err
+				}
+				if some, err = res.RowsAffected(); err != nil { // the last one counts
+					return err
+				}
+			}
+			return nil
+		})
+		if n += some; err != nil || some < forgetBatch {
+			return n, err
+		}
+	}
 }
 
 // due lists disclosures that are to be looked at, those first that wait longest.
