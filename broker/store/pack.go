@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// packFrom is the number of rolls from which an epoch is packed: small ones take no space to speak of.
-	packFrom = 4096
 	// packRow is the length at which a row of rolls is full: with what stands beside it, it fills a page of 4096 bytes.
 	packRow = 3900
 	// packStep is how many filings one transaction moves.
@@ -23,7 +21,7 @@ const (
 // Pack moves a part of the filings of a large closed epoch to where they take less space. It is done when more is false. Nobody who reads notices.
 func (s *Store) Pack(ctx context.Context) (more bool, err error) {
 	var epoch int64
-	// The least epoch that has filings left, by a look at the index for each large one that hasn't.
+	// The least epoch that has filings left, by a look at the index for each large one that hasn't. Large is what the index epochs_large has: others take no space to speak of.
 	err = s.r.QueryRowContext(ctx, "SELECT e.number FROM epochs e WHERE e.items >= 4096 AND EXISTS (SELECT 1 FROM filings f WHERE f.epoch = e.number) ORDER BY e.number LIMIT 1").Scan(&epoch)
 	if err == sql.ErrNoRows {
 		return false, nil

@@ -23,8 +23,7 @@ type historyWorld struct {
 	*world
 	auditor  note.Signer
 	vkey     string
-	months   []proof.Epoch // epochs whose label key was destroyed
-	bobs     filed         // the delay that never ends
+	bobs     filed // the delay that never ends
 	delayed  filed
 	erasures []filed
 	lost     []filed
