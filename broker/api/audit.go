@@ -187,15 +187,7 @@ func (a *API) place() (leave func(), p *broker.Problem) {
 
 // openings serves POST /v1/audit/openings.
 func (a *API) openings(x *exchange) *broker.Problem {
-	key, p := idempotencyKey(x.r.Header["Idempotency-Key"])
-	if p != nil {
-		return p
-	}
-	body, p := x.body()
-	if p != nil {
-		return p
-	}
-	req, p := decodeOpenings(body)
+	req, key, p := posted(x, decodeOpenings)
 	if p != nil {
 		return p
 	}
@@ -210,15 +202,7 @@ func (a *API) openings(x *exchange) *broker.Problem {
 
 // erased serves POST /v1/audit/erased.
 func (a *API) erased(x *exchange) *broker.Problem {
-	key, p := idempotencyKey(x.r.Header["Idempotency-Key"])
-	if p != nil {
-		return p
-	}
-	body, p := x.body()
-	if p != nil {
-		return p
-	}
-	req, p := decodeErased(body)
+	req, key, p := posted(x, decodeErased)
 	if p != nil {
 		return p
 	}

@@ -17,15 +17,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // disclose serves POST /v1/disclosures.
 func (a *API) disclose(x *exchange) *broker.Problem {
-	key, p := idempotencyKey(x.r.Header["Idempotency-Key"])
-	if p != nil {
-		return p
-	}
-	body, p := x.body()
-	if p != nil {
-		return p
-	}
-	req, p := decodeRequest(body)
+	req, key, p := posted(x, decodeRequest)
 	if p != nil {
 		return p
 	}
@@ -47,6 +39,19 @@ func (a *API) disclose(x *exchange) *broker.Problem {
 	// It was recorded, so this is a service of the registry, and not just any text.
 	x.service = req.Service
 	return x.answer(answer)
+}
+
+// posted reads a body and the key under which it may be sent again.
+func posted[T any](x *exchange, decode func([]byte) (*T, *broker.Problem)) (req *T, key string, p *broker.Problem) {
+	if key, p = idempotencyKey(x.r.Header["Idempotency-Key"]); p != nil {
+		return nil, "", p
+	}
+	body, p := x.body()
+	if p != nil {
+		return nil, "", p
+	}
+	req, p = decode(body)
+	return req, key, p
 }
 
 // idempotencyKey takes at most one header of 1 to 255 printable ASCII characters without spaces.

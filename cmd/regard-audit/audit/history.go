@@ -244,23 +244,7 @@ func historyProblem(err error) (text string, unusable bool) {
 }
 
 func (f *historyFinding) print(w io.Writer) {
-	verdict := "PROVEN, " + f.State
-	switch {
-	case f.Unusable:
-		verdict = "UNUSABLE"
-	case !f.Proven:
-		verdict = "REFUTED"
-	}
-	fmt.Fprintf(w, "%s: %s\n", f.File, verdict)
-	if f.Problem != "" {
-		fmt.Fprintf(w, "  %s\n", f.Problem)
-	}
-	for _, s := range f.Says {
-		fmt.Fprintf(w, "  proven      %s\n", s)
-	}
-	for _, s := range f.Not {
-		fmt.Fprintf(w, "  not proven  %s\n", s)
-	}
+	printVerdict(w, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
 }
 
 // showProgress says on a terminal which file is being verified, and clears the line in the end.

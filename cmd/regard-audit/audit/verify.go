@@ -263,21 +263,26 @@ func join(a, b string) string {
 }
 
 func (f *finding) print(w io.Writer) {
-	verdict := "PROVEN, " + f.State
+	printVerdict(w, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
+}
+
+// printVerdict is how every verdict about a file reads: what it is in one word, why, and what is proven and what isn't.
+func printVerdict(w io.Writer, file string, proven, unusable bool, state, problem string, says, not []string) {
+	verdict := "PROVEN, " + state
 	switch {
-	case f.Unusable:
+	case unusable:
 		verdict = "UNUSABLE"
-	case !f.Proven:
+	case !proven:
 		verdict = "REFUTED"
 	}
-	fmt.Fprintf(w, "%s: %s\n", f.File, verdict)
-	if f.Problem != "" {
-		fmt.Fprintf(w, "  %s\n", f.Problem)
+	fmt.Fprintf(w, "%s: %s\n", file, verdict)
+	if problem != "" {
+		fmt.Fprintf(w, "  %s\n", problem)
 	}
-	for _, s := range f.Says {
+	for _, s := range says {
 		fmt.Fprintf(w, "  proven      %s\n", s)
 	}
-	for _, s := range f.Not {
+	for _, s := range not {
 		fmt.Fprintf(w, "  not proven  %s\n", s)
 	}
 }
