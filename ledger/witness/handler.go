@@ -37,10 +37,11 @@ func (w *Witness) Handler() http.Handler {
 	})
 }
 
-// statusWriter keeps the status for the metrics.
+// statusWriter keeps the status for the metrics, and the body of what is cosigned.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	body   []byte
 }
 
 func (s *statusWriter) WriteHeader(status int) {
@@ -53,6 +54,9 @@ func (s *statusWriter) WriteHeader(status int) {
 func (s *statusWriter) Write(b []byte) (int, error) {
 	if s.status == 0 {
 		s.status = http.StatusOK
+	}
+	if s.status == http.StatusOK {
+		s.body = append(s.body, b...)
 	}
 	return s.ResponseWriter.Write(b)
 }
@@ -112,8 +116,30 @@ func (w *Witness) addCheckpoint(rw *statusWriter, r *http.Request) string {
 	case verifier == nil:
 		refuse(http.StatusForbidden, "no key that this witness trusts for the log has signed the checkpoint")
 		return origin
-	case !k.limit.AllowN(w.cfg.Clock(), 1): // after the signature: nobody else can use up a log's allowance without its checkpoints
+	}
+	stored, err := w.state.Latest(r.Context(), origin)
+	var last head
+	if err == nil && stored != nil {
+		last, err = parseHead(stored)
+	}
+	now := w.cfg.Clock()
+	fresh := stored == nil || req.head.size > last.size
+	switch {
+	case err != nil:
+		w.log.Error("what was cosigned can't be read", "log", origin, "error", err)
+		refuse(http.StatusInternalServerError, "what was cosigned can't be read")
+		return origin
+	case fresh && k.limit.TokensAt(now) < 1:
 		refuse(http.StatusTooManyRequests, "too many checkpoints of this log")
+		return origin
+	case req.old == last.size && req.head == last && !k.again.AllowN(now, 1):
+		// It would be signed once more, to show that it is the newest: a write.
+		lines := k.cosigned(req)
+		if lines == nil {
+			refuse(http.StatusTooManyRequests, "the newest checkpoint was asked for too often")
+			return origin
+		}
+		_, _ = rw.Write(lines)
 		return origin
 	}
 	// The core reads what parsed above; its handler gives each decision its status.
@@ -122,11 +148,19 @@ func (w *Witness) addCheckpoint(rw *statusWriter, r *http.Request) string {
 	w.handler.AddCheckpoint(rw, r)
 	switch rw.status {
 	case http.StatusOK:
+		if fresh {
+			// Only what was cosigned counts: checkpoints are public, and whoever sends one again, or with a wrong proof, must not use up the log's allowance.
+			k.limit.AllowN(now, 1)
+		}
+		k.keep(req, rw.body)
 		w.metrics.size.WithLabelValues(origin).Set(float64(req.head.size))
 		w.metrics.last.WithLabelValues(origin).Set(float64(time.Now().Unix()))
 	case http.StatusUnprocessableEntity:
-		w.metrics.refused.WithLabelValues(origin).Inc()
 		seen, _ := w.state.Latest(r.Context(), origin)
+		if h, err := parseHead(seen); err == nil && h == req.head {
+			return origin // a request against the protocol: the checkpoint is the one that was cosigned
+		}
+		w.metrics.refused.WithLabelValues(origin).Inc()
 		w.log.Error("refused a checkpoint that is signed by the log and not shown to extend what was cosigned. If the log can't explain it, it shows two histories: keep both checkpoints, and publish them",
 			"log", origin, "cosigned", string(seen), "refused", string(req.note))
 	case http.StatusInternalServerError:
@@ -150,4 +184,36 @@ func (k *known) signedBy(n []byte) (note.Verifier, error) {
 		}
 	}
 	return nil, nil
+}
+
+// answered is a checkpoint that was cosigned, and the lines that its asker got.
+type answered struct {
+	size  uint64
+	text  string
+	lines []byte
+}
+
+// textOf is what the signatures of a checkpoint are about.
+func textOf(n []byte) string {
+	text, _, _ := bytes.Cut(n, []byte("\n\n"))
+	return string(text)
+}
+
+// keep keeps the newest answer.
+func (k *known) keep(req *request, lines []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if req.head.size >= k.last.size {
+		k.last = answered{req.head.size, textOf(req.note), lines}
+	}
+}
+
+// cosigned returns what was answered to the same request before; nil: that isn't known.
+func (k *known) cosigned(req *request) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(req.proof) > 0 || k.last.text != textOf(req.note) {
+		return nil
+	}
+	return k.last.lines
 }

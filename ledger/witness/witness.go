@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +66,7 @@ type Config struct {
 type Log struct {
 	Origin string
 	VKey   string
-	// PerDay is how many checkpoints it may have cosigned a day; 0 means 345,600: 4 a second.
+	// PerDay is how many checkpoints it may have cosigned a day; 0 means 345,600: 4 a second. The newest is signed again once a second at most, and whoever asks more often gets what was signed then.
 	PerDay float64
 }
 
@@ -91,7 +92,11 @@ type Witness struct {
 // known is what a witness knows of a log.
 type known struct {
 	verifiers []note.Verifier
-	limit     *rate.Limiter
+	limit     *rate.Limiter // of checkpoints that are new
+	again     *rate.Limiter // of the newest
+
+	mu   sync.Mutex
+	last answered
 }
 
 // Open starts a witness on its state. ErrLocked, ErrNoState, ErrSharedKey.
@@ -171,7 +176,7 @@ func (w *Witness) SetLogs(logs []Log) error {
 		}
 		k := byOrigin[l.Origin]
 		if k == nil {
-			k = &known{limit: rate.NewLimiter(rate.Limit(perDay/(24*60*60)), logBurst)}
+			k = &known{limit: rate.NewLimiter(rate.Limit(perDay/(24*60*60)), logBurst), again: rate.NewLimiter(1, 1)}
 			byOrigin[l.Origin] = k
 		}
 		k.verifiers = append(k.verifiers, v)

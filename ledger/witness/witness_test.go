@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,6 +326,60 @@ func TestLimits(t *testing.T) {
 	mu.Unlock()
 	if a := post(t, url, l.ask(t, logBurst, logBurst+1)); a.status != http.StatusOK {
 		t.Errorf("two seconds later: %+v", a)
+	}
+}
+
+// Checkpoints are public: whoever sends again what a log has published takes nothing from the log's allowance, makes the witness write no more than once a second, and raises no alarm.
+func TestReplaysTakeNothing(t *testing.T) {
+	l := newLog(t, "log.example/one")
+	l.grow(t, 100, "entry")
+	cfg := newConfig(t, l)
+	cfg.Logs[0].PerDay = 24 * 60 * 60 // one a second
+	var later, writes atomic.Int64
+	start := time.Now()
+	cfg.Clock = func() time.Time { return start.Add(time.Duration(later.Load())) }
+	cfg.at = func() { writes.Add(1) }
+	w, url := open(t, cfg)
+	for _, size := range []int64{1, 2} {
+		if a := post(t, url, l.ask(t, size-1, size)); a.status != http.StatusOK {
+			t.Fatalf("%+v", a)
+		}
+	}
+	for i := range 200 {
+		if a := post(t, url, l.ask(t, 1, 1)); a.status != http.StatusConflict || a.body != "2\n" {
+			t.Fatalf("an old one, the %dth time: %+v", i, a)
+		}
+		if a := post(t, url, l.ask(t, 1, 50)); a.status != http.StatusConflict || a.body != "2\n" {
+			t.Fatalf("a new one that isn't shown to extend, the %dth time: %+v", i, a)
+		}
+		a := post(t, url, l.ask(t, 2, 2))
+		if a.status != http.StatusOK {
+			t.Fatalf("the newest, the %dth time: %+v", i, a)
+		}
+		verifyCosignature(t, w.VKey(), l.checkpoint(t, 2), a.body)
+	}
+	if n := writes.Load(); n != 3 { // once again, and then as it was
+		t.Errorf("%d writes", n)
+	}
+	later.Add(int64(time.Second))
+	if a := post(t, url, l.ask(t, 2, 2)); a.status != http.StatusOK || writes.Load() != 4 {
+		t.Errorf("after a second: %+v, %d writes", a, writes.Load())
+	}
+	// The same with a proof is against the protocol, and shows nothing about the log.
+	later.Add(int64(time.Second))
+	bad := strings.Replace(l.ask(t, 2, 2), "old 2\n", "old 2\n"+strings.Repeat("A", 43)+"=\n", 1)
+	if a := post(t, url, bad); a.status != http.StatusUnprocessableEntity {
+		t.Errorf("with a proof: %+v", a)
+	}
+	rec := httptest.NewRecorder()
+	w.Ops().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if strings.Contains(rec.Body.String(), "regard_witness_refused_total{") {
+		t.Errorf("an alarm:\n%s", rec.Body)
+	}
+	for i := int64(2); i < logBurst; i++ {
+		if a := post(t, url, l.ask(t, i, i+1)); a.status != http.StatusOK {
+			t.Fatalf("the log's own, %d: %+v", i, a)
+		}
 	}
 }
 
