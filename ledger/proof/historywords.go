@@ -213,5 +213,6 @@ func (w *words) limits() {
 			w.deny("that what is filed under this pivot is about you: it is a part of an identity.")
 		}
 	}
+	w.deny("that the log keeps its rules where this file doesn't show it, so that no epoch has a second marker that somebody else is shown: whoever reads the whole log sees that (regard-audit fsck and monitor).")
 	w.deny("anything about data that were given outside of this log.")
 }
