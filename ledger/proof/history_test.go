@@ -732,6 +732,39 @@ func TestHistoryValuesStayShared(t *testing.T) {
 	}
 }
 
+// TestHistoryOfManyNotices: a log that says thousands of things about its keys doesn't keep its readers busy for hours.
+func TestHistoryOfManyNotices(t *testing.T) {
+	w := &historyWorld{world: emptyWorld("many notices")}
+	until := proof.Time(1_765_300_000_000)
+	w.open()
+	w.add(proof.KeyChanged{Key: "record.2025-11", Use: proof.UseRecord, State: proof.Active, Until: until})
+	for range 2000 {
+		w.file(proof.KindDisclosure, w.alice)
+	}
+	w.open()
+	w.later = 12 * 86_400_000
+	for range 3 {
+		w.open()
+	}
+	for range 4000 { // of a key that nothing was promised for
+		w.add(proof.KeyChanged{Key: "record.2025-10", Use: proof.UseRecord, State: proof.Destroyed})
+	}
+	w.add(proof.KeyChanged{Key: "record.2025-11", Use: proof.UseRecord, State: proof.Destroyed, Until: until})
+	w.open()
+	h := w.history(0, 0, w.alice)
+	for i := range h.Entries {
+		h.Entries[i].Opening = proof.Opening{}
+	}
+	start := time.Now()
+	v := verify(t, w, h, proof.HistoryOptions{})
+	if n := v.Count(proof.RecordRetired); n != 2000 {
+		t.Errorf("%d records are retired", n)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // TestHistoryFlip: no byte of a history can be changed without somebody noticing.
 func TestHistoryFlip(t *testing.T) {
 	w := newHistoryWorld()

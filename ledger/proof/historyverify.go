@@ -61,6 +61,7 @@ type historyCheck struct {
 	outside  map[Epoch]Marker // markers of other epochs, proven like entries
 	parsed   []Entry          // of Entries; nil: of a type not known
 	notices  []KeyNotice
+	over     []retention // according to notices
 	restarts []Restart
 	deferred map[Index]Deferred
 	rolls    map[Index]rollPlace
@@ -296,6 +297,7 @@ func (c *historyCheck) context() error {
 			return unproven("entry %d: %s has no place in a history", at, e.Kind())
 		}
 	}
+	c.over = retentionsOver(c.notices)
 	c.v.KeysCounted = c.first() == 0
 	for i := range c.h.Epochs {
 		e := c.first() + Epoch(i)
@@ -323,7 +325,7 @@ func (c *historyCheck) epochs() error {
 	for i := range c.h.Epochs {
 		number := c.first() + Epoch(i)
 		if c.h.Epochs[i].Labels == nil {
-			if !labelsOver(c.chain[i], c.chain[i+1], c.notices) {
+			if !labelsOver(c.chain[i], c.chain[i+1], c.over) {
 				return unproven("epoch %d: left out, and no end of its label key's retention explains that", number)
 			}
 			c.v.Ended = addEpoch(c.v.Ended, number)
@@ -540,7 +542,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		switch {
 		case c.lost(e.Index, entry.Kind()):
 			return RecordLost, nil
-		case RetentionOver(e.Index, opener, closing, c.notices):
+		case retentionOver(e.Index, opener, closing, c.over):
 			return RecordRetired, nil
 		}
 		return 0, unproven("its record is not open, and neither an end of retention nor a loss in the log explains that")
@@ -566,7 +568,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		return RecordLost, nil
 	case e.Index <= c.erasing:
 		return RecordErasing, nil
-	case RetentionOver(e.Index, opener, closing, c.notices):
+	case retentionOver(e.Index, opener, closing, c.over):
 		return RecordRetired, nil
 	}
 	return 0, unproven("its person part is not open, and no erasure, end of retention or loss in the log explains that")

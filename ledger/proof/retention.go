@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,17 +26,69 @@ type KeyNotice struct {
 // around the Deferred entry that it names. That markers and notices are in the
 // log, and that no notice of a record key was left out, is for the caller to see to.
 func RetentionOver(entry Index, opener, closing Marker, notices []KeyNotice) bool {
+	return retentionOver(entry, opener, closing, retentionsOver(notices))
+}
+
+func retentionOver(entry Index, opener, closing Marker, over []retention) bool {
 	if closing.Closed == nil || closing.Epoch != opener.Epoch+1 {
 		return false
 	}
 	first, last := monthOf(opener.Opened).AddDate(0, -1, 0), monthOf(closing.Opened)
-	for _, d := range notices {
-		month, ok := keyMonth(d.Key, UseRecord)
-		if ok && d.Key.State == Destroyed && d.Index > entry && !month.Before(first) && !month.After(last) && keyOver(d, UseRecord, notices) {
-			return true
-		}
+	return slices.ContainsFunc(over, func(r retention) bool {
+		return r.use == UseRecord && r.at > entry && !r.month.Before(first) && !r.month.After(last)
+	})
+}
+
+// retention is one that was promised for a key and has ended.
+type retention struct {
+	use    KeyUse
+	month  time.Time
+	public Hash
+	at     Index // of the last notice that says so
+}
+
+// retentionsOver lists the retentions that have ended, in one pass: a log can
+// say as much about its keys as it likes.
+func retentionsOver(notices []KeyNotice) []retention {
+	type key struct {
+		name   string
+		public Hash
 	}
-	return false
+	type promise struct {
+		until Time // the longest so far
+		told  bool // while its month lasted
+		over  int  // position in the list; -1: not over
+	}
+	sorted := slices.SortedStableFunc(slices.Values(notices), func(a, b KeyNotice) int { return cmp.Compare(a.Index, b.Index) })
+	promised := map[key]*promise{}
+	var out []retention
+	for _, n := range sorted {
+		use := n.Key.Use
+		if use != UseRecord && use != UseLabel {
+			continue
+		}
+		month, ok := keyMonth(n.Key, use)
+		if !ok {
+			continue
+		}
+		k := key{n.Key.Key, n.Key.Public}
+		p := promised[k]
+		if p == nil {
+			p = &promise{over: -1}
+			promised[k] = p
+		}
+		if n.Key.State == Destroyed && p.told && n.Opened >= max(p.until, n.Key.Until) {
+			if p.over < 0 {
+				p.over = len(out)
+				out = append(out, retention{use: use, month: month, public: n.Key.Public})
+			}
+			out[p.over].at = n.Index
+		}
+		p.until = max(p.until, n.Key.Until)
+		end := TimeOf(month.AddDate(0, 1, 0))
+		p.told = p.told || n.Key.State == Active && n.Opened < end && n.Key.Until >= end
+	}
+	return out
 }
 
 // keyMonth returns the beginning of the month whose administrative parts a key
@@ -56,31 +110,10 @@ func monthOf(t Time) time.Time {
 
 // labelsOver reports whether the end of its retention explains that no label of
 // the epoch which a marker opens can be proven any more.
-func labelsOver(opener, closing Marker, notices []KeyNotice) bool {
-	for _, d := range notices {
-		if d.Key.Use == UseLabel && d.Key.State == Destroyed && d.Key.Public == Hash(opener.VRF) && d.Index > closing.At() && keyOver(d, UseLabel, notices) {
-			return true
-		}
-	}
-	return false
-}
-
-// keyOver reports whether a destruction is the end of the retention that was
-// promised for the key, in time.
-func keyOver(d KeyNotice, use KeyUse, notices []KeyNotice) bool {
-	month, ok := keyMonth(d.Key, use)
-	if !ok {
-		return false
-	}
-	end := TimeOf(month.AddDate(0, 1, 0))
-	promised, told := d.Key.Until, false
-	for _, p := range notices {
-		if p.Index < d.Index && p.Key.Key == d.Key.Key && p.Key.Public == d.Key.Public {
-			promised = max(promised, p.Key.Until)
-			told = told || p.Key.State == Active && p.Opened < end && p.Key.Until >= end
-		}
-	}
-	return told && d.Opened >= promised
+func labelsOver(opener, closing Marker, over []retention) bool {
+	return slices.ContainsFunc(over, func(r retention) bool {
+		return r.use == UseLabel && r.public == Hash(opener.VRF) && r.at > closing.At()
+	})
 }
 
 // monthOver reports whether a month of the form YYYY-MM is over.
