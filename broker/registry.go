@@ -23,6 +23,7 @@ type registry struct {
 	agencies   map[string]store.Agency
 	auditors   map[string]store.Auditor
 	services   map[string]*serviceEntry
+	witnessed  map[string]bool                    // services whose answers wait for witnesses, withdrawn ones too
 	latest     map[string]store.Service           // withdrawn ones, too
 	agreements map[agreementKey][]*agreementEntry // by id; revoked ones last
 	byID       map[policy.AgreementID]*agreementEntry
@@ -81,7 +82,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
-		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, latest: map[string]store.Service{},
+		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, witnessed: map[string]bool{}, latest: map[string]store.Service{},
 		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{},
 	}
 	for _, a := range rows.Agencies {
@@ -115,6 +116,7 @@ func newRegistry(rows *store.Registry) (*registry, error) {
 				r.providers[k] = append(r.providers[k], id) // several, if one body answers for them
 			}
 		}
+		r.witnessed[row.ID] = e.def.Release == service.ReleaseWitnessed
 		if row.State == store.Active {
 			r.services[row.ID] = e
 		}

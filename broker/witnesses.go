@@ -172,14 +172,14 @@ func mustWait(grant policy.Grant, def *service.Definition) bool {
 	return def.Release == service.ReleaseWitnessed || grant.Obliges(policy.ObligationWaitForWitnesses)
 }
 
-// mustHaveWaited says it of a recorded disclosure, by what is in force now.
+// mustHaveWaited says it of a recorded disclosure, by what is in force now or was last.
 func (b *Broker) mustHaveWaited(o proof.Opening) bool {
 	if b.witnesses == nil {
 		return false
 	}
 	reg := b.registry.Load()
 	id, _, _ := strings.Cut(o.Text(proof.DisclosureService), "@")
-	if s := reg.services[id]; s != nil && s.def.Release == service.ReleaseWitnessed {
+	if reg.witnessed[id] {
 		return true
 	}
 	id, _, _ = strings.Cut(o.Text(proof.DisclosureAgreement), "@")

@@ -347,6 +347,14 @@ func TestOutcomeWaitsForWitnesses(t *testing.T) {
 	if p := broker.AsProblem(err); got != nil || p.Code != "witnesses.late" {
 		t.Errorf("looked up: %+v %v", got, err)
 	}
+	// Nor when the service has ended meanwhile.
+	if err := w.b.WithdrawService(t.Context(), "household-w"); err != nil {
+		t.Fatal(err)
+	}
+	got, err = w.b.Disclosure(t.Context(), w.caller, id)
+	if p := broker.AsProblem(err); got != nil || p.Code != "witnesses.late" {
+		t.Errorf("looked up after the service was withdrawn: %+v %v", got, err)
+	}
 	w.quorumLost()
 	w.all(nil, 0, 1)
 	w.quorumBack()
