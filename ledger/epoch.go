@@ -178,10 +178,12 @@ func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 	if err != nil {
 		return err
 	}
+	l.advances()
 	sum, err := r.summary()
 	if err != nil {
 		return err
 	}
+	l.advances()
 	if sum.Root != c.Root {
 		return fmt.Errorf("it has another root than the marker of epoch %d says", e+1)
 	}
