@@ -1,6 +1,7 @@
 package holder
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -9,7 +10,8 @@ import (
 )
 
 // Definitions identifies people by the service definitions that the provider and its broker agreed on, as the broker does itself. Requests under one of the paths documents are parts of answers that
-// identify nobody (fetched links). The definitions must be those in force: another version's identity pointers may find other people than the broker files.
+// identify nobody (fetched links). The definitions must be those in force: another version's identity pointers may find other people than the broker files. A question with more in its query than the broker sends, or with a parameter
+// twice, identifies nobody: the provider's program might read another person in it than the Guard.
 func Definitions(defs []*service.Definition, documents ...string) (func(*http.Request, int, []byte) (Answered, error), error) {
 	type served struct {
 		def  *service.Definition
@@ -40,7 +42,11 @@ func Definitions(defs []*service.Definition, documents ...string) (func(*http.Re
 			}
 			return Answered{}, fmt.Errorf("holder: no service definition has this path")
 		}
-		told, err := s.def.Told(r.URL.Query())
+		query, err := url.ParseQuery(r.URL.RawQuery) // not URL.Query, which drops what it can't read
+		if err != nil {
+			return Answered{}, errors.New("holder: the question's query can't be read")
+		}
+		told, err := s.def.Told(query)
 		if err != nil {
 			return Answered{}, err
 		}

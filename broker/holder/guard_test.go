@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/mod/sumdb/note"
 
@@ -205,6 +206,54 @@ func TestIntentsRefused(t *testing.T) {
 	}
 }
 
+// announce signs an intent like one that was seen, for another question: as a hostile broker can. An empty id leaves the disclosure as it is.
+func (w *world) announce(like seen, target, id string) (proof.Intent, string) {
+	w.t.Helper()
+	ks, err := w.b.IntentKeys(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	v, err := proof.NewIntentVerifier("regard.example/log", proof.KeyChanged{Key: "intent.1", Use: proof.UseIntent, State: proof.Active, Public: proof.Hash(ks[0].Public())})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	i, err := proof.VerifyIntent(like.intent, []note.Verifier{v})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if id != "" {
+		i.Disclosure = id
+	}
+	i.Question, i.Issued = proof.QuestionDigest("GET", target, nil), proof.TimeOf(time.Now())
+	signed, err := i.Sign(ks[0].Signer(proof.IntentKeyName(i.Origin, "intent.1")))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return i, signed
+}
+
+// TestTwoReadings: a question in which the provider's program may read somebody else than its guard isn't answered.
+func TestTwoReadings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	w.disclose("Exemple", broker.Released)
+	w.mu.Lock()
+	announced := w.seen[0]
+	w.mu.Unlock()
+	for _, more := range []string{"&nomNaissance=Autre", "&NomNaissance=Autre", "&nir=255081416802538", "&nomNaissance;=Autre", "&%zz=Autre"} {
+		target := announced.target + more
+		_, intent := w.announce(announced, target, uuid.NewString())
+		if status, code := w.ask(t, target, intent); status != 500 || code != "answer.unidentified" {
+			t.Errorf("%s: %d %s", more, status, code)
+		}
+	}
+	_, intent := w.announce(announced, announced.target, uuid.NewString())
+	if status, code := w.ask(t, announced.target, intent); status != 200 {
+		t.Errorf("as it is: %d %s; this test shows nothing", status, code)
+	}
+}
+
 // TestTwoQuestionsOneDisclosure: a broker that announces a second question, about somebody else, under a disclosure that is in the log gets no answer to it, and none to any other: also when the first one failed.
 func TestTwoQuestionsOneDisclosure(t *testing.T) {
 	t.Parallel()
@@ -229,26 +278,10 @@ func TestTwoQuestionsOneDisclosure(t *testing.T) {
 			w.mu.Lock()
 			announced := w.seen[0]
 			w.mu.Unlock()
-			ks, err := w.b.IntentKeys(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			v, err := proof.NewIntentVerifier("regard.example/log", proof.KeyChanged{Key: "intent.1", Use: proof.UseIntent, State: proof.Active, Public: proof.Hash(ks[0].Public())})
-			if err != nil {
-				t.Fatal(err)
-			}
-			i, err := proof.VerifyIntent(announced.intent, []note.Verifier{v})
-			if err != nil || i.Disclosure != idOf(a) {
-				t.Fatal(i, err)
-			}
-			target := strings.Replace(announced.target, "nomNaissance=EXEMPLE", "nomNaissance=AUTRE", 1)
-			if target == announced.target {
-				target = strings.Replace(announced.target, "nomNaissance=Exemple", "nomNaissance=Autre", 1)
-			}
-			i.Question, i.Issued = proof.QuestionDigest("GET", target, nil), proof.TimeOf(time.Now())
-			second, err := i.Sign(ks[0].Signer(proof.IntentKeyName(i.Origin, "intent.1")))
-			if err != nil {
-				t.Fatal(err)
+			target := strings.Replace(announced.target, "Exemple", "Autre", 1)
+			i, second := w.announce(announced, target, "")
+			if i.Disclosure != idOf(a) || target == announced.target {
+				t.Fatal(i)
 			}
 			if status, code := w.ask(t, target, second); status != 403 || code != "question.twice" {
 				t.Errorf("%d %s, want 403 question.twice", status, code)

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -32,26 +33,44 @@ func (t Told) Names(s proof.Subject) bool {
 	return p.Agrees(said)
 }
 
-// Told reads a question's query. Its errors are RequestErrors: the question isn't one of the broker's under this definition.
+// Told reads a question's query. Its errors are RequestErrors: the question isn't one of the broker's under this definition. A parameter that the definition doesn't have, or that comes twice, is an
+// error: whoever answers could read another person in it.
 func (d *Definition) Told(q url.Values) (Told, error) {
 	var found []Told
+	var by Mapping
 	for t, m := range d.Subjects {
 		if t == SubjectType(proof.TypePivot) {
 			if said := m.said(q); said != (proof.Stated{}) {
-				found = append(found, Told{Said: said})
+				found, by = append(found, Told{Said: said}), m
 			}
 			continue
 		}
 		if v := q.Get(m.Value); v != "" {
 			if a, err := NewAsked(t, v, proof.Pivot{}); err == nil {
-				found = append(found, Told{Subject: a.Subject()})
+				found, by = append(found, Told{Subject: a.Subject()}), m
 			}
 		}
 	}
 	if len(found) != 1 {
 		return Told{}, fmt.Errorf("reading whom a question names: %w", refuse("/subject", "names nobody, or several"))
 	}
+	for name, values := range q {
+		if !d.sends(&by, name) || len(values) > 1 && name != by.EachGivenName {
+			return Told{}, fmt.Errorf("reading whom a question names: %w", refuse("/parameters", "one that isn't the service's for this subject, or one twice"))
+		}
+	}
 	return found[0], nil
+}
+
+// sends reports whether a question about a subject of this mapping may have a parameter.
+func (d *Definition) sends(m *Mapping, name string) bool {
+	switch name {
+	case "":
+		return false
+	case m.Value, m.BirthName, m.GivenNames, m.EachGivenName, m.BirthDate, m.BirthYear, m.BirthMonth, m.BirthDay, m.Sex, m.BirthPlace, m.BirthCountry:
+		return true
+	}
+	return d.Select != nil && name == d.Select.Parameter || slices.ContainsFunc(d.Parameters, func(p Parameter) bool { return p.Name == name })
 }
 
 // said reads the parts of a pivot.

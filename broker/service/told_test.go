@@ -39,6 +39,24 @@ func TestTold(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", d.ID, err)
 		}
+		// Nothing may stand beside it in which a provider could read somebody else.
+		for _, m := range d.Subjects {
+			for _, name := range []string{m.Value, m.BirthName, m.BirthDate, m.GivenNames, "Inconnu"} {
+				if name == "" {
+					continue
+				}
+				for _, value := range []string{"AUTRE", "1 80 01 75 107 001 01"} {
+					q := u.Query()
+					q.Add(name, value)
+					if was := u.Query()[name]; len(was) == 0 && m.Value == "" && name != "Inconnu" && a.Subject().Type() == proof.TypePivot {
+						continue // a part of the same identity that the question didn't state
+					}
+					if _, err := d.Told(q); err == nil {
+						t.Errorf("%s: with a further %s", d.ID, name)
+					}
+				}
+			}
+		}
 		return told, true
 	}
 	n := 0
