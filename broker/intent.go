@@ -87,6 +87,11 @@ func (b *Broker) IntentKeys(ctx context.Context) ([]*keys.IntentKey, error) {
 func (b *Broker) RotateIntentKey(ctx context.Context) (int, error) {
 	b.admin.Lock()
 	defer b.admin.Unlock()
+	if ks, err := b.IntentKeys(ctx); err != nil {
+		return 0, err
+	} else if len(ks) >= keys.MaxIntentKeys {
+		return 0, conflict("keys.many", fmt.Sprintf("%d versions of the intent key are in force, which is as many as can be.", len(ks)), "End older ones first (regard keys retire intent).")
+	}
 	k, err := b.ring.RotateIntentKey(ctx)
 	if err != nil {
 		return 0, keysProblem(err)

@@ -66,4 +66,19 @@ func TestIntent(t *testing.T) {
 	if err != nil || len(again) != 2 {
 		t.Errorf("%v, %v", again, err)
 	}
+	// A fifth one can't sign beside four, and the operator is told what to do.
+	for range 2 {
+		if _, err := w.b.RotateIntentKey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.b.RotateIntentKey(t.Context()); codeOf(err) != "keys.many" {
+		t.Errorf("a fifth: %v", err)
+	}
+	if err := w.b.RetireIntentKey(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.b.RotateIntentKey(t.Context()); err != nil || n != 5 {
+		t.Errorf("%d, %v", n, err)
+	}
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// maxIntentKeys bounds the versions of the intent key that are in force at a time: all of them sign (docs/formats.md, section 7).
-const maxIntentKeys = 4
+// MaxIntentKeys bounds the versions of the intent key that are in force at a time: all of them sign (docs/formats.md, section 7).
+const MaxIntentKeys = 4
 
 // IntentKey is a version of the key that signs intents. It is a data key like any other, so it stands wrapped in the store, and signing takes no call to the custodian. It redacts itself.
 type IntentKey struct {
@@ -87,12 +87,12 @@ func (r *Ring) intentRows(ctx context.Context) (map[int]StoredKey, error) {
 	if r.closed.Load() {
 		return nil, ErrClosed
 	}
-	rows, err := r.store.ListKeys(ctx, KindIntent, KeyID{}, maxIntentKeys+1)
+	rows, err := r.store.ListKeys(ctx, KindIntent, KeyID{}, MaxIntentKeys+1)
 	if err != nil {
 		return nil, fmt.Errorf("listing the intent keys: %w", err)
 	}
-	if len(rows) > maxIntentKeys {
-		return nil, fmt.Errorf("keys: more than %d versions of the intent key are in force: retire the oldest", maxIntentKeys)
+	if len(rows) > MaxIntentKeys {
+		return nil, fmt.Errorf("keys: more than %d versions of the intent key are in force: retire the oldest", MaxIntentKeys)
 	}
 	out := make(map[int]StoredKey, len(rows))
 	for i := range rows {
@@ -121,8 +121,8 @@ func (r *Ring) RotateIntentKey(ctx context.Context) (*IntentKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) == maxIntentKeys {
-		return nil, fmt.Errorf("keys: %d versions of the intent key are in force: retire the oldest", maxIntentKeys)
+	if len(rows) == MaxIntentKeys {
+		return nil, fmt.Errorf("keys: %d versions of the intent key are in force: retire the oldest", MaxIntentKeys)
 	}
 	newest := 0
 	for version := range rows {
