@@ -151,14 +151,7 @@ func (g *Guard) Store() *Store { return g.store }
 const proven = Witnessed
 
 // look reads how old what is missing is.
-func (g *Guard) look(ctx context.Context) error {
-	s, err := g.store.ages(ctx, proven)
-	if err != nil {
-		return err
-	}
-	g.watch.update(s, g.cfg.Now())
-	return nil
-}
+func (g *Guard) look(ctx context.Context) error { return g.watch.look(ctx, g.store, g.cfg.Now) }
 
 // Handler guards next.
 func (g *Guard) Handler(next http.Handler) http.Handler {

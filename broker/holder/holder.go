@@ -11,6 +11,7 @@
 package holder
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -114,6 +115,7 @@ type watch struct {
 	mu      sync.Mutex
 	refused string // the alarm that is on
 	status  Status
+	wrong   int // refutations while the store may have been read
 }
 
 // Overdue is the alarm that is due at a time, by the ages and refutations in s; empty: none. Zero times are the defaults.
@@ -138,10 +140,23 @@ func (t *Times) overdue(s *Status, now time.Time) (code string, since time.Time)
 	return "", time.Time{}
 }
 
-// update takes what the store says now.
-func (w *watch) update(s Status, now time.Time) {
-	code, since := w.times.overdue(&s, now)
+// look reads the store and takes what it says.
+func (w *watch) look(ctx context.Context, s *Store, now func() time.Time) error {
 	w.mu.Lock()
+	w.wrong = 0
+	w.mu.Unlock()
+	status, err := s.ages(ctx, proven)
+	if err != nil {
+		return err
+	}
+	w.update(status, now())
+	return nil
+}
+
+func (w *watch) update(s Status, now time.Time) {
+	w.mu.Lock()
+	s.Counts[Refuted] = max(s.Counts[Refuted], int64(w.wrong)) // the store may have been read before
+	code, since := w.times.overdue(&s, now)
 	w.status = s
 	before := w.refused
 	w.refused = code
@@ -174,6 +189,7 @@ func (w *watch) refusing(now time.Time) string {
 func (w *watch) refuted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.wrong++
 	w.status.Counts[Refuted]++
 }
 

@@ -169,12 +169,7 @@ func (k *Keeper) Run(ctx context.Context) {
 // Upgrade fetches the newest form of every receipt that is due, once, and returns how many came further. pause is how long the broker wants to be left alone.
 func (k *Keeper) Upgrade(ctx context.Context) (further int, pause time.Duration, err error) {
 	defer func() {
-		s, serr := k.store.ages(ctx, proven)
-		if serr != nil {
-			err = errors.Join(err, serr)
-			return
-		}
-		k.watch.update(s, k.cfg.Now())
+		err = errors.Join(err, k.watch.look(ctx, k.store, k.cfg.Now))
 	}()
 	for now := k.cfg.Now(); ; { // what is due again meanwhile is left for the next call
 		ids, err := k.store.due(ctx, now, fetchAtOnce)

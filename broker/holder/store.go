@@ -334,9 +334,9 @@ func (s *Store) advance(id string, to progress, due time.Time) error {
 		if to.unheard {
 			unheard = 1
 		}
-		// Never back from what a person decided meanwhile.
-		_, err := tx.Exec("UPDATE held SET state = ?, outcome = ?, epoch = ?, unheard = ?, code = ?, due = ?, tries = CASE WHEN state = ? THEN tries + 1 ELSE 0 END WHERE id = ? AND state <> ?",
-			int(to.state), to.outcome, int64(to.epoch), unheard, to.code, due.UnixMilli(), int(to.state), id, int(Accepted))
+		// Never back from what a person decided meanwhile, nor from a refutation.
+		_, err := tx.Exec("UPDATE held SET state = ?, outcome = ?, epoch = ?, unheard = ?, code = ?, due = ?, tries = CASE WHEN state = ? THEN tries + 1 ELSE 0 END WHERE id = ? AND state NOT IN (?, ?)",
+			int(to.state), to.outcome, int64(to.epoch), unheard, to.code, due.UnixMilli(), int(to.state), id, int(Accepted), int(Refuted))
 		return err
 	})
 }
