@@ -2,7 +2,9 @@ package holder_test
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -153,6 +155,39 @@ func TestProviderAPI(t *testing.T) {
 	}
 	if status, code, _ := w.call(t, &w.own, "GET", path+good, ""); status != 401 || code != "certificate.unknown" {
 		t.Errorf("without the key: %d %s", status, code)
+	}
+}
+
+// TestProvidersAreApart: what another provider was asked is, for a registered one, what never was.
+func TestProvidersAreApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	other := brokertest.NewCurrentIdentity(t, "autre")
+	mine, others := sha256.Sum256(w.own.Leaf.RawSubjectPublicKeyInfo), sha256.Sum256(other.Leaf.RawSubjectPublicKeyInfo)
+	encode := base64.StdEncoding.EncodeToString
+	text := strings.NewReplacer("id: household", "id: ailleurs", "id: caisse", "id: autre", encode(mine[:]), encode(others[:])).Replace(w.yaml)
+	if _, err := w.b.PutService(t.Context(), []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	good := idOf(w.disclose("Exemple", broker.Released))
+	const path, never = "/v1/provider/disclosures/", "01935a11-2233-7444-8555-66778899aabb"
+	eventually(t, "the publication", func() error {
+		if status, code, _ := w.call(t, &w.own, "GET", path+good, ""); status != 200 {
+			return fmt.Errorf("%d %s", status, code)
+		}
+		return nil
+	})
+	_, _, unknown := w.call(t, &other, "GET", path+never, "")
+	if status, code, body := w.call(t, &other, "GET", path+good, ""); status != 404 || code != "disclosure.unknown" || body != unknown {
+		t.Errorf("%d %s %s", status, code, body)
+	}
+	batch := func(id string) string {
+		_, _, body := w.call(t, &other, "POST", "/v1/provider/receipts", `{"ids":["`+id+`"]}`)
+		return strings.ReplaceAll(body, id, "")
+	}
+	if got := batch(good); got != batch(never) || !strings.Contains(got, "disclosure.unknown") {
+		t.Errorf("in a batch: %s", got)
 	}
 }
 
