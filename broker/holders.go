@@ -55,7 +55,7 @@ func errInProgress() *Problem {
 }
 
 // ProviderReceipts returns, for each id, the receipts of all its entries at their best by now, narrowed to what a provider sees. Ids that never were, those of other providers, and those for which nobody
-// was asked have one form. An error concerns all of them.
+// was asked have one form; while there is no outcome, or when the month's keys are gone, nobody looks whose an id is, which can't be guessed. An error concerns all of them.
 func (b *Broker) ProviderReceipts(ctx context.Context, providers []string, ids []store.ID) ([]Receipts, error) {
 	policy, err := b.logPolicy(ctx)
 	if err != nil {

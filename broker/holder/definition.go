@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/regard-broker/regard/broker/service"
 )
 
-// Definitions identifies people by the service definitions that the provider and its broker agreed on, as the broker does itself. Requests under one of the paths documents are parts of answers that
-// identify nobody (fetched links). The definitions must be those in force: another version's identity pointers may find other people than the broker files. A question with more in its query than the broker sends, or with a parameter
+// Definitions identifies people by the service definitions that the provider and its broker agreed on, as the broker does itself. Requests under one of the paths documents, which end with a slash, are parts of
+// answers that identify nobody (fetched links). The definitions must be those in force: another version's identity pointers may find other people than the broker files. A question with more in its query than the broker sends, or with a parameter
 // twice, identifies nobody: the provider's program might read another person in it than the Guard.
 func Definitions(defs []*service.Definition, documents ...string) (func(*http.Request, int, []byte) (Answered, error), error) {
 	type served struct {
@@ -18,6 +19,11 @@ func Definitions(defs []*service.Definition, documents ...string) (func(*http.Re
 		plan *service.Plan
 	}
 	byPath := map[string]served{}
+	for _, under := range documents {
+		if !strings.HasPrefix(under, "/") || !strings.HasSuffix(under, "/") {
+			return nil, fmt.Errorf("holder: the path of documents %q doesn't begin and end with a slash", under)
+		}
+	}
 	for _, d := range defs {
 		u, err := url.Parse(d.Endpoint)
 		if err != nil {
@@ -36,7 +42,7 @@ func Definitions(defs []*service.Definition, documents ...string) (func(*http.Re
 		s, ok := byPath[r.URL.Path]
 		if !ok {
 			for _, under := range documents {
-				if len(r.URL.Path) > len(under) && r.URL.Path[:len(under)] == under {
+				if rest, ok := strings.CutPrefix(r.URL.Path, under); ok && plain(rest) {
 					return Answered{Part: true}, nil
 				}
 			}
@@ -72,4 +78,16 @@ func Definitions(defs []*service.Definition, documents ...string) (func(*http.Re
 		}
 		return out, nil
 	}, nil
+}
+
+// plain reports whether every server reads a path as it stands: none that leads elsewhere by "..", by an encoding that is undone later, or by what some take for a separator.
+func plain(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, func(r rune) bool {
+			return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~@:+,=", r)
+		}) {
+			return false
+		}
+	}
+	return true
 }
