@@ -40,7 +40,10 @@ func NewKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
 	if cfg.Dir == "" || cfg.Client == nil || cfg.Policy == nil {
 		return nil, errors.New("holder: a directory, a client and the log's policy must be given")
 	}
-	if cfg.AcceptSigned && cfg.Policy.Demands() {
+	switch {
+	case !cfg.AcceptSigned && !cfg.Policy.Demands():
+		return nil, errors.New("holder: the policy names no witnesses: give one that does, or set AcceptSigned if the log's own signature shall be enough")
+	case cfg.AcceptSigned && cfg.Policy.Demands():
 		return nil, errors.New("holder: the policy names witnesses, so AcceptSigned would take less than it demands")
 	}
 	if err := cfg.Times.defaults(); err != nil {

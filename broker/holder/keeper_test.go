@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker/holder"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 const question = `{"service":"household","scopes":["quotient"],"purpose":"cantine","legal_basis":"crpa-l114-8","recipient":"21750001600019","context":"Cantine","object":"dossier",
@@ -168,6 +169,28 @@ func TestKeeperRefutes(t *testing.T) {
 		t.Errorf("%v, %d", err, len(evidence))
 	}
 	w.alarm(holder.AlarmRefuted)
+}
+
+func TestKeeperConfig(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	witnessed, err := proof.ParsePolicy([]byte(witnessPolicy(t, w)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := holder.KeeperConfig{Dir: t.TempDir(), Client: w.newClient(), Policy: w.policy(), AcceptSigned: true}
+	for name, change := range map[string]func(*holder.KeeperConfig){
+		"no directory": func(c *holder.KeeperConfig) { c.Dir = "" }, "no client": func(c *holder.KeeperConfig) { c.Client = nil }, "no policy": func(c *holder.KeeperConfig) { c.Policy = nil },
+		"no witnesses, and not said": func(c *holder.KeeperConfig) { c.AcceptSigned = false }, "less than the policy demands": func(c *holder.KeeperConfig) { c.Policy = witnessed },
+		"negative": func(c *holder.KeeperConfig) { c.Times.MaxAge = -1 },
+	} {
+		cfg := good
+		change(&cfg)
+		if k, err := holder.NewKeeper(t.Context(), cfg); err == nil {
+			_ = k.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
 }
 
 // TestKeptAgain: a receipt that is given again neither takes the place of a better one, nor may be of another entry.
