@@ -72,6 +72,9 @@ type Report struct {
 // segment is how many entries are checked between two looks at what was claimed and two savings of the state.
 const segment = 1 << 16
 
+// RecentEpochs is how many closed epochs before the place where the last run ended are asked for statements of auditors again: these are made days after an epoch's end.
+const RecentEpochs = 32
+
 type run struct {
 	cfg     Config
 	cp      proof.Checkpoint
@@ -81,7 +84,7 @@ type run struct {
 	kept    Findings // of the history: they go into the state
 	now     Findings // of this look
 	state   state
-	closed  []proof.Marker
+	closed  []proof.Marker // of which statements are looked at
 	audited uint64
 }
 
@@ -113,6 +116,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		r.known = append(r.known, known{"where the last run ended", e.Size(), e.Root()})
 	}
 	r.kept = r.state.Findings.clone()
+	r.closed = slices.Clone(r.state.Recent)
 	from := r.state.Edge.Size()
 	complete, err := r.check(ctx)
 	return r.report(from, complete && err == nil), err
@@ -217,6 +221,7 @@ func (r *run) entries(ctx context.Context) error {
 	claim := func(c Claim) {
 		if c.Closed != nil {
 			r.closed = append(r.closed, *c.Closed)
+			r.state.Recent = r.closed[max(0, len(r.closed)-RecentEpochs):]
 			r.state.Closed++
 		}
 		ctx := wctx
@@ -255,7 +260,7 @@ func (r *run) entries(ctx context.Context) error {
 	return errors.Join(err, work.Wait())
 }
 
-// audits checks the statements of auditors about the indexes of the epochs that this run saw closing.
+// audits checks the statements of auditors about the indexes of the epochs that this run saw closing, and of the last ones before.
 func (r *run) audits(ctx context.Context) error {
 	keys, err := r.auditors(ctx)
 	if err != nil {
@@ -324,13 +329,15 @@ func (r *run) report(from uint64, complete bool) Report {
 
 // state is how far a run came.
 type state struct {
-	Format   string     `json:"format"`
-	Origin   string     `json:"origin"`
-	Note     string     `json:"checkpoint"` // the last one that was reached
-	Edge     tiles.Edge `json:"edge"`
-	Rules    Rules      `json:"rules"`
-	Closed   uint64     `json:"closed_epochs"`
-	Findings Findings   `json:"findings"`
+	Format string     `json:"format"`
+	Origin string     `json:"origin"`
+	Note   string     `json:"checkpoint"` // the last one that was reached
+	Edge   tiles.Edge `json:"edge"`
+	Rules  Rules      `json:"rules"`
+	Closed uint64     `json:"closed_epochs"`
+	// Recent are the markers that closed the last epochs.
+	Recent   []proof.Marker `json:"recent_markers,omitempty"`
+	Findings Findings       `json:"findings"`
 }
 
 const stateFormat = "regard/fsck-state@v1"

@@ -687,3 +687,62 @@ func FuzzRules(f *testing.F) {
 		r.Overdue(1 << 60)
 	})
 }
+
+// Auditors come after an epoch's end, and a nightly run may have been there before: what they said is looked at by the next, for the epochs of the last weeks.
+func TestLateStatement(t *testing.T) {
+	skey, vkey, err := note.GenerateKey(rand.Reader, "cour.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(skey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := ledgertest.NewPublished(t)
+	p.Append(proof.KeyChanged{Key: "auditor.cour", Use: proof.UseAuditor, State: proof.Active, Public: proof.AuditorKey(vkey)})
+	p.Blob([]byte(vkey))
+	p.Disclose(10)
+	m := p.Turn()
+	p.Sign()
+	src, err := reader.Dir(p.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := fsck.Config{Source: src, Policy: p.Policy, State: filepath.Join(t.TempDir(), "state")}
+	look := func(audited, faults uint64) {
+		t.Helper()
+		r, err := fsck.Check(t.Context(), cfg)
+		if err != nil || !r.Complete || r.Audited != audited || r.Faults != faults {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	look(0, 0)
+	state := func(items uint64) {
+		t.Helper()
+		a := proof.IndexAudit{Origin: ledgertest.Origin, Epoch: 0, Marker: m.At(), Root: m.Closed.Index, Items: items, Entries: m.Closed.Items}
+		text, err := a.AppendText(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := note.Sign(&note.Note{Text: string(text)}, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tiles.WriteFile(p.Dir, fsck.AuditName(0, "cour"), signed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state(m.Closed.Items - 1)
+	look(0, 1)
+	look(0, 1) // it is there as long as the statement is
+	p.Disclose(1)
+	p.Sign()
+	state(m.Closed.Items)
+	look(1, 0)
+	for range fsck.RecentEpochs {
+		p.Turn()
+	}
+	p.Sign()
+	look(1, 0)
+	look(0, 0)
+}

@@ -193,7 +193,7 @@ func (m *Mirror) audits(ctx context.Context) (added int, err error) {
 					return err
 				}
 				if fsck.VerifyAudit(b, m.name, *marker, vkeys) != nil {
-					return nil // fsck and monitor say so; nothing is kept that isn't verified
+					return nil // fsck says so; nothing is kept that isn't verified
 				}
 				mu.Lock()
 				added++
