@@ -93,7 +93,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or something that the broker s
 	var a asker
 	upgrade := &cobra.Command{
 		Use: "upgrade DIR", Short: "Fetch the witnessed and settled forms of an agency's receipts", Args: someArgs(1, false, "the directory of the store"),
-		Example: "  regard receipts upgrade receipts/ --url https://broker.example.fr:8443 --cert ccas.pem --key ccas.key --policy witnesses.policy",
+		Example: "  regard receipts upgrade receipts/ --url https://broker.example.fr:8443 --cert ccas.pem --key ccas.key --policy log.policy",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if _, err := holder.ReadRole(c.Context(), args[0]); err != nil {
 				return usagef("%s holds no receipts", args[0])

@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	d.sayf("\nDone in %s: every step was verified. Everybody here was invented.", time.Since(d.began).Round(time.Second))
 	if !cfg.Once {
-		d.sayf("Everything keeps running until you press Ctrl-C.\n  the log       http://%s/checkpoint\n  the directory %s\n  try           %s status --config %s/regard.yaml", d.public, d.dir, filepath.Join(cfg.Bin, "regard"), d.dir)
+		d.sayf("Everything keeps running until you press Ctrl-C.\n  the log       http://%[1]s/checkpoint\n  the directory %[2]s\n  try           %[3]s status --config %[2]s/regard.yaml\n                %[3]s-audit fsck http://%[1]s --policy %[2]s/log.policy\n  and more      docs/audit.md", d.public, d.dir, filepath.Join(cfg.Bin, "regard"))
 		<-ctx.Done()
 	}
 	return nil

@@ -47,7 +47,7 @@ Everybody in them is invented and bears the word EXEMPLE in the name. Only clien
 
   # the same, demanding the broker's signed intents and checking that the log has an entry for everybody in an answer
   regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem \
-      --guard receipts/ --broker-url https://broker.example:8443 --broker-ca server.pem --policy witnesses.policy
+      --guard receipts/ --broker-url https://broker.example:8443 --broker-ca server.pem --policy log.policy
 
   # write the service definitions that a broker registers for this server
   regard-provider services --base https://provider.example:8443 --out services/`,

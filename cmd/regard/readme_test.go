@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"net/http"
 	"os"
 	"os/exec"
@@ -43,16 +42,16 @@ func programsDir(t *testing.T) string {
 	return dir
 }
 
-// blocks returns the fenced blocks of the README after a text, up to the next heading.
-func blocks(t *testing.T, after string) []string {
+// blocks returns the fenced blocks of a document after a text, up to the next heading.
+func blocks(t *testing.T, file, after string) []string {
 	t.Helper()
-	b, err := os.ReadFile("../../README.md")
+	b, err := os.ReadFile(filepath.Join("../..", file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, text, ok := strings.Cut(string(b), "\n"+after+"\n")
 	if !ok {
-		t.Fatalf("the README has no %q", after)
+		t.Fatalf("%s has no %q", file, after)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
 	var out []string
@@ -82,7 +81,7 @@ func commands(block string) string {
 // TestReadme types what the README says, line by line, in two shells. It once failed at the first request: nobody had started a provider, the broker's certificate was unknown to the agency, and the example
 // named a service that isn't there.
 func TestReadme(t *testing.T) {
-	terminals := blocks(t, "## Try it")
+	terminals := blocks(t, "README.md", "## Try it")
 	if len(terminals) != 2 {
 		t.Fatalf("the README has %d transcripts, want one for each terminal", len(terminals))
 	}
@@ -177,25 +176,76 @@ func alike(line string) string {
 	return spaces.ReplaceAllString(varies.ReplaceAllString(strings.TrimSpace(line), "#"), "  ")
 }
 
-// The excerpt of the demonstration in the README is from a real run, of now: its columns and scenes were those of an older one.
-func TestReadmeDemo(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(programsDir(t), "regard"), "demo", "--once", "--dir", filepath.Join(t.TempDir(), "demo")).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+// The excerpt of the demonstration in the README is from a real run, of now: its columns and scenes were those of an older one. And while it goes on, docs/audit.md is typed line by line in its directory.
+func TestDemo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo-data")
+	if err := os.Symlink(programsDir(t), filepath.Join(filepath.Dir(dir), "bin")); err != nil {
+		t.Fatal(err)
+	}
+	var out syncBuffer
+	demo := exec.CommandContext(t.Context(), filepath.Join(programsDir(t), "regard"), "demo", "--dir", dir)
+	demo.Stdout, demo.Stderr = &out, &out
+	demo.Cancel = func() error { return demo.Process.Signal(os.Interrupt) }
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- demo.Wait() }()
+	t.Cleanup(func() {
+		_ = demo.Process.Signal(os.Interrupt)
+		<-ended
+	})
+	for end := time.Now().Add(2 * time.Minute); !strings.Contains(out.String(), "docs/audit.md"); time.Sleep(50 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("%v\n%s", err, out.String())
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it doesn't end:\n%s", out.String())
+		}
 	}
 	shown := map[string]bool{}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out.String()) {
 		shown[alike(line)] = true
 	}
-	excerpt := blocks(t, "## What it looks like")
+	excerpt := blocks(t, "README.md", "## What it looks like")
 	if len(excerpt) != 1 {
 		t.Fatalf("%d excerpts", len(excerpt))
 	}
 	for line := range strings.Lines(excerpt[0]) {
 		if !shown[alike(line)] {
 			t.Errorf("the demonstration doesn't show this line of the README: %s", line)
+		}
+	}
+
+	config, err := os.ReadFile(filepath.Join(dir, "regard.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := regexp.MustCompile(`(?m)^api:\n  listen: "(.*)"$`).FindSubmatch(config)
+	if api == nil {
+		t.Fatalf("no address in\n%s", config)
+	}
+	terminals := blocks(t, "docs/audit.md", "## Try it")
+	if len(terminals) != 2 {
+		t.Fatalf("docs/audit.md has %d transcripts, want one of anybody and one of an auditor", len(terminals))
+	}
+	for i, wants := range [][]string{
+		{"SOUND", "QUIET", "0 new statements of auditors", "Everything agrees.", "PROVEN, witnessed", "witness w2 "},
+		{"is registered.", "SOUND, signed and published at audit/0/cour-des-comptes", " 0 differ, 0 could not be run", "entries were not opened"},
+	} {
+		c := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(commands(terminals[i]), "127.0.0.1:8443", string(api[1])))
+		c.Dir, c.Env = filepath.Dir(dir), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}
+		said, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("docs/audit.md, transcript %d: %v\n%s", i, err, said)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(said), want) {
+				t.Errorf("no %q in:\n%s", want, said)
+			}
 		}
 	}
 }

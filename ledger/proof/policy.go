@@ -53,7 +53,7 @@ func NewPolicy(vkey string) (*Policy, error) {
 func ParsePolicy(text []byte) (*Policy, error) {
 	p, err := parsePolicy(text)
 	if err == nil && len(p.logs) == 0 {
-		err = formatError("policy: no log line, and the log is not known from elsewhere")
+		err = formatError("policy: no line \"log <verification key>\", and the log is not known from elsewhere: whoever verifies puts it before the witnesses")
 	}
 	if err != nil {
 		return nil, err

@@ -44,9 +44,9 @@ It can't tell whether an entry is in the roll of the right person: who holds a r
 With --state it remembers what is done and the checkpoint that it saw; a log that doesn't extend that is a fork.
 
 Exit codes: 0 checked and published, 1 there are faults, 2 it could not be checked.`,
-		Example: `  regard-audit audit-index --log https://log.regard.example.fr --policy witnesses.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key \
+		Example: `  regard-audit audit-index --log https://log.regard.example.fr --policy log.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key \
       --sign-key cour.skey --all-new --state audit.json
-  regard-audit audit-index --log https://log.regard.example.fr --policy witnesses.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key --sign-key cour.skey --epoch 812`,
+  regard-audit audit-index --log https://log.regard.example.fr --policy log.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key --sign-key cour.skey --epoch 812`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (epoch >= 0) == all {
 				return errors.New("give --epoch or --all-new: which epochs?")
@@ -70,7 +70,7 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 			}
 			auditor, ok := l.gov.auditor(proof.AuditorKey(vkey))
 			if !ok {
-				return errors.New("the log doesn't name your key as one of an auditor in force: nobody could tell whose statement it is. Have the operator register it (regard auditor)")
+				return errors.New("the log doesn't name your key as one of an auditor in force: nobody could tell whose statement it is. Have the operator register it (regard auditor). If that was just now, wait until the published log says so, a few seconds")
 			}
 			first, behind := proof.Epoch(st.Next), l.gov.closed()
 			if !all {

@@ -51,8 +51,8 @@ It doesn't show that every filed entry is in the roll of its person: auditors wi
 With --state it goes on where the last run ended, after checking that the log extends what was checked then. Remove the file to check all again.
 
 Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or not wholly: not reachable, no key, a checkpoint that isn't this log's.`,
-		Example: `  regard-audit fsck https://log.regard.example.fr --policy witnesses.policy
-  regard-audit fsck https://log.regard.example.fr --policy witnesses.policy --state fsck.json --json
+		Example: `  regard-audit fsck https://log.regard.example.fr --policy log.policy
+  regard-audit fsck https://log.regard.example.fr --policy log.policy --state fsck.json --json
   regard-audit fsck /srv/mirror --log-key log.vkey`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if cfg.Policy, err = look.readPolicy(c); err != nil {

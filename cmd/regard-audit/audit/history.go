@@ -85,8 +85,8 @@ With --max-age a root is refused that no quorum of witnesses signed so recently;
 file: an operator who shows everybody old roots hides what came since.
 
 Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: no history, another log's key, no quorum, a stale root.`,
-		Example: `  regard-audit verify-history --policy witnesses.policy --max-age 48h camille.regard.json
-  regard-audit verify-history --policy witnesses.policy --compare 2025.regard.json 2026.regard.json
+		Example: `  regard-audit verify-history --policy log.policy --max-age 48h camille.regard.json
+  regard-audit verify-history --policy log.policy --compare 2025.regard.json 2026.regard.json
   regard-audit verify-history --log-key log.vkey --json *.regard.json`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"json"}, cobra.ShellCompDirectiveFilterFileExt

@@ -49,8 +49,8 @@ off, mends what was damaged, and never replaces what it has by something that co
 it signs anything.
 
 Exit codes: 0 the copy is whole, 1 the log forked, serves something else than it signed, or lacks what it refers to, 2 it could not be read.`,
-		Example: `  regard-audit mirror https://log.regard.example.fr /srv/mirror --policy witnesses.policy
-  regard-audit mirror https://log.regard.example.fr /srv/mirror --policy witnesses.policy --follow --serve :8080`,
+		Example: `  regard-audit mirror https://log.regard.example.fr /srv/mirror --policy log.policy
+  regard-audit mirror https://log.regard.example.fr /srv/mirror --policy log.policy --follow --serve :8080`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if cfg.Policy, err = look.readPolicy(c); err != nil {
 				return err

@@ -44,9 +44,9 @@ the rules) stand until --acknowledge. The two checkpoints of a fork are kept in 
 --webhook gets each event as JSON by POST. The header Regard-Signature is "sha256=" and the hex HMAC-SHA256, under the secret, of the header Regard-Timestamp, a dot, and the body.
 
 Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
-		Example: `  regard-audit monitor https://log.regard.example.fr https://mirror.example.org/regard --policy witnesses.policy --state /var/lib/regard-monitor --listen localhost:9100
-  regard-audit monitor https://log.regard.example.fr --policy witnesses.policy --state /var/lib/regard-monitor --once --receipt answer.receipt
-  regard-audit monitor https://log.regard.example.fr --policy witnesses.policy --state /var/lib/regard-monitor --acknowledge 'restart.seen@entry 4711' --once`,
+		Example: `  regard-audit monitor https://log.regard.example.fr https://mirror.example.org/regard --policy log.policy --state /var/lib/regard-monitor --listen localhost:9100
+  regard-audit monitor https://log.regard.example.fr --policy log.policy --state /var/lib/regard-monitor --once --receipt answer.receipt
+  regard-audit monitor https://log.regard.example.fr --policy log.policy --state /var/lib/regard-monitor --acknowledge 'restart.seen@entry 4711' --once`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if cfg.Dir == "" {
 				return errors.New("give --state: the directory in which the monitor keeps what it knows")

@@ -109,7 +109,7 @@ receipt must verify. With --access-log, the provider's own access log (JSON line
 that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, and those of closed epochs must be settled.
 
 Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, no quorum, or a receipt that isn't settled.`,
-		Example: `  regard receipts export receipts/ | regard-audit reconcile --policy witnesses.policy --access-log access.jsonl --log https://log.example.fr -
+		Example: `  regard receipts export receipts/ | regard-audit reconcile --policy log.policy --access-log access.jsonl --log https://log.example.fr -
   regard-audit reconcile --log-key log.vkey --json held.jsonl`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {

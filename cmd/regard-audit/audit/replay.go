@@ -84,8 +84,8 @@ reasons it was refused.
 The recorded input is the broker's statement of what was asked. That it is true, the agency's receipt shows; replay checks that it agrees with the rest of the record. It works after the person's erasure.
 
 Exit codes: 0 no difference, 1 differences, 2 something could not be run again.`,
-		Example: `  regard-audit replay --log https://log.regard.example.fr --policy witnesses.policy records.jsonl
-  regard-audit replay --log https://log.regard.example.fr --policy witnesses.policy --json - < records.jsonl`,
+		Example: `  regard-audit replay --log https://log.regard.example.fr --policy log.policy records.jsonl
+  regard-audit replay --log https://log.regard.example.fr --policy log.policy --json - < records.jsonl`,
 		RunE: func(c *cobra.Command, files []string) error {
 			if err := f.check(c, files); err != nil {
 				return err

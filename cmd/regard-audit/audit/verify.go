@@ -84,7 +84,7 @@ Each file has its finding, whatever the others are. Exit codes: 0 everything is 
 can't be read or is no receipt, no key, or no quorum.
 
 With --payload it also checks that the data are the very bytes that were recorded: a file with the data, or the whole answer of the API.`,
-		Example: `  regard-audit verify --policy witnesses.policy answer.receipt
+		Example: `  regard-audit verify --policy log.policy answer.receipt
   regard-audit verify --log-key regard.example.fr/2026+1a2b3c4d+AX… --payload answer.data.json answer.receipt
   regard-audit verify --log-key log.vkey --json *.receipt`,
 		RunE: func(c *cobra.Command, args []string) error {
