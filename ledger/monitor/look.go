@@ -69,7 +69,7 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 		status.Epoch = uint64(e.Number)
 	}
 	status.Witnessed = err == nil && head.cp.Witnessed()
-	status.Alarms, status.Events = s.Book.list(), s.Book.fresh
+	status.Alarms, status.Events = s.Book.list(), append([]Event{}, s.Book.fresh...)
 	if e := m.save(); e != nil {
 		return status, errors.Join(err, e)
 	}

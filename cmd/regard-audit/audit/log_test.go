@@ -289,6 +289,9 @@ func TestMonitorCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &st); err != nil || code != Refused || len(st.Alarms) != 1 || len(st.Events) != 1 {
 		t.Fatalf("%d %s %v", code, out, err)
 	}
+	if code, out, errs := run(append(base, "--json")...); code != Refused || !strings.Contains(out, `"events": []`) || errs != "" {
+		t.Errorf("nothing new is an empty list: %d %s %s", code, out, errs)
+	}
 	if code, out, _ := run(base...); code != Refused || !strings.Contains(out, "ALARMS: 1") || !strings.Contains(out, "what to do") {
 		t.Errorf("%d %s", code, out)
 	}
@@ -298,7 +301,7 @@ func TestMonitorCommand(t *testing.T) {
 	if code, out, _ := run(append(base, "--acknowledge", st.Alarms[0].Key())...); code != Proven || !strings.Contains(out, "acknowledged") {
 		t.Errorf("%d %s", code, out)
 	}
-	if code, _, errs := run("monitor", "http://127.0.0.1:1", "--policy", policy, "--state", t.TempDir(), "--once", "--attempts", "1"); code != Input || !strings.Contains(errs, "could not be followed") {
+	if code, _, errs := run("monitor", "http://127.0.0.1:1", "--policy", policy, "--state", t.TempDir(), "--once", "--attempts", "1"); code != Input || strings.Count(errs, "no place serves the log") != 1 {
 		t.Errorf("%d %s", code, errs)
 	}
 	secret := write(t, t.TempDir(), "secret", "short")

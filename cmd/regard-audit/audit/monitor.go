@@ -81,7 +81,9 @@ Exit codes with --once: 0 no alarm, 1 alarms, 2 the log could not be followed.`,
 			if err != nil {
 				return err
 			}
-			cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			if !once { // which says itself what went wrong
+				cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			}
 			m, err := monitor.Open(cfg)
 			if len(acks) > 0 && errors.Is(err, monitor.ErrLocked) {
 				if err := monitor.Acknowledge(cfg.Dir, acks...); err != nil {
