@@ -79,7 +79,9 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 			e := json.NewEncoder(c.OutOrStdout())
 			e.SetEscapeHTML(false)
 			others := map[string]int{}
+			records := 0
 			err = f.records(c, files, func(o openedEntry) error {
+				records++
 				if o.State != stateOpen {
 					others[o.State]++
 					return nil
@@ -95,6 +97,9 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 			})
 			for _, k := range sortedKeys(others) {
 				fmt.Fprintf(c.ErrOrStderr(), "%d entries were not opened, and have no line: %s\n", others[k], k)
+			}
+			if err == nil && records == 0 {
+				return errors.New("there are no records")
 			}
 			return err
 		},

@@ -156,7 +156,8 @@ func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error
 	}
 	s := bufio.NewScanner(src)
 	s.Buffer(nil, maxHeldLine)
-	for n := 1; s.Scan(); n++ {
+	n := 1
+	for ; s.Scan(); n++ {
 		if len(bytes.TrimSpace(s.Bytes())) == 0 {
 			continue
 		}
@@ -164,7 +165,10 @@ func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error
 			return fmt.Errorf("%s line %d: %w", name, n, err)
 		}
 	}
-	if err := s.Err(); err != nil {
+	switch err := s.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("%s line %d is longer than %d bytes", name, n, maxHeldLine)
+	case err != nil:
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
 	return nil

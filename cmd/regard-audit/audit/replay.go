@@ -61,6 +61,28 @@ type replayReport struct {
 	Unusable  int            `json:"unusable"`
 	Others    map[string]int `json:"others"` // records that hold no decision, by kind, and those that weren't opened, by state
 	Decisions []replayed     `json:"decisions"`
+	// Omitted decisions were counted, and aren't in the list: it is bounded, whatever a file holds.
+	Omitted int `json:"omitted_decisions,omitempty"`
+
+	listed [3]int // that are as recorded, differ, can't be run
+}
+
+// maxDecisions bounds the list: of those that are as recorded, that differ, and that can't be run, so that none of these crowds out another.
+const maxDecisions = 20_000
+
+func (out *replayReport) list(d replayed) {
+	class := 0
+	switch {
+	case d.Unusable != "":
+		class = 2
+	case len(d.Differences) > 0:
+		class = 1
+	}
+	if out.listed[class]++; out.listed[class] > maxDecisions {
+		out.Omitted++
+		return
+	}
+	out.Decisions = append(out.Decisions, d)
 }
 
 // replayer runs recorded decisions again, with what a log publishes.
@@ -156,13 +178,13 @@ func (out *replayReport) add(ctx context.Context, e openedEntry, r *replayer) {
 	if len(d.Differences) > 0 {
 		out.Different++
 	}
-	out.Decisions = append(out.Decisions, d)
+	out.list(d)
 }
 
 func (out *replayReport) unusable(d replayed, why string) {
 	out.Unusable++
 	d.Unusable = why
-	out.Decisions = append(out.Decisions, d)
+	out.list(d)
 }
 
 // replay returns an error if the decision can't be run again.
@@ -394,6 +416,9 @@ func (out *replayReport) print(w io.Writer, asJSON bool) error {
 		for _, n := range out.Decisions[i].Notes {
 			fmt.Fprintf(w, "entry %d: %s\n", out.Decisions[i].Index, n)
 		}
+	}
+	if out.Omitted > 0 {
+		fmt.Fprintf(w, "%d more aren't listed: take fewer records at a time to see what is said of each\n", out.Omitted)
 	}
 	fmt.Fprintf(w, "%d decisions run again under %d bundles: %d differ, %d could not be run\n", out.Replayed, out.Bundles, out.Different, out.Unusable)
 	for _, k := range sortedKeys(out.Others) {

@@ -372,6 +372,25 @@ func TestReplayUnusable(t *testing.T) {
 	}
 }
 
+// What is listed is bounded, and what can't be run doesn't crowd out what differs.
+func TestReplayListIsBounded(t *testing.T) {
+	out := replayReport{Others: map[string]int{}}
+	for i := range uint64(3 * maxDecisions) {
+		out.unusable(replayed{Index: i}, "damaged")
+		out.list(replayed{Index: i})
+	}
+	last := replayed{Index: 7_000_000}
+	last.differ("allow", "denied", "allowed")
+	out.list(last)
+	if len(out.Decisions) != 2*maxDecisions+1 || out.Omitted != 4*maxDecisions || out.Unusable != 3*maxDecisions || out.Decisions[2*maxDecisions].Index != last.Index {
+		t.Errorf("%d listed, %d omitted, %d unusable", len(out.Decisions), out.Omitted, out.Unusable)
+	}
+	var text bytes.Buffer
+	if err := out.print(&text, false); err != nil || !strings.Contains(text.String(), "80000 more aren't listed") || !strings.Contains(text.String(), "7000000 ") {
+		t.Error(err, text.Len())
+	}
+}
+
 // FuzzReadOpened: whatever stands in a file of records, reading it ends, and says what is wrong.
 func FuzzReadOpened(f *testing.F) {
 	f.Add([]byte(`{"index":3,"kind":"disclosure@v1","state":"erased"}` + "\n" + `{"entries":[{"index":1,"state":"open","receipt":"x"}],"audit":4}`))
@@ -485,7 +504,7 @@ func TestExport(t *testing.T) {
 		args []string
 		code int
 	}{
-		"not --ldv": {[]string{"--log-key", d.vkey, file}, Input}, "no key": {[]string{"--ldv", file}, Input}, "nothing": {[]string{"--ldv", "--log-key", d.vkey}, Input}, "base": {[]string{"--ldv", "--log-key", d.vkey, "--base-url", "log.example", file}, Input},
+		"no record": {[]string{"--ldv", "--log-key", d.vkey, write(t, t.TempDir(), "x", "")}, Input}, "not --ldv": {[]string{"--log-key", d.vkey, file}, Input}, "no key": {[]string{"--ldv", file}, Input}, "nothing": {[]string{"--ldv", "--log-key", d.vkey}, Input}, "base": {[]string{"--ldv", "--log-key", d.vkey, "--base-url", "log.example", file}, Input},
 		"another log's": {[]string{"--ldv", "--log-key", d.vkey, other.opened(j)}, Refused},
 		"no receipt":    {[]string{"--ldv", "--log-key", d.vkey, write(t, t.TempDir(), "x", `{"index":1,"state":"open","receipt":"x"}`)}, Input},
 	} {
