@@ -404,9 +404,9 @@ func (s *Store) Forget(ctx context.Context, before time.Time) (n int64, err erro
 		}
 		var some int64
 		err := s.do("forgetting", func(tx *sql.Tx) error {
-			const which = "IN (SELECT id FROM held WHERE state IN (3, 4) AND at < ? ORDER BY state, at, id LIMIT ?)"
-			for _, table := range []string{"answers", "receipts", "held"} {
-				res, err := tx.Exec("DELETE FROM "+table+" WHERE id "+which, before.UnixMilli(), forgetBatch)
+			const which = " WHERE id IN (SELECT id FROM held WHERE state IN (3, 4) AND at < ? ORDER BY state, at, id LIMIT ?)"
+			for _, statement := range []string{"DELETE FROM answers" + which, "DELETE FROM receipts" + which, "DELETE FROM held" + which} {
+				res, err := tx.Exec(statement, before.UnixMilli(), forgetBatch)
 				if err != nil {
 					return err
 				}
