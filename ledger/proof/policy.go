@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -111,7 +112,7 @@ func parsePolicy(text []byte) (*Policy, error) {
 			return nil, formatError("policy: control characters")
 		}
 	}
-	p := policyParser{names: map[string]int{}, keys: map[string]bool{}, used: map[int]bool{}}
+	p := policyParser{names: map[string]int{}, keys: map[string]bool{}, lines: map[string]bool{}, used: map[int]bool{}}
 	l := lines{what: "policy", rest: text}
 	for len(l.rest) > 0 {
 		line, err := l.next()
@@ -136,6 +137,7 @@ type policyParser struct {
 	Policy
 	names  map[string]int
 	keys   map[string]bool // raw keys
+	lines  map[string]bool // name and id, as in signature lines
 	used   map[int]bool    // members of a group
 	quorum bool
 }
@@ -247,13 +249,16 @@ func (p *policyParser) define(name string) (int, string) {
 	return id, ""
 }
 
-// fresh reports whether a key was not seen under any name.
+// fresh reports whether a key was not seen under any name, and its name and id
+// not with any key: signature lines name keys by these two, and an id is short
+// enough to be made on purpose.
 func (p *policyParser) fresh(vkey string) bool {
-	_, _, key, ok := splitKey(vkey)
-	if !ok || p.keys[key[1:]] {
+	name, id, key, ok := splitKey(vkey)
+	line := fmt.Sprintf("%s+%08x", name, id)
+	if !ok || p.keys[key[1:]] || p.lines[line] {
 		return false
 	}
-	p.keys[key[1:]] = true
+	p.keys[key[1:]], p.lines[line] = true, true
 	return true
 }
 
