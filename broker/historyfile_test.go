@@ -291,7 +291,7 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	says, not := v.Words()
-	if all := strings.Join(append(says, not...), "\n"); !strings.Contains(all, "their retention is over, as the log promised") {
+	if all := strings.Join(append(says, not...), "\n"); !strings.Contains(all, "the retention is over, as the log promised") {
 		t.Error(all)
 	}
 }

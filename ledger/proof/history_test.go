@@ -211,7 +211,7 @@ func TestHistoryExplained(t *testing.T) {
 	if d := cmp.Diff([]proof.EpochRange{{From: 0, To: 0}}, v.Ended); d != "" {
 		t.Error(d)
 	}
-	said(v, "anything about epochs 0: their retention is over")
+	said(v, "anything about epoch 0: the retention is over")
 
 	// A roll whose leaves were lost with a backup, in an epoch where the log says that something was.
 	h = w.history(3, 3, w.alice)

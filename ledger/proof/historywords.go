@@ -45,7 +45,7 @@ func many[N int | uint64](n N, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// epochList writes ranges; of many only the first ones.
+// epochList writes "epoch 4", or "epochs" and ranges; of many only the first ones.
 func epochList(r []EpochRange) string {
 	const shown = 5
 	var parts []string
@@ -60,7 +60,10 @@ func epochList(r []EpochRange) string {
 			parts = append(parts, fmt.Sprintf("%d to %d", x.From, x.To))
 		}
 	}
-	return strings.Join(parts, ", ")
+	if len(r) == 1 && r[0].From == r[0].To {
+		return "epoch " + parts[0]
+	}
+	return "epochs " + strings.Join(parts, ", ")
 }
 
 func (w *words) root() {
@@ -82,7 +85,7 @@ func (w *words) root() {
 		w.say("It goes on from the older history: nothing that was shown is gone or is something else.")
 	} else if v.Compared {
 		if len(v.Common) > 0 {
-			w.say("In epochs %s nothing that the older history shows is gone or is something else.", epochList(v.Common))
+			w.say("In %s nothing that the older history shows is gone or is something else.", epochList(v.Common))
 		} else {
 			w.deny("that anything of the older history is still there: no epoch is in both.")
 		}
@@ -125,7 +128,7 @@ func (w *words) requests() {
 		}
 	}
 	if len(v.Ended) > 0 {
-		w.deny("anything about epochs %s: their retention is over, as the log promised, and the key of their labels was destroyed.", epochList(v.Ended))
+		w.deny("anything about %s: the retention is over, as the log promised, and the key of the labels was destroyed.", epochList(v.Ended))
 	}
 	if v.LostRolls > 0 {
 		w.deny("what is in %s of yours: the log says that details were lost with a restored backup. That you have them is proven.", many(v.LostRolls, "roll", "rolls"))
@@ -187,7 +190,7 @@ func (w *words) auditors() {
 	v := w.v
 	for _, a := range v.Audits {
 		if len(a.Epochs) > 0 {
-			w.say("Auditor %s (%s) found every filed entry in a roll in epochs %s.", a.Auditor, a.Key, epochList(a.Epochs))
+			w.say("Auditor %s (%s) found every filed entry in a roll in %s.", a.Auditor, a.Key, epochList(a.Epochs))
 		}
 	}
 	if v.Unaudited < uint64(v.Epochs.To-v.Epochs.From)+1 {
