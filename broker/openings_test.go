@@ -617,14 +617,12 @@ func TestOpeningsTellWhatIsMissing(t *testing.T) {
 				t.Errorf("%+v", e)
 			}
 		}
-		if statesOf(o) == want {
-			if logged != 2 { // of the damaged one this turns out when it is opened
-				t.Errorf("%d accesses, want 2", logged)
-			}
+		// Of the damaged one it turns out when it is opened. A key that is destroyed in this very instant leaves an access, too: then the next call has to be right.
+		if statesOf(o) == want && logged == 2 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s\nwant %s", statesOf(o), want)
+			t.Fatalf("%s, %d accesses\nwant %s, 2 accesses", statesOf(o), logged, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,7 +59,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) { return cond == "vault" && os.Getenv("REGARD_DEVVAULT") != "", nil },
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened},
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened},
 	})
 }
 
@@ -225,6 +226,15 @@ func id(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
 	ts.Setenv("ID", r.ID)
+}
+
+// epoch RECORDS sets $EPOCH to the epoch of the first opened record.
+func epochOf(ts *testscript.TestScript, _ bool, args []string) {
+	m := regexp.MustCompile(`\\nepoch ([0-9]+)\\n`).FindStringSubmatch(ts.ReadFile(args[0]))
+	if m == nil {
+		ts.Fatalf("no epoch in %s", args[0])
+	}
+	ts.Setenv("EPOCH", m[1])
 }
 
 // vaultfile READY TOKEN sets $VAULT to the test server's address and writes its root token.
