@@ -16,7 +16,7 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// closing says of how many persons an epoch is to be closed, and under which load.
+// closing says of how many persons an epoch is to be closed, and under which load. A tenth of them come with the load.
 type closing struct {
 	records
 	Writers int
@@ -48,10 +48,12 @@ func (p *preloader) closeEpoch(ctx context.Context, c *closing) (*closed, error)
 	if time.Until(log.OpenEpoch().Until) < time.Hour { // the records must fall into one epoch
 		p.ahead.Add(int64(2 * time.Hour))
 	}
+	newcomers := c.Records / 10
+	known := c.Records - newcomers
 	if err := m.one(ctx, 0); err != nil {
 		return nil, err
 	}
-	if err := atOnce(ctx, c.Records-1, func(ctx context.Context, i int) error { return m.one(ctx, i+1) }); err != nil {
+	if err := atOnce(ctx, known-1, func(ctx context.Context, i int) error { return m.one(ctx, i+1) }); err != nil {
 		return nil, fmt.Errorf("preloading records: %w", err)
 	}
 	if _, err := settle(ctx, p.b); err != nil {
@@ -79,10 +81,12 @@ func (p *preloader) closeEpoch(ctx context.Context, c *closing) (*closed, error)
 					return
 				default:
 				}
-				// Half are about people who have a roll, half about others.
+				// Half are about people who have a roll, half about others, as long as there are any.
 				i := int(next.Add(1))
-				if i%2 == 0 {
-					i += c.Records
+				if n := i / 2; i%2 == 0 && n <= newcomers {
+					i = known + n - 1
+				} else {
+					i %= known
 				}
 				if err := m.one(ctx, i); err != nil {
 					cancel(err)
@@ -165,7 +169,7 @@ func (p *preloader) measureIndex(ctx context.Context, n proof.Epoch, m *past, ou
 	out.FilingBytes = packed + loose*own/max(rows, 1)
 	for i := range 2000 {
 		h := &out.Presence
-		who := i * 13 % m.r.Records
+		who := i * 13 % (m.r.Records - m.r.Records/10)
 		if i%2 == 1 {
 			h, who = &out.Absence, maxPersons-1-i
 		}
