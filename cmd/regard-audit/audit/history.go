@@ -2,7 +2,6 @@ package audit
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -130,23 +129,7 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 		findings = append(findings, x)
 	}
 	showProgress(c.ErrOrStderr(), len(args), len(args))
-	if f.asJSON {
-		e := json.NewEncoder(c.OutOrStdout())
-		e.SetIndent("", "  ")
-		err = e.Encode(findings)
-	} else {
-		for i := range findings {
-			findings[i].print(c.OutOrStdout())
-		}
-	}
-	switch {
-	case err != nil:
-	case refused:
-		err = errRefused
-	case unusable > 0:
-		err = fmt.Errorf("of %d files %d are unusable", len(args), unusable)
-	}
-	return err
+	return conclude(c, f.asJSON, findings, refused, unusable)
 }
 
 type namedHistory struct {

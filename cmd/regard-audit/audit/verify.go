@@ -105,23 +105,7 @@ With --payload it also checks that the data are the very bytes that were recorde
 				}
 				findings = append(findings, f)
 			}
-			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(findings)
-			} else {
-				for i := range findings {
-					findings[i].print(c.OutOrStdout())
-				}
-			}
-			switch {
-			case err != nil:
-			case refused:
-				err = errRefused
-			case unusable > 0:
-				err = fmt.Errorf("of %d files %d are unusable", len(args), unusable)
-			}
-			return err
+			return conclude(c, asJSON, findings, refused, unusable)
 		},
 	}
 	look.keys(c, acceptProvisional)
@@ -264,6 +248,31 @@ func join(a, b string) string {
 
 func (f *finding) print(w io.Writer) {
 	printVerdict(w, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
+}
+
+// conclude writes what was found of each file, and says by its error how the command ends.
+func conclude[F any, P interface {
+	*F
+	print(io.Writer)
+}](c *cobra.Command, asJSON bool, findings []F, refused bool, unusable int) error {
+	if asJSON {
+		e := json.NewEncoder(c.OutOrStdout())
+		e.SetIndent("", "  ")
+		if err := e.Encode(findings); err != nil {
+			return err
+		}
+	} else {
+		for i := range findings {
+			P(&findings[i]).print(c.OutOrStdout())
+		}
+	}
+	switch {
+	case refused:
+		return errRefused
+	case unusable > 0:
+		return fmt.Errorf("of %d files %d are unusable", len(findings), unusable)
+	}
+	return nil
 }
 
 // printVerdict is how every verdict about a file reads: what it is in one word, why, and what is proven and what isn't.
