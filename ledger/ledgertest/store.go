@@ -30,13 +30,14 @@ type Store struct {
 	rolls    map[proof.Epoch]map[proof.Label][]proof.Index
 	labels   map[proof.Index]proof.Label
 	unfiled  []proof.Index
+	tampered map[proof.Index][]byte // texts that entries to come will have
 }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
 	return &Store{
 		subjects: map[proof.Index]proof.Subject{}, counts: map[proof.Kind]uint64{},
-		rolls: map[proof.Epoch]map[proof.Label][]proof.Index{}, labels: map[proof.Index]proof.Label{},
+		rolls: map[proof.Epoch]map[proof.Label][]proof.Index{}, labels: map[proof.Index]proof.Label{}, tampered: map[proof.Index][]byte{},
 	}
 }
 
@@ -47,6 +48,7 @@ func (s *Store) Clone() *Store {
 	c := &Store{
 		leaves: slices.Clone(s.leaves), subjects: maps.Clone(s.subjects), counts: maps.Clone(s.counts), closed: slices.Clone(s.closed),
 		rolls: map[proof.Epoch]map[proof.Label][]proof.Index{}, labels: maps.Clone(s.labels), unfiled: slices.Clone(s.unfiled),
+		tampered: maps.Clone(s.tampered),
 	}
 	if s.open != nil {
 		open := *s.open
@@ -61,11 +63,15 @@ func (s *Store) Clone() *Store {
 	return c
 }
 
-// Tamper changes the text of a stored entry, as somebody with access to the database could.
+// Tamper changes the text of a stored entry, as somebody with access to the database could: at once, or when it is stored.
 func (s *Store) Tamper(i proof.Index, text []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leaves[i].Text = text
+	if i < proof.Index(len(s.leaves)) {
+		s.leaves[i].Text = text
+		return
+	}
+	s.tampered[i] = text
 }
 
 // Tail implements ledger.Store.
@@ -137,6 +143,9 @@ func (s *Store) apply(b *ledger.Batch) {
 		subjects, _ := g.Attach.(Subjects)
 		for i, leaf := range g.Leaves {
 			leaf.Text = bytes.Clone(leaf.Text)
+			if text, ok := s.tampered[leaf.Index]; ok {
+				leaf.Text = text
+			}
 			s.leaves[leaf.Index] = leaf
 			s.counts[leaf.Kind]++
 			if leaf.Kind.Filed() {
