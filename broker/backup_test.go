@@ -83,6 +83,7 @@ func (p *past) restore() (*broker.Restored, error) {
 
 // TestRestore: the log goes on without a fork, erased people stay so, and what was lost is there as entries.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	for name, epoch := range map[string]time.Duration{"one epoch": 0, "epochs closed since": 400 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			p := newPast(t, epoch)
@@ -177,6 +178,7 @@ func TestRestore(t *testing.T) {
 
 // TestReceiptsAfterRestore: the published roll of somebody who was asked about before and after the backup can't be made again, so the receipts of before don't settle; they used to be refused for ever.
 func TestReceiptsAfterRestore(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newWatched(t, func(c *broker.Config) {
 		c.Epoch, c.SweepEvery, c.Clock = 12*time.Hour, time.Hour, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -225,6 +227,7 @@ func TestReceiptsAfterRestore(t *testing.T) {
 
 // TestOpenWhenRestored: what was open in a backup has its outcome among the lost entries, nearly always. It used to become a second entry that claimed an interruption.
 func TestOpenWhenRestored(t *testing.T) {
+	t.Parallel()
 	for want, lost := range map[string]bool{"restored": true, "interrupted": false} {
 		t.Run(want, func(t *testing.T) {
 			f := newFaulty(t)
@@ -275,6 +278,7 @@ func TestOpenWhenRestored(t *testing.T) {
 
 // TestRestoreOntoNothing: the store and Trillian are gone altogether; the published files and signed/ survived.
 func TestRestoreOntoNothing(t *testing.T) {
+	t.Parallel()
 	p := newPast(t, 0)
 	for _, d := range []string{"store", "log"} {
 		if err := os.RemoveAll(filepath.Join(p.cfg.DataDir, d)); err != nil {
@@ -294,6 +298,7 @@ func TestRestoreOntoNothing(t *testing.T) {
 
 // TestRestoreRefuses: where it can't be proven that the log continues, or that nobody who was erased comes back, nothing changes.
 func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*past)
 		want   string
@@ -425,6 +430,7 @@ func (p *past) flipBundle() {
 
 // TestRestoreSaysThatTheTreeIsAhead: signed/ and public/ are of before, Trillian's tree is not. Nobody can tell that from a crash between tree and signature, so the operator is told.
 func TestRestoreSaysThatTheTreeIsAhead(t *testing.T) {
+	t.Parallel()
 	p := newPast(t, 0)
 	p.putBack(p.early, "public", "signed/signed.db")
 	p.remove("signed/erasures.db", "signed/erasures.db-wal", "signed/erasures.db-shm")
@@ -436,6 +442,7 @@ func TestRestoreSaysThatTheTreeIsAhead(t *testing.T) {
 
 // TestBackupModes: nobody else can read a backup, and none is overwritten.
 func TestBackupModes(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	w.disclose(asker("TUE PRIVE"))
@@ -489,6 +496,7 @@ func TestBackupModes(t *testing.T) {
 
 // TestErasureJournal: whose erasure is logged stands beside the signed checkpoint, outside every backup, before a key is destroyed. Nothing wrote it but a test, once.
 func TestErasureJournal(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 50 * time.Millisecond })
 	w.provider.answer = couple
 	a := w.disclose(asker("TUE EFFACE"))
@@ -535,6 +543,7 @@ func TestErasureJournal(t *testing.T) {
 
 // TestBackupOfRestored: a backup of a restored broker knows what was erased, so it can be restored in its turn.
 func TestBackupOfRestored(t *testing.T) {
+	t.Parallel()
 	p := newPast(t, 0)
 	if _, err := p.restore(); err != nil {
 		t.Fatal(err)

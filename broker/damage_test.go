@@ -50,6 +50,7 @@ func (w *watched) until(what string, so func() bool) {
 // TestDamagedIntents: intents that can't be read stop neither the start nor the sweeper nor anybody else. They are alarmed about and kept, and recorded as soon as they are whole again.
 // (One altered row used to keep the broker from starting.)
 func TestDamagedIntents(t *testing.T) {
+	t.Parallel()
 	w, leave := newLeaver(t)
 	w.disclose(asker("TUE AVANT"))
 	names := []string{"TUE PERSONNE", "TUE ADMIN", "TUE CLE", "TUE VIDE", "TUE FORME", "TUE TYPE", "TUE ECHANGE", "TUE BON"}
@@ -170,6 +171,7 @@ func TestDamagedIntents(t *testing.T) {
 
 // TestSwappedIntents: two intents about one person are whole, and each lies where the other belongs. The log would tell of each under the other's name.
 func TestSwappedIntents(t *testing.T) {
+	t.Parallel()
 	w, leave := newLeaver(t)
 	first, second := asker("TUE ECHANGE"), asker("TUE ECHANGE")
 	second.IdempotencyKey = "another"
@@ -219,6 +221,7 @@ func newLeaver(t *testing.T) (*watched, func(*broker.Request)) {
 // TestDamagedErasure: an erasure that was begun and can't be read keeps requests about that person out, and nobody else's; asked for again, it is carried through, and the journal doesn't wait for
 // the first one's entry any more.
 func TestDamagedErasure(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
 	w.provider.answer = couple
 	before := w.disclose(asker("TUE PARTIE"))
@@ -287,6 +290,7 @@ func TestDamagedErasure(t *testing.T) {
 
 // TestMendedIntentWaitsForErasure: an intent is found whole again while its person is being erased. Recorded after the erasure's reach, it would lose its key without an explanation.
 func TestMendedIntentWaitsForErasure(t *testing.T) {
+	t.Parallel()
 	w, leave := newLeaver(t)
 	leave(asker("TUE MENDE"))
 	w.close()

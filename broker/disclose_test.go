@@ -20,6 +20,7 @@ import (
 )
 
 func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	a := w.disclose(request())
 	if a.Outcome != broker.Released || string(a.Data) != `{"data":{"quotient":{"valeur":1234}}}` {
@@ -74,6 +75,7 @@ func TestReleasedIsRecordedAndOnlyGranted(t *testing.T) {
 }
 
 func TestDeniedIsRecordedAndNobodyAsked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	req := request()
 	req.Scopes = []string{"address"}
@@ -121,6 +123,7 @@ func TestDeniedIsRecordedAndNobodyAsked(t *testing.T) {
 }
 
 func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	for _, c := range []struct {
 		status  int
@@ -171,6 +174,7 @@ func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
 }
 
 func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	req := request()
 	req.IdempotencyKey = "k1"
@@ -228,6 +232,7 @@ func TestIdempotencyKey(t *testing.T) {
 // TestDigestsOfRequests: every disclosure kept a keyed digest of the whole request for ever, by which a guess of what was erased could be confirmed. It is there only to know a repeat, for a day
 // and until an erasure; and when it is gone nobody is asked again under a key that was used.
 func TestDigestsOfRequests(t *testing.T) {
+	t.Parallel()
 	const kept, used = "SELECT count(*) FROM disclosures WHERE body IS NOT NULL", "SELECT count(*) FROM disclosures WHERE idem IS NOT NULL"
 	for name, forget := range map[string]func(*world, *atomic.Int64){
 		"a day later": func(_ *world, ahead *atomic.Int64) { ahead.Store(int64(25 * time.Hour)) },
@@ -278,6 +283,7 @@ func TestDigestsOfRequests(t *testing.T) {
 }
 
 func TestOwnDisclosuresOnly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	a := w.disclose(request())
 	got, err := w.b.Disclosure(t.Context(), w.caller, a.ID)
@@ -294,6 +300,7 @@ func TestOwnDisclosuresOnly(t *testing.T) {
 }
 
 func TestBadRequestsAreNotRecorded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	size := w.b.Log().Checkpoint().Size()
 	for name, change := range map[string]func(*broker.Request){

@@ -17,6 +17,7 @@ import (
 // TestWholeDirectoryPutBack puts an older copy of the whole data directory back, as a snapshot of the machine does. Every part agrees with every other then, and the broker went on silently, on a
 // second branch of the log. What lies elsewhere shows it.
 func TestWholeDirectoryPutBack(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		signedDir bool
 		change    func(t *testing.T, w *watched, public string) // public is a copy of the newest published files
@@ -102,6 +103,7 @@ func TestWholeDirectoryPutBack(t *testing.T) {
 
 // A broker that forked while no mirror was asked is found out by the first one that is.
 func TestForkIsFoundByMirror(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	w.close()
@@ -130,6 +132,7 @@ func TestForkIsFoundByMirror(t *testing.T) {
 
 // What is mirrored is behind while a broker runs, and a new log has nothing to mirror: neither stops a start.
 func TestMirrorBehind(t *testing.T) {
+	t.Parallel()
 	empty := t.TempDir()
 	w := newWatched(t, func(c *broker.Config) { c.Mirrors = []string{mirror(t, tiles.Handler(empty))} })
 	w.provider.answer = couple
@@ -146,6 +149,7 @@ func TestMirrorBehind(t *testing.T) {
 
 // A signed_dir whose disk isn't mounted is empty. The published checkpoint would stand in for it, but that is part of the very directory that may be a copy.
 func TestSignedDirIsEmpty(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SignedDir = filepath.Join(t.TempDir(), "signed") })
 	w.provider.answer = couple
 	a := w.disclose(asker("TUE UN"))

@@ -17,6 +17,7 @@ import (
 )
 
 func TestErasedDetailsAreGoneAndReceiptsStand(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	req := request()
 	req.IdempotencyKey = "before"
@@ -66,6 +67,7 @@ func TestErasedDetailsAreGoneAndReceiptsStand(t *testing.T) {
 }
 
 func TestErasureUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	subject, err := marie.Subject()
 	if err != nil {
@@ -143,6 +145,7 @@ func (s *stuck) Close() error { return nil }
 // TestErasureDelaysNobodyElse: erasures wait for a request about their people that is stuck while it is recorded; a request about others goes through.
 // (The erasure of one person used to hold up every request until then.)
 func TestErasureDelaysNobodyElse(t *testing.T) {
+	t.Parallel()
 	custodian := &stuck{Custodian: keystest.NewCustodian(t), held: make(chan struct{}), release: make(chan struct{})}
 	var hold atomic.Bool
 	w := newWatched(t, func(c *broker.Config) {

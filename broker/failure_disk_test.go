@@ -221,6 +221,7 @@ func copyTree(t testing.TB, from, to string) {
 
 // TestRestoredBackups puts older copies back in place: nothing is signed that forks the log, and the refusal explains itself.
 func TestRestoredBackups(t *testing.T) {
+	t.Parallel()
 	for name, parts := range map[string][]string{
 		"store":                   {"store"},
 		"log":                     {"log"},
@@ -400,6 +401,7 @@ func TestDamagedFiles(t *testing.T) {
 
 // TestDamagedFileSaysSo: a database whose file isn't one any more refuses the start, and the refusal names the file and what it is. With the right file all is as it was.
 func TestDamagedFileSaysSo(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	before := w.disclose(asker("TUE AVANT"))
@@ -446,6 +448,7 @@ func TestDamagedFileSaysSo(t *testing.T) {
 
 // A damaged store lost the record of the asked entry, and the agency was given the receipt of the child's instead, which says who that is.
 func TestLostAskedRecord(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	req := asker("TUE UN")

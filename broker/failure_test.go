@@ -163,6 +163,7 @@ func (w *watched) finally(req *broker.Request) *broker.Answer {
 
 // TestKeysDown takes the keys away at each call and at each stage at which it can matter.
 func TestKeysDown(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		op, stage string
 		err       error
@@ -262,6 +263,7 @@ func (w *watched) filed() {
 
 // TestSweeperLeavesRequestsAlone: recording what was interrupted never gets into the way of requests that are being carried out.
 func TestSweeperLeavesRequestsAlone(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = time.Millisecond })
 	w.provider.answer = couple
 	var wg sync.WaitGroup
@@ -283,6 +285,7 @@ func TestSweeperLeavesRequestsAlone(t *testing.T) {
 
 // TestPolicyGivesNoDecision: a bundle that fails on this very request is a refusal, recorded like every other; when the bundle is mended the broker goes on by itself.
 func TestPolicyGivesNoDecision(t *testing.T) {
+	t.Parallel()
 	const rego = `package regard.decision
 
 grant := {"scopes": input.scopes, "fields": input.service.scopes, "obligations": []} if allowed
@@ -333,6 +336,7 @@ reasons contains {"code": "refused", "fr": "Non.", "en": "No."} if not allowed
 
 // TestProviderFails: whatever a provider does instead of answering is recorded and nothing of it is passed on; the next answer is released.
 func TestProviderFails(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.Providers = provider.Config{Development: true, Failures: 1000, Window: 1000} })
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })
@@ -424,6 +428,7 @@ func TestProviderFails(t *testing.T) {
 
 // TestLinkIsWithheld: a link that may not be passed on is not in the answer, also if the agency is granted the field.
 func TestLinkIsWithheld(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	yaml, err := os.ReadFile("testdata/household.yaml")
 	if err != nil {
@@ -457,6 +462,7 @@ func TestLinkIsWithheld(t *testing.T) {
 
 // TestClockStepsBack: by little the log waits with its own time, by much it refuses; both until the clock is right again, and nothing is lost.
 func TestClockStepsBack(t *testing.T) {
+	t.Parallel()
 	for back, refused := range map[time.Duration]bool{10 * time.Second: false, 2 * time.Hour: true} {
 		t.Run(back.String(), func(t *testing.T) {
 			t.Parallel()
@@ -499,6 +505,7 @@ func TestClockStepsBack(t *testing.T) {
 
 // TestSecondBroker: one broker on one directory; the second leaves the first alone.
 func TestSecondBroker(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	cfg := w.cfg
 	b, err := broker.New(t.Context(), cfg)

@@ -14,6 +14,7 @@ import (
 
 // TestGateKeepsToItsOwner: an erasure waits for what is under way about its own owner; meanwhile everybody else passes. (One lock for all once let a single erasure hold up every request.)
 func TestGateKeepsToItsOwner(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
 		one, two, both := keys.Owner{1}, keys.Owner{2}, []keys.Owner{{1}, {2}, {1}}
@@ -85,6 +86,7 @@ func TestGateKeepsToItsOwner(t *testing.T) {
 
 // TestGateUnderRaces: while an owner is shut nothing about them is recorded, whoever comes how; afterwards nothing is left.
 func TestGateUnderRaces(t *testing.T) {
+	t.Parallel()
 	var g gate
 	const owners = 3
 	var intents, records [owners]atomic.Int32

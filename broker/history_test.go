@@ -56,6 +56,7 @@ func (w *world) tamper(query string, args ...any) {
 }
 
 func TestHistoryShowsWhatThePersonSees(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	before := time.Now().Add(-time.Second)
 	a := w.disclose(request())
@@ -111,6 +112,7 @@ func TestHistoryShowsWhatThePersonSees(t *testing.T) {
 }
 
 func TestHistoryIsOneIdentifiersAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	other := request()
 	other.Subject.Pivot.BirthName = "Quelqu'un d'autre"
@@ -155,6 +157,7 @@ func TestHistoryIsOneIdentifiersAlone(t *testing.T) {
 }
 
 func TestHistoryInPages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	for range 7 {
 		w.disclose(request())
@@ -204,6 +207,7 @@ func (c *counting) Unwrap(ctx context.Context, in []keys.WrappedAD) ([][32]byte,
 
 // TestNothingIsOpenedThatIsNotLogged: a record of another month needs a key that sealing the access doesn't. While the log can't sign, nobody asks for it.
 func TestNothingIsOpenedThatIsNotLogged(t *testing.T) {
+	t.Parallel()
 	custodian := &counting{faulty: newFaulty(t)}
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
@@ -259,6 +263,7 @@ func TestNothingIsOpenedThatIsNotLogged(t *testing.T) {
 
 // TestHistoryWaitsForTheCheckpoint: while the signed checkpoint isn't durable the access is in the order and nothing has come out.
 func TestHistoryWaitsForTheCheckpoint(t *testing.T) {
+	t.Parallel()
 	var armed atomic.Bool
 	held, release := make(chan struct{}), make(chan struct{})
 	w := newWorld(t, func(c *broker.Config) {
@@ -325,6 +330,7 @@ func (w *world) rows(tbl string) (n int) {
 }
 
 func TestHistoryTellsErasedFromDamaged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *broker.Config) { c.CacheKeys = 1 })
 	subject := subjectOf(t, marie)
 	w.disclose(request())
@@ -370,6 +376,7 @@ func TestHistoryTellsErasedFromDamaged(t *testing.T) {
 }
 
 func TestDamagedRecordsAreAnAlarm(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]string{
 		"person part":    "UPDATE records SET person = substr(person, 1, length(person) - 1) || x'00' WHERE log_index = ?",
 		"admin part":     "UPDATE records SET admin = substr(admin, 1, length(admin) - 1) || x'00' WHERE log_index = ?",
@@ -400,6 +407,7 @@ func TestDamagedRecordsAreAnAlarm(t *testing.T) {
 }
 
 func TestHistoryAfterRetention(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
 		c.Retention, c.SweepEvery = 24*time.Hour, 50*time.Millisecond
@@ -420,6 +428,7 @@ func TestHistoryAfterRetention(t *testing.T) {
 
 // TestHistoryWhileErasing: whatever a history shows, it is never called damaged.
 func TestHistoryWhileErasing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	subject := subjectOf(t, marie)
 	done := make(chan error, 1)

@@ -62,6 +62,7 @@ func (w *world) historyFile(subjects []proof.Subject, epochs proof.EpochRange) p
 }
 
 func TestHistoryFile(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	subjects := both(t)
 	if _, err := w.b.HistoryFile(t.Context(), subjects, allEpochs); codeOf(err) != "history.open" {
@@ -123,6 +124,7 @@ func TestHistoryFile(t *testing.T) {
 
 // TestHistoryFileInPages: more entries than a page has.
 func TestHistoryFileInPages(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	w.disclose(request())
 	for range 3 { // each reading of a page of 200 adds as many entries
@@ -145,6 +147,7 @@ func TestHistoryFileInPages(t *testing.T) {
 
 // TestHistoryFileForTheHelpDesk: every record has its access in the log before it is opened, and only what the access names is open.
 func TestHistoryFileForTheHelpDesk(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	for range 3 {
 		w.disclose(request())
@@ -191,6 +194,7 @@ func TestHistoryFileForTheHelpDesk(t *testing.T) {
 
 // TestHistoryFileOfAnErasedPerson: what an erasure took is accounted for by it, before and after its epoch is closed, and the help desk sees nothing of what is left.
 func TestHistoryFileOfAnErasedPerson(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, func(c *broker.Config) { c.CacheKeys = 1 })
 	for range 2 {
 		w.disclose(request())
@@ -243,6 +247,7 @@ func TestHistoryFileOfAnErasedPerson(t *testing.T) {
 
 // TestHistoryFileOfDamage: what the log doesn't account for is handed out as it stands, and refuted.
 func TestHistoryFileOfDamage(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	bad := indexOf(t, w.disclose(request()))
 	w.disclose(request())
@@ -273,6 +278,7 @@ func TestHistoryFileOfDamage(t *testing.T) {
 
 // TestHistoryFileAfterRetention: the log's promise and its end account for epochs of which nothing can be shown any more.
 func TestHistoryFileAfterRetention(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, nil)
 	w.disclose(request())
@@ -298,6 +304,7 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 
 // TestHistoryFileNamesAuditors: what they stated is in the file, and whoever verifies it names them.
 func TestHistoryFileNamesAuditors(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	a := w.auditor("cour")
 	w.disclose(request())
@@ -348,6 +355,7 @@ func TestHistoryFileNamesAuditors(t *testing.T) {
 
 // TestHistoryFileAfterRestore: a roll that can't be made again is said to be lost, and the log explains that; who isn't concerned is shown everything.
 func TestHistoryFileAfterRestore(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newWatched(t, func(c *broker.Config) {
 		c.Epoch, c.SweepEvery, c.Clock = 12*time.Hour, time.Hour, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -408,6 +416,7 @@ func TestHistoryFileAfterRestore(t *testing.T) {
 
 // TestHistoryFileOfALostErasure: the erasure, in the epoch that was open when its record was lost, is in nobody's roll; the operator's word and the log's account for what it took.
 func TestHistoryFileOfALostErasure(t *testing.T) {
+	t.Parallel()
 	p := newPast(t, 0)
 	if _, err := p.restore(); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 // TestIntent: the provider gets an intent for the very question, under the id and with the fields of the record, signed by a key that the log has; and another one for each further question.
 func TestIntent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	proofs, err := w.b.IntentProofs(t.Context())
 	if err != nil || len(proofs) != 1 {

@@ -19,6 +19,7 @@ import (
 
 // TestAuditorsMirror lets a mirror that the auditors' tool made show a broker that its data directory is an old copy; and what the tool that checks logs has to say of both is nothing.
 func TestAuditorsMirror(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	w.disclose(asker("TUE AVANT"))

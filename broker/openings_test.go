@@ -152,6 +152,7 @@ func (w *world) entries() []proof.Entry {
 }
 
 func TestAuditorsAreRegistered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	_, key := newAuditorKey(t, "cour.example")
@@ -244,6 +245,7 @@ func TestAuditorsAreRegistered(t *testing.T) {
 
 // TestOpenings: an auditor sees their fields and no others, and each person finds in their own history who looked.
 func TestOpenings(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	cour := w.auditor("cour")
 	other := request()
@@ -308,6 +310,7 @@ func TestOpenings(t *testing.T) {
 }
 
 func TestOpeningsInPages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	cour := w.auditor("cour")
 	var want []proof.Index
@@ -379,6 +382,7 @@ func ptr[T any](v T) *T { return &v }
 
 // TestOnlyAuditorsOpen: an agency is refused before anything else.
 func TestOnlyAuditorsOpen(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	i := indexOf(t, w.disclose(request()))
 	e := w.turn(ahead)
@@ -400,6 +404,7 @@ func TestOnlyAuditorsOpen(t *testing.T) {
 
 // TestOpeningsAreLoggedFirst: while the log can't sign nothing is opened, not even a key of the record's month.
 func TestOpeningsAreLoggedFirst(t *testing.T) {
+	t.Parallel()
 	custodian := &counting{faulty: newFaulty(t)}
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
@@ -444,6 +449,7 @@ func TestOpeningsAreLoggedFirst(t *testing.T) {
 
 // TestRepeatedAuditsAreLoggedFirst: an access, or an audit@v1, that is in the order and under no signed checkpoint opens nothing, with the same Idempotency-Key neither.
 func TestRepeatedAuditsAreLoggedFirst(t *testing.T) {
+	t.Parallel()
 	custodian := newFaulty(t)
 	w, ahead := clocked(t, func(c *broker.Config) { c.Custodian, c.SweepEvery = custodian, time.Hour })
 	cour := w.auditor("cour")
@@ -490,6 +496,7 @@ func TestRepeatedAuditsAreLoggedFirst(t *testing.T) {
 
 // TestOpeningsWaitForTheCheckpoint: a broker that dies here has the access in its order, and nobody has seen anything.
 func TestOpeningsWaitForTheCheckpoint(t *testing.T) {
+	t.Parallel()
 	var armed atomic.Bool
 	held, release := make(chan struct{}), make(chan struct{})
 	w := newWorld(t, func(c *broker.Config) {
@@ -530,6 +537,7 @@ func TestOpeningsWaitForTheCheckpoint(t *testing.T) {
 }
 
 func TestOpeningsAreIdempotent(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	cour, autre := w.auditor("cour"), w.auditor("autre")
 	i, j := indexOf(t, w.disclose(request())), indexOf(t, w.disclose(request()))
@@ -580,6 +588,7 @@ func TestOpeningsAreIdempotent(t *testing.T) {
 
 // TestOpeningsTellWhatIsMissing: every entry is stated, whatever became of its record, and none of these leaves an entry.
 func TestOpeningsTellWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
 		c.Retention, c.SweepEvery, c.CacheKeys = 24*time.Hour, 50*time.Millisecond, 1
@@ -635,6 +644,7 @@ func pivotNamed(name string) proof.Pivot {
 
 // TestErasedInBulk: what is left of erased records is opened for whole closed epochs, after the log has said so, and nothing else is.
 func TestErasedInBulk(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	cour, autre := w.auditor("cour"), w.auditor("autre")
 	erased := []proof.Index{indexOf(t, w.disclose(request())), indexOf(t, w.disclose(request()))}
@@ -727,6 +737,7 @@ func TestErasedInBulk(t *testing.T) {
 
 // TestErasedInPages: a page ends at its bound, and the next goes on there.
 func TestErasedInPages(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	cour := w.auditor("cour")
 	var want []proof.Index
@@ -769,6 +780,7 @@ func TestErasedInPages(t *testing.T) {
 
 // TestRollsAreOpened: what an auditor is shown is all of the epoch, and gives the index that the marker states.
 func TestRollsAreOpened(t *testing.T) {
+	t.Parallel()
 	w, ahead := clocked(t, nil)
 	cour := w.auditor("cour")
 	for i := range 5 {
@@ -899,6 +911,7 @@ func TestRollsAreOpened(t *testing.T) {
 
 // TestAuditorsAfterARestoration: a certificate that was replaced and an auditor who was revoked don't come back with a backup.
 func TestAuditorsAfterARestoration(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	stays, replaced, revoked := newCert(t, time.Hour), newCert(t, time.Hour), newCert(t, time.Hour)
 	for id, cert := range map[string]int{"reste": 0, "change": 1, "fini": 2} {

@@ -240,6 +240,7 @@ func withKeystore(t *testing.T) (data string, custodian keys.Custodian) {
 
 // TestErasedIsUnreadable: whoever takes the whole disk and the keystore the moment Erase has returned, and kept every sealed blob from before, can't open anything of that person.
 func TestErasedIsUnreadable(t *testing.T) {
+	t.Parallel()
 	data, custodian := withKeystore(t)
 	w := newWatched(t, func(c *broker.Config) { c.DataDir, c.Custodian = data, custodian })
 	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
@@ -369,6 +370,7 @@ func TestErasedIsUnreadable(t *testing.T) {
 // TestErasureThatMeetsAFailure: the log goes down in the middle of an erasure. When it is back, the erasure is carried through, by itself or when it is asked for again, and
 // what is recorded about the person after the erasure's reach can be read, after a restart too: nothing beyond the reach may be destroyed.
 func TestErasureThatMeetsAFailure(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
 			f := newFaulty(t)
@@ -433,6 +435,7 @@ func (w *watched) hidden(a *broker.Answer) bool {
 
 // TestErasureAndRequestMeet: an erasure that is asked for while a provider is being asked about the person waits for that request, and the request doesn't wait for the erasure.
 func TestErasureAndRequestMeet(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	asked, answer := make(chan struct{}), make(chan struct{})
 	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
@@ -488,6 +491,7 @@ func TestErasureAndRequestMeet(t *testing.T) {
 
 // TestErasuresThatCross: two people who stand in the answers about each other are erased again and again while both are asked about. Nobody waits for ever.
 func TestErasuresThatCross(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 50 * time.Millisecond })
 	names := []string{"TUE UN", "TUE AUTRE"}
 	people := make([]proof.Subject, 2)

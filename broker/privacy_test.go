@@ -229,6 +229,7 @@ func secretsOverHTTP(t *testing.T, w *watched) []byte {
 // TestNothingPersonalInTheClear plants markers in everything that is personal and searches what is published, every file (databases, write-ahead logs, shared memory), the log at
 // debug level, the metrics, and what errors say. The data keys themselves are searched too.
 func TestNothingPersonalInTheClear(t *testing.T) {
+	t.Parallel()
 	wit := &witness{unclosed: unclosed{keystest.NewCustodian(t)}, seen: map[[32]byte]bool{}}
 	w := newWatched(t, func(c *broker.Config) {
 		c.Custodian, c.Epoch, c.SweepEvery = wit, time.Second, 100*time.Millisecond

@@ -31,6 +31,7 @@ type decided struct {
 // TestRecordedDecisionsReplay: with what an auditor has, the opened record and the published bundle that it names, every decision comes out as it was: after the policy
 // changed, which refuses now what it granted, and after the person was erased.
 func TestRecordedDecisionsReplay(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("../policy/bundle")); err != nil {
 		t.Fatal(err)

@@ -94,6 +94,7 @@ func (w *world) told(key, state string) (n int) {
 
 // TestRetentionEndsByTheLog moves the clock beyond a month's retention: the keys are destroyed, the log says so before, and the agency's receipt still stands.
 func TestRetentionEndsByTheLog(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, nil)
 	a := w.disclose(request())
@@ -114,6 +115,7 @@ func TestRetentionEndsByTheLog(t *testing.T) {
 
 // TestShorterRetentionKeepsPromises: the end of retention was computed from the configuration of the day, so a shorter one destroyed months before the time that the log had promised.
 func TestShorterRetentionKeepsPromises(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, 60*day, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	w.disclose(request())
@@ -137,6 +139,7 @@ func TestShorterRetentionKeepsPromises(t *testing.T) {
 
 // TestLongerRetentionIsPromised: a longer retention is in force for what is there already, and the log says so.
 func TestLongerRetentionIsPromised(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	w.disclose(request())
@@ -158,6 +161,7 @@ func TestLongerRetentionIsPromised(t *testing.T) {
 
 // TestEarlyDestructionIsNoExcuse: a key that was destroyed before the promised end is missing, whatever the log says about it.
 func TestEarlyDestructionIsNoExcuse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	w.disclose(request())
 	month := keys.MonthOf(time.Now())
@@ -177,6 +181,7 @@ func TestEarlyDestructionIsNoExcuse(t *testing.T) {
 
 // TestUnpromisedEndIsNoExcuse: a destruction that the log told explains nothing without a promise that was made in time. One whose month had never been promised passed for the end of its retention.
 func TestUnpromisedEndIsNoExcuse(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, nil)
 	w.disclose(request())
@@ -202,6 +207,7 @@ func TestUnpromisedEndIsNoExcuse(t *testing.T) {
 
 // TestKeyMadeAheadOfItsMonth: a key is made up to an hour before its month. One that vanished was explained by the end of the month before.
 func TestKeyMadeAheadOfItsMonth(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	now := time.Now().UTC()
 	if later := now.Add(45 * time.Minute); later.Month() != now.Month() { // the month is about to end by itself: begin in the one after it
@@ -246,6 +252,7 @@ func TestKeyMadeAheadOfItsMonth(t *testing.T) {
 // TestEndedMonthIsUnreadable: whoever takes the whole disk and the keystore after the end of a month's retention reads nothing of it: neither who was asked about nor what. The person parts
 // stayed readable under the subjects' keys, while the agency was told that the details are destroyed.
 func TestEndedMonthIsUnreadable(t *testing.T) {
+	t.Parallel()
 	data, custodian := withKeystore(t)
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, func(c *broker.Config) { c.DataDir, c.Custodian = data, custodian })
@@ -330,6 +337,7 @@ func (s *stolen) records(query string) (out []storedRecord) {
 
 // TestEndOfRetentionIsCarriedThrough: a crash hits after the log told the end and some of the parts were gone. Whatever is read then isn't called damaged, and the next process finishes it.
 func TestEndOfRetentionIsCarriedThrough(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	w.disclose(request())
@@ -376,6 +384,7 @@ func (w *world) count(query string, args ...any) (n int) {
 
 // TestSealingMonth: an entry's place in the log tells which months' keys may have sealed its record, so a request that a long crash interrupted is sealed under the month of now.
 func TestSealingMonth(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *broker.Config) {
 		c.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }

@@ -54,6 +54,7 @@ func eventually(t *testing.T, f func() error) {
 
 // TestRetireCheckpointKey: both versions sign until the older one is retired; nobody waits or fails for it; what was signed before stays good under the older key, and the log starts again.
 func TestRetireCheckpointKey(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, func(c *broker.Config) { c.SweepEvery = 50 * time.Millisecond })
 	w.provider.answer = couple
 	first := w.disclose(asker("TUE PREMIER"))
@@ -96,6 +97,7 @@ func TestRetireCheckpointKey(t *testing.T) {
 
 // TestRetiredWhileStopped: the only key that signed the last checkpoint is retired in the custodian itself. The broker used to be halted at its next start: it knew keys in force alone.
 func TestRetiredWhileStopped(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	first := w.disclose(asker("TUE PREMIER"))
@@ -137,6 +139,7 @@ func TestRetiredWhileStopped(t *testing.T) {
 
 // TestRetiredWhileTheLogIsStuck: the broker starts all the same, so that the operator's commands are there, and the sweeper does it once the log signs again. The start used to fail.
 func TestRetiredWhileTheLogIsStuck(t *testing.T) {
+	t.Parallel()
 	f := newFaulty(t)
 	w := newWatched(t, func(c *broker.Config) { c.Custodian, c.SweepEvery = f, 20*time.Millisecond })
 	w.provider.answer = couple
@@ -177,6 +180,7 @@ func rotateAway(t *testing.T, c keys.Custodian) {
 
 // TestRestoreAfterRetirement: the keys that signed the backup's time, and the last checkpoint, are retired.
 func TestRestoreAfterRetirement(t *testing.T) {
+	t.Parallel()
 	p := newPast(t, 0)
 	rotateAway(t, p.cfg.Custodian)
 	r, err := p.restore()
@@ -193,6 +197,7 @@ func TestRestoreAfterRetirement(t *testing.T) {
 // TestRetireWrapKeyWaits: a request that began before the rotation may hold a new person's key, wrapped under the older version and not stored yet. Retiring the version at once made
 // what it sealed unreadable for ever.
 func TestRetireWrapKeyWaits(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	asked, release := make(chan bool), make(chan bool)
 	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
@@ -240,6 +245,7 @@ func TestRetireWrapKeyWaits(t *testing.T) {
 
 // TestTreeIsRebuilt: Trillian's database is gone. The guide says to move it away, and the broker used to refuse to start then.
 func TestTreeIsRebuilt(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t, nil)
 	w.provider.answer = couple
 	a := w.disclose(asker("TUE GARDE"))

@@ -33,6 +33,7 @@ const sandboxSelections = 2 * (26 + 8) // quotient-familial and etudiant-boursie
 
 // TestSandboxCases replays the State's own exchange cases through the whole broker: what they hold was shaped by nobody here. Each is asked with one granted scope and with all of them.
 func TestSandboxCases(t *testing.T) {
+	t.Parallel()
 	dir, why := cases.Dir()
 	if dir == "" {
 		t.Skip(why)

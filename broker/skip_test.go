@@ -19,6 +19,7 @@ import (
 // TestUnreadableEntryIsSkipped: one person part that couldn't be read stopped all filing, and from the end of its epoch on the whole log, without a way out. The operator's word, which the log
 // repeats, is one: everybody else's entries are in their rolls then, and the epoch closes.
 func TestUnreadableEntryIsSkipped(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]string{
 		"person part": "UPDATE records SET person = substr(person, 1, length(person) - 1) || x'00' WHERE log_index = ?",
 		"header":      "UPDATE records SET person = x'0102' WHERE log_index = ?",

@@ -133,6 +133,7 @@ const good = `{"service":"household","scopes":["quotient"],"purpose":"cantine","
 // TestBadInputOverTheWire sends what is wrong in one member, through the real API to the real broker: a clear 4xx that names the member, nobody is asked, nothing is recorded, and nothing that was sent is
 // said again: not in the problem, not in the log, not in the metrics.
 func TestBadInputOverTheWire(t *testing.T) {
+	t.Parallel()
 	w := newWire(t, nil)
 	w.provider.answer = couple
 	c := w.agency()
@@ -231,6 +232,7 @@ func (w *wire) silent() {
 
 // TestStrangersOverTheWire: who shows no certificate, or one that isn't in force, hears why and reaches nothing.
 func TestStrangersOverTheWire(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	var later atomic.Int64
 	w := newWire(t, func(c *broker.Config) {
@@ -279,6 +281,7 @@ func TestStrangersOverTheWire(t *testing.T) {
 
 // TestNothingReachesAURLUnescaped: what a caller may write into names and parameters arrives at the provider as the value that it is, and nowhere else.
 func TestNothingReachesAURLUnescaped(t *testing.T) {
+	t.Parallel()
 	w := newWire(t, nil)
 	w.provider.answer = couple
 	c := w.agency()

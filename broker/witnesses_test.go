@@ -227,6 +227,7 @@ func waiting(name string) *broker.Request {
 
 // By default an answer is released on the log's signature, in the time that it takes without witnesses, and its receipt becomes witnessed by itself; also if none of them answers at first.
 func TestReceiptsBecomeWitnessed(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 3, 4, nil)
 	a := w.disclose(asker("TUE UN"))
 	if a.State != proof.Provisional || w.state(a.Receipt) != proof.Provisional || a.Data == nil {
@@ -263,6 +264,7 @@ func TestReceiptsBecomeWitnessed(t *testing.T) {
 
 // A service or an agreement that demands it gets its answer under the quorum, or not at all.
 func TestReleaseWaitsForWitnesses(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 3, 4, func(c *broker.Config) { c.Witnesses.Wait = 2 * time.Second })
 	w.waitService()
 	w.agree("stricte", "household", []policy.Obligation{policy.ObligationWaitForWitnesses})
@@ -326,6 +328,7 @@ func TestReleaseWaitsForWitnesses(t *testing.T) {
 
 // That a provider knows nobody is data, too: not even the outcome is told sooner.
 func TestOutcomeWaitsForWitnesses(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 2, 2, func(c *broker.Config) { c.Witnesses.Wait = 500 * time.Millisecond })
 	w.waitService()
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
@@ -379,6 +382,7 @@ func (w *witnessedWorld) lastDisclosure() store.ID {
 
 // Requests that wait have a share of the places: those that don't wait find one.
 func TestWaitingTakesNotAllPlaces(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 1, 1, func(c *broker.Config) { c.MaxInFlight, c.Witnesses.Wait = 4, 4*time.Second })
 	w.waitService()
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
@@ -414,6 +418,7 @@ func TestWaitingTakesNotAllPlaces(t *testing.T) {
 
 // A broker without witnesses promises none.
 func TestNoWitnesses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if _, err := w.b.PutAgreement(t.Context(), agreementOf("stricte", "household", []policy.Obligation{policy.ObligationWaitForWitnesses})); broker.AsProblem(err).Status != 400 {
 		t.Errorf("an agreement that demands them: %v", err)
@@ -440,6 +445,7 @@ func TestNoWitnesses(t *testing.T) {
 
 // An older copy of the whole data directory agrees with itself. The witnesses saw more.
 func TestWitnessesSawMoreAtStart(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 3, 4, nil)
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
 	w.close()
@@ -507,6 +513,7 @@ func TestWitnessesSawMoreAtStart(t *testing.T) {
 
 // One witness that was down when the others saw more vouches for nothing, nor do two of which one may lie: whoever answers has to be part of every quorum that there may have been.
 func TestTooFewWitnessesAtStart(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 3, 4, nil)
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
 	w.close()
@@ -550,6 +557,7 @@ func TestTooFewWitnessesAtStart(t *testing.T) {
 
 // As many may be down at a start as while the log runs.
 func TestStartWithoutSomeWitnesses(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 3, 4, nil)
 	w.close()
 	w.all(gone, 2)
@@ -559,6 +567,7 @@ func TestStartWithoutSomeWitnesses(t *testing.T) {
 
 // A broker that forked while its witnesses were down is found out by them.
 func TestForkIsFoundByWitnesses(t *testing.T) {
+	t.Parallel()
 	w := newWitnessedWorld(t, 2, 3, nil)
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
 	w.close()
