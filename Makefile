@@ -28,9 +28,10 @@ VCS := $(shell git rev-parse -q --verify HEAD >/dev/null 2>&1 && echo auto || ec
 # Build, vet and staticcheck with the same flags, so that each package is compiled once for all three.
 PLAIN := CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath'
 
-# The race detector looks at everything but SQLite translated from C (its locks it still sees): that has its memory to itself, would be most of the work, and breaks the rules of unsafe
-# pointers that checkptr knows everywhere. Most tests wait for disks, epochs and other processes: more of them run at once than there are cores.
-RACE := -race '-gcflags=modernc.org/sqlite/lib=-race=false -d=checkptr=0' '-gcflags=modernc.org/libc=-d=checkptr=0' -parallel 4
+# What the race detector doesn't look into would be most of the work: SQLite translated from C, which shares nothing with us but through locks, and breaks the rules for unsafe pointers
+# that checkptr knows; and the arithmetic on Curve25519. Most tests wait for disks, epochs and other processes: more of them run at once than there are cores.
+RACE := -race '-gcflags=modernc.org/sqlite/lib=-race=false -d=checkptr=0' '-gcflags=modernc.org/libc=-d=checkptr=0' \
+	'-gcflags=filippo.io/edwards25519/...=-race=false' '-gcflags=crypto/internal/fips140/edwards25519/...=-race=false' -parallel 4
 
 FUZZTIME   ?= 30s
 TESTFLAGS  ?=
