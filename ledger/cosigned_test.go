@@ -54,15 +54,6 @@ func witnessed(t *testing.T, env *ledgertest.Env, on *atomic.Bool) func(context.
 	}
 }
 
-func waitFor(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !so(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for %s", what)
-		}
-	}
-}
-
 // Without the quorum the log goes on and publishes. What was witnessed stays witnessed, also over a restart, and what wasn't becomes so when the witnesses are back, without a new entry.
 func TestQuorumLostAndFound(t *testing.T) {
 	ctx := context.Background()
@@ -123,7 +114,7 @@ func TestQuorumLostAndFound(t *testing.T) {
 	}
 	env.Close(l)
 	l = env.OpenWith(cfg)
-	waitFor(t, "the first publication", func() bool { _, ok := l.Published(); return ok && l.QuorumMissing() > 0 })
+	ledgertest.Await(t, "the first publication", func() bool { _, ok := l.Published(); return ok && l.QuorumMissing() > 0 })
 	if state(first, o1) != proof.Witnessed || state(second, o2) != proof.Provisional {
 		t.Error("after a restart: the first receipt is not witnessed any more, or the second is")
 	}
@@ -154,7 +145,7 @@ func TestCosignHalts(t *testing.T) {
 	appendN(t, l, 0, 2)
 	env.Wait(l)
 	stop.Store(true)
-	waitFor(t, "the log to halt", func() bool { return l.Err() != nil })
+	ledgertest.Await(t, "the log to halt", func() bool { return l.Err() != nil })
 	if err := l.Err(); !errors.Is(err, ledger.ErrHalted) || err.Error() != "ledger: halted: two witnesses saw more" {
 		t.Errorf("halted by %v", err)
 	}

@@ -216,9 +216,7 @@ func TestIdleEpochCloses(t *testing.T) {
 	cfg := env.Config()
 	cfg.Epoch, cfg.Clock = 50*time.Millisecond, nil
 	l := env.OpenWith(cfg)
-	for l.OpenEpoch().Number < 3 {
-		time.Sleep(5 * time.Millisecond)
-	}
+	ledgertest.Await(t, "three epochs to close", func() bool { return l.OpenEpoch().Number >= 3 })
 	env.Close(l)
 	c, err := env.Store.Epoch(context.Background(), 1)
 	if err != nil || c.Size != 1 || c.Items != 0 || c.Bits != 0 {
@@ -244,9 +242,7 @@ func TestMissedEpochs(t *testing.T) {
 	env.Close(l)
 	env.Clock.Advance(3 * 24 * time.Hour)
 	l = env.OpenWith(cfg)
-	for l.OpenEpoch().Number == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	ledgertest.Await(t, "the missed epoch to close", func() bool { return l.OpenEpoch().Number > 0 })
 	open := l.OpenEpoch()
 	if open.Number != 1 || !open.Opened.Equal(start.Add(72*time.Hour)) || !open.Until.Equal(time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC)) {
 		t.Errorf("after three days: %+v", open)

@@ -173,12 +173,7 @@ func testFailure(t *testing.T, calls []string, fault ledgertest.Fault, times int
 		l = env.Open()
 	}
 	env.Faults.Disarm()
-	deadline := time.Now().Add(20 * time.Second)
-	for add(10_000, 1) != 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("the log doesn't recover")
-		}
-	}
+	ledgertest.Await(t, "the log to recover", func() bool { return add(10_000, 1) == 0 })
 	env.Close(l)
 	checkHistory(t, env, appended, maybe)
 	checkWithFsck(t, env)
@@ -469,9 +464,7 @@ func TestRepeatedRequestIsRefused(t *testing.T) {
 	if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Fatalf("append while the answer got lost: %v", err)
 	}
-	for l.Metrics().Unsigned > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	ledgertest.Await(t, "the entry to be signed", func() bool { return l.Metrics().Unsigned == 0 })
 	appendN(t, l, 3, 1)
 	env.Close(l)
 	if s.no == 0 {

@@ -156,9 +156,7 @@ func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
 			t.Errorf("first group: %v", err)
 		}
 	})
-	for committing.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	ledgertest.Await(t, "the store to be busy", func() bool { return committing.Load() >= 2 })
 	env.Clock.Set(l.OpenEpoch().Until) // the batch of the others begins with a marker
 	for i := range 20 {
 		wg.Go(func() {
@@ -172,9 +170,7 @@ func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
 			}
 		})
 	}
-	for l.Metrics().Waiting < 21 {
-		time.Sleep(time.Millisecond)
-	}
+	ledgertest.Await(t, "the others to gather", func() bool { return l.Metrics().Waiting >= 21 })
 	close(hold)
 	wg.Wait()
 	if n := l.Checkpoint().Size(); n != 19 {
@@ -233,9 +229,7 @@ func TestCallerGoesAway(t *testing.T) {
 		_, err := l.Append(ctx, g)
 		done <- err
 	}()
-	for l.Metrics().Entries < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	ledgertest.Await(t, "the entry to be ordered", func() bool { return l.Metrics().Entries >= 2 })
 	cancel()
 	if err := <-done; !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("append after the caller left: %v", err)

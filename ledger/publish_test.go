@@ -82,9 +82,7 @@ func TestCosign(t *testing.T) {
 		mode.Store(m)
 		before := l.Metrics().PublishErrors
 		appendN(t, l, 10, 1) // goes on: publication isn't on the release path
-		for l.Metrics().PublishErrors < before+2 {
-			time.Sleep(time.Millisecond)
-		}
+		ledgertest.Await(t, "publication to fail", func() bool { return l.Metrics().PublishErrors >= before+2 })
 		if got, _ := os.ReadFile(filepath.Join(env.Dir, "checkpoint")); !bytes.Equal(got, old) {
 			t.Errorf("mode %d: something else was published:\n%s", m, got)
 		}
@@ -117,28 +115,24 @@ func TestLagIsBackPressure(t *testing.T) {
 	env.Wait(l)
 	broken.Store(true)
 	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
-	for {
+	ledgertest.Await(t, "back-pressure", func() bool {
 		_, err := l.Append(context.Background(), g)
-		if errors.Is(err, ledger.ErrBusy) {
-			break
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ledger.ErrBusy) {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return err != nil
+	})
 	if l.Metrics().Lag < cfg.MaxLag {
 		t.Errorf("refused with a lag of %v", l.Metrics().Lag)
 	}
 	broken.Store(false)
-	for {
-		if _, err := l.Append(context.Background(), g); err == nil {
-			break
-		} else if !errors.Is(err, ledger.ErrBusy) {
+	ledgertest.Await(t, "the end of back-pressure", func() bool {
+		_, err := l.Append(context.Background(), g)
+		if err != nil && !errors.Is(err, ledger.ErrBusy) {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return err == nil
+	})
 }
 
 // With a signer process that integrates by itself the log follows the root.

@@ -36,7 +36,7 @@ func TestAllCosign(t *testing.T) {
 			t.Errorf("witnessed by %v", cp.Witnesses())
 		}
 	}
-	waitFor(t, "the fourth", func() bool { cp, _ := l.Published(); return len(cp.Witnesses()) == 4 })
+	ledgertest.Await(t, "the fourth", func() bool { cp, _ := l.Published(); return len(cp.Witnesses()) == 4 })
 	for _, s := range e.c.Stats() {
 		if s.Cosigned == 0 || s.Failing || len(s.Failed) != 0 || s.Size != l.Checkpoint().Size() || time.Since(s.At).Abs() > time.Minute || s.Took <= 0 {
 			t.Errorf("%+v", s)
@@ -137,7 +137,7 @@ func TestBadWitness(t *testing.T) {
 			if took := time.Since(start); took > e.cfg.Deadline {
 				t.Errorf("three publications took %v, so they waited for the bad one", took)
 			}
-			waitFor(t, "the failure to be counted", func() bool { return e.c.Stats()[3].Failed[c.kind] > 0 })
+			ledgertest.Await(t, "the failure to be counted", func() bool { return e.c.Stats()[3].Failed[c.kind] > 0 })
 			s := e.c.Stats()[3]
 			if s.Cosigned != 0 || !s.Failing || s.Reason == "" || len(s.Failed) != 1 {
 				t.Errorf("%+v", s)
@@ -151,7 +151,7 @@ func TestBadWitness(t *testing.T) {
 			// It comes to its senses.
 			bad.answer(nil)
 			last := e.add(t, l, 1)
-			waitFor(t, "it to cosign", func() bool { cp, _ := l.Published(); return uint64(last) < cp.Size() && len(cp.Witnesses()) == 4 })
+			ledgertest.Await(t, "it to cosign", func() bool { cp, _ := l.Published(); return uint64(last) < cp.Size() && len(cp.Witnesses()) == 4 })
 			if s := e.c.Stats()[3]; s.Failing || s.Reason != "" || s.Cosigned == 0 {
 				t.Errorf("%+v", s)
 			}
@@ -183,8 +183,8 @@ func TestQuorumLostAndCaughtUp(t *testing.T) {
 	at := ws[1].size(t)
 	ws[1].answer(dead)
 	last := e.add(t, l, 300)
-	waitFor(t, "a publication without the quorum", func() bool { cp, _ := l.Published(); return uint64(last) < cp.Size() && l.QuorumMissing() > 0 })
-	waitFor(t, "the operator to be told", func() bool { return strings.Contains(e.logs.String(), "without the quorum") })
+	ledgertest.Await(t, "a publication without the quorum", func() bool { cp, _ := l.Published(); return uint64(last) < cp.Size() && l.QuorumMissing() > 0 })
+	ledgertest.Await(t, "the operator to be told", func() bool { return strings.Contains(e.logs.String(), "without the quorum") })
 	// With most witnesses known to be down nobody waits for the deadline.
 	start := time.Now()
 	for range 3 {
@@ -204,7 +204,7 @@ func TestQuorumLostAndCaughtUp(t *testing.T) {
 	if ws[1].size(t) != l.Checkpoint().Size() {
 		t.Error("it wasn't brought up to date")
 	}
-	waitFor(t, "the operator to be told", func() bool { return strings.Contains(e.logs.String(), "there again") })
+	ledgertest.Await(t, "the operator to be told", func() bool { return strings.Contains(e.logs.String(), "there again") })
 	if m := l.Metrics(); m.PublishErrors != 0 || m.QuorumMissing != 0 {
 		t.Errorf("%+v", m)
 	}
@@ -263,7 +263,7 @@ func TestWitnessesSawMore(t *testing.T) {
 	other(ws[0])
 	last := e.add(t, l, 3)
 	witnessed(t, l, last)
-	waitFor(t, "the alarm", func() bool { return strings.Contains(e.logs.String(), "A WITNESS SAYS THAT IT SAW ANOTHER HISTORY") })
+	ledgertest.Await(t, "the alarm", func() bool { return strings.Contains(e.logs.String(), "A WITNESS SAYS THAT IT SAW ANOTHER HISTORY") })
 	if l.Err() != nil {
 		t.Fatalf("halted on the word of one: %v", l.Err())
 	}
@@ -286,12 +286,12 @@ func TestAsk(t *testing.T) {
 	e.collect(t, policyText(1, ws[:2]...), nil)
 	l := e.openLog()
 	e.add(t, l, 5)
-	waitFor(t, "both", func() bool { cp, _ := l.Published(); return len(cp.Witnesses()) == 2 })
+	ledgertest.Await(t, "both", func() bool { cp, _ := l.Published(); return len(cp.Witnesses()) == 2 })
 	behind := l.Checkpoint().Size()
 	ws[1].answer(dead)
 	e.add(t, l, 5)
 	last := l.Checkpoint()
-	waitFor(t, "one", func() bool { return ws[0].size(t) == last.Size() })
+	ledgertest.Await(t, "one", func() bool { return ws[0].size(t) == last.Size() })
 	e.Close(l)
 	e.c.Close()
 	ws[1].answer(nil)

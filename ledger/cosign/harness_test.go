@@ -176,19 +176,10 @@ func (e *env) add(t testing.TB, l *ledger.Log, n int) proof.Index {
 	return last
 }
 
-func waitFor(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited 15 s for %s", what)
-		}
-	}
-}
-
 // witnessed waits until an entry stands under a witnessed checkpoint.
 func witnessed(t testing.TB, l *ledger.Log, i proof.Index) proof.Checkpoint {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cp, err := l.AwaitWitnessed(ctx, i)
 	if err != nil {

@@ -172,7 +172,7 @@ func TestLitewitness(t *testing.T) {
 			t.Logf("litewitness: %v", cmd.Stderr)
 		}
 	})
-	waitFor(t, "litewitness", func() bool {
+	ledgertest.Await(t, "litewitness", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()

@@ -187,14 +187,23 @@ func (e *Env) Close(l *ledger.Log) {
 func (e *Env) Wait(l *ledger.Log) proof.Checkpoint {
 	e.t.Helper()
 	want := l.Checkpoint().Size()
-	for range 2000 {
-		if cp, ok := l.Published(); ok && cp.Size() >= want {
-			return cp
+	var cp proof.Checkpoint
+	Await(e.t, fmt.Sprintf("the publication of size %d", want), func() bool {
+		var ok bool
+		cp, ok = l.Published()
+		return ok && cp.Size() >= want
+	})
+	return cp
+}
+
+// Await waits until something is so. It gives up after two minutes: how long a machine may take is no property of the log.
+func Await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !so(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited two minutes for %s", what)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	e.t.Fatalf("the log didn't publish size %d", want)
-	return proof.Checkpoint{}
 }
 
 // Person returns the nth of many made-up subjects.
