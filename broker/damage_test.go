@@ -40,7 +40,7 @@ func (w *watched) change(db *sql.DB, query string, args ...any) {
 // until waits for what the sweeper does.
 func (w *watched) until(what string, so func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not in time\n%s", what, w.text())
 		}

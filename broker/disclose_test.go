@@ -259,7 +259,7 @@ func TestDigestsOfRequests(t *testing.T) {
 				t.Fatalf("a repeat: %+v", again)
 			}
 			forget(w, &ahead)
-			for deadline := time.Now().Add(20 * time.Second); w.count(kept) != 0; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); w.count(kept) != 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the digest is kept\n%s", w.logs)
 				}

@@ -364,7 +364,7 @@ func TestDamagedFiles(t *testing.T) {
 		w.cfg.DataDir = filepath.Join(t.TempDir(), "damaged")
 		copyTree(t, whole, w.cfg.DataDir)
 		flip(t, random, filepath.Join(w.cfg.DataDir, file), 1+random.IntN(30))
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		b, err := broker.New(ctx, w.cfg)
 		if err != nil {
 			cancel()

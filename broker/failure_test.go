@@ -148,7 +148,7 @@ func (w *watched) nothing(what string, a *broker.Answer, err error) {
 // finally repeats a request until it has an answer for good: the recorded one.
 func (w *watched) finally(req *broker.Request) *broker.Answer {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		a, err := w.b.Disclose(w.t.Context(), w.caller, req)
 		if err == nil {
 			w.verify(a.Receipt)
@@ -248,7 +248,7 @@ func TestKeysDown(t *testing.T) {
 func (w *watched) filed() {
 	w.t.Helper()
 	last, _, err := w.b.Store().LastIndex(w.t.Context())
-	for deadline := time.Now().Add(20 * time.Second); err == nil; {
+	for deadline := time.Now().Add(patience); err == nil; {
 		var ok bool
 		if ok, err = w.b.Store().Filed(w.t.Context(), last); ok {
 			return
@@ -316,16 +316,12 @@ reasons contains {"code": "refused", "fr": "Non.", "en": "No."} if not allowed
 		t.Errorf("the provider was asked %d times", n)
 	}
 	write(`input.has_context`)
-	for i := range 500 {
-		a = w.disclose(asker("TUE " + letters(int64(i+1))))
-		if a.Outcome == broker.Released {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if a.Outcome != broker.Released {
-		t.Fatalf("after the bundle was mended: %+v\n%s", a, w.text())
-	}
+	tries := int64(0)
+	w.until("the mended bundle", func() bool {
+		tries++
+		a = w.disclose(asker("TUE " + letters(tries)))
+		return a.Outcome == broker.Released
+	})
 	// One that can't be used at all stays out of force.
 	write(`this is no rego`)
 	w.until("the bundle that doesn't compile", func() bool { return w.b.PolicyStatus().Problem != nil })

@@ -28,6 +28,9 @@ const (
 	recipient = "21750001600019"
 )
 
+// patience is how long a test waits for what must come before it fails: long, since how fast a machine is says nothing about the broker.
+const patience = 2 * time.Minute
+
 // world is a broker with one provider, one agency and one agreement.
 type world struct {
 	t        testing.TB
@@ -99,7 +102,7 @@ func (w *world) close() {
 	if w.b == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := w.b.Close(ctx); err != nil {
 		w.t.Errorf("closing the broker: %v", err)
@@ -215,7 +218,7 @@ func (s *syncWriter) Write(b []byte) (int, error) {
 func (w *world) published() []byte {
 	w.t.Helper()
 	size := w.b.Log().Checkpoint().Size()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	if _, err := w.b.Log().AwaitPublished(ctx, proof.Index(size-1)); err != nil {
 		w.t.Fatal(err)

@@ -234,7 +234,7 @@ func TestNothingIsOpenedThatIsNotLogged(t *testing.T) {
 		t.Fatalf("%d keys were unwrapped for records whose access isn't logged", n)
 	}
 	custodian.up()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		h, err = w.b.History(t.Context(), subject, helpDesk, broker.HistoryPage{})
 		if err == nil {
 			break
@@ -306,7 +306,7 @@ func (w *world) travel(ahead *atomic.Int64) {
 	w.t.Helper()
 	for range 2 {
 		now := time.Now().Add(time.Duration(ahead.Add(int64(20 * 24 * time.Hour))))
-		for deadline := time.Now().Add(20 * time.Second); w.b.Log().OpenEpoch().Opened.Before(now.Add(-time.Minute)); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); w.b.Log().OpenEpoch().Opened.Before(now.Add(-time.Minute)); time.Sleep(20 * time.Millisecond) {
 			other := request() // somebody else's: any entry tells the log the time
 			other.Subject.Pivot.BirthName = "Voyage"
 			if _, err := w.b.Disclose(w.t.Context(), w.caller, other); time.Now().After(deadline) {
@@ -415,7 +415,7 @@ func TestHistoryAfterRetention(t *testing.T) {
 	})
 	w.disclose(request())
 	w.travel(&ahead)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		h := w.history(subjectOf(t, marie), broker.HistoryPage{Kind: proof.KindDisclosure})
 		if len(h.Entries) == 1 && h.Entries[0].State == broker.HistoryRetired && h.Logged == 0 {
 			return

@@ -286,7 +286,7 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 	w.disclose(request())
 	w.endRetention()
 	w.travel(&ahead)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := w.b.Log().AwaitPublished(ctx, w.b.Log().OpenEpoch().Marker); err != nil {
 		t.Fatalf("%v\n%s", err, w.logs)
@@ -379,7 +379,7 @@ func TestHistoryFileAfterRestore(t *testing.T) {
 		t.Helper()
 		was := w.b.Log().OpenEpoch().Number
 		ahead.Add(int64(13 * time.Hour))
-		for deadline := time.Now().Add(20 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); w.b.Log().OpenEpoch().Number == was; time.Sleep(20 * time.Millisecond) {
 			_, _ = w.b.Disclose(t.Context(), w.caller, asker("TUE AUTRE")) // any entry tells the log the time
 			if time.Now().After(deadline) {
 				t.Fatal("the epoch doesn't close")
@@ -424,7 +424,7 @@ func TestHistoryFileOfALostErasure(t *testing.T) {
 	var ahead atomic.Int64
 	p.cfg.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	p.open()
-	for deadline := time.Now().Add(20 * time.Second); p.b.Log().OpenEpoch().Number == 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); p.b.Log().OpenEpoch().Number == 0; time.Sleep(20 * time.Millisecond) {
 		ahead.Store(int64(25 * time.Hour))
 		_, _ = p.b.Disclose(t.Context(), p.caller, asker("TUE AUTRE")) // any entry tells the log the time
 		if time.Now().After(deadline) {

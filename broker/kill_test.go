@@ -323,7 +323,7 @@ func (c *campaign) start(at string, after time.Duration) *child {
 		close(p.ended)
 	}()
 	c.t.Cleanup(func() { _ = p.cmd.Process.Kill(); <-p.ended })
-	for deadline := time.Now().Add(60 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		req, err := http.NewRequest(http.MethodGet, "http://broker/setup", nil)
 		if err != nil {
 			c.t.Fatal(err)
@@ -360,7 +360,7 @@ func (p *child) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(90 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("the broker wasn't killed in time:\n%s", p.output())
 	}
 }

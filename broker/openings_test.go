@@ -76,7 +76,7 @@ func (w *world) turn(ahead *atomic.Int64) proof.Epoch {
 	if err := w.b.AddAgency(w.t.Context(), "passage-"+was.String(), "Passage", mairie, newCert(w.t, time.Hour)); err != nil {
 		w.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); w.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("epoch %d doesn't end\n%s", was, w.logs)
 		}
@@ -102,7 +102,7 @@ func (w *world) openings(a auditor, req broker.OpeningsRequest) *broker.Openings
 		req.Reason = "control 7"
 	}
 	// On a machine that is busy, publication may take longer than a request waits; nothing is logged then.
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		o, err := w.b.Openings(w.t.Context(), a.Caller, &req)
 		if err == nil {
 			return o
@@ -434,7 +434,7 @@ func TestOpeningsAreLoggedFirst(t *testing.T) {
 		t.Errorf("%d accesses in the order, want 1: rather too much than too little", n)
 	}
 	custodian.up()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if o, err = w.b.Openings(t.Context(), cour.Caller, req); err == nil {
 			break
 		}
@@ -617,7 +617,7 @@ func TestOpeningsTellWhatIsMissing(t *testing.T) {
 	}
 	all := []proof.Index{retired, erased, e.Index, damaged, gone, foreign, lost, deferred, 0, good}
 	want := fmt.Sprintf("%d retired, %d erased, %d erased, %d damaged, %d damaged, %d damaged, %d lost, %d deferred, 0 none, %d open", retired, erased, e.Index, damaged, gone, foreign, lost, deferred, good)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		before := w.count("SELECT count(*) FROM leaves WHERE kind = 'access@v1'")
 		o := w.openings(cour, broker.OpeningsRequest{Indexes: all})
 		logged := w.count("SELECT count(*) FROM leaves WHERE kind = 'access@v1'") - before

@@ -396,7 +396,7 @@ func TestErasureThatMeetsAFailure(t *testing.T) {
 			if after.Outcome != broker.Released {
 				t.Fatalf("%+v", after)
 			}
-			for deadline := time.Now().Add(20 * time.Second); w.hidden(before) != true; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); w.hidden(before) != true; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("the erasure that failed was never carried through")
 				}
@@ -447,7 +447,7 @@ func TestErasureAndRequestMeet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var a *broker.Answer
 	var wg sync.WaitGroup
@@ -510,7 +510,7 @@ func TestErasuresThatCross(t *testing.T) {
 		fmt.Fprintf(rw, `{"data":{"quotient":{"valeur":5},"membres":[{"nom":%q,"prenoms":"ZOE","naissance":"1984-02-29","sexe":"F"}],"adresse":"1 RUE"}}`, other)
 	}
 	// Asked as person too, so that a request waits for one of them and is waited for by the other.
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var wg sync.WaitGroup
 	done := make(chan struct{})

@@ -340,7 +340,8 @@ func TestNothingPersonalInTheClear(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(key("after"))
-	time.Sleep(1100 * time.Millisecond) // an epoch closes
+	was := w.b.Log().OpenEpoch().Number
+	w.until("an epoch closes", func() bool { return w.b.Log().OpenEpoch().Number > was })
 	w.filed()
 	w.published()
 	erased := filepath.Join(t.TempDir(), "erased")

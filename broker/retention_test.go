@@ -49,7 +49,7 @@ func (w *world) state() broker.HistoryState {
 // becomes waits until the disclosure has a state.
 func (w *world) becomes(want broker.HistoryState) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		got := w.state()
 		if got == want {
 			return
@@ -222,7 +222,7 @@ func TestKeyMadeAheadOfItsMonth(t *testing.T) {
 		Subject: broker.SubjectInput{Type: "pivot", Pivot: proof.Pivot{BirthName: "Autre", GivenNames: "Zoé", BirthDate: "1984-02-29", Sex: "F", BirthPlace: "75056", BirthCountry: "99100"}},
 	})
 	ahead.Add(int64(next.Sub(now) - 30*time.Minute))
-	for deadline := time.Now().Add(20 * time.Second); w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", nextMonth) == 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", nextMonth) == 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no key was made ahead")
 		}
@@ -232,7 +232,7 @@ func TestKeyMadeAheadOfItsMonth(t *testing.T) {
 	ahead.Add(int64(2 * day))
 	other := request()
 	other.Subject.Pivot.BirthName = "Voyage"
-	for deadline := time.Now().Add(20 * time.Second); w.told("record."+month, "destroyed") == 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); w.told("record."+month, "destroyed") == 0; time.Sleep(20 * time.Millisecond) {
 		w.disclose(other)
 		if time.Now().After(deadline) {
 			t.Fatalf("the month before didn't end\n%s", w.logs)
@@ -358,7 +358,7 @@ func TestEndOfRetentionIsCarriedThrough(t *testing.T) {
 	w.close()
 	w.cfg.SweepEvery = 50 * time.Millisecond
 	w.open()
-	for deadline := time.Now().Add(20 * time.Second); w.count("SELECT count(*) FROM keys WHERE period = ?", month) != 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); w.count("SELECT count(*) FROM keys WHERE period = ?", month) != 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the month's keys are still there\n%s", w.logs)
 		}

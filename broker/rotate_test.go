@@ -41,7 +41,7 @@ func verifiesWith(t *testing.T, vkey string, receipt []byte) bool {
 // eventually repeats a command that says that it is too early.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return

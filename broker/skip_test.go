@@ -39,7 +39,7 @@ func TestUnreadableEntryIsSkipped(t *testing.T) {
 				t.Fatal(err)
 			}
 			bad := r.Index()
-			for deadline := time.Now().Add(20 * time.Second); w.count("SELECT count(*) FROM epochs WHERE filed_upto > ?", int64(bad)) == 0; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); w.count("SELECT count(*) FROM epochs WHERE filed_upto > ?", int64(bad)) == 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("nothing is filed")
 				}
@@ -66,7 +66,7 @@ func TestUnreadableEntryIsSkipped(t *testing.T) {
 			}
 			wants("no reason", bad, "Disk fault", "request.invalid")
 			var p *broker.Problem
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 				// What comes before it is filed first, by itself.
 				err := w.b.Skip(t.Context(), bad, "disk-fault")
 				if err == nil || broker.AsProblem(err).Title == "The entry is given up, and the log can't say so yet." {
@@ -76,7 +76,7 @@ func TestUnreadableEntryIsSkipped(t *testing.T) {
 					t.Fatalf("%v\n%s", err, w.logs)
 				}
 			}
-			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 				settled := 0
 				for _, i := range []int{0, 2} {
 					if got, err := w.b.Disclosure(t.Context(), w.caller, answers[i].ID); err == nil && got.Settled && w.verify(got.Receipt).InRoll {

@@ -103,7 +103,7 @@ func TestLagIsBackPressure(t *testing.T) {
 	env := ledgertest.NewInMemory(t)
 	var broken atomic.Bool
 	cfg := env.Config()
-	cfg.MaxLag = 100 * time.Millisecond
+	cfg.MaxLag = 2 * time.Second
 	cfg.Cosign = func(_ context.Context, n []byte) ([]byte, error) {
 		if broken.Load() {
 			return nil, errors.New("broken")

@@ -145,7 +145,7 @@ func start(t testing.TB, change func(*Config)) *server {
 	done := make(chan error, 1)
 	go func() { done <- ln.Serve() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = ln.Shutdown(ctx)
 		if err := <-done; err != nil {

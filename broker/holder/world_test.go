@@ -85,7 +85,7 @@ func newWorld(t testing.TB, epoch time.Duration) *world {
 	}
 	w.b = b
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := b.Close(ctx); err != nil {
 			t.Error(err)
@@ -252,15 +252,17 @@ func (w *world) disclose(name string, want broker.Outcome) *broker.Answer {
 	return a
 }
 
+// patience is how long a test waits for what must come.
+const patience = 2 * time.Minute
+
 // eventually waits until f is content.
 func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
 	var err error
-	for range 1000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Fatalf("waited for %s: %v", what, err)
 }

@@ -181,7 +181,7 @@ func (k *killed) ask(agency *client.Client, i int) *client.Result {
 	name := "EXEMPLE " + string(rune('A'+i/26)) + string(rune('A'+i%26))
 	body := fmt.Sprintf(`{"service": "household", "scopes": ["quotient"], "purpose": "cantine", "legal_basis": "crpa-l114-8", "recipient": "21750001600019", "context": "c", "object": "dossier %d",
 		"subject": {"type": "pivot", "birth_name": %q, "given_names": "ZOE", "birth_date": "1984-02-29", "sex": "F", "birth_place": "75056", "birth_country": "99100"}}`, i, name)
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		res, err := agency.Disclose(k.t.Context(), []byte(body), fmt.Sprintf("key-%d", i))
 		if err == nil {
 			return res

@@ -120,9 +120,12 @@ func asked(ts *testscript.TestScript, _ bool, args []string) {
 // release lets the provider answer.
 func release(ts *testscript.TestScript, _ bool, _ []string) { close(upstreamOf(ts).gate) }
 
+// patience is how long a script waits for what must come.
+const patience = 2 * time.Minute
+
 // closed ADDRESS waits until nobody listens there any more.
 func closed(ts *testscript.TestScript, _ bool, args []string) {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", args[0])
 		if err != nil {
 			return
@@ -136,7 +139,7 @@ func closed(ts *testscript.TestScript, _ bool, args []string) {
 
 // open ADDRESS waits until somebody listens there.
 func opened(ts *testscript.TestScript, _ bool, args []string) {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", args[0])
 		if err == nil {
 			c.Close()
@@ -151,7 +154,7 @@ func opened(ts *testscript.TestScript, _ bool, args []string) {
 // ready SOCKET waits for a broker.
 func ready(ts *testscript.TestScript, neg bool, args []string) {
 	c := admin.NewClient(ts.MkAbs(args[0]))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		st, err := c.Status(context.Background())
 		if (err == nil && st.Ready) != neg {
 			return
@@ -195,7 +198,7 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 
 // until TEXT FILE waits until the file holds the text; until TEXT -- COMMAND… until the command's output does.
 func until(ts *testscript.TestScript, _ bool, args []string) {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		var b []byte
 		if args[1] == "--" {
 			_ = ts.Exec(args[2], args[3:]...)

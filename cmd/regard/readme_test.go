@@ -144,7 +144,7 @@ func TestReadme(t *testing.T) {
 // waitReady waits until a broker says that it is ready, or ended.
 func waitReady(t *testing.T, ops string, ended chan error, said *syncBuffer) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		res, err := http.Get("http://" + ops + "/readyz")
 		if err == nil {
 			res.Body.Close()
@@ -195,7 +195,7 @@ func TestDemo(t *testing.T) {
 		_ = demo.Process.Signal(os.Interrupt)
 		<-ended
 	})
-	for end := time.Now().Add(2 * time.Minute); !strings.Contains(out.String(), "docs/audit.md"); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); !strings.Contains(out.String(), "docs/audit.md"); time.Sleep(50 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			ended <- err

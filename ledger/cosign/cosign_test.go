@@ -60,7 +60,7 @@ func TestBadWitness(t *testing.T) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				select {
 				case <-r.Context().Done():
-				case <-time.After(10 * time.Second):
+				case <-time.After(time.Minute):
 				}
 			}
 		}, cosign.Late},
@@ -125,7 +125,7 @@ func TestBadWitness(t *testing.T) {
 			good := []*one{newOne(t, "a", e.VKey), newOne(t, "b", e.VKey), newOne(t, "c", e.VKey)}
 			bad.answer(c.answer(bad, e))
 			// Long enough that a machine under load isn't taken for one that waits.
-			e.collect(t, policyText(3, append(good, bad)...), func(c *cosign.Config) { c.Deadline, c.Timeout = 4*time.Second, 5*time.Second })
+			e.collect(t, policyText(3, append(good, bad)...), func(c *cosign.Config) { c.Deadline, c.Timeout = 8*time.Second, 9*time.Second })
 			l := e.openLog()
 			start := time.Now()
 			for range 3 {
@@ -175,7 +175,7 @@ func conflict(rw http.ResponseWriter, body string) {
 func TestQuorumLostAndCaughtUp(t *testing.T) {
 	e := newEnv(t)
 	ws := []*one{newOne(t, "a", e.VKey), newOne(t, "b", e.VKey), newOne(t, "c", e.VKey)}
-	e.collect(t, policyText(2, ws...), nil)
+	e.collect(t, policyText(2, ws...), func(c *cosign.Config) { c.Deadline, c.Timeout = 20*time.Second, 30*time.Second }) // nothing here waits for them
 	l := e.openLog()
 	witnessed(t, l, e.add(t, l, 5))
 	ws[0].answer(dead)
@@ -191,7 +191,7 @@ func TestQuorumLostAndCaughtUp(t *testing.T) {
 		e.add(t, l, 1)
 		e.Wait(l)
 	}
-	if took := time.Since(start); took > 3*e.cfg.Deadline {
+	if took := time.Since(start); took > e.cfg.Deadline {
 		t.Errorf("three publications took %v: they waited for those who are down", took)
 	}
 	if ws[1].size(t) != at {
@@ -216,15 +216,15 @@ func TestDeadline(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); <-r.Context().Done() }
 	ws := []*one{newOne(t, "a", e.VKey), newOne(t, "b", e.VKey)}
 	ws[0].answer(hang)
-	e.collect(t, policyText(2, ws...), func(c *cosign.Config) { c.Deadline, c.Timeout = 200*time.Millisecond, 3*time.Second })
+	e.collect(t, policyText(2, ws...), func(c *cosign.Config) { c.Deadline, c.Timeout = 3*time.Second, time.Minute })
 	n := e.sign(t, 0, proof.Hash{})
 	begin := time.Now()
 	out, err := e.c.Cosign(t.Context(), n)
-	if took := time.Since(begin); err != nil || took < 190*time.Millisecond || took > time.Second || bytes.Count(out, []byte("\n— ")) != 2 {
+	if took := time.Since(begin); err != nil || took < e.cfg.Deadline || took > 30*time.Second || bytes.Count(out, []byte("\n— ")) != 2 {
 		t.Errorf("first: %v in %v\n%s", err, took, out)
 	}
 	begin = time.Now()
-	if again, err := e.c.Cosign(t.Context(), out); err != nil || !bytes.Equal(again, out) || time.Since(begin) > 100*time.Millisecond {
+	if again, err := e.c.Cosign(t.Context(), out); err != nil || !bytes.Equal(again, out) || time.Since(begin) >= e.cfg.Deadline {
 		t.Errorf("second: %v in %v", err, time.Since(begin))
 	}
 	if _, err := e.c.Cosign(t.Context(), []byte("no checkpoint\n")); err == nil {

@@ -58,7 +58,7 @@ func newReal(t *testing.T) *real {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := r.b.Close(ctx); err != nil {
 			t.Error(err)
@@ -115,7 +115,7 @@ func newReal(t *testing.T) *real {
 	done := make(chan error, 1)
 	go func() { done <- ln.Serve() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_ = ln.Shutdown(ctx)
 		if err := <-done; err != nil {
@@ -162,7 +162,7 @@ func (r *real) turn() {
 	if err := r.b.AddAgency(r.t.Context(), "passage-"+was.String(), "Passage", "21750001600019", brokertest.NewCurrentIdentity(r.t, "passage").Leaf); err != nil {
 		r.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); r.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the epoch doesn't end")
 		}

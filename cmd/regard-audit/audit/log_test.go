@@ -197,23 +197,24 @@ func background(t *testing.T, args ...string) (out *buffer, stop func() int) {
 		select {
 		case code := <-done:
 			return code
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("it doesn't end: %s", out)
 			return 0
 		}
 	}
 }
 
+// patience is how long a test waits for what must come.
+const patience = 2 * time.Minute
+
 // eventually waits for what another goroutine brings about.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for range 400 {
-		if is() {
-			return
+	for end := time.Now().Add(patience); !is(); time.Sleep(25 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(what)
 		}
-		time.Sleep(25 * time.Millisecond)
 	}
-	t.Fatal(what)
 }
 
 func freeAddr(t *testing.T) string {
@@ -228,7 +229,7 @@ func freeAddr(t *testing.T) string {
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
