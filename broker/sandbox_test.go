@@ -73,15 +73,18 @@ func TestSandboxCases(t *testing.T) {
 	// Asked per case: with the first scope and with all.
 	replayed, entries := map[cases.Outcome]int{}, map[string]int{}
 	selections := 0
+	before := filedBy(t, w)
 	for i := range all {
 		c := &all[i]
 		t.Run(c.Name, func(t *testing.T) {
 			d := byID[c.Service]
 			scopes := slices.Sorted(maps.Keys(d.Scopes))
 			for _, granted := range [][]service.Scope{scopes[:1], scopes} {
-				before := filedBy(t, w)
 				selections += replay(t, w, sim, c, d, granted)
-				for s, n := range checkFiled(t, c, before, filedBy(t, w)) {
+				after := filedBy(t, w)
+				came := checkFiled(t, c, before, after)
+				before = after
+				for s, n := range came {
 					typ, _, _ := strings.Cut(s, " ")
 					entries[string(c.Service)+" "+typ] += n
 				}
