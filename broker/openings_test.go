@@ -467,7 +467,7 @@ func TestRepeatedAuditsAreLoggedFirst(t *testing.T) {
 	custodian.down("Sign", errors.New("down"))
 	var audit proof.Index
 	soon := func() context.Context { // nothing comes of waiting
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}

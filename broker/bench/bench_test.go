@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 
 // A run with small numbers does all that a large one does. It says nothing about speed.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts eight processes")
 	}

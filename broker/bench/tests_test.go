@@ -75,6 +75,7 @@ func TestVerdictsOfTests(t *testing.T) {
 
 // The benchmarks are there under the names by which they are run, and print what the table is made of.
 func TestBenchmarksOfTests(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-c", "-o", dir+"/", "../../ledger", "../../ledger/fsck")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath") // as make build does: most of it is compiled then
