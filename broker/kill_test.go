@@ -48,6 +48,7 @@ func TestKillEverywhere(t *testing.T) {
 		killChild(t, dir)
 		return
 	}
+	t.Parallel() // it waits most of the time
 	c := newCampaign(t)
 	for round := range 3 {
 		for _, stage := range broker.Stages {
