@@ -276,11 +276,11 @@ func TestReleaseWaitsForWitnesses(t *testing.T) {
 	}
 	for kind, ask := range map[string]func(string) *broker.Request{"service": waiting, "agreement": strict} {
 		name := "TUE " + strings.ToUpper(kind)
-		a := w.disclose(ask(name))
+		a := w.finally(ask(name)) // a busy machine may find the quorum late, and say so
 		if a.State != proof.Witnessed || w.state(a.Receipt) != proof.Witnessed || a.Data == nil {
 			t.Fatalf("%s: released as %v", kind, a.State)
 		}
-		again := w.disclose(ask(name))
+		again := w.finally(ask(name))
 		if !again.Repeated || again.State != proof.Witnessed || !bytes.Equal(again.Data, a.Data) {
 			t.Errorf("%s, repeated: %+v", kind, again)
 		}
@@ -317,9 +317,9 @@ func TestReleaseWaitsForWitnesses(t *testing.T) {
 
 		w.all(nil, 1, 2, 3)
 		w.quorumBack()
-		a, err = w.b.Disclose(t.Context(), w.caller, ask(name))
-		if err != nil || !a.Repeated || a.Outcome != broker.Released || a.Data == nil || a.State != proof.Witnessed {
-			t.Errorf("%s: after the witnesses came back: %+v %v", kind, a, err)
+		a = w.finally(ask(name))
+		if !a.Repeated || a.Outcome != broker.Released || a.Data == nil || a.State != proof.Witnessed {
+			t.Errorf("%s: after the witnesses came back: %+v", kind, a)
 		}
 		if n := len(w.provider.requests()); n != asked+2 { // and the one of another service
 			t.Errorf("%s: the provider was asked %d times", kind, n-asked)
@@ -384,7 +384,7 @@ func (w *witnessedWorld) lastDisclosure() store.ID {
 // Requests that wait have a share of the places: those that don't wait find one.
 func TestWaitingTakesNotAllPlaces(t *testing.T) {
 	t.Parallel()
-	w := newWitnessedWorld(t, 1, 1, func(c *broker.Config) { c.MaxInFlight, c.Witnesses.Wait = 4, 4*time.Second })
+	w := newWitnessedWorld(t, 1, 1, func(c *broker.Config) { c.MaxInFlight, c.Witnesses.Wait = 4, time.Minute })
 	w.waitService()
 	w.witnessedSoon(w.disclose(asker("TUE AVANT")))
 	held := make(chan struct{})
