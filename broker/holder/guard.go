@@ -119,12 +119,14 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 		return nil, err
 	}
 	if g.store, err = OpenStore(ctx, cfg.Dir, RoleProvider); err != nil {
+		g.keys.close()
 		return nil, err
 	}
 	if g.used, err = g.store.used(ctx, cfg.Now().Add(-cfg.Tolerance)); err == nil {
 		err = g.look(ctx)
 	}
 	if err != nil {
+		g.keys.close()
 		return nil, errors.Join(fmt.Errorf("reading the store of receipts: %w", err), g.store.Close())
 	}
 	if cfg.AcceptSigned {
@@ -140,6 +142,7 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 func (g *Guard) Close() error {
 	g.stop()
 	<-g.ended
+	g.keys.close()
 	g.http.CloseIdleConnections()
 	return g.store.Close()
 }

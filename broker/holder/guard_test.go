@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -589,6 +590,67 @@ func TestIntentKeyRotation(t *testing.T) {
 	w.disclose("Quatre", broker.Failed) // the pinned one has ended
 	w.protect(nil)
 	w.disclose("Cinq", broker.Released)
+}
+
+// TestKeysHang: while the broker doesn't answer what its keys are, intents under those that are known are admitted; the fetch ends by its deadline, and those that wait for it are refused.
+func TestKeysHang(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	var late atomic.Int64
+	g := w.protect(func(c *holder.GuardConfig) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+		c.Tolerance, c.Times.MaxAge, c.Times.SettleAge = 3*time.Hour, 24*time.Hour, 24*time.Hour
+	})
+	w.disclose("Un", broker.Released)
+	w.mu.Lock()
+	announced := w.seen[0]
+	w.mu.Unlock()
+	_, signed := w.announce(announced, announced.target, uuid.NewString())
+	text, err := base64.StdEncoding.DecodeString(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("provider caisse"), []byte("provider caisse2"), 1))
+
+	g.SetKeysWait(time.Hour)
+	hangs, over := make(chan struct{}, 1), make(chan struct{})
+	hang := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.URL.Path != "/v1/provider/keys" {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		select {
+		case hangs <- struct{}{}:
+		default:
+		}
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		}
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}
+	w.tamper.Store(&hang)
+	late.Store(int64(2 * time.Hour)) // the keys are old now
+	w.disclose("Deux", broker.Released)
+	<-hangs
+	refused := make(chan string)
+	go func() {
+		_, code := w.ask(t, announced.target, forged)
+		refused <- code
+	}()
+	w.disclose("Trois", broker.Released)
+	close(over)
+	if code := <-refused; code != "intent.signature" {
+		t.Errorf("a forged intent: %s", code)
+	}
+
+	// Nothing is known, and nothing comes.
+	over = make(chan struct{})
+	defer close(over)
+	w.protect(nil).SetKeysWait(50 * time.Millisecond)
+	if status, code := w.ask(t, announced.target, signed); status != 503 || code != "intent.keys" {
+		t.Errorf("without a key: %d %s", status, code)
+	}
 }
 
 func TestGuardConfig(t *testing.T) {

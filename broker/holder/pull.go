@@ -28,6 +28,7 @@ func (g *Guard) run(ctx context.Context) {
 	defer close(g.ended)
 	errorsInARow := 0
 	for {
+		g.keys.renew()
 		n, pause, err := g.round(ctx)
 		switch {
 		case ctx.Err() != nil:
