@@ -54,7 +54,7 @@ type file struct {
 // Create returns a writer of a new tree in dir. Files that are there already and say the same are kept.
 func Create(dir string) *Writer { return &Writer{dir: dir} }
 
-// Resume returns a writer that goes on behind size entries. It reads the right end and checks it against the root; ErrCorrupt if it doesn't agree.
+// Resume returns a writer that goes on behind size entries. It reads the right end, its last bundle too, and checks it against the root; ErrCorrupt if it doesn't agree.
 func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
 	w := &Writer{dir: dir, edge: Edge{size: size}}
 	if size == 0 {
@@ -74,19 +74,45 @@ func Resume(dir string, size uint64, root proof.Hash) (*Writer, error) {
 	if got := w.Root(); got != root {
 		return nil, fmt.Errorf("%w: the right end of the tree at size %d has another root", ErrCorrupt, size)
 	}
-	if p := size % width; p > 0 {
-		b, entries, err := readBundle(dir, size/width, int(p))
-		if err != nil {
-			return nil, err
+	// The last bundle is read also where it is full: what comes next hides that its end was never written.
+	hashes, err := w.last(0)
+	if err != nil {
+		return nil, err
+	}
+	n := len(hashes) / 32
+	b, entries, err := readBundle(dir, (size-1)/width, n)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range entries {
+		if h := proof.LeafHash(e); !bytes.Equal(h[:], hashes[32*i:32*i+32]) {
+			return nil, fmt.Errorf("%w: entry %d is not that of its hash", ErrCorrupt, size-uint64(n)+uint64(i))
 		}
-		for i, e := range entries {
-			if h := proof.LeafHash(e); !bytes.Equal(h[:], w.edge.levels[0][32*i:32*i+32]) {
-				return nil, fmt.Errorf("%w: entry %d is not that of its hash", ErrCorrupt, size-p+uint64(i))
-			}
-		}
+	}
+	if n < width {
 		w.bundle = bytes.Clone(b)
 	}
 	return w, nil
+}
+
+// last is the last tile of a level, which ends in the edge or, where that begins anew, in a full tile that is checked against the level above.
+func (w *Writer) last(l int) ([]byte, error) {
+	if tile := w.edge.levels[l]; len(tile) > 0 {
+		return tile, nil
+	}
+	n := w.edge.size>>(height*l)/width - 1
+	tile, err := readTile(w.dir, uint64(l), n, width) // #nosec G115 -- a level
+	if err != nil {
+		return nil, err
+	}
+	above, err := w.last(l + 1)
+	if err != nil {
+		return nil, err
+	}
+	if root := TileRoot(tile); !bytes.Equal(root[:], above[len(above)-32:]) {
+		return nil, fmt.Errorf("%w: tile %d of level %d is not what the root says", ErrCorrupt, n, l)
+	}
+	return tile, nil
 }
 
 // SyncEvery has the writer sync by itself after so many files instead of 128: whoever else waits for the disk waits less long, and all of it takes longer.

@@ -160,6 +160,46 @@ func TestDamageIsNoticed(t *testing.T) {
 	}
 }
 
+// TestResumeReadsTheEnd: whatever the size is, the last bundle and the tiles above it are read and checked before anything is appended.
+func TestResumeReadsTheEnd(t *testing.T) {
+	for _, size := range []uint64{1, 255, 256, 257, 512, 65536, 65536 + 256} {
+		dir := t.TempDir()
+		w := Create(dir)
+		fill(t, w, size)
+		names := []string{layout.EntriesPath((size-1)/256, uint8(size%256))} // #nosec G115
+		for l, n := uint64(0), size; n > 0; l, n = l+1, n/256 {
+			names = append(names, layout.TilePath(l, (n-1)/256, uint8(n%256))) // #nosec G115
+		}
+		for _, name := range names {
+			file := filepath.Join(dir, name)
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := bytes.Clone(good)
+			bad[len(bad)-1] ^= 1
+			for what, damage := range map[string]func() error{
+				"changed": func() error { return os.WriteFile(file, bad, 0o644) },
+				"short":   func() error { return os.WriteFile(file, good[:len(good)-1], 0o644) },
+				"missing": func() error { return os.Remove(file) },
+			} {
+				if err := damage(); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := Resume(dir, size, w.Root()); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("size %d, %s %s: %v", size, name, what, err)
+				}
+			}
+			if err := os.WriteFile(file, good, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Resume(dir, size, w.Root()); err != nil {
+			t.Errorf("size %d: %v", size, err)
+		}
+	}
+}
+
 func TestEntryTooLong(t *testing.T) {
 	w := Create(t.TempDir())
 	if err := w.Append(make([]byte, 1<<16)); err == nil || w.Size() != 0 {
