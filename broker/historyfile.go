@@ -437,22 +437,26 @@ func (m *historyMaker) keys(ctx context.Context) error {
 		}
 		if k.Use == proof.UseRecord && m.months[k.Key[len(proof.UseRecord)+1:]] || k.Use == proof.UseLabel && labels[k.Public] || k.Use == proof.UseAuditor && auditors[k.Public] {
 			m.d.Add(i, text, proof.Opening{})
-			epochs[k.Epoch] = true
+			// Between these two markers it was written.
+			epochs[k.Epoch], epochs[k.Epoch+1] = true, true
 		}
 		return nil
 	})
 	if err != nil {
 		return m.storeProblem(err)
 	}
+	newest := m.b.ledger.OpenEpoch().Number
 	for e := range epochs {
-		if e >= first && e <= last {
+		if e >= first && e <= last || e > newest {
 			continue
 		}
 		index, text, err := m.opener(ctx, e)
 		if err != nil {
 			return m.storeProblem(err)
 		}
-		m.d.Add(index, text, proof.Opening{})
+		if uint64(index) < m.d.Under.Size() {
+			m.d.Add(index, text, proof.Opening{})
+		}
 	}
 	return nil
 }

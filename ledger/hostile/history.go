@@ -68,6 +68,7 @@ func (o *Operator) explain(wanted map[proof.Index]proof.Opening, first, last pro
 		case proof.KeyChanged:
 			wanted[i] = proof.Opening{}
 			markers[x.Epoch] = true
+			markers[x.Epoch+1] = int(x.Epoch)+1 < len(o.Epochs) // #nosec G115 -- small
 		case proof.Restart:
 			wanted[i] = proof.Opening{}
 		case proof.Deferred:
@@ -86,7 +87,10 @@ func (o *Operator) explain(wanted map[proof.Index]proof.Opening, first, last pro
 			wanted[i] = proof.Opening{}
 		}
 	}
-	for e := range markers {
+	for e, is := range markers {
+		if !is {
+			continue
+		}
 		if at := o.Epochs[e].Opener; at < first || at > last {
 			wanted[at] = proof.Opening{}
 		}

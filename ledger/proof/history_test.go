@@ -399,7 +399,7 @@ func TestHistoryProvisionalAndStale(t *testing.T) {
 		w.witnesses[i].time += 4 * 86_400
 	}
 	h := w.history(0, 2, w.alice)
-	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2} {
+	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2, w.epochs[6].opener} {
 		drop(h, i)
 	}
 	w.prove(h)
@@ -459,7 +459,7 @@ func TestHistoryTimes(t *testing.T) {
 			t.Errorf("%v; want %q", err, want)
 		}
 	}
-	backdated := w.history(2, 2, w.alice) // epoch 1, which would tell, isn't shown
+	backdated := w.history(2, 2, w.alice)
 	if i := slices.IndexFunc(backdated.Entries, func(e proof.HistoryEntry) bool { return e.Index == late }); i < 0 {
 		t.Fatal("the notice isn't there")
 	}
@@ -480,6 +480,37 @@ func TestHistoryTimes(t *testing.T) {
 	w.texts[last.At()], w.hashes[last.At()] = h.Markers[3], refLeaf(h.Markers[3])
 	h.Checkpoint = w.checkpoint(len(w.texts), 0, 1)
 	refused(h, now, "epoch 3: its marker is of an earlier time than the one before")
+}
+
+// TestHistoryBackdated: a promise of retention that was written afterwards, dated back to an epoch of which no closing marker is shown, accounts for nothing.
+func TestHistoryBackdated(t *testing.T) {
+	w := &historyWorld{world: emptyWorld("backdated")}
+	until := proof.Time(1_765_300_000_000) // 2025-12-09
+	w.open()
+	gone := w.file(proof.KindDisclosure, w.alice)
+	w.open()
+	w.later = 12 * 86_400_000
+	w.open() // after the end of the month
+	late := proof.Index(len(w.texts))
+	w.texts = append(w.texts, must(proof.EntryText(proof.KeyChanged{Epoch: 1, Key: "record.2025-11", Use: proof.UseRecord, State: proof.Active, Until: until})))
+	w.hashes = append(w.hashes, refLeaf(w.texts[late]))
+	w.open()
+	w.open()
+	w.add(proof.KeyChanged{Key: "record.2025-11", Use: proof.UseRecord, State: proof.Destroyed, Until: until})
+	w.open()
+	for want, change := range map[string]func(*proof.History){
+		fmt.Sprintf("entry %d: it says epoch 1 and stands in another", late):                                   func(*proof.History) {},
+		fmt.Sprintf("entry %d: no marker that closes its epoch 1 is shown", late):                              func(h *proof.History) { drop(h, w.epochs[2].opener) },
+		fmt.Sprintf("entry %d (epoch 0): its record is not open, and neither an end of retention", gone.index): func(h *proof.History) { drop(h, late) },
+	} {
+		h := w.history(0, 0, w.alice)
+		entry(h, gone.index).Opening = proof.Opening{}
+		change(h)
+		w.prove(h)
+		if _, err := h.Verify(w.policy, proof.HistoryOptions{Now: now}); !errors.Is(err, proof.ErrUnproven) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
 }
 
 // TestHistoryWithheld: an open record may hide fields, and nobody takes it for a whole one.
@@ -518,7 +549,7 @@ func TestHistoriesCompared(t *testing.T) {
 	w := newHistoryWorld()
 	older := w.history(0, 1, w.alice)
 	older.Checkpoint = w.checkpoint(int(w.epochs[2].opener)+1, 0, 1)
-	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2} {
+	for _, i := range []proof.Index{w.epochs[5].opener, w.epochs[5].opener + 1, w.epochs[5].opener + 2, w.epochs[6].opener} {
 		drop(older, i)
 	}
 	older.Entries = slices.DeleteFunc(older.Entries, func(e proof.HistoryEntry) bool { return e.Index > w.epochs[2].opener })

@@ -145,6 +145,7 @@ func (w *historyWorld) history(from, to int, subjects ...proof.Subject) *proof.H
 		case proof.KeyChanged:
 			wanted[at] = proof.Opening{}
 			epochs[x.Epoch] = true
+			epochs[x.Epoch+1] = int(x.Epoch)+1 < len(w.epochs)
 		case proof.Restart:
 			wanted[at] = proof.Opening{}
 		case proof.Deferred:
@@ -163,8 +164,8 @@ func (w *historyWorld) history(from, to int, subjects ...proof.Subject) *proof.H
 	for at := range pending {
 		wanted[at] = proof.Opening{}
 	}
-	for e := range epochs {
-		if int(e) < from || int(e) > to+1 {
+	for e, is := range epochs {
+		if is && (int(e) < from || int(e) > to+1) {
 			wanted[w.epochs[e].opener] = proof.Opening{}
 		}
 	}

@@ -199,6 +199,15 @@ func (c *historyCheck) shown() ([]Marker, error) {
 	return all, nil
 }
 
+// newest is the number of the newest epoch of which a marker is shown.
+func (c *historyCheck) newest() Epoch {
+	n := c.last().Epoch
+	for e := range c.outside {
+		n = max(n, e)
+	}
+	return n
+}
+
 // has reports whether an epoch is one of those that the history is about.
 func (c *historyCheck) has(e Epoch) bool { return e >= c.first() && e < c.last().Epoch }
 
@@ -266,6 +275,7 @@ func (c *historyCheck) tree() error {
 // context sorts out the entries that are in nobody's roll.
 func (c *historyCheck) context() error {
 	c.deferred = map[Index]Deferred{}
+	newest := c.newest()
 	seen := map[Epoch]uint64{}  // restarts, by epoch
 	noted := map[Epoch]uint64{} // notices about keys
 	for i, e := range c.parsed {
@@ -282,6 +292,11 @@ func (c *historyCheck) context() error {
 			m, ok := c.marker(e.Epoch)
 			if !ok {
 				return unproven("entry %d: no marker of its epoch %d is shown, so nobody can tell when it was written", at, e.Epoch)
+			}
+			// A promise must not be dated back over epochs of which nothing is shown. In the
+			// newest epoch that is shown no promise can end: its one time is before or after.
+			if _, ok := c.marker(e.Epoch + 1); !ok && e.Epoch < newest {
+				return unproven("entry %d: no marker that closes its epoch %d is shown, so it may have been written later", at, e.Epoch)
 			}
 			c.notices = append(c.notices, KeyNotice{at, m.Opened, e})
 			noted[e.Epoch]++

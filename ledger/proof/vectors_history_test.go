@@ -88,6 +88,10 @@ func historyVectors() vectorFile {
 	h.Checkpoint = w.checkpoint(len(w.texts))
 	w.prove(h)
 	good(h, "provisional; lost entries, and an erasure that stands in no closed epoch")
+	undated := *h
+	undated.Entries = slices.Clone(h.Entries)
+	drop(&undated, w.epochs[1].opener)
+	w.prove(&undated)
 	h = w.history(0, 1, w.alice)
 	h.Epochs[0] = proof.HistoryEpoch{}
 	for _, f := range w.filed {
@@ -165,6 +169,7 @@ func historyVectors() vectorFile {
 	made("an audit of another epoch", func(h *proof.History) { h.Audits[0].Epoch, h.Audits[0].Entries = 1, 2 })
 	made("a hash too many", func(h *proof.History) { h.Nodes = append(h.Nodes, proof.Hash{1}) })
 	made("another tree of the same size", func(h *proof.History) { h.Checkpoint = sameSize(w).Checkpoint })
+	bad(1, string(must(undated.AppendText(nil))), "no marker is shown that closes the epoch of a notice about a key")
 	swap("another version", "history@v1", "history@v2")
 	swap("white space", `,"nodes":`, `, "nodes":`)
 	swap("base64 that is not canonical", `,"nodes":"`, `,"nodes":"=`)
