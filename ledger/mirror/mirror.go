@@ -121,7 +121,7 @@ func Open(ctx context.Context, cfg Config) (_ *Mirror, err error) {
 		return m, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the mirror's own checkpoint: %w", err)
+		return nil, fmt.Errorf("the mirror's own checkpoint: %v", err) // not the log
 	}
 	m.own, m.name = cp, cp.Origin()
 	// From here on all is compared with the own checkpoint, whatever the files say.

@@ -145,7 +145,7 @@ func VerifyCheckpoint(note []byte, p *Policy) (Checkpoint, error) {
 		}
 	}
 	if !signed {
-		return Checkpoint{}, fmt.Errorf("checkpoint: no signature of a log of the policy whose name is the origin: %w", ErrSignature)
+		return Checkpoint{}, fmt.Errorf("checkpoint: no signature of a log of the policy whose name is the origin: %w", ErrOtherLog)
 	}
 	c.witnessed, c.since = p.witnessedAt(times)
 	c.note = slices.Clone(note)

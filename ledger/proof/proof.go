@@ -39,6 +39,10 @@ var (
 	// ErrSignature: the checkpoint is not signed by a log of the policy, or a
 	// signature of a key that the policy names does not verify.
 	ErrSignature = errors.New("not signed as the policy demands")
+	// ErrOtherLog: the checkpoint has no signature of a log of the policy, so nothing
+	// is known of it: it is another log's, or the policy is. It wraps ErrSignature,
+	// which alone says that a signature is false.
+	ErrOtherLog = fmt.Errorf("no log of the policy signed it: %w", ErrSignature)
 	// ErrNotWitnessed: all that was claimed is shown, but the checkpoint lacks
 	// the policy's quorum of witnesses. Ask the operator for the upgraded
 	// receipt, or accept a provisional one explicitly.

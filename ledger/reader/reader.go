@@ -30,6 +30,8 @@ var (
 	ErrRefused = errors.New("is refused")
 	// ErrDamaged: what is served is not what the root says. Keep it: it is evidence against whoever serves it.
 	ErrDamaged = errors.New("is not what the root of the tree says")
+	// ErrLacking: the file isn't there, or isn't acceptable, and the tree has it: whoever signed the root owes it. It wraps fs.ErrNotExist or ErrRefused, too.
+	ErrLacking = errors.New("the tree has it")
 )
 
 // Bounds of files, in bytes.
@@ -118,6 +120,14 @@ func Checkpoint(ctx context.Context, s Source, p *proof.Policy) (proof.Checkpoin
 		return proof.Checkpoint{}, err
 	}
 	return proof.VerifyCheckpoint(b, p)
+}
+
+// lacking says that a file which can't be had belongs to the tree.
+func lacking(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused) {
+		return fmt.Errorf("%w, and %w", err, ErrLacking)
+	}
+	return err
 }
 
 // Partial reads a file of a tree that may have a partial form: the partial one, or the full one that took its place (c2sp.org/tlog-tiles). full reports which.

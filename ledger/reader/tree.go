@@ -92,7 +92,7 @@ func (t *Tree) Source() Source { return t.src }
 func (t *Tree) fetch(ctx context.Context, s Source, l, index uint64, n int) ([]byte, error) {
 	b, full, err := Partial(ctx, s, t.prefix+layout.TilePath(l, index, uint8(n%width)), t.prefix+layout.TilePath(l, index, 0), maxTile) // #nosec G115 -- n ≤ 256
 	if err != nil {
-		return nil, err
+		return nil, lacking(err)
 	}
 	if want := 32 * n; full && len(b) != maxTile || !full && len(b) != want {
 		return nil, fmt.Errorf("%s: %s %w: %d bytes", s, t.prefix+layout.TilePath(l, index, uint8(n%width)), ErrDamaged, len(b)) // #nosec G115 -- as above
@@ -269,7 +269,7 @@ func (t *Tree) bundleFrom(ctx context.Context, s Source, n uint64) (Bundle, erro
 	name := t.prefix + layout.EntriesPath(n, uint8(w%width)) // #nosec G115 -- at most 256
 	data, full, err := Partial(ctx, s, name, t.prefix+layout.EntriesPath(n, 0), limit)
 	if err != nil {
-		return Bundle{}, err
+		return Bundle{}, lacking(err)
 	}
 	b, err := ReadBundle(data, n, w, full)
 	if err != nil {

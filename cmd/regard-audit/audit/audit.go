@@ -1,7 +1,7 @@
 // Package audit is the regard-audit command: receipts, histories and whole logs are checked from the log's key or a witness policy and nothing else.
 //
 // What it guarantees. "Proven" is said only of what package proof has verified, and each verdict says what it rests on and what it doesn't show. Exit codes: 0 everything was verified, 1 something
-// was refuted, 2 nothing was, and something could not be checked (a file that can't be read, bytes that are no receipt, a missing quorum, a log out of reach, a wrong flag, a full disk).
+// was refuted, 2 nothing was, and something could not be checked (a file that can't be read, bytes that are no receipt, another log's key, a missing quorum, a log out of reach, a wrong flag, a full disk).
 //
 // What it doesn't. A receipt speaks about one entry. That nothing else was recorded about somebody is shown by the settlement of closed epochs, for the identifiers it names.
 package audit
@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/reader"
 )
 
 // Exit codes.
@@ -32,10 +33,17 @@ var errRefused = errors.New("refused")
 // errSaid: nothing is refuted, but something was unusable, and what it is has been said.
 var errSaid = errors.New("unusable")
 
-// refuted is an error that says that what was checked is wrong. All others say that it could not be checked.
+// refuted is an error that says that what was checked is wrong.
 type refuted struct{ error }
 
 func (e refuted) Unwrap() error { return e.error }
+
+// refutes reports whether an error says that something is wrong: a false signature of a key that counts, bytes that aren't those of the signed root, or a log that doesn't have what it signed. All others say that
+// something could not be checked.
+func refutes(err error) bool {
+	return errors.As(err, new(refuted)) || errors.Is(err, reader.ErrDamaged) || errors.Is(err, reader.ErrLacking) ||
+		errors.Is(err, proof.ErrSignature) && !errors.Is(err, proof.ErrOtherLog)
+}
 
 // Main runs the command and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -54,7 +62,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return Input
 	}
 	fmt.Fprintf(stderr, "regard-audit: %v\n", err)
-	if errors.As(err, new(refuted)) {
+	if refutes(err) {
 		return Refused
 	}
 	return Input
@@ -70,7 +78,8 @@ witnesses (--policy), and on nothing that a broker says.
 Receipts and histories: verify, verify-history, show, tlog-proof. Logs, for everybody: fsck, monitor, mirror. For agencies and providers: reconcile. For accredited auditors: keygen, audit-index,
 open, replay, export.
 
-Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: a flag, a file, no key, out of reach, or without the quorum that the policy demands.`,
+Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: a flag, a file, no key, another log's, out of reach, or without the quorum that the policy
+demands. A false signature of a key that you gave is refuted, and so is a log that doesn't have what it signed.`,
 		Example:      "  regard-audit verify --policy log.policy *.receipt\n  regard-audit fsck https://log.regard.example.fr --policy log.policy",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -97,6 +97,8 @@ Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or n
 					fmt.Fprintf(c.ErrOrStderr(), "regard-audit: not all could be checked: %v\n", err)
 				}
 				return errRefused
+			case refutes(err):
+				return err
 			case err != nil:
 				return fmt.Errorf("the log could not be checked: %w", noLog(err))
 			}

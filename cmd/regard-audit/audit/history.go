@@ -218,8 +218,8 @@ func historyProblem(err error) (text string, unusable bool) {
 		return "The history is provisional: the quorum of witnesses is missing. Fetch it again, or give --allow-provisional.", true
 	case errors.Is(err, proof.ErrStale):
 		return "The root is older than you accept (" + err.Error() + "). Fetch the history again; if it stays old, something is kept from you.", true
-	case errors.Is(err, proof.ErrSignature):
-		return "The tree is not signed as your policy demands (" + err.Error() + "). Is this the log's key?", true
+	case errors.Is(err, proof.ErrOtherLog):
+		return problem(err), true
 	case errors.Is(err, proof.ErrSubject):
 		return "It can't be compared (" + err.Error() + ").", true
 	}

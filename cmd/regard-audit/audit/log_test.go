@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/ledger/fsck"
 	"github.com/regard-broker/regard/ledger/ledgertest"
@@ -159,6 +162,95 @@ func TestNothingIsRefuted(t *testing.T) {
 	}
 	if code, _, errs := run("fsck", filepath.Dir(p.Dir), "--policy", policy); code != Input || !strings.Contains(errs, "directory public") {
 		t.Errorf("a directory beside the log: %d %s", code, errs)
+	}
+}
+
+// TestOneRule: what another log signed can't be checked, by no command; a false signature of a key that was given is refuted by each, and so is a log that doesn't have what it signed.
+func TestOneRule(t *testing.T) {
+	receipts, dir := load(t)
+	histories, _, _ := loadHistories(t)
+	receipt, history := receipts.Good[0].Text, histories.Good[0].Text
+	rPolicy, hPolicy := write(t, dir, "policy", receipts.Common.Policy), write(t, dir, "hpolicy", histories.Common.Policy)
+	_, other, err := note.GenerateKey(rand.Reader, "regard.example/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// forge changes a byte of the signature after a name, behind the key's id.
+	forge := func(text string) string {
+		t.Helper()
+		at := strings.LastIndex(text, "— ")
+		at += strings.Index(text[at+len("— "):], " ") + len("— ") + 30
+		was := text[at]
+		now := byte('A')
+		if was == now {
+			now = 'B'
+		}
+		return text[:at] + string(now) + text[at+1:]
+	}
+	held := func(name, receipt string) string {
+		b, err := json.Marshal(map[string]any{"id": "x", "role": "agency", "state": "witnessed", "receipts": []string{receipt}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return write(t, dir, name, string(b)+"\n")
+	}
+	p, url, policy := published(t)
+	log := func(change func(copy string)) string {
+		t.Helper()
+		copy := filepath.Join(t.TempDir(), "log")
+		if err := os.CopyFS(copy, os.DirFS(p.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		change(copy)
+		return copy
+	}
+	forged := log(func(copy string) {
+		name := filepath.Join(copy, "checkpoint")
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = os.WriteFile(name, []byte(forge(string(b))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	lacking := log(func(copy string) {
+		if err := os.Remove(filepath.Join(copy, "tile", "entries", "000")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	huge := log(func(copy string) {
+		if err := os.Truncate(filepath.Join(copy, "tile", "entries", "000"), 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	})
+	nothing := write(t, dir, "nothing", "")
+	for _, c := range []struct {
+		want int
+		args []string
+	}{
+		{Input, []string{"verify", "--log-key", other, write(t, dir, "receipt", receipt)}},
+		{Input, []string{"verify-history", "--log-key", other, write(t, dir, "history", history)}},
+		{Input, []string{"reconcile", "--log-key", other, held("held", receipt)}},
+		{Input, []string{"fsck", url, "--log-key", other}},
+		{Input, []string{"mirror", url, t.TempDir(), "--log-key", other}},
+		{Input, []string{"replay", nothing, "--log", url, "--log-key", other}},
+		{Refused, []string{"verify", "--policy", rPolicy, "--allow-provisional", write(t, dir, "forged receipt", forge(receipt))}},
+		{Refused, []string{"verify-history", "--policy", hPolicy, "--allow-provisional", write(t, dir, "forged history", forge(history))}},
+		{Refused, []string{"reconcile", "--policy", rPolicy, "--allow-provisional", held("forged held", forge(receipt))}},
+		{Refused, []string{"fsck", forged, "--policy", policy}},
+		{Refused, []string{"mirror", forged, t.TempDir(), "--policy", policy}},
+		{Refused, []string{"replay", nothing, "--log", forged, "--policy", policy}},
+		{Refused, []string{"fsck", lacking, "--policy", policy}},
+		{Refused, []string{"mirror", lacking, t.TempDir(), "--policy", policy}},
+		{Refused, []string{"replay", nothing, "--log", lacking, "--policy", policy}},
+		{Refused, []string{"fsck", huge, "--policy", policy}},
+		{Refused, []string{"mirror", huge, t.TempDir(), "--policy", policy}},
+		{Refused, []string{"replay", nothing, "--log", huge, "--policy", policy}},
+	} {
+		if code, out, errs := run(c.args...); code != c.want || out+errs == "" {
+			t.Errorf("%s: %d, want %d: %s%s", c.args, code, c.want, out, errs)
+		}
 	}
 }
 

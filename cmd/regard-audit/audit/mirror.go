@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/ledger/mirror"
-	"github.com/regard-broker/regard/ledger/reader"
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
@@ -109,7 +108,7 @@ Exit codes: 0 the copy is whole, 1 the log forked, serves something else than it
 					}
 				}
 				switch {
-				case forked, errors.Is(err, reader.ErrDamaged), err == nil && len(r.Missing) > 0:
+				case forked, refutes(err), err == nil && len(r.Missing) > 0:
 					return errRefused
 				case err != nil:
 					return errSaid

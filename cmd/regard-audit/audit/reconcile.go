@@ -202,7 +202,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 		}
 		return nil
 	}
-	asked := 0
+	asked, other := 0, false
 	seen := map[proof.Index]bool{}
 	for _, text := range h.Receipts {
 		receipt, err := proof.ParseReceipt([]byte(text))
@@ -214,6 +214,11 @@ func (r *reconciler) held(_ int, line []byte) error {
 		if errors.Is(err, proof.ErrNotWitnessed) {
 			r.find(h.ID, "receipt.provisional", "the quorum of witnesses is missing")
 			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+		} else if errors.Is(err, proof.ErrOtherLog) {
+			r.find(h.ID, "receipt.otherlog", "it is not of the log whose key you gave")
+			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+			other = true
+			continue
 		} else if err != nil {
 			r.find(h.ID, "receipt.invalid", "%v", err)
 			continue
@@ -237,7 +242,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 		}
 		r.count(&h, receipt, v, isAsked)
 	}
-	if asked != 1 {
+	if asked != 1 && !other {
 		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", asked)
 	}
 	return nil

@@ -142,10 +142,10 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	f := finding{Proven: err == nil, State: v.State.String()}
 	if err != nil {
 		f.Problem = problem(err)
+		f.Unusable = errors.Is(err, proof.ErrNotWitnessed) || errors.Is(err, proof.ErrOtherLog)
 		if !errors.Is(err, proof.ErrNotWitnessed) {
 			return f
 		}
-		f.Unusable = true
 	}
 	f.Kind, f.Index, f.Epoch, f.Origin, f.TreeSize, f.Root = string(v.Kind), uint64(v.Index), uint64(v.Epoch), v.Origin, v.Size, base64.StdEncoding.EncodeToString(v.Root[:])
 	f.Unverified, f.InRoll, f.RollSize = v.Unverified, v.InRoll, v.RollSize
@@ -200,8 +200,8 @@ func problem(err error) string {
 	switch {
 	case errors.Is(err, proof.ErrNotWitnessed):
 		return "The receipt is provisional: the quorum of witnesses is missing. Fetch it again from the broker, or give --allow-provisional."
-	case errors.Is(err, proof.ErrSignature):
-		return "The tree is not signed as your policy demands (" + err.Error() + "). Is this the log's key?"
+	case errors.Is(err, proof.ErrOtherLog):
+		return "It is not of the log whose key you gave (" + err.Error() + "). Is this the log's key?"
 	}
 	return "What it claims is not proven (" + err.Error() + "). Keep it: it is evidence against whoever made it."
 }
