@@ -104,7 +104,7 @@ func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error
 	if err := writeNew(filepath.Join(dir, manifestFile), append(text, '\n')); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+	if err := errors.Join(tiles.SyncDir(dir), tiles.SyncDir(filepath.Dir(dir))); err != nil {
 		return nil, err
 	}
 	b.log.Info("made a backup", "entries", m.Size)
@@ -174,7 +174,7 @@ func (b *Broker) copyBlobs(ctx context.Context, dir string, m *Manifest) error {
 		}
 		m.Files = append(m.Files, BackupFile{blobDir + "/" + e.Name(), int64(len(data)), e.Name()})
 	}
-	return syncDir(to)
+	return tiles.SyncDir(to)
 }
 
 func isDigest(name string) bool {
@@ -202,13 +202,6 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // ReadBackup reads a backup's manifest and checks that all of it is there as it was written.
 func ReadBackup(dir string) (*Manifest, error) {

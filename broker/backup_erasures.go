@@ -15,6 +15,7 @@ import (
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
 )
 
 // The journal of erasures stands beside the checkpoint store, outside every backup: a store that is restored from a backup has the keys of people who were erased since, and the public
@@ -36,7 +37,7 @@ func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
+	if err := errors.Join(f.Close(), tiles.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, err
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}

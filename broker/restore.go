@@ -23,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/tiles"
 	"github.com/regard-broker/regard/ledger/signedfile"
 	"github.com/regard-broker/regard/policy"
 )
@@ -463,13 +464,13 @@ func (r *restoration) place() error {
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
-		if err := syncDir(filepath.Join(r.stage, name)); err != nil {
+		if err := tiles.SyncDir(filepath.Join(r.stage, name)); err != nil {
 			return err
 		}
 		if err := os.Rename(filepath.Join(r.stage, name), r.dir(name)); err != nil {
 			return err
 		}
-		if err := syncDir(r.b.cfg.DataDir); err != nil {
+		if err := tiles.SyncDir(r.b.cfg.DataDir); err != nil {
 			return err
 		}
 	}

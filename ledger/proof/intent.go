@@ -226,7 +226,7 @@ func (i Intent) Sign(keys ...note.Signer) (string, error) {
 // an entry of any kind is in a log of the policy, and returns the entry with the
 // checkpoint that says so. It does not demand the quorum: see Witnessed.
 func VerifyTLogProof(entry, tlogProof []byte, p *Policy) (Entry, Index, Checkpoint, error) {
-	if len(tlogProof) > maxReceipt || !isText(tlogProof, true) {
+	if len(tlogProof) > MaxReceipt || !isText(tlogProof, true) {
 		return nil, 0, Checkpoint{}, formatError("proof: too long, control characters or invalid UTF-8")
 	}
 	l := lines{what: "proof", rest: tlogProof}

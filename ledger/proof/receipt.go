@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// maxReceipt bounds a receipt, in bytes.
-	maxReceipt    = 1 << 20
+	// MaxReceipt bounds a receipt, in bytes.
+	MaxReceipt    = 1 << 20
 	receiptHeader = "regard/receipt@v1"
 	proofHeader   = "c2sp.org/tlog-proof@v1"
 )
@@ -67,8 +67,8 @@ func (r *Receipt) check() error {
 		return formatError("receipt: a path of more than %d hashes", maxPath)
 	case !isNote(r.note) || !isText(r.note, true):
 		return formatError("receipt: no checkpoint, or not one that ends with a line feed")
-	case r.textSize() > maxReceipt:
-		return formatError("receipt: more than %d bytes", maxReceipt)
+	case r.textSize() > MaxReceipt:
+		return formatError("receipt: more than %d bytes", MaxReceipt)
 	}
 	return r.opening.info.checkFields(r.opening.Value)
 }
@@ -152,8 +152,8 @@ func (r *Receipt) AppendText(b []byte) ([]byte, error) {
 	}
 	out = append(out, '\n')
 	out = r.appendTLogProof(out)
-	if len(out)-len(b) > maxReceipt {
-		return b, formatError("receipt: more than %d bytes", maxReceipt)
+	if len(out)-len(b) > MaxReceipt {
+		return b, formatError("receipt: more than %d bytes", MaxReceipt)
 	}
 	return out, nil
 }
@@ -161,8 +161,8 @@ func (r *Receipt) AppendText(b []byte) ([]byte, error) {
 // ParseReceipt parses the canonical text of a receipt. It verifies nothing: the
 // commitment, hash paths and signatures are Verify's.
 func ParseReceipt(text []byte) (*Receipt, error) {
-	if len(text) > maxReceipt {
-		return nil, formatError("receipt: more than %d bytes", maxReceipt)
+	if len(text) > MaxReceipt {
+		return nil, formatError("receipt: more than %d bytes", MaxReceipt)
 	}
 	if !isText(text, true) {
 		return nil, formatError("receipt: control characters or invalid UTF-8")

@@ -21,6 +21,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/tiles"
 )
 
 // Store is a ledger.SignedStore. It is safe for concurrent use.
@@ -56,7 +57,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("opening the checkpoint store: %w", err)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := tiles.SyncDir(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("opening the checkpoint store: %w", err)
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}
@@ -91,15 +92,6 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	}
 	s.swap, err = s.db.PrepareContext(ctx, "UPDATE signed SET note = $1 WHERE id = 1 AND note = $2")
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // Last implements ledger.SignedStore.

@@ -229,7 +229,7 @@ func writeFiles(dir string, files []file) error {
 		}
 	}
 	for d := range dirs {
-		if err := syncDir(d); err != nil {
+		if err := SyncDir(d); err != nil {
 			return err
 		}
 	}
@@ -262,14 +262,15 @@ func makeDirs(dir string, dirs map[string]bool) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a directory durable: those of files that were made, renamed or removed.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("syncing a directory of tiles: %w", err)
+		return fmt.Errorf("syncing a directory: %w", err)
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing a directory of tiles: %w", err)
+		return fmt.Errorf("syncing a directory: %w", err)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/witness/persistence/sqlite"
 	"golang.org/x/sys/unix"
+
+	"github.com/regard-broker/regard/ledger/tiles"
 )
 
 // state is the persistence of the core, with what a process needs beside it. Commits are synced (WAL, synchronous=FULL) before the core answers.
@@ -39,16 +41,7 @@ func Create(ctx context.Context, path string) error {
 	if err := done(); err != nil {
 		return fmt.Errorf("creating the witness's state: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return tiles.SyncDir(filepath.Dir(path))
 }
 
 func openState(ctx context.Context, path string) (_ *state, err error) {

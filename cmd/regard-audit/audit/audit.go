@@ -7,6 +7,7 @@
 package audit
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,22 +106,32 @@ func files(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// maxFile bounds what is read, in bytes: a receipt is at most 1 MiB, in an answer with its data more.
-const maxFile = 128 << 20
+// Bounds of what is read, in bytes.
+const (
+	maxInput      = 1 << 20  // a key, a policy, a checkpoint
+	maxWithAnswer = 64 << 20 // a whole answer of the API, with its data
+)
 
-func read(c *cobra.Command, name string) ([]byte, error) { return readUpTo(c, name, maxFile) }
+func read(c *cobra.Command, name string) ([]byte, error) { return readUpTo(c, name, maxInput) }
 
 // readUpTo reads a file, or standard input for -, and stops at the limit.
 func readUpTo(c *cobra.Command, name string, limit int64) ([]byte, error) {
-	var src io.Reader = c.InOrStdin()
+	return readWith(c, name, func(*bufio.Reader) int64 { return limit })
+}
+
+// readWith reads as far as its beginning allows.
+func readWith(c *cobra.Command, name string, bound func(*bufio.Reader) int64) ([]byte, error) {
+	in := c.InOrStdin()
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		src = f
+		in = f
 	}
+	src := bufio.NewReader(in)
+	limit := bound(src)
 	b, err := io.ReadAll(io.LimitReader(src, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
@@ -133,7 +144,12 @@ func readUpTo(c *cobra.Command, name string, limit int64) ([]byte, error) {
 
 // readReceipt takes a receipt, or an answer of the API that holds one.
 func readReceipt(c *cobra.Command, name string) (*proof.Receipt, error) {
-	b, err := read(c, name)
+	b, err := readWith(c, name, func(r *bufio.Reader) int64 {
+		if first, err := r.Peek(1); err == nil && first[0] == '{' {
+			return maxWithAnswer
+		}
+		return proof.MaxReceipt
+	})
 	if err != nil {
 		return nil, err
 	}

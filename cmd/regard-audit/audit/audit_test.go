@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -239,6 +240,47 @@ func TestPayload(t *testing.T) {
 		code, out, _ := run("verify", "--policy", policy, "--allow-provisional", "--payload", wrong, write(t, dir, "receipt", g.Text))
 		if code != Refused || !strings.Contains(out, "REFUTED") {
 			t.Errorf("%d: exit code %d, %s", i, code, out)
+		}
+	}
+}
+
+// endless gives a byte and then x for ever, and counts.
+type endless struct {
+	first byte
+	read  int64
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	if e.read == 0 && len(p) > 0 {
+		p[0] = e.first
+	}
+	e.read += int64(len(p))
+	return len(p), nil
+}
+
+// TestEndlessInput: no more is read of a file than it can have.
+func TestEndlessInput(t *testing.T) {
+	v, dir := load(t)
+	policy := write(t, dir, "policy", v.Common.Policy)
+	for _, c := range []struct {
+		first byte
+		limit int64
+		args  []string
+	}{
+		{'r', proof.MaxReceipt, []string{"verify", "--policy", policy, "-"}},
+		{'{', maxWithAnswer, []string{"verify", "--policy", policy, "-"}},
+		{'l', maxInput, []string{"verify", "--policy", "-", policy}},
+	} {
+		in := &endless{first: c.first}
+		var out, errs bytes.Buffer
+		if code := Main(c.args, in, &out, &errs); code != Input || !strings.Contains(out.String()+errs.String(), fmt.Sprintf("larger than %d bytes", c.limit)) {
+			t.Errorf("%c: exit code %d, %s%s", c.first, code, &out, &errs)
+		}
+		if in.read > c.limit+1<<16 {
+			t.Errorf("%c: %d bytes were read, at most %d are needed", c.first, in.read, c.limit)
 		}
 	}
 }

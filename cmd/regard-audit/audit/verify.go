@@ -126,7 +126,7 @@ func verifyFile(c *cobra.Command, name string, p *proof.Policy, provisional bool
 	if payload == "" {
 		return f
 	}
-	b, err := read(c, payload)
+	b, err := readUpTo(c, payload, maxWithAnswer)
 	if err != nil {
 		f.Unusable, f.Proven = f.Unusable || f.Proven, false
 		f.Problem = join(f.Problem, err.Error()+".")

@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/regard-broker/regard/ledger/tiles"
 )
 
 // lockFile takes an exclusive lock on path+".lock" for as long as the returned
@@ -75,13 +77,5 @@ func prepareFile(path string) error {
 		}
 	}
 	// The name must be as durable as what will be in the file.
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
+	return tiles.SyncDir(dir)
 }
