@@ -202,7 +202,6 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-
 // ReadBackup reads a backup's manifest and checks that all of it is there as it was written.
 func ReadBackup(dir string) (*Manifest, error) {
 	text, err := os.ReadFile(filepath.Join(dir, manifestFile))

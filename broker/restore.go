@@ -23,8 +23,8 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/embedded"
 	"github.com/regard-broker/regard/ledger/proof"
-	"github.com/regard-broker/regard/ledger/tiles"
 	"github.com/regard-broker/regard/ledger/signedfile"
+	"github.com/regard-broker/regard/ledger/tiles"
 	"github.com/regard-broker/regard/policy"
 )
 
