@@ -20,7 +20,7 @@ import (
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
-// A backup is a directory: manifest.json, store.db, and blob/ with what governance entries of the public log point to. It holds no checkpoint store (an old one would let a log fork), no
+// A backup is a directory: manifest.json, store.db, blob/ with what governance entries of the public log point to, and audit/ with what auditors stated. It holds no checkpoint store (an old one would let a log fork), no
 // keystore, no passphrase and no Trillian database (that is made again from the order in the store).
 
 const (
@@ -28,6 +28,7 @@ const (
 	manifestFile = "manifest.json"
 	backupStore  = "store.db"
 	blobDir      = "blob"
+	auditDir     = "audit"
 )
 
 // A Manifest describes a backup.
@@ -96,6 +97,9 @@ func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error
 	m.Files = append(m.Files, f)
 	if err := b.copyBlobs(ctx, dir, m); err != nil {
 		return nil, fmt.Errorf("copying what the log points to: %w", err)
+	}
+	if err := b.copyStatements(ctx, dir, m); err != nil {
+		return nil, fmt.Errorf("copying the statements of auditors: %w", err)
 	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -177,6 +181,48 @@ func (b *Broker) copyBlobs(ctx context.Context, dir string, m *Manifest) error {
 	return tiles.SyncDir(to)
 }
 
+// copyStatements copies what auditors stated about the indexes of closed epochs: nobody but they could make it again.
+func (b *Broker) copyStatements(ctx context.Context, dir string, m *Manifest) error {
+	public := os.DirFS(b.PublicDir())
+	to := filepath.Join(dir, auditDir)
+	err := fs.WalkDir(public, auditDir, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case name == auditDir && errors.Is(err, fs.ErrNotExist):
+			return fs.SkipAll
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case d.IsDir():
+			return os.Mkdir(filepath.Join(dir, filepath.FromSlash(name)), 0o700)
+		case !tiles.IsStatement(name):
+			return nil // one that is being written
+		}
+		data, err := fs.ReadFile(public, name)
+		if err != nil {
+			return err
+		}
+		if err := writeNew(filepath.Join(dir, filepath.FromSlash(name)), data); err != nil {
+			return err
+		}
+		f, err := describe(dir, name)
+		m.Files = append(m.Files, f)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case path == to && errors.Is(err, fs.ErrNotExist):
+			return fs.SkipAll
+		case err != nil || !d.IsDir():
+			return err
+		}
+		return tiles.SyncDir(path)
+	})
+}
+
 func isDigest(name string) bool {
 	b, err := hex.DecodeString(name)
 	return err == nil && len(b) == sha256.Size && strings.ToLower(name) == name
@@ -218,7 +264,7 @@ func ReadBackup(dir string) (*Manifest, error) {
 		return nil, errors.New("the backup has no store")
 	}
 	for _, f := range m.Files {
-		if digest, ok := strings.CutPrefix(f.Name, blobDir+"/"); f.Name != backupStore && (!ok || !isDigest(digest) || digest != f.SHA256) {
+		if digest, ok := strings.CutPrefix(f.Name, blobDir+"/"); f.Name != backupStore && !tiles.IsStatement(f.Name) && (!ok || !isDigest(digest) || digest != f.SHA256) {
 			return nil, fmt.Errorf("%s names a file that no backup has: %q", manifestFile, f.Name)
 		}
 		got, err := describe(dir, f.Name)
@@ -232,8 +278,8 @@ func ReadBackup(dir string) (*Manifest, error) {
 	return m, nil
 }
 
-// restoreBlobs publishes again what is missing of a backup's blobs.
-func restoreBlobs(from, public string, m *Manifest) error {
+// restorePublic publishes again what is missing of a backup's blobs and statements.
+func restorePublic(from, public string, m *Manifest) error {
 	for _, f := range m.Files {
 		if f.Name == backupStore {
 			continue

@@ -40,7 +40,7 @@ func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
 	if err := errors.Join(f.Close(), tiles.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, err
 	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)&_txlock=immediate"}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
 		return nil, err
@@ -108,6 +108,23 @@ func (b *Broker) forgetAbandoned(ctx context.Context, db *sql.DB, owner keys.Own
 		if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE id = ?", id[:]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// forgetErasures removes what was logged before an index from the journal: everything that a backup of before can hold is of months whose retention is over. Whoever restores such a backup
+// all the same is refused, as the log counts the erasures.
+func (b *Broker) forgetErasures(ctx context.Context, before proof.Index) (err error) {
+	if _, err := os.Stat(erasuresPath(&b.cfg)); errors.Is(err, fs.ErrNotExist) || before == 0 {
+		return nil
+	}
+	db, err := openErasures(ctx, &b.cfg)
+	if err != nil {
+		return fmt.Errorf("opening the journal of erasures: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE log_index < ?", int64(before)); err != nil {
+		return fmt.Errorf("tidying the journal of erasures: %w", err)
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package broker_test
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -495,6 +497,105 @@ func TestBackupModes(t *testing.T) {
 	}
 	if _, err := w.b.Backup(t.Context(), filepath.Join(t.TempDir(), "none", "b")); broker.AsProblem(err).Code != "backup.failed" {
 		t.Errorf("where there is no directory: %v", err)
+	}
+}
+
+// TestBackupHoldsStatements: what auditors stated is in a backup, and is published again with it.
+func TestBackupHoldsStatements(t *testing.T) {
+	w, ahead := clocked(t, nil)
+	a := w.auditor("cour")
+	w.disclose(request())
+	epoch := w.turn(ahead)
+	signed := w.states(a, epoch)
+	dir := filepath.Join(t.TempDir(), "b")
+	m, err := w.b.Backup(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "audit/" + epoch.String() + "/cour"
+	if !slices.ContainsFunc(m.Files, func(f broker.BackupFile) bool { return f.Name == name }) {
+		t.Fatalf("the backup has %+v", m.Files)
+	}
+	public := filepath.Join(w.b.PublicDir(), "audit")
+	w.close()
+	if err := os.RemoveAll(public); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := broker.Restore(t.Context(), w.cfg, dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(public, epoch.String(), "cour")); err != nil || !bytes.Equal(got, signed) {
+		t.Errorf("%q, %v", got, err)
+	}
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.WriteFile(path, signed[:len(signed)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := broker.ReadBackup(dir); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("a damaged statement: %v", err)
+	}
+	for _, other := range []string{"audit/x/cour", "audit/0/../cour", "audit/0/../../../x", "audit/cour", "x"} {
+		text, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := t.TempDir()
+		if err := os.CopyFS(bad, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(bad, "manifest.json"), bytes.Replace(text, []byte(name), []byte(other), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := broker.ReadBackup(bad); err == nil || !strings.Contains(err.Error(), "names a file that no backup has") {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+}
+
+// TestErasureJournalEnds: what was erased in a month whose retention is over is forgotten, and a backup of before is refused; a later erasure stays.
+func TestErasureJournalEnds(t *testing.T) {
+	var ahead atomic.Int64
+	w := newTraveller(t, &ahead, day, nil)
+	w.disclose(request())
+	backup := filepath.Join(t.TempDir(), "b")
+	if _, err := w.b.Backup(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	erase := func() {
+		t.Helper()
+		if _, err := w.b.Erase(t.Context(), subjectOf(t, marie), "rgpd-17"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	erase()
+	journal := func(want int) []store.Erased {
+		t.Helper()
+		rows, err := broker.Journal(t.Context(), w.cfg.DataDir)
+		if err != nil || len(rows) != want {
+			t.Fatalf("%d erasures in the journal, want %d: %v", len(rows), want, err)
+		}
+		return rows
+	}
+	first := journal(1)[0]
+	w.endRetention()
+	journal(1)
+	w.travel(&ahead)
+	erase()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		rows, err := broker.Journal(t.Context(), w.cfg.DataDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) == 1 && rows[0].ID != first.ID {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d erasures in the journal", len(rows))
+		}
+	}
+	w.close()
+	if r, err := broker.Restore(t.Context(), w.cfg, backup); err == nil || !strings.Contains(err.Error(), "restore a newer backup") {
+		t.Errorf("a backup of before: %+v, %v", r, err)
 	}
 }
 

@@ -302,29 +302,26 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 	}
 }
 
-// TestHistoryFileNamesAuditors: what they stated is in the file, and whoever verifies it names them.
-func TestHistoryFileNamesAuditors(t *testing.T) {
-	t.Parallel()
-	w, ahead := clocked(t, nil)
-	a := w.auditor("cour")
-	w.disclose(request())
-	epoch := w.turn(ahead)
-	w.turn(ahead)
-	m, ok := w.entries()[w.b.Log().OpenEpoch().Marker].(proof.Marker)
-	if !ok {
-		t.Fatal("no marker")
+// states has an auditor state what the marker says of a closed epoch, and returns it.
+func (w *world) states(a auditor, epoch proof.Epoch) []byte {
+	t := w.t
+	t.Helper()
+	var closing proof.Marker
+	for _, e := range w.entries() {
+		if m, ok := e.(proof.Marker); ok && m.Epoch == epoch+1 {
+			closing = m
+		}
 	}
-	first, ok := w.entries()[m.Closed.First].(proof.Marker)
-	if !ok || first.Epoch != epoch+1 {
-		t.Fatalf("%+v", first)
+	if closing.Closed == nil {
+		t.Fatalf("epoch %d isn't closed", epoch)
 	}
 	var filed uint64
-	for _, c := range first.Closed.Counts {
+	for _, c := range closing.Closed.Counts {
 		if c.Kind.Filed() {
 			filed += c.N
 		}
 	}
-	text, err := proof.IndexAudit{Origin: w.cfg.Origin, Epoch: epoch, Marker: first.At(), Root: first.Closed.Index, Items: first.Closed.Items, Entries: filed}.AppendText(nil)
+	text, err := proof.IndexAudit{Origin: w.cfg.Origin, Epoch: epoch, Marker: closing.At(), Root: closing.Closed.Index, Items: closing.Closed.Items, Entries: filed}.AppendText(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,6 +336,18 @@ func TestHistoryFileNamesAuditors(t *testing.T) {
 	if err := w.b.PutStatement(t.Context(), a.Caller, epoch, signed); err != nil {
 		t.Fatal(err)
 	}
+	return signed
+}
+
+// TestHistoryFileNamesAuditors: what they stated is in the file, and whoever verifies it names them.
+func TestHistoryFileNamesAuditors(t *testing.T) {
+	t.Parallel()
+	w, ahead := clocked(t, nil)
+	a := w.auditor("cour")
+	w.disclose(request())
+	epoch := w.turn(ahead)
+	w.turn(ahead)
+	signed := w.states(a, epoch)
 	v := w.historyFile(both(t), allEpochs)
 	if len(v.Audits) != 1 || v.Audits[0].Auditor != "cour" || !slices.Equal(v.Audits[0].Epochs, []proof.EpochRange{{From: epoch, To: epoch}}) || v.Unaudited != 1 {
 		t.Errorf("%+v", v.Audits)

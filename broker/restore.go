@@ -158,8 +158,8 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("finding where the log stands: %w", err)
 	}
 	r.result.Size, r.result.Lost, r.result.Unsigned = rest.Checkpoint.Size(), uint64(len(rest.Lost)), rest.Unsigned
-	// Files that the log points to are needed to say what its entries changed.
-	if err := restoreBlobs(r.from, b.PublicDir(), r.result.Backup); err != nil {
+	// Files that the log points to are needed to say what its entries changed; statements of auditors are of epochs that the backup has.
+	if err := restorePublic(r.from, b.PublicDir(), r.result.Backup); err != nil {
 		return fmt.Errorf("publishing what the log points to: %w", err)
 	}
 	if err := r.file(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -216,9 +217,11 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	}
 	under := map[keys.KeyID]bool{}
 	var ended []*month
+	kept := keys.MonthOf(b.now()) // the first month that stays
 	for _, m := range months {
 		// The log's own time counts, too: keys don't come back when a clock is set right.
 		if !m.over && (b.now().Before(m.until) || b.ledger.OpenEpoch().Opened.Before(m.until)) {
+			kept = min(kept, m.name)
 			continue
 		}
 		ended = append(ended, m)
@@ -251,7 +254,35 @@ func (b *Broker) endRetention(ctx context.Context) error {
 		}
 		b.log.Info("destroyed the records of a month at the end of their retention", "month", m.name)
 	}
-	return nil
+	first, err := time.Parse("2006-01", kept)
+	if err != nil {
+		return fmt.Errorf("a key of the month %q: %w", kept, err)
+	}
+	before, err := b.markerUpTo(ctx, first)
+	if err != nil {
+		return err
+	}
+	return b.forgetErasures(ctx, before)
+}
+
+// markerUpTo returns the marker of the last epoch that was opened at a time or before; 0 if there is none.
+func (b *Broker) markerUpTo(ctx context.Context, t time.Time) (proof.Index, error) {
+	open := b.ledger.OpenEpoch()
+	if !open.Opened.After(t) {
+		return open.Marker, nil
+	}
+	o := store.Order{Store: b.store}
+	var failed error
+	later := sort.Search(int(open.Number), func(n int) bool { // #nosec G115 -- epochs are days
+		e, err := o.Epoch(ctx, proof.Epoch(n)) // #nosec G115 -- as above
+		failed = errors.Join(failed, err)
+		return e.Opened.After(t)
+	})
+	if failed != nil || later == 0 {
+		return 0, failed
+	}
+	e, err := o.Epoch(ctx, proof.Epoch(later-1)) // #nosec G115 -- as above
+	return e.Marker, err
 }
 
 // published waits for the publication of an entry, no longer than a round.

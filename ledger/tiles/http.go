@@ -77,11 +77,14 @@ func served(name string) bool {
 		epoch, tile, ok := strings.Cut(rest, "/")
 		return ok && isEpoch(epoch) && isTile(tile)
 	}
-	if rest, ok := strings.CutPrefix(name, "audit/"); ok {
-		epoch, auditor, ok := strings.Cut(rest, "/")
-		return ok && isEpoch(epoch) && proof.IsToken(auditor)
-	}
-	return isTile(name)
+	return IsStatement(name) || isTile(name)
+}
+
+// IsStatement reports whether a name is that of an auditor's statement: audit/<epoch>/<auditor>.
+func IsStatement(name string) bool {
+	rest, ok := strings.CutPrefix(name, "audit/")
+	epoch, auditor, ok2 := strings.Cut(rest, "/")
+	return ok && ok2 && isEpoch(epoch) && proof.IsToken(auditor)
 }
 
 func isEpoch(s string) bool {
