@@ -50,7 +50,11 @@ func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*An
 	if err != nil {
 		return nil, err
 	}
-	d := &disclosure{b: b, plan: p, decision: decision, id: store.ID(uuid.Must(uuid.NewV7()))}
+	id, err := b.newID(string(p.service.def.Provider.ID))
+	if err != nil {
+		return nil, err
+	}
+	d := &disclosure{b: b, plan: p, decision: decision, id: id}
 	if grant, ok := decision.Granted(); ok {
 		if d.ask, err = p.service.planFor(grant); err != nil {
 			return nil, fmt.Errorf("planning the question: %w", err)

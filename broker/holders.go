@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -54,8 +55,45 @@ func errInProgress() *Problem {
 	return &Problem{Status: 409, Code: "disclosure.in_progress", Title: "This disclosure has no outcome yet.", Detail: "Ask again shortly.", RetryAfter: time.Second}
 }
 
+// ownerTag is how many bytes at the end of a disclosure's id tell the provider that it is about.
+const ownerTag = 4
+
+// newID makes the id of a disclosure. It is a UUIDv7 of which the last 32 bits are random to everybody else, and tell the broker whose it is also before there is a record, and when none can be read any more.
+func (b *Broker) newID(provider string) (store.ID, error) {
+	v7, err := uuid.NewV7()
+	if err != nil {
+		return store.ID{}, fmt.Errorf("making an id: %w", err)
+	}
+	id := store.ID(v7)
+	tag, err := b.tagOf(id, provider)
+	copy(id[len(id)-ownerTag:], tag[:])
+	return id, err
+}
+
+func (b *Broker) tagOf(id store.ID, provider string) (tag [ownerTag]byte, err error) {
+	sum, err := b.ring.Digest("provider of a disclosure", append(id[:len(id)-ownerTag:len(id)-ownerTag], provider...))
+	if err != nil {
+		return tag, keysProblem(err)
+	}
+	copy(tag[:], sum[:])
+	return tag, nil
+}
+
+// isOf reports whether an id may be one of a disclosure about some of these providers. One in 2^32 of others seems to be.
+func (b *Broker) isOf(id store.ID, providers []string) (bool, error) {
+	is := 0
+	for _, p := range providers {
+		tag, err := b.tagOf(id, p)
+		if err != nil {
+			return false, err
+		}
+		is |= subtle.ConstantTimeCompare(tag[:], id[len(id)-ownerTag:])
+	}
+	return is == 1, nil
+}
+
 // ProviderReceipts returns, for each id, the receipts of all its entries at their best by now, narrowed to what a provider sees. Ids that never were, those of other providers, and those for which nobody
-// was asked have one form; while there is no outcome, or when the month's keys are gone, nobody looks whose an id is, which can't be guessed. An error concerns all of them.
+// was asked have one form; the first two are told by the id alone, so that nothing is looked up. An error concerns all of them.
 func (b *Broker) ProviderReceipts(ctx context.Context, providers []string, ids []store.ID) ([]Receipts, error) {
 	policy, err := b.logPolicy(ctx)
 	if err != nil {
@@ -66,6 +104,12 @@ func (b *Broker) ProviderReceipts(ctx context.Context, providers []string, ids [
 	var parts []keys.PersonPart
 	for i, id := range ids {
 		out[i].ID = id
+		if mine, err := b.isOf(id, providers); err != nil {
+			return nil, err
+		} else if !mine {
+			out[i].Problem = errNoDisclosure()
+			continue
+		}
 		if rows[i], err = b.recordsFor(ctx, id); err != nil {
 			out[i].Problem = AsProblem(err)
 			continue

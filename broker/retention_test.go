@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
@@ -105,6 +106,13 @@ func TestRetentionEndsByTheLog(t *testing.T) {
 		t.Errorf("the record can still be read: %v", err)
 	}
 	w.verify(a.Receipt)
+	// Its provider is told so too, and no other provider that there was anything.
+	for provider, want := range map[string]string{"caisse": "disclosure.retired", "autre": "disclosure.unknown"} {
+		got, err := w.b.ProviderReceipts(t.Context(), []string{provider}, []store.ID{a.ID})
+		if err != nil || got[0].Problem == nil || got[0].Problem.Code != want {
+			t.Errorf("%s is told %+v, %v", provider, got, err)
+		}
+	}
 	month := keys.MonthOf(time.Now())
 	for _, key := range []string{"record." + month, "label." + month} {
 		if n := w.told(key, "destroyed"); n != 1 {

@@ -186,6 +186,40 @@ func TestProvidersAreApart(t *testing.T) {
 		_, _, body := w.call(t, &other, "POST", "/v1/provider/receipts", `{"ids":["`+id+`"]}`)
 		return strings.ReplaceAll(body, id, "")
 	}
+	// Also while there is no outcome.
+	asked, answer := make(chan struct{}), make(chan struct{})
+	w.respond(func(rw http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-answer
+		household(rw, r)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := w.b.Disclose(t.Context(), w.caller, w.request("Attente")); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-asked
+	w.mu.Lock()
+	i, err := base64.StdEncoding.DecodeString(w.seen[len(w.seen)-1].intent)
+	w.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(i), "\ndisclosure ")
+	pending, _, _ := strings.Cut(rest, "\n")
+	if status, code, _ := w.call(t, &w.own, "GET", path+pending, ""); status != 409 && status != 200 { // 200 if all of this took so long that the broker gave up
+		t.Errorf("the own one, without an outcome: %d %s", status, code)
+	}
+	if status, _, body := w.call(t, &other, "GET", path+pending, ""); status != 404 || body != unknown {
+		t.Errorf("without an outcome: %d %s", status, body)
+	}
+	if got := batch(pending); got != batch(never) {
+		t.Errorf("without an outcome, in a batch: %s", got)
+	}
+	close(answer)
+	<-done
 	if got := batch(good); got != batch(never) || !strings.Contains(got, "disclosure.unknown") {
 		t.Errorf("in a batch: %s", got)
 	}
