@@ -225,6 +225,34 @@ func TestProvidersAreApart(t *testing.T) {
 	}
 }
 
+// TestKeysOfAWithdrawnService: they fetch the receipts that are owed, until a version without them was in force.
+func TestKeysOfAWithdrawnService(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	is := func(when string, want int) {
+		t.Helper()
+		if status, code, _ := w.call(t, &w.own, "GET", "/v1/provider/keys", ""); status != want {
+			t.Errorf("%s: %d %s, want %d", when, status, code, want)
+		}
+	}
+	withdraw := func() {
+		t.Helper()
+		if err := w.b.WithdrawService(t.Context(), "household"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	withdraw()
+	is("withdrawn", 200)
+	key := sha256.Sum256(w.own.Leaf.RawSubjectPublicKeyInfo)
+	text := strings.NewReplacer("version: 1", "version: 2", `, keys: ["`+base64.StdEncoding.EncodeToString(key[:])+`"]`, "").Replace(w.yaml)
+	if _, err := w.b.PutService(t.Context(), []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	is("in force without the key", 401)
+	withdraw()
+	is("withdrawn without the key", 401)
+}
+
 // TestSlowProvider: providers that send slowly keep no other from its receipts, or its guard would stop answering.
 func TestSlowProvider(t *testing.T) {
 	t.Parallel()
