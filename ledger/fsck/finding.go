@@ -28,6 +28,7 @@ const (
 	MarkerPrevious        Code = "marker.previous"
 	MarkerCounts          Code = "marker.counts"
 	MarkerTime            Code = "marker.time"
+	MarkerKey             Code = "marker.key"
 	GovernanceVersion     Code = "governance.version"
 	GovernanceBlob        Code = "governance.blob"
 	KeyState              Code = "key.state"
@@ -88,6 +89,7 @@ var Codes = map[Code]CodeInfo{
 	MarkerPrevious:        {Fault, "a marker doesn't name the marker before it", keepAll},
 	MarkerCounts:          {Fault, "a marker counts other entries than stand in the epoch", keepAll},
 	MarkerTime:            {Fault, "a marker is older than the one before it", keepAll},
+	MarkerKey:             {Fault, "an epoch's labels are made by a key that the log didn't tell, or that it said was destroyed", keepAll},
 	GovernanceVersion:     {Fault, "the version of an agreement or service goes back, or says two things", keepAll},
 	GovernanceBlob:        {Fault, "what a digest in the log stands for is not served, or is something else", askAnew},
 	KeyState:              {Fault, "a key leaves force that never entered it, or comes back", keepAll},

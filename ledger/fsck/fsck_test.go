@@ -92,6 +92,16 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// otherKey is a key of labels that no log tells of.
+func otherKey(t *testing.T) proof.LabelPublicKey {
+	t.Helper()
+	k, err := proof.NewLabelKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.Public()
+}
+
 // A log that the real ledger wrote has none either, at every size on its way.
 func TestRealLog(t *testing.T) {
 	ctx := context.Background()
@@ -101,7 +111,11 @@ func TestRealLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Append(ctx, ledger.Group{Entries: []proof.Entry{proof.PolicyActivated{Revision: "r1", Bundle: h}}}); err != nil {
+	told, err := env.Labeler.Told(env.Clock.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(ctx, ledger.Group{Entries: []proof.Entry{told, proof.PolicyActivated{Revision: "r1", Bundle: h}}}); err != nil {
 		t.Fatal(err)
 	}
 	for e := range 3 {
@@ -197,6 +211,36 @@ func TestRules(t *testing.T) {
 			}
 			p.Append(proof.PolicyActivated{Revision: "r2", Bundle: h})
 		}, []fsck.Code{fsck.GovernanceBlob}},
+		"labels by a key that nobody was told of": {func(t *testing.T, p *ledgertest.Published) {
+			mark(func(m *proof.Marker) { m.VRF = otherKey(t) })(t, p)
+			p.Turn()
+		}, []fsck.Code{fsck.MarkerKey}},
+		"by one that is told too late": {func(t *testing.T, p *ledgertest.Published) {
+			other := otherKey(t)
+			mark(func(m *proof.Marker) { m.VRF = other })(t, p)
+			p.TurnAt(p.Open().Opened + 3_600_000)
+			p.Append(proof.KeyChanged{Key: "label.2026-03", Use: proof.UseLabel, State: proof.Active, Public: proof.Hash(other), Until: until})
+		}, []fsck.Code{fsck.MarkerKey}},
+		"by one that is told in time": {func(t *testing.T, p *ledgertest.Published) {
+			other := otherKey(t)
+			mark(func(m *proof.Marker) { m.VRF = other })(t, p)
+			p.TurnAt(p.Open().Opened + 3_599_999)
+			p.Append(proof.KeyChanged{Key: "label.2026-03", Use: proof.UseLabel, State: proof.Active, Public: proof.Hash(other), Until: until})
+			p.Turn()
+		}, nil},
+		"by one that is destroyed": {func(t *testing.T, p *ledgertest.Published) {
+			other := otherKey(t)
+			label := proof.KeyChanged{Key: "label.2026-03", Use: proof.UseLabel, State: proof.Active, Public: proof.Hash(other), Until: until}
+			p.Append(label)
+			p.TurnAt(until)
+			label.State = proof.Destroyed
+			p.Append(label)
+			mark(func(m *proof.Marker) { m.VRF = other })(t, p)
+		}, []fsck.Code{fsck.MarkerKey}},
+		"by one that is destroyed meanwhile": {func(t *testing.T, p *ledgertest.Published) {
+			p.TurnAt(proof.TimeOf(ledgertest.Month.AddDate(4, 0, 0)))
+			p.Append(proof.KeyChanged{Key: "label.2026-03", Use: proof.UseLabel, State: proof.Destroyed, Public: proof.Hash(p.Open().VRF), Until: proof.TimeOf(ledgertest.Month.AddDate(4, 0, 0))})
+		}, []fsck.Code{fsck.MarkerKey}},
 		"a key comes back":          {entries(proof.KeyChanged{Key: "agency.mairie", Use: proof.UseAgency, State: proof.Active, Public: proof.Hash{1}}), []fsck.Code{fsck.KeyState}},
 		"a key that never was":      {entries(proof.KeyChanged{Key: "agency.autre", Use: proof.UseAgency, State: proof.Revoked, Public: proof.Hash{1}}), []fsck.Code{fsck.KeyState}},
 		"retention ends early":      {entries(key(proof.Destroyed, until)), []fsck.Code{fsck.KeyPromise}},

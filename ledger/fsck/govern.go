@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -92,6 +93,41 @@ func (r *Rules) key(place string, e proof.KeyChanged, found func(Finding)) {
 		}
 	}
 	put(&r.Keys, name, next)
+	if e.Use == proof.UseLabel {
+		delete(r.Untold, e.Public)
+		if e.State == proof.Destroyed && e.Public == r.Epoch.VRF {
+			found(finding(MarkerKey, place, "key %s is destroyed and makes the labels of the open epoch", e.Key))
+		}
+	}
+}
+
+// toldWithin is how long after its first marker a key may be told, where epochs are shorter than that; otherwise it is until that epoch is closed.
+const toldWithin = proof.Time(time.Hour / time.Millisecond)
+
+// labels compares the key of a marker with what the log says of keys: labels that a key makes which nobody was told of prove nothing about any month's retention.
+func (r *Rules) labels(i proof.Index, m proof.Marker, before *Stretch, found func(Finding)) {
+	for public, u := range r.Untold {
+		if m.Opened >= u.Opened+toldWithin {
+			found(finding(MarkerKey, "entry "+u.Marker.String(), "no key@v1 entry says that its key %s makes labels", public))
+			delete(r.Untold, public)
+		}
+	}
+	public := proof.Hash(m.VRF)
+	if before != nil && before.VRF == public {
+		return
+	}
+	told := false
+	for name, k := range r.Keys {
+		if !strings.HasPrefix(name, string(proof.UseLabel)+".") || !strings.HasSuffix(name, " "+public.String()) {
+			continue
+		}
+		if told = true; k.State == proof.Destroyed {
+			found(finding(MarkerKey, "entry "+i.String(), "its key %s was destroyed before", public))
+		}
+	}
+	if !told {
+		put(&r.Untold, public, Untold{i, m.Opened})
+	}
 }
 
 // Overdue returns the log indexes of delays whose month is over at a time, in order. Those whose details were lost can't be ended any more and don't count.

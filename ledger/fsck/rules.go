@@ -19,8 +19,10 @@ type Rules struct {
 	Agreements map[string]Version       `json:"agreements,omitempty"`
 	Services   map[string]Version       `json:"services,omitempty"`
 	Keys       map[string]Key           `json:"keys,omitempty"`
-	Lost       []proof.Lost             `json:"lost,omitempty"`
-	Kinds      map[proof.Kind]uint64    `json:"kinds,omitempty"` // of all entries
+	// Untold are keys of markers of which no key@v1 entry told yet that they make labels.
+	Untold map[proof.Hash]Untold `json:"untold,omitempty"`
+	Lost   []proof.Lost          `json:"lost,omitempty"`
+	Kinds  map[proof.Kind]uint64 `json:"kinds,omitempty"` // of all entries
 }
 
 // Stretch is the open epoch.
@@ -30,9 +32,16 @@ type Stretch struct {
 	Leaf   proof.Hash            `json:"leaf"`   // of the marker
 	Opened proof.Time            `json:"opened"`
 	Until  proof.Time            `json:"until"`
+	VRF    proof.Hash            `json:"vrf"` // the key of its labels
 	Counts map[proof.Kind]uint64 `json:"counts"`
 	// Gap: some of its entries could not be read, so what a marker says of them can't be compared.
 	Gap bool `json:"gap,omitempty"`
+}
+
+// Untold is where a key was first used whose key@v1 entry is due.
+type Untold struct {
+	Marker proof.Index `json:"marker"`
+	Opened proof.Time  `json:"opened"`
 }
 
 // Deferral is a delay that was not ended yet.
@@ -93,7 +102,7 @@ func (r *Rules) Clone() *Rules {
 		c.Epoch = &e
 	}
 	c.Deferred, c.Agreements, c.Services = maps.Clone(r.Deferred), maps.Clone(r.Agreements), maps.Clone(r.Services)
-	c.Keys, c.Kinds, c.Lost = maps.Clone(r.Keys), maps.Clone(r.Kinds), slices.Clone(r.Lost)
+	c.Keys, c.Kinds, c.Lost, c.Untold = maps.Clone(r.Keys), maps.Clone(r.Kinds), slices.Clone(r.Lost), maps.Clone(r.Untold)
 	return &c
 }
 
@@ -139,6 +148,7 @@ func (r *Rules) Skip(n uint64) {
 		r.Epoch = &Stretch{Counts: map[proof.Kind]uint64{}}
 	}
 	r.Epoch.Gap = true
+	r.Untold = nil // it may have been told there
 }
 
 func count(m *map[proof.Kind]uint64, k proof.Kind) {
@@ -168,7 +178,8 @@ func (r *Rules) unreadable(place string, p Parsed, found func(Finding)) {
 func (r *Rules) marker(i proof.Index, leaf proof.Hash, m proof.Marker, found func(Finding), claim func(Claim)) {
 	place := "entry " + i.String()
 	s := r.Epoch
-	r.Epoch = &Stretch{Number: m.Epoch, Marker: i, Leaf: leaf, Opened: m.Opened, Until: m.Until, Counts: map[proof.Kind]uint64{proof.KindEpoch: 1}}
+	r.Epoch = &Stretch{Number: m.Epoch, Marker: i, Leaf: leaf, Opened: m.Opened, Until: m.Until, VRF: proof.Hash(m.VRF), Counts: map[proof.Kind]uint64{proof.KindEpoch: 1}}
+	r.labels(i, m, s, found)
 	if s == nil {
 		if m.Closed != nil || i != 0 {
 			found(finding(MarkerMissing, place, "the first marker opens epoch %d", m.Epoch))

@@ -117,6 +117,8 @@ var markerAttacks = []attack{
 			agencyKeeps.says(atClose, "receipts.refuted"),
 			providerGuards.says(atClose, "receipts.refuted"),
 			personHistory.says(atClose, "the VRF proof does not hold"),
+			anybodyChecks.says(atClose, "marker.key"),
+			anybodyFollows.says(atClose, "marker.key"),
 		},
 	},
 }

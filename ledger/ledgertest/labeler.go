@@ -54,6 +54,13 @@ func (l *Labeler) Key(name string) (proof.LabelKey, error) {
 	return k, nil
 }
 
+// Told is the entry that tells of the key of a month.
+func (l *Labeler) Told(month time.Time) (proof.Entry, error) {
+	name := month.UTC().Format("2006-01")
+	k, err := l.Key(name)
+	return proof.KeyChanged{Key: string(proof.UseLabel) + "." + name, Use: proof.UseLabel, State: proof.Active, Public: proof.Hash(k.Public()), Until: proof.TimeOf(month.AddDate(4, 0, 0))}, err
+}
+
 // CurrentKey implements ledger.Labeler.
 func (l *Labeler) CurrentKey(_ context.Context, t time.Time) (name string, public [32]byte, err error) {
 	err = l.do(CallKey, func() error {

@@ -78,6 +78,7 @@ func NewPublished(t testing.TB) *Published {
 	p.vrf = key.Public()
 	p.w = tiles.Create(p.Dir)
 	p.mark(proof.Marker{Opened: proof.TimeOf(Month), Until: proof.TimeOf(Month.Add(EpochLength)), VRF: p.vrf})
+	p.Append(proof.KeyChanged{Key: "label." + Month.Format("2006-01"), Use: proof.UseLabel, State: proof.Active, Public: proof.Hash(p.vrf), Until: proof.TimeOf(Month.AddDate(4, 0, 0))})
 	return p
 }
 

@@ -132,7 +132,11 @@ func TestRealLog(t *testing.T) {
 	ctx := context.Background()
 	env := ledgertest.NewInMemory(t)
 	l := env.Open()
-	if _, err := l.Append(ctx, ledger.Group{Entries: []proof.Entry{proof.KeyChanged{Key: "checkpoint.1", Use: proof.UseCheckpoint, State: proof.Active, Public: proof.Hash{1}}}}); err != nil {
+	told, err := env.Labeler.Told(env.Clock.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(ctx, ledger.Group{Entries: []proof.Entry{told, proof.KeyChanged{Key: "checkpoint.1", Use: proof.UseCheckpoint, State: proof.Active, Public: proof.Hash{1}}}}); err != nil {
 		t.Fatal(err)
 	}
 	env.Wait(l)

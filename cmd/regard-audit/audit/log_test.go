@@ -59,7 +59,7 @@ func TestFsckCommand(t *testing.T) {
 	p.Raw([]byte("x"))
 	p.Sign()
 	code, out, _ := run("fsck", url, "--policy", policy)
-	if code != Refused || !strings.Contains(out, "FAULTS: 1") || !strings.Contains(out, "entry.malformed") || !strings.Contains(out, "what to do: Keep") || !strings.Contains(out, "entry 306:") {
+	if code != Refused || !strings.Contains(out, "FAULTS: 1") || !strings.Contains(out, "entry.malformed") || !strings.Contains(out, "what to do: Keep") || !strings.Contains(out, "entry 307:") {
 		t.Errorf("%d %s", code, out)
 	}
 	p.SignWith()
@@ -85,13 +85,13 @@ func TestMirrorCommand(t *testing.T) {
 	p, url, policy := published(t)
 	dir := filepath.Join(t.TempDir(), "mirror")
 	code, out, errs := run("mirror", url, dir, "--policy", policy)
-	if code != Proven || !strings.Contains(out, "306 entries") || errs != "" {
+	if code != Proven || !strings.Contains(out, "307 entries") || errs != "" {
 		t.Fatalf("%d %s %s", code, out, errs)
 	}
 	if code, out, errs := run("fsck", dir, "--policy", policy); code != Proven {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
-	if code, out, errs := run("mirror", url, dir, "--policy", policy); code != Proven || !strings.Contains(out, "306 entries, 0 of them new") || errs != "" {
+	if code, out, errs := run("mirror", url, dir, "--policy", policy); code != Proven || !strings.Contains(out, "307 entries, 0 of them new") || errs != "" {
 		t.Errorf("there is nothing new, and it says %d %s %s", code, out, errs)
 	}
 	h := p.Blob([]byte("lost"))
@@ -421,7 +421,7 @@ func TestMonitorRuns(t *testing.T) {
 	eventually(t, "it isn't well", func() bool { code, _ := get(t, "http://"+addr+"/healthz"); return code == http.StatusOK })
 	p.Raw([]byte("x"))
 	p.Sign()
-	eventually(t, "no alarm", func() bool { return strings.Contains(out.String(), "RAISED critical entry.malformed@entry 306") })
+	eventually(t, "no alarm", func() bool { return strings.Contains(out.String(), "RAISED critical entry.malformed@entry 307") })
 	eventually(t, "nothing is sent", func() bool { return strings.Contains(sent.String(), `"code":"entry.malformed"`) })
 	if code, body := get(t, "http://"+addr+"/metrics"); code != http.StatusOK || !strings.Contains(body, `regard_monitor_alarms{code="entry.malformed",severity="critical"} 1`) {
 		t.Errorf("%d %s", code, body)
@@ -429,7 +429,7 @@ func TestMonitorRuns(t *testing.T) {
 	if code, body := get(t, "http://"+addr+"/status"); code != http.StatusOK || !strings.Contains(body, `"entry.malformed"`) {
 		t.Errorf("%d %s", code, body)
 	}
-	if code, said, errs := run("monitor", url, "--policy", policy, "--state", state, "--acknowledge", "entry.malformed@entry 306"); code != Proven || !strings.Contains(said, "is running") {
+	if code, said, errs := run("monitor", url, "--policy", policy, "--state", state, "--acknowledge", "entry.malformed@entry 307"); code != Proven || !strings.Contains(said, "is running") {
 		t.Errorf("%d %s %s", code, said, errs)
 	}
 	eventually(t, "it doesn't count as acknowledged", func() bool {
