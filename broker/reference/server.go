@@ -31,8 +31,6 @@ type Config struct {
 	AccessLog io.Writer
 	// Population adds that many invented people (see Population); 0: none.
 	Population Population
-	// Admit may refuse a request, for example without a broker's signed intent; nil: all are admitted. The service's id is empty for documents.
-	Admit func(*http.Request, service.ID) error
 	// Delay is waited before each answer, as a real provider does.
 	Delay time.Duration
 	// Now tells the time of the log; nil: time.Now.
@@ -196,15 +194,8 @@ func (s *Server) answer(r *http.Request, line *Access) (body []byte, media strin
 		return fail("", &failure{403, "00403", "Accès interdit", "Seul le courtier est servi."})
 	}
 	e := s.services[r.URL.Path]
-	var id service.ID
 	if e != nil {
-		id = e.def.ID
-		line.Service = string(id)
-	}
-	if s.cfg.Admit != nil {
-		if err := s.cfg.Admit(r, id); err != nil {
-			return fail("", &failure{403, "00403", "Accès interdit", "La demande n'est pas admise."})
-		}
+		line.Service = string(e.def.ID)
 	}
 	if r.Method != http.MethodGet {
 		return fail("", &failure{405, "00405", "Méthode inconnue", "Seul GET est servi."})
