@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -45,6 +46,9 @@ type GuardConfig struct {
 	Times     Times
 	// MaxBody of a request and MaxAnswer of an answer, which is held until it is noted; 0: 1 MiB, 32 MiB.
 	MaxBody, MaxAnswer int64
+	// MaxHeld bounds the bodies of all requests and answers that are held at the same time, in bytes; 0: 256 MiB, or what one exchange may take if that is more. While there is no room for another answer of MaxAnswer, the
+	// guard admits no further question.
+	MaxHeld int64
 	// Alarm is told what people must know; nil: the log alone. It must not block.
 	Alarm  func(Alarm)
 	Logger *slog.Logger     // nil: none
@@ -61,6 +65,7 @@ type Guard struct {
 	http   *http.Client
 	keys   *keyring
 	counts counters
+	room   room
 	stop   context.CancelFunc
 	ended  chan struct{}
 
@@ -85,7 +90,7 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 		return nil, errors.New("holder: the policy names no witnesses: give one that does, or set AcceptSigned if the log's own signature shall be enough")
 	case cfg.AcceptSigned && cfg.Policy.Demands():
 		return nil, errors.New("holder: the policy names witnesses, so AcceptSigned would take less than it demands")
-	case cfg.Tolerance < 0 || cfg.MaxBody < 0 || cfg.MaxAnswer < 0:
+	case cfg.Tolerance < 0 || cfg.MaxBody < 0 || cfg.MaxAnswer < 0 || cfg.MaxHeld < 0:
 		return nil, errors.New("holder: a limit is negative")
 	}
 	if err := cfg.Times.defaults(); err != nil {
@@ -100,6 +105,12 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 	if cfg.MaxAnswer == 0 {
 		cfg.MaxAnswer = 32 << 20
 	}
+	if cfg.MaxHeld == 0 {
+		cfg.MaxHeld = max(256<<20, cfg.MaxBody+cfg.MaxAnswer)
+	}
+	if cfg.MaxHeld < cfg.MaxBody+cfg.MaxAnswer {
+		return nil, errors.New("holder: MaxHeld is less than one exchange may take (MaxBody and MaxAnswer)")
+	}
 	if cfg.Target == nil {
 		cfg.Target = func(r *http.Request) string { return r.RequestURI }
 	}
@@ -110,6 +121,7 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 		cfg.Now = time.Now
 	}
 	g := &Guard{cfg: cfg, log: cfg.Logger, ended: make(chan struct{})}
+	g.room.limit = cfg.MaxHeld
 	g.watch = watch{times: cfg.Times, alarm: cfg.Alarm, log: cfg.Logger}
 	var err error
 	if g.base, g.http, err = cfg.Broker.client(); err != nil {
@@ -159,14 +171,15 @@ func (g *Guard) look(ctx context.Context) error { return g.watch.look(ctx, g.sto
 // Handler guards next.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		i, key, p := g.admit(r)
+		b := &buffered{header: http.Header{}, limit: g.cfg.MaxAnswer, room: &g.room}
+		defer b.close()
+		i, key, p := g.admit(r, b)
 		if p != nil {
 			g.counts.refuse(p.code)
 			p.write(w)
 			return
 		}
 		g.counts.admitted.Add(1)
-		b := &buffered{header: http.Header{}, limit: g.cfg.MaxAnswer}
 		defer func() {
 			if v := recover(); v != nil { // the question was seen: there has to be an entry about it
 				_ = g.note(r, i, key, http.StatusInternalServerError, nil)
@@ -177,14 +190,22 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 		if b.status == 0 {
 			b.status = http.StatusOK
 		}
-		if b.over {
-			b.status, b.body = http.StatusInternalServerError, bytes.Buffer{}
+		switch {
+		case b.full:
+			b.status, b.body = http.StatusServiceUnavailable, nil
+		case b.over:
+			b.status, b.body = http.StatusInternalServerError, nil
 		}
-		if err := g.note(r, i, key, b.status, b.body.Bytes()); err != nil {
+		if err := g.note(r, i, key, b.status, b.body); err != nil {
 			g.log.Error("an answer is not given, because it can't be noted whom it identifies", "disclosure", i.Disclosure, "error", err)
 			p := problemOf(err)
 			g.counts.refuse(p.code)
 			p.write(w)
+			return
+		}
+		if b.full {
+			g.counts.refuse(busy.code)
+			busy.write(w)
 			return
 		}
 		if b.over {
@@ -197,12 +218,12 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			w.Header()[name] = values
 		}
 		w.WriteHeader(b.status)
-		_, _ = w.Write(b.body.Bytes()) // #nosec G705 -- the provider's own answer
+		_, _ = w.Write(b.body) // #nosec G705 -- the provider's own answer
 	})
 }
 
-// admit checks the intent of a request and takes it.
-func (g *Guard) admit(r *http.Request) (proof.Intent, usedKey, *problem) {
+// admit checks the intent of a request and takes it; the body is held in b.
+func (g *Guard) admit(r *http.Request, b *buffered) (proof.Intent, usedKey, *problem) {
 	refused := func(code, detail string) (proof.Intent, usedKey, *problem) {
 		return proof.Intent{}, usedKey{}, &problem{http.StatusForbidden, code, "The request is not admitted.", detail, 0}
 	}
@@ -228,9 +249,15 @@ func (g *Guard) admit(r *http.Request) (proof.Intent, usedKey, *problem) {
 	case !i.ValidAt(now, g.cfg.Tolerance):
 		return refused("intent.expired", "The intent is not valid now. Compare the clocks.")
 	}
+	if !g.room.has(g.cfg.MaxBody + g.cfg.MaxAnswer) {
+		return proof.Intent{}, usedKey{}, busy // nothing is used up: the same question may come again
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, g.cfg.MaxBody+1))
 	if err != nil || int64(len(body)) > g.cfg.MaxBody {
 		return refused("request.large", "The request's body is too large, or was cut off.")
+	}
+	if !b.take(int64(len(body))) {
+		return proof.Intent{}, usedKey{}, busy
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if i.Question != proof.QuestionDigest(r.Method, g.cfg.Target(r), body) {
@@ -331,13 +358,36 @@ func (p *problem) write(w http.ResponseWriter) {
 	_, _ = w.Write(append(b, '\n'))
 }
 
-// buffered holds an answer until it is noted.
+// busy: the guard holds as much as it may.
+var busy = &problem{http.StatusServiceUnavailable, "holder.busy", "No further questions are answered at the moment.", "The guard holds as many answers as it can.", time.Second}
+
+// room is what all exchanges may hold together, in bytes.
+type room struct {
+	limit int64
+	held  atomic.Int64
+}
+
+// has reports whether there is room now.
+func (r *room) has(n int64) bool { return r.held.Load()+n <= r.limit }
+
+func (r *room) take(n int64) bool {
+	if r.held.Add(n) <= r.limit {
+		return true
+	}
+	r.held.Add(-n)
+	return false
+}
+
+// buffered holds an answer until it is noted. Its memory counts in the room of all, from before it is allocated until close.
 type buffered struct {
 	header http.Header
 	status int
-	body   bytes.Buffer
+	body   []byte
 	limit  int64
-	over   bool
+	over   bool // larger than limit
+	full   bool // there was no room
+	room   *room
+	taken  int64
 }
 
 func (b *buffered) Header() http.Header { return b.header }
@@ -350,9 +400,36 @@ func (b *buffered) WriteHeader(status int) {
 
 func (b *buffered) Write(p []byte) (int, error) {
 	b.WriteHeader(http.StatusOK)
-	if int64(b.body.Len()+len(p)) > b.limit {
-		b.over = true
+	size := int64(len(b.body) + len(p))
+	if b.over = b.over || size > b.limit; b.over {
 		return 0, errors.New("holder: the answer is larger than the guard can hold")
 	}
-	return b.body.Write(p)
+	if has := int64(cap(b.body)); size > has {
+		grown := min(b.limit, max(size, 2*has, 4096))
+		if !b.take(grown - has) {
+			grown = size // no more than it needs
+			b.full = !b.take(grown - has)
+		}
+		if b.full {
+			return 0, errors.New("holder: the guard holds as many answers as it can")
+		}
+		b.body = append(make([]byte, 0, grown), b.body...)
+	}
+	b.body = append(b.body, p...)
+	return len(p), nil
+}
+
+// take takes room until close.
+func (b *buffered) take(n int64) bool {
+	if b.full || !b.room.take(n) {
+		return false
+	}
+	b.taken += n
+	return true
+}
+
+func (b *buffered) close() {
+	b.body = nil
+	b.room.held.Add(-b.taken)
+	b.taken = 0
 }

@@ -653,6 +653,97 @@ func TestKeysHang(t *testing.T) {
 	}
 }
 
+// TestRoom: what all answers hold together is bounded. While there is no room for another one, questions are refused before they reach the provider, and can be asked again; one for which there
+// is none in the middle of its answer is noted and not given.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	const most = 100_000
+	w := newWorld(t, time.Hour)
+	w.protect(func(c *holder.GuardConfig) {
+		c.MaxBody, c.MaxAnswer, c.MaxHeld, c.Tolerance = 1000, most, most+1000, time.Hour
+		c.Times.MaxAge, c.Times.SettleAge = time.Hour, 2*time.Hour // these questions were never the broker's
+	})
+	w.disclose("Exemple", broker.Released)
+	w.mu.Lock()
+	announced := w.seen[0]
+	w.mu.Unlock()
+	first, second := []byte(`{"data":{"quotient":{"valeur":1},"membres":[]},"reste":"`), bytes.Repeat([]byte("x"), 60_000)
+	begun, goOn, written, end := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	hold := func(rw http.ResponseWriter, _ *http.Request) {
+		begun <- struct{}{}
+		<-goOn
+		rw.Header().Set("Content-Type", "application/json")
+		_, _ = rw.Write(first)
+		_, _ = rw.Write(second)
+		written <- struct{}{}
+		<-end
+		_, _ = io.WriteString(rw, `"}`)
+	}
+	type answer struct {
+		status int
+		code   string
+	}
+	ask := func() (func() answer, string) {
+		_, intent := w.announce(announced, announced.target, uuid.NewString())
+		c := make(chan answer, 1)
+		go func() {
+			status, code := w.ask(t, announced.target, intent)
+			c <- answer{status, code}
+		}()
+		return func() answer { return <-c }, intent
+	}
+	w.respond(hold)
+	one, _ := ask()
+	<-begun
+	goOn <- struct{}{}
+	<-written
+	asked := w.asked.Load()
+	_, intent := w.announce(announced, announced.target, uuid.NewString())
+	if status, code := w.ask(t, announced.target, intent); status != 503 || code != "holder.busy" || w.asked.Load() != asked {
+		t.Errorf("while there is no room: %d %s", status, code)
+	}
+	end <- struct{}{}
+	if a := one(); a.status != 200 {
+		t.Errorf("the first: %+v", a)
+	}
+	w.respond(household)
+	if status, code := w.ask(t, announced.target, intent); status != 200 {
+		t.Errorf("asked again: %d %s", status, code)
+	}
+
+	// Two that were admitted while there was room, for one of them.
+	w.respond(hold)
+	one, _ = ask()
+	<-begun
+	two, _ := ask()
+	<-begun
+	for range 2 {
+		goOn <- struct{}{}
+		<-written
+	}
+	for range 2 {
+		end <- struct{}{}
+	}
+	a, b := one(), two()
+	if a.status > b.status {
+		a, b = b, a
+	}
+	if a.status != 200 || b != (answer{503, "holder.busy"}) {
+		t.Errorf("two at once: %+v, %+v", a, b)
+	}
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(w.guard.Load())
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "regard_holder_held_bytes" && f.GetMetric()[0].GetGauge().GetValue() != 0 {
+			t.Errorf("%v bytes are still held", f.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+}
+
 func TestGuardConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, time.Hour)
@@ -666,6 +757,7 @@ func TestGuardConfig(t *testing.T) {
 		"no witnesses, and not said": func(c *holder.GuardConfig) { c.AcceptSigned = false }, "less than the policy demands": func(c *holder.GuardConfig) { c.Policy = witnessed },
 		"plain http": func(c *holder.GuardConfig) { c.Broker.URL = "http://x" }, "no certificate": func(c *holder.GuardConfig) { c.Broker.Certificate.Certificate = nil },
 		"a key that is none": func(c *holder.GuardConfig) { c.Keys = []string{"x"} }, "negative": func(c *holder.GuardConfig) { c.Times.MaxAge = -1 },
+		"no room for one answer": func(c *holder.GuardConfig) { c.MaxHeld = 1000 },
 	} {
 		cfg := w.config()
 		change(&cfg)

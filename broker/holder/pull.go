@@ -217,12 +217,13 @@ var (
 	descHeld     = prometheus.NewDesc("regard_holder_disclosures", "Disclosures in the store, by state of their receipts.", []string{"state"}, nil)
 	descUnheard  = prometheus.NewDesc("regard_holder_unheard", "Answers of which the broker says that it couldn't read them.", nil, nil)
 	descOldest   = prometheus.NewDesc("regard_holder_oldest_seconds", "Age of the oldest disclosure without witnessed (proof=\"witnessed\") or settled receipts.", []string{"proof"}, nil)
+	descBytes    = prometheus.NewDesc("regard_holder_held_bytes", "Bodies of requests and answers that are held now; at most MaxHeld.", nil, nil)
 	descRefusing = prometheus.NewDesc("regard_holder_refusing", "1 while further questions are refused, by the alarm.", []string{"alarm"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *Guard) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAdmitted, descRefused, descHeld, descUnheard, descOldest, descRefusing} {
+	for _, d := range []*prometheus.Desc{descAdmitted, descRefused, descHeld, descUnheard, descOldest, descBytes, descRefusing} {
 		ch <- d
 	}
 }
@@ -238,6 +239,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), code)
 	}
 	g.counts.mu.Unlock()
+	gauge(descBytes, float64(g.room.held.Load()))
 	now := g.cfg.Now()
 	refusing := g.watch.refusing(now)
 	for _, code := range []string{AlarmOverdue, AlarmUnsettled, AlarmRefuted} {
