@@ -54,6 +54,7 @@ type receiptsStatus struct {
 	Role            string           `json:"role"`
 	States          map[string]int64 `json:"states"`
 	Unheard         int64            `json:"unheard"`
+	Erased          int64            `json:"erased"`
 	OldestUnproven  *time.Time       `json:"oldest_unproven,omitempty"`
 	OldestUnsettled *time.Time       `json:"oldest_unsettled,omitempty"`
 	Overdue         string           `json:"overdue,omitempty"`
@@ -71,11 +72,12 @@ type evidence struct {
 func receiptsCommand() *cobra.Command {
 	var asJSON bool
 	var times holder.Times
+	var maxUnheard float64
 	status := &cobra.Command{
 		Use: "status DIR", Short: "Say how far the proofs of the kept receipts have come", Args: someArgs(1, false, "the directory of the store"),
 		Long: `status reads the store of an agency (regard request --keep) or of a provider (regard-provider --guard), also while it is in use.
 
-Exit codes: 0 nothing is overdue; 1 something is, or something that the broker showed is wrong (the evidence is listed, and with --json the bytes).`,
+Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many answers that it couldn't read them, or something that the broker showed is wrong (the evidence is listed, and with --json the bytes).`,
 		Example: "  regard receipts status receipts/",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			s, role, err := openReceipts(c, args[0])
@@ -83,11 +85,12 @@ Exit codes: 0 nothing is overdue; 1 something is, or something that the broker s
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			return showReceipts(c, s, role, times, asJSON)
+			return showReceipts(c, s, role, times, maxUnheard, asJSON)
 		},
 	}
 	status.Flags().DurationVar(&times.MaxAge, "max-age", 10*time.Minute, "how long receipts may take to be witnessed")
 	status.Flags().DurationVar(&times.SettleAge, "settle-age", 72*time.Hour, "how long they may take to be settled")
+	status.Flags().Float64Var(&maxUnheard, "max-unheard", holder.DefaultMaxUnheard, "share of the last day's answers that the broker may say it couldn't read")
 	jsonFlag(status, &asJSON)
 
 	var a asker
@@ -123,7 +126,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or something that the broker s
 					return errors.New("interrupted")
 				}
 			}
-			return showReceipts(c, k.Store(), holder.RoleAgency, times, a.json)
+			return showReceipts(c, k.Store(), holder.RoleAgency, times, 1, a.json)
 		},
 	}
 	a.flags(upgrade)
@@ -198,7 +201,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or something that the broker s
 		"  regard receipts status receipts/", status, upgrade, export, accept, forget)
 }
 
-func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.Times, asJSON bool) error {
+func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.Times, maxUnheard float64, asJSON bool) error {
 	st, err := s.Status(c.Context(), holder.Witnessed)
 	if err != nil {
 		return err
@@ -207,7 +210,7 @@ func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.T
 	if err != nil {
 		return err
 	}
-	out := receiptsStatus{Role: role, States: map[string]int64{}, Unheard: st.Unheard, Overdue: st.Overdue(times, time.Now()), Evidence: []evidence{}}
+	out := receiptsStatus{Role: role, States: map[string]int64{}, Unheard: st.Unheard, Erased: st.Erased, Overdue: st.Overdue(times, time.Now()), Evidence: []evidence{}}
 	var rows [][]string
 	for state, n := range st.Counts {
 		out.States[holder.State(state).String()] = n
@@ -232,8 +235,17 @@ func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.T
 		if out.Unheard > 0 {
 			fmt.Fprintf(w, "%d answers that were given are recorded as unreadable: nobody in them has an entry.\n", out.Unheard)
 		}
+		if out.Erased > 0 {
+			fmt.Fprintf(w, "%d disclosures didn't settle because somebody was erased, as the broker says: regard-audit reconcile --log compares that with the log.\n", out.Erased)
+		}
 		for _, e := range out.Evidence {
 			fmt.Fprintf(w, "evidence  %s  %s  %s: %s\n", e.At.Format(time.RFC3339), e.Disclosure, e.Code, e.Detail)
+		}
+	}
+	if err == nil && out.Overdue == "" {
+		var u holder.Unheard
+		if u, err = s.Unheard(c.Context(), time.Now().Add(-24*time.Hour)); err == nil && u.Exceeds(maxUnheard) {
+			err = fmt.Errorf("%s: of %d answers of the last day the broker recorded %d as unreadable, and nobody in them has an entry", holder.AlarmUnheard, u.Of, u.N)
 		}
 	}
 	if err == nil && out.Overdue != "" {

@@ -2,6 +2,7 @@ package holder_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
+	"github.com/regard-broker/regard/broker/holder"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -306,5 +308,17 @@ func TestErased(t *testing.T) {
 	})
 	if g.Refusing() != "" {
 		t.Error(g.Refusing())
+	}
+	// The broker's word is all there is for it: it is counted apart, and exported with the entry.
+	if s, err := g.Status(t.Context()); err != nil || s.Erased != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	var out bytes.Buffer
+	if err := g.Store().Export(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	var x holder.Exported
+	if err := json.Unmarshal(out.Bytes(), &x); err != nil || len(x.Erased) != 1 || x.Code != "erased" || len(x.Receipts) != 2 {
+		t.Errorf("%+v, %v", x, err)
 	}
 }

@@ -130,6 +130,7 @@ type progress struct {
 	code     string
 	unheard  bool
 	receipts []receipt
+	erased   []proof.Index // entries without their subject
 }
 
 // clockSlack is how far the broker's times may be from each other and from ours.
@@ -147,7 +148,6 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 		kept = append(kept, r)
 	}
 	var asked *receipt
-	hidden := false
 	for _, text := range texts {
 		r, err := verify(text, policy, signedIsEnough)
 		if err != nil {
@@ -158,7 +158,7 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 			return p, refute("receipt.foreign", "a receipt of another disclosure")
 		}
 		if _, err := o.Subject(); err != nil {
-			hidden = true
+			p.erased = append(p.erased, r.verdict.Index)
 		}
 		if o.Text(proof.DisclosureRole) == proof.RoleAsked {
 			if asked != nil {
@@ -188,7 +188,7 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 		}
 	}
 	p.outcome, p.epoch = asked.parsed.Opening().Text(proof.DisclosureOutcome), asked.verdict.Epoch
-	if hidden {
+	if len(p.erased) > 0 {
 		if !erased {
 			return p, refute("subject.hidden", "a subject is hidden, and no erasure is claimed")
 		}

@@ -43,7 +43,9 @@ type GuardConfig struct {
 	Target func(*http.Request) string
 	// Tolerance is how far the broker's clock may be from ours; 0: 10 seconds.
 	Tolerance time.Duration
-	Times     Times
+	// MaxUnheard is the share of the answers of the last day, up to 1, that the broker may say it couldn't read, before there is an alarm; 0: DefaultMaxUnheard.
+	MaxUnheard float64
+	Times      Times
 	// MaxBody of a request and MaxAnswer of an answer, which is held until it is noted; 0: 1 MiB, 32 MiB.
 	MaxBody, MaxAnswer int64
 	// MaxHeld bounds the bodies of all requests and answers that are held at the same time, in bytes; 0: 256 MiB, or what one exchange may take if that is more. While there is no room for another answer of MaxAnswer, the
@@ -66,8 +68,12 @@ type Guard struct {
 	keys   *keyring
 	counts counters
 	room   room
-	stop   context.CancelFunc
-	ended  chan struct{}
+
+	unheard  atomic.Bool // the alarm is on
+	listened time.Time   // when that was looked at last, by run alone
+
+	stop  context.CancelFunc
+	ended chan struct{}
 
 	mu   sync.Mutex
 	used map[usedKey]proof.Time // intents that were used and may still be valid
@@ -90,11 +96,14 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 		return nil, errors.New("holder: the policy names no witnesses: give one that does, or set AcceptSigned if the log's own signature shall be enough")
 	case cfg.AcceptSigned && cfg.Policy.Demands():
 		return nil, errors.New("holder: the policy names witnesses, so AcceptSigned would take less than it demands")
-	case cfg.Tolerance < 0 || cfg.MaxBody < 0 || cfg.MaxAnswer < 0 || cfg.MaxHeld < 0:
-		return nil, errors.New("holder: a limit is negative")
+	case cfg.Tolerance < 0 || cfg.MaxBody < 0 || cfg.MaxAnswer < 0 || cfg.MaxHeld < 0 || cfg.MaxUnheard < 0 || cfg.MaxUnheard > 1:
+		return nil, errors.New("holder: a limit is negative, or a share above 1")
 	}
 	if err := cfg.Times.defaults(); err != nil {
 		return nil, err
+	}
+	if cfg.MaxUnheard == 0 {
+		cfg.MaxUnheard = DefaultMaxUnheard
 	}
 	if cfg.Tolerance == 0 {
 		cfg.Tolerance = 10 * time.Second

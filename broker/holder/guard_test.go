@@ -536,6 +536,50 @@ func TestUnheard(t *testing.T) {
 	if err != nil || s.Unheard != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
+	// Many of them are told, and nothing is refused for it; as long as they are many.
+	for _, name := range []string{"Deux", "Trois"} {
+		w.disclose(name, broker.Failed)
+	}
+	if a := w.alarm(holder.AlarmUnheard); !strings.Contains(a.Detail, "Of 3 answers of the last day the broker recorded 3 as unreadable") {
+		t.Errorf("%+v", a)
+	}
+	w.enter(w.guarded)
+	w.disclose("Quatre", broker.Released)
+	w.protect(func(c *holder.GuardConfig) { c.MaxUnheard = 0.8 })
+	w.disclose("Cinq", broker.Released)
+	w.mu.Lock()
+	w.alarms = nil
+	w.mu.Unlock()
+	w.protect(func(c *holder.GuardConfig) {
+		c.Now = func() time.Time { return time.Now().Add(25 * time.Hour) }
+		c.Tolerance, c.Times.MaxAge, c.Times.SettleAge = 48*time.Hour, 48*time.Hour, 72*time.Hour
+	})
+	w.disclose("Six", broker.Released)
+	eventually(t, "the day after", func() error {
+		u, err := w.guard.Load().Store().Unheard(t.Context(), time.Now().Add(time.Hour))
+		if err == nil && u != (holder.Unheard{Of: 1}) {
+			err = fmt.Errorf("%+v", u)
+		}
+		return err
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.ContainsFunc(w.alarms, func(a holder.Alarm) bool { return a.Code == holder.AlarmUnheard }) {
+		t.Errorf("an alarm about another day: %+v", w.alarms)
+	}
+}
+
+// TestUnheardShare: a few are no alarm, nor is less than the share.
+func TestUnheardShare(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		u    holder.Unheard
+		want bool
+	}{{holder.Unheard{}, false}, {holder.Unheard{N: 2, Of: 2}, false}, {holder.Unheard{N: 3, Of: 3}, true}, {holder.Unheard{N: 5, Of: 100}, false}, {holder.Unheard{N: 6, Of: 100}, true}} {
+		if got := c.u.Exceeds(0.05); got != c.want {
+			t.Errorf("%+v: %v", c.u, got)
+		}
+	}
 }
 
 // TestUnidentified: an answer of which nobody can tell whom it identifies isn't given.
@@ -757,7 +801,7 @@ func TestGuardConfig(t *testing.T) {
 		"no witnesses, and not said": func(c *holder.GuardConfig) { c.AcceptSigned = false }, "less than the policy demands": func(c *holder.GuardConfig) { c.Policy = witnessed },
 		"plain http": func(c *holder.GuardConfig) { c.Broker.URL = "http://x" }, "no certificate": func(c *holder.GuardConfig) { c.Broker.Certificate.Certificate = nil },
 		"a key that is none": func(c *holder.GuardConfig) { c.Keys = []string{"x"} }, "negative": func(c *holder.GuardConfig) { c.Times.MaxAge = -1 },
-		"no room for one answer": func(c *holder.GuardConfig) { c.MaxHeld = 1000 },
+		"a share above 1": func(c *holder.GuardConfig) { c.MaxUnheard = 1.5 }, "no room for one answer": func(c *holder.GuardConfig) { c.MaxHeld = 1000 },
 	} {
 		cfg := w.config()
 		change(&cfg)

@@ -7,7 +7,8 @@
 // receipt that it was given: one that comes later has to be of the same entry. What refutes the broker is kept as evidence. Errors and alarms hold no personal data; the store does.
 //
 // What it doesn't. A broker that asks a provider in another way than through the Guard isn't seen by it. A broker may say that it couldn't read an answer which it read: such answers are counted
-// (Status.Unheard), and no more can be known from here. A store that is lost loses what was still to come.
+// (Status.Unheard), there is an alarm if they are many, and no more can be known from here. It may say that somebody was erased: such claims are counted apart (Status.Erased), and regard-audit reconcile
+// holds them against the erasures in the log. A store that is lost loses what was still to come.
 package holder
 
 import (
@@ -62,6 +63,7 @@ const (
 	AlarmOverdue   = "receipts.overdue"   // not witnessed within MaxAge: something happened that the log doesn't show
 	AlarmUnsettled = "receipts.unsettled" // not settled within SettleAge
 	AlarmRefuted   = "receipts.refuted"   // the broker showed something wrong; see the evidence
+	AlarmUnheard   = "receipts.unheard"   // the broker says of more answers than MaxUnheard that it couldn't read them; nothing is refused for it
 	AlarmOver      = "receipts.over"      // the alarm before is over
 )
 

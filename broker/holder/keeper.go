@@ -231,7 +231,7 @@ func (k *Keeper) upgrade(ctx context.Context, id string) (better bool, pause tim
 	to := progress{state: r.state, outcome: h.Outcome, epoch: r.verdict.Epoch, receipts: []receipt{r}}
 	if r.state == Witnessed {
 		if _, err := r.parsed.Opening().Subject(); err != nil {
-			to.state, to.code, to.receipts = Accepted, "erased", nil // the first one is kept
+			to.state, to.code, to.receipts, to.erased = Accepted, "erased", nil, []proof.Index{r.verdict.Index} // the first one is kept
 		} else if r.verdict.Kind == proof.KindDeferred {
 			to.state, to.code = Accepted, "deferred"
 		}

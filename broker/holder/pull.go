@@ -30,6 +30,7 @@ func (g *Guard) run(ctx context.Context) {
 	for {
 		g.keys.renew()
 		n, pause, err := g.round(ctx)
+		err = errors.Join(err, g.listen(ctx))
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -52,6 +53,27 @@ func (g *Guard) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// listen raises the alarm if the broker says of too many answers that it couldn't read them. It reads all of a day, and so more rarely than the rest is looked at.
+func (g *Guard) listen(ctx context.Context) error {
+	now := g.cfg.Now()
+	if now.Sub(g.listened) < min(time.Minute, 60*g.cfg.Times.Poll) {
+		return nil
+	}
+	u, err := g.store.Unheard(ctx, now.Add(-24*time.Hour))
+	if err != nil {
+		return err
+	}
+	g.listened = now
+	is := u.Exceeds(g.cfg.MaxUnheard)
+	switch was := g.unheard.Swap(is); {
+	case is && !was:
+		g.watch.raise(Alarm{Code: AlarmUnheard, Detail: fmt.Sprintf("Of %d answers of the last day the broker recorded %d as unreadable, and nobody in them has an entry: ask its operator why.", u.Of, u.N)})
+	case was && !is:
+		g.watch.raise(Alarm{Code: AlarmOver, Detail: "The broker reads the answers again."})
+	}
+	return nil
 }
 
 // round looks at what is due. pause is what the broker's limits demand.
@@ -216,6 +238,8 @@ var (
 	descRefused  = prometheus.NewDesc("regard_holder_refused_total", "Requests that the guard refused, by code.", []string{"code"}, nil)
 	descHeld     = prometheus.NewDesc("regard_holder_disclosures", "Disclosures in the store, by state of their receipts.", []string{"state"}, nil)
 	descUnheard  = prometheus.NewDesc("regard_holder_unheard", "Answers of which the broker says that it couldn't read them.", nil, nil)
+	descSilence  = prometheus.NewDesc("regard_holder_unheard_alarm", "1 while the broker says of more than MaxUnheard of the last day's answers that it couldn't read them.", nil, nil)
+	descErased   = prometheus.NewDesc("regard_holder_erased", "Disclosures that didn't settle because somebody was erased, as the broker says.", nil, nil)
 	descOldest   = prometheus.NewDesc("regard_holder_oldest_seconds", "Age of the oldest disclosure without witnessed (proof=\"witnessed\") or settled receipts.", []string{"proof"}, nil)
 	descBytes    = prometheus.NewDesc("regard_holder_held_bytes", "Bodies of requests and answers that are held now; at most MaxHeld.", nil, nil)
 	descRefusing = prometheus.NewDesc("regard_holder_refusing", "1 while further questions are refused, by the alarm.", []string{"alarm"}, nil)
@@ -223,7 +247,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (g *Guard) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAdmitted, descRefused, descHeld, descUnheard, descOldest, descBytes, descRefusing} {
+	for _, d := range []*prometheus.Desc{descAdmitted, descRefused, descHeld, descUnheard, descSilence, descErased, descOldest, descBytes, descRefusing} {
 		ch <- d
 	}
 }
@@ -239,6 +263,11 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), code)
 	}
 	g.counts.mu.Unlock()
+	silence := 0.0
+	if g.unheard.Load() {
+		silence = 1
+	}
+	gauge(descSilence, silence)
 	gauge(descBytes, float64(g.room.held.Load()))
 	now := g.cfg.Now()
 	refusing := g.watch.refusing(now)
@@ -258,6 +287,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 		gauge(descHeld, float64(n), State(state).String())
 	}
 	gauge(descUnheard, float64(s.Unheard))
+	gauge(descErased, float64(s.Erased))
 	age := func(t time.Time) float64 {
 		if t.IsZero() {
 			return 0

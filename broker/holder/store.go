@@ -69,6 +69,12 @@ CREATE TABLE IF NOT EXISTS receipts (
   text      BLOB    NOT NULL,
   PRIMARY KEY (id, log_index)
 );
+-- Entries that were shown without their subject, because of an erasure as the broker says.
+CREATE TABLE IF NOT EXISTS erased (
+  id        TEXT    NOT NULL,
+  log_index INTEGER NOT NULL,
+  PRIMARY KEY (id, log_index)
+);
 CREATE TABLE IF NOT EXISTS evidence (
   n     INTEGER PRIMARY KEY,
   id    TEXT    NOT NULL,
@@ -227,6 +233,8 @@ type Held struct {
 	Answers []said // of a provider
 	// Receipts by log index.
 	Receipts [][]byte
+	// Erased are the log indexes of entries that were shown without their subject, because of an erasure as the broker says.
+	Erased []proof.Index
 
 	tries int
 }
@@ -330,6 +338,11 @@ func (s *Store) advance(id string, to progress, due time.Time) error {
 		if err := putReceipts(tx, id, to.receipts); err != nil {
 			return err
 		}
+		for _, i := range to.erased {
+			if _, err := tx.Exec("INSERT INTO erased (id, log_index) VALUES (?, ?) ON CONFLICT DO NOTHING", id, int64(i)); err != nil {
+				return err
+			}
+		}
 		unheard := 0
 		if to.unheard {
 			unheard = 1
@@ -405,7 +418,7 @@ func (s *Store) Forget(ctx context.Context, before time.Time) (n int64, err erro
 		var some int64
 		err := s.do("forgetting", func(tx *sql.Tx) error {
 			const which = " WHERE id IN (SELECT id FROM held WHERE state IN (3, 4) AND at < ? ORDER BY state, at, id LIMIT ?)"
-			for _, statement := range []string{"DELETE FROM answers" + which, "DELETE FROM receipts" + which, "DELETE FROM held" + which} {
+			for _, statement := range []string{"DELETE FROM answers" + which, "DELETE FROM receipts" + which, "DELETE FROM erased" + which, "DELETE FROM held" + which} {
 				res, err := tx.Exec(statement, before.UnixMilli(), forgetBatch)
 				if err != nil {
 					return err
@@ -463,8 +476,28 @@ func (s *Store) held(ctx context.Context, id string) (*Held, error) {
 		}
 		h.Answers = append(h.Answers, a)
 	}
-	h.Receipts, err = s.blobs(ctx, "SELECT text FROM receipts WHERE id = ? ORDER BY log_index", id)
+	if h.Receipts, err = s.blobs(ctx, "SELECT text FROM receipts WHERE id = ? ORDER BY log_index", id); err != nil {
+		return nil, err
+	}
+	h.Erased, err = s.erased(ctx, id)
 	return h, err
+}
+
+func (s *Store) erased(ctx context.Context, id string) ([]proof.Index, error) {
+	rows, err := s.r.QueryContext(ctx, "SELECT log_index FROM erased WHERE id = ? ORDER BY log_index", id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []proof.Index
+	for rows.Next() {
+		var i int64
+		if err := rows.Scan(&i); err != nil {
+			return nil, err
+		}
+		out = append(out, proof.Index(i)) // #nosec G115 -- as it was stored
+	}
+	return out, rows.Err()
 }
 
 func (s *Store) blobs(ctx context.Context, query string, args ...any) ([][]byte, error) {
@@ -490,6 +523,8 @@ type Status struct {
 	Counts [len(stateNames)]int64
 	// Unheard are answers with status 2xx of which the broker's record says that they couldn't be read: nobody in them has an entry.
 	Unheard int64
+	// Erased are disclosures that didn't settle because somebody in them was erased, as the broker says. How many can be true the log tells: regard-audit reconcile compares.
+	Erased int64
 	// OldestUnproven is the oldest disclosure that isn't witnessed, OldestUnsettled the oldest that isn't settled; zero: none.
 	OldestUnproven, OldestUnsettled time.Time
 }
@@ -513,7 +548,39 @@ func (s *Store) Status(ctx context.Context, proven State) (Status, error) {
 		out.Counts[state], out.Unheard = n, out.Unheard+unheard
 		out.note(State(state), proven, time.UnixMilli(at).UTC())
 	}
-	return out, rows.Err()
+	if err := rows.Err(); err != nil {
+		return out, fmt.Errorf("reading the store of receipts: %w", err)
+	}
+	if err := s.r.QueryRowContext(ctx, "SELECT count(DISTINCT id) FROM erased").Scan(&out.Erased); err != nil {
+		return out, fmt.Errorf("reading the store of receipts: %w", err)
+	}
+	return out, nil
+}
+
+// Unheard says of how many answers the broker's records say that they couldn't be read.
+type Unheard struct {
+	N  int64
+	Of int64 // disclosures whose records were seen
+}
+
+// DefaultMaxUnheard is the share of unheard answers above which there is an alarm, unless another is given.
+const DefaultMaxUnheard = 0.05
+
+// minUnheard is how many make an alarm, at least: connections break.
+const minUnheard = 3
+
+// Exceeds reports whether these are more than a share, from 0 to 1, and not just a few.
+func (u Unheard) Exceeds(share float64) bool {
+	return u.N >= minUnheard && float64(u.N) > share*float64(u.Of)
+}
+
+// Unheard counts the disclosures since a time.
+func (s *Store) Unheard(ctx context.Context, since time.Time) (u Unheard, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(unheard), 0) FROM held WHERE state IN (1, 2, 3, 4) AND at >= ?", since.UnixMilli()).Scan(&u.Of, &u.N)
+	if err != nil {
+		return u, fmt.Errorf("reading the store of receipts: %w", err)
+	}
+	return u, nil
 }
 
 // ages are the part of Status that says whether something is overdue: by the index alone.
@@ -561,6 +628,8 @@ type Exported struct {
 	Outcome  string    `json:"outcome,omitempty"`
 	Code     string    `json:"code,omitempty"`
 	Receipts []string  `json:"receipts"`
+	// Erased are the log indexes of entries that were shown later without their subject, because of an erasure as the broker says.
+	Erased []proof.Index `json:"erased,omitempty"`
 }
 
 // Export writes everything that is held, for whoever reconciles it with the log.
@@ -579,7 +648,7 @@ func (s *Store) Export(ctx context.Context, w io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("reading the store of receipts: %w", err)
 			}
-			line := Exported{ID: h.ID, Role: s.role, At: h.At, Service: h.Service, State: h.State.String(), Outcome: h.Outcome, Code: h.Code, Receipts: []string{}}
+			line := Exported{ID: h.ID, Role: s.role, At: h.At, Service: h.Service, State: h.State.String(), Outcome: h.Outcome, Code: h.Code, Receipts: []string{}, Erased: h.Erased}
 			for _, r := range h.Receipts {
 				line.Receipts = append(line.Receipts, string(r))
 			}

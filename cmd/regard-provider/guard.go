@@ -26,6 +26,7 @@ type guardOptions struct {
 	dir, url, ca, logKey, policy string
 	acceptSigned                 bool
 	times                        holder.Times
+	maxUnheard                   float64
 }
 
 func (o *guardOptions) flags(c *cobra.Command) {
@@ -38,6 +39,7 @@ func (o *guardOptions) flags(c *cobra.Command) {
 	f.BoolVar(&o.acceptSigned, "accept-signed", false, "take the log's own signature as enough, where there are no witnesses")
 	f.DurationVar(&o.times.MaxAge, "max-age", 10*time.Minute, "how `long` the broker may take to show witnessed proofs, before nothing more is answered")
 	f.DurationVar(&o.times.SettleAge, "settle-age", 72*time.Hour, "how `long` it may take to show them settled; longer than an epoch")
+	f.Float64Var(&o.maxUnheard, "max-unheard", holder.DefaultMaxUnheard, "`share` of a day's answers that the broker may say it couldn't read, before there is an alarm")
 }
 
 // open makes the guard of all reference providers.
@@ -74,7 +76,7 @@ func (o *guardOptions) open(ctx context.Context, messages io.Writer, base string
 	}
 	return holder.NewGuard(ctx, holder.GuardConfig{
 		Dir: o.dir, Providers: ids, Broker: holder.Connection{URL: o.url, Certificate: own, Roots: roots}, Policy: p, AcceptSigned: o.acceptSigned,
-		Identify: identify, Times: o.times, Logger: slog.New(slog.NewTextHandler(messages, nil)),
+		Identify: identify, Times: o.times, MaxUnheard: o.maxUnheard, Logger: slog.New(slog.NewTextHandler(messages, nil)),
 	})
 }
 
