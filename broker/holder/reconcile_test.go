@@ -75,6 +75,34 @@ func TestReconcile(t *testing.T) {
 		return string(b) + "\n"
 	}
 	receipts := func(m map[string]any) []any { return m["receipts"].([]any) }
+	// "Un" was erased, and of the others the broker might say so.
+	un := marie
+	un.BirthName = "Un"
+	s, err := un.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Erase(t.Context(), s, "rgpd-17"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Log().AwaitPublished(t.Context(), proof.Index(w.b.Log().Checkpoint().Size()-1)); err != nil {
+		t.Fatal(err)
+	}
+	erased := func(id string) string {
+		line := lines[slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, id) })]
+		return edit(line, func(m map[string]any) {
+			m["state"], m["code"] = "accepted", "erased"
+			for _, text := range receipts(m) {
+				if r, err := proof.ParseReceipt([]byte(text.(string))); err == nil && r.Opening().Text(proof.DisclosureRole) == proof.RoleAsked {
+					m["erased"] = []any{uint64(r.Index())}
+				}
+			}
+		})
+	}
+	many := ""
+	for n := range 150 {
+		many += fmt.Sprintf(`{"id":"id-%03d","role":"agency","state":"waiting","receipts":[]}`+"\n", n)
+	}
 	for i, x := range []struct {
 		name, held, access, key, code string
 		want                          int
@@ -104,6 +132,10 @@ func TestReconcile(t *testing.T) {
 		{"another outcome", strings.Replace(held, `"outcome":"released"`, `"outcome":"empty"`, 1), "", vkeys[0], "outcome.other", audit.Refused},
 		{"a receipt that was never settled", held + string(unsettled) + "\n", "", vkeys[0], "receipt.unsettled", audit.Input},
 		{"one that needn't be", held + strings.Replace(string(unsettled), `"witnessed"`, `"accepted"`, 1) + "\n", "", vkeys[0], "", audit.Proven},
+		{"somebody was erased, and is held once", erased(ids[0]) + lines[1] + lines[2], "", vkeys[0], "", audit.Proven},
+		{"two are said to be", erased(ids[0]) + erased(ids[1]), "", vkeys[0], "erased.unlogged", audit.Refused},
+		{"what is said to be erased was never shown", edit(lines[0], func(m map[string]any) { m["erased"] = []any{0} }) + lines[1], "", vkeys[0], "erased.unknown", audit.Input},
+		{"the same of many", many, "", vkeys[0], "receipt.missing", audit.Refused},
 		{"another log's key", held, "", others[0], "", audit.Input},
 		{"nothing held", "", "", vkeys[0], "", audit.Input},
 		{"nothing held, and nothing asked", "", "\n", vkeys[0], "", audit.Proven},
@@ -130,6 +162,7 @@ func TestReconcile(t *testing.T) {
 				Log                  int
 			}
 			Findings []struct{ ID, Code string }
+			Counts   map[string]int
 		}
 		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 			t.Fatal(err)
@@ -140,6 +173,9 @@ func TestReconcile(t *testing.T) {
 		}
 		if (x.code == "") != (found == "") || !strings.Contains(found, x.code) {
 			t.Errorf("%s: found %q, want %q", x.name, found, x.code)
+		}
+		if x.held == many && (len(got.Findings) != 100 || got.Counts["receipt.missing"] != 150) {
+			t.Errorf("%d findings, %v", len(got.Findings), got.Counts)
 		}
 		if i == 0 {
 			disclosures, entries, settled := 0, 0, 0

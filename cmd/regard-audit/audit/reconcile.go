@@ -5,13 +5,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"text/tabwriter"
 
@@ -32,6 +35,7 @@ type heldLine struct {
 	Outcome  string   `json:"outcome"`
 	Code     string   `json:"code"`
 	Receipts []string `json:"receipts"`
+	Erased   []uint64 `json:"erased"`
 }
 
 // accessLine is what is read of a line of a provider's access log.
@@ -48,8 +52,14 @@ type reconciled struct {
 	Held     int          `json:"held"`               // disclosures
 	Asked    int          `json:"asked,omitempty"`    // different ids in the access log
 	Accepted int          `json:"accepted,omitempty"` // closed by hand, or for want of a subject
-	Findings []discrepant `json:"findings"`
+	Erased   int          `json:"erased,omitempty"`   // identifiers of which the broker says that they were erased
+	Findings []discrepant `json:"findings"`           // of each code the first
+	// Counts has all of them, by code.
+	Counts map[string]int `json:"counts"`
 }
+
+// maxDiscrepant is how many findings of a code are kept: a holder may have a million disclosures, and all may have the same fault.
+const maxDiscrepant = 100
 
 // epochRow counts what a holder has of one kind of entry in one epoch.
 type epochRow struct {
@@ -76,10 +86,13 @@ type reconciler struct {
 	provisional bool
 	accessed    bool // there was an access log: nothing held may agree with nothing asked
 
-	out  reconciled
-	rows map[rowKey]*epochRow
-	ids  map[string]string // role by id
-	at   []placed
+	out     reconciled
+	refuted bool // one of the findings says that something is wrong
+	rows    map[rowKey]*epochRow
+	ids     map[string]string // role by id
+	at      []placed
+	// erased are the identifiers that are said to be erased, by a digest, with the epoch of their last entry.
+	erased map[proof.Hash]proof.Epoch
 	// roots are those of the receipts' checkpoints, by size.
 	roots map[uint64]proof.Hash
 }
@@ -106,7 +119,8 @@ func reconcileCommand() *cobra.Command {
 		Use: "reconcile HELD", Short: "Compare what an agency or a provider holds with the log",
 		Long: `reconcile reads what a holder exported (regard receipts export), - for standard input. Each own question must have exactly one receipt of the asked entry, and every
 receipt must verify. With --access-log, the provider's own access log (JSON lines with "request_id", and "service": "document" for parts of an answer), each question in it must be held, and each
-that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, and those of closed epochs must be settled.
+that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, those of closed epochs must be settled, and no more identifiers may be said to be erased than the log has erasures after
+their entries. Of each kind of finding the first 100 are shown, and all are counted.
 
 Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, no quorum, or a receipt that isn't settled.`,
 		Example: `  regard receipts export receipts/ | regard-audit reconcile --policy log.policy --access-log access.jsonl --log https://log.example.fr -
@@ -119,7 +133,8 @@ Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of 
 			if err != nil {
 				return err
 			}
-			r := &reconciler{policy: p, provisional: look.provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}}
+			r := &reconciler{policy: p, provisional: look.provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}, erased: map[proof.Hash]proof.Epoch{}}
+			r.out.Counts = map[string]int{}
 			if err := eachLine(c, args[0], r.held); err != nil {
 				return err
 			}
@@ -174,8 +189,21 @@ func eachLine(c *cobra.Command, name string, take func(n int, line []byte) error
 	return nil
 }
 
+// find takes what is wrong, want what is missing and may come.
 func (r *reconciler) find(id, code, format string, args ...any) {
-	r.out.Findings = append(r.out.Findings, discrepant{ID: id, Code: code, Detail: fmt.Sprintf(format, args...)})
+	r.refuted = true
+	r.add(discrepant{ID: id, Code: code}, format, args...)
+}
+
+func (r *reconciler) want(id, code, format string, args ...any) {
+	r.add(discrepant{ID: id, Code: code, Unusable: true}, format, args...)
+}
+
+func (r *reconciler) add(d discrepant, format string, args ...any) {
+	if r.out.Counts[d.Code]++; r.out.Counts[d.Code] <= maxDiscrepant {
+		d.Detail = fmt.Sprintf(format, args...)
+		r.out.Findings = append(r.out.Findings, d)
+	}
 }
 
 // held checks one disclosure by itself.
@@ -202,7 +230,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 		}
 		return nil
 	}
-	asked, other := 0, false
+	asked, claims, other := 0, 0, false
 	seen := map[proof.Index]bool{}
 	for _, text := range h.Receipts {
 		receipt, err := proof.ParseReceipt([]byte(text))
@@ -212,11 +240,9 @@ func (r *reconciler) held(_ int, line []byte) error {
 		}
 		v, err := receipt.Verify(r.policy, proof.VerifyOptions{AllowProvisional: r.provisional})
 		if errors.Is(err, proof.ErrNotWitnessed) {
-			r.find(h.ID, "receipt.provisional", "the quorum of witnesses is missing")
-			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+			r.want(h.ID, "receipt.provisional", "the quorum of witnesses is missing")
 		} else if errors.Is(err, proof.ErrOtherLog) {
-			r.find(h.ID, "receipt.otherlog", "it is not of the log whose key you gave")
-			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+			r.want(h.ID, "receipt.otherlog", "it is not of the log whose key you gave")
 			other = true
 			continue
 		} else if err != nil {
@@ -241,11 +267,31 @@ func (r *reconciler) held(_ int, line []byte) error {
 			}
 		}
 		r.count(&h, receipt, v, isAsked)
+		if slices.Contains(h.Erased, uint64(v.Index)) {
+			claims++
+			r.claim(o, v.Epoch)
+		}
+	}
+	if claims != len(h.Erased) && !other {
+		r.want(h.ID, "erased.unknown", "of %d entries that are said to be erased there are %d earlier receipts", len(h.Erased), claims)
 	}
 	if asked != 1 && !other {
 		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", asked)
 	}
 	return nil
+}
+
+// claim notes that the broker says of an identifier that it was erased after an entry.
+func (r *reconciler) claim(o proof.Opening, epoch proof.Epoch) {
+	s, err := o.Subject()
+	if err != nil {
+		return // it was hidden in the first receipt already: the holder never saw whose it was
+	}
+	who := proof.Hash(sha256.Sum256([]byte(string(s.Type()) + " " + s.Value())))
+	if last, ok := r.erased[who]; !ok || epoch > last {
+		r.erased[who] = epoch
+	}
+	r.out.Erased = len(r.erased)
 }
 
 func (r *reconciler) count(h *heldLine, receipt *proof.Receipt, v proof.Verdict, asked bool) {
@@ -345,6 +391,9 @@ func (r *reconciler) log(ctx context.Context, look *logFlags) error {
 	if err != nil {
 		return fmt.Errorf("reading the log: %w", err)
 	}
+	if err := r.erasures(ctx, tree, open); err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
 	slices.SortFunc(r.at, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
 	var have reader.Bundle
 	for _, p := range r.at {
@@ -365,11 +414,109 @@ func (r *reconciler) log(ctx context.Context, look *logFlags) error {
 			r.find(p.id, "entry.other", "the log has another entry at log index %d", p.index)
 		}
 		if p.unsettled && p.epoch < open {
-			r.find(p.id, "receipt.unsettled", "epoch %d is closed, and it isn't shown that log index %d is in its person's roll", p.epoch, p.index)
-			r.out.Findings[len(r.out.Findings)-1].Unusable = true
+			r.want(p.id, "receipt.unsettled", "epoch %d is closed, and it isn't shown that log index %d is in its person's roll", p.epoch, p.index)
 		}
 	}
 	return nil
+}
+
+// erasures holds what the broker says of erased identifiers against the log: each of them has an erasure@v1 entry that stands after its own entries, so that from any epoch on there are as many erasures as identifiers, at least.
+func (r *reconciler) erasures(ctx context.Context, tree *reader.Tree, open proof.Epoch) error {
+	if len(r.erased) == 0 {
+		return nil
+	}
+	claimed := map[proof.Epoch]uint64{} // by the epoch of the last entry
+	for _, e := range r.erased {
+		claimed[e]++
+	}
+	epochs := slices.SortedFunc(maps.Keys(claimed), func(a, b proof.Epoch) int { return cmp.Compare(b, a) })
+	var said, logged uint64
+	for n, err := range erasuresBefore(ctx, tree, open) {
+		if err != nil {
+			return err
+		}
+		logged += n.erasures
+		for len(epochs) > 0 && epochs[0] >= n.epoch {
+			said += claimed[epochs[0]]
+			epochs = epochs[1:]
+			if said > logged {
+				r.find("", "erased.unlogged", "%d identifiers with entries in epoch %d or later are said to be erased, and the log has %d erasures since", said, n.epoch, logged)
+				return nil
+			}
+		}
+		if len(epochs) == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+// epochErasures is how many erasures an epoch has.
+type epochErasures struct {
+	epoch    proof.Epoch
+	erasures uint64
+}
+
+// erasuresBefore counts the erasures of each epoch, from the open one back: there its entries, and of closed ones what their markers say.
+func erasuresBefore(ctx context.Context, tree *reader.Tree, open proof.Epoch) iter.Seq2[epochErasures, error] {
+	return func(yield func(epochErasures, error) bool) {
+		fail := func(err error) { yield(epochErasures{}, err) }
+		epochOf := func(i uint64) (proof.Epoch, error) {
+			text, err := tree.Entry(ctx, i)
+			if err != nil {
+				return 0, err
+			}
+			_, e, err := proof.ParseHead(text)
+			return e, err
+		}
+		var failed error
+		at := uint64(sort.Search(int(tree.Size()), func(i int) bool { // #nosec G115 -- a log in memory's reach
+			e, err := epochOf(uint64(i)) // #nosec G115 -- as above
+			failed = errors.Join(failed, err)
+			return err != nil || e >= open
+		}))
+		if failed != nil {
+			fail(failed)
+			return
+		}
+		n := epochErasures{epoch: open}
+		for b, err := range tree.Bundles(ctx, at, 2) {
+			if err != nil {
+				fail(err)
+				return
+			}
+			for _, text := range b.Entries {
+				if kind, _, err := proof.ParseHead(text); err == nil && kind == proof.KindErasure {
+					n.erasures++
+				}
+			}
+		}
+		for yield(n, nil) {
+			text, err := tree.Entry(ctx, at)
+			if err != nil {
+				fail(err)
+				return
+			}
+			e, err := proof.ParseEntry(text)
+			m, ok := e.(proof.Marker)
+			switch {
+			case err != nil || !ok || m.Epoch != n.epoch:
+				fail(refuted{fmt.Errorf("entry %d is not the marker that opens epoch %d: regard-audit fsck says what is wrong with the log", at, n.epoch)})
+				return
+			case m.Closed == nil:
+				return
+			case uint64(m.Closed.First) >= at || m.Epoch == 0:
+				fail(refuted{fmt.Errorf("the marker at %d doesn't follow on another: regard-audit fsck says what is wrong with the log", at)})
+				return
+			}
+			n, at = epochErasures{epoch: m.Epoch - 1}, uint64(m.Closed.First)
+			for _, c := range m.Closed.Counts {
+				if c.Kind == proof.KindErasure {
+					n.erasures = c.N
+				}
+			}
+		}
+	}
 }
 
 // openEpoch is the epoch in which the log's last entry stands.
@@ -417,10 +564,14 @@ func (r *reconciler) report(w io.Writer, asJSON bool) error {
 	if len(r.out.Findings) == 0 {
 		return nil
 	}
-	if slices.ContainsFunc(r.out.Findings, func(d discrepant) bool { return !d.Unusable }) {
+	if r.refuted {
 		return errRefused
 	}
-	return fmt.Errorf("%d receipts don't show all that they could: fetch them again (regard receipts upgrade; a provider's guard does it by itself) and compare again. If that changes nothing, the broker owes you the proof", len(r.out.Findings))
+	n := 0
+	for _, c := range r.out.Counts {
+		n += c
+	}
+	return fmt.Errorf("%d receipts don't show all that they could: fetch them again (regard receipts upgrade; a provider's guard does it by itself) and compare again. If that changes nothing, the broker owes you the proof", n)
 }
 
 func (r *reconciler) print(w io.Writer) error {
@@ -440,6 +591,12 @@ func (r *reconciler) print(w io.Writer) error {
 	if r.out.Accepted > 0 {
 		fmt.Fprintf(w, ", %d of them accepted without proof", r.out.Accepted)
 	}
+	if r.out.Erased > 0 {
+		fmt.Fprintf(w, "; %d identifiers in them are said to be erased", r.out.Erased)
+		if r.out.Origin == "" {
+			fmt.Fprint(w, ", which only --log can compare")
+		}
+	}
 	if r.out.Asked > 0 {
 		fmt.Fprintf(w, "; %d were asked by the access log", r.out.Asked)
 	}
@@ -449,6 +606,11 @@ func (r *reconciler) print(w io.Writer) error {
 	fmt.Fprintln(w, ".")
 	for _, d := range r.out.Findings {
 		fmt.Fprintf(w, "%s  %s: %s\n", cmp.Or(d.ID, "-"), d.Code, d.Detail)
+	}
+	for _, code := range slices.Sorted(maps.Keys(r.out.Counts)) {
+		if n := r.out.Counts[code] - maxDiscrepant; n > 0 {
+			fmt.Fprintf(w, "and %d more  %s\n", n, code)
+		}
 	}
 	if len(r.out.Findings) == 0 && (r.out.Held > 0 || r.accessed) {
 		fmt.Fprintln(w, "Everything agrees.")
