@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
@@ -160,6 +161,9 @@ func (b *Broker) Agencies() []store.Agency {
 	return out
 }
 
+// retentionMargin is how long before the end of its retention a delay has to be over.
+const retentionMargin = 31 * 24 * time.Hour
+
 // PutAgreement puts an agreement in force and returns its version: 1, or one more than the last of that id. The version and state of a are ignored.
 func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, error) {
 	b.admin.Lock()
@@ -186,6 +190,12 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it notifies nobody.", o), "Leave it out, or wait for a version that can.")
 		case o == policy.ObligationWaitForWitnesses && b.witnesses == nil:
 			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it has no witnesses.", o), "Configure witnesses, or leave it out.")
+		}
+	}
+	if d := a.Deferral; d != nil {
+		// What is delayed is opened while its month is kept: retention counts from the end of a month, and a month is there to open it.
+		if longest := int64((b.cfg.Retention - retentionMargin) / (24 * time.Hour)); d.Days > longest {
+			return 0, invalid("/deferral/days", "The delay is longer than records can be kept closed.", fmt.Sprintf("Give at most %d days: the retention, less a month to open them in.", max(longest, 0)))
 		}
 	}
 	for _, scope := range a.Scopes {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // AgreementSchema is the first name of the agreement's canonical form; another form gets another name.
@@ -33,6 +35,52 @@ type Agreement struct {
 	NotBefore, NotAfter time.Time
 	State               AgreementState
 	Obligations         []Obligation // may be empty
+	// Deferral: the people concerned learn later of what is asked under the agreement. nil: at once.
+	Deferral *Deferral
+}
+
+// A Deferral is a lawful delay. All of it is public, in the log and in the agreement's text: none of it may name the people it is about.
+type Deferral struct {
+	Authority string // who ordered it: 1 to 200 bytes of text
+	Article   string // of the law that allows it: likewise
+	// Reference of the authorisation, as its authority numbers it and opaque to everybody else: likewise.
+	Reference string
+	Days      int64 // from the request on, 1 to MaxDeferral
+}
+
+// MaxDeferral bounds a delay, in days.
+const MaxDeferral = 36_500
+
+// maxClause bounds a text of a Deferral, in bytes: what deferred@v1 can hold.
+const maxClause = 200
+
+// Due is when what was asked at a time has to be opened.
+func (d *Deferral) Due(asked time.Time) time.Time { return asked.UTC().AddDate(0, 0, int(d.Days)) }
+
+// Month is that of Due, as deferred@v1 states it.
+func (d *Deferral) Month(asked time.Time) string { return d.Due(asked).Format("2006-01") }
+
+func (d *Deferral) validate() error {
+	if d == nil {
+		return nil
+	}
+	for name, s := range map[string]string{"authority": d.Authority, "article": d.Article, "reference": d.Reference} {
+		if s == "" || len(s) > maxClause || s[0] == ' ' || s[len(s)-1] == ' ' || !isText(s) || strings.ContainsFunc(s, unicode.IsControl) {
+			return inputError("agreement: deferral: the %s is not 1 to %d bytes of text that neither begins nor ends with a space", name, maxClause)
+		}
+	}
+	if d.Days < 1 || d.Days > MaxDeferral {
+		return inputError("agreement: deferral: days are not 1 to %d", MaxDeferral)
+	}
+	return nil
+}
+
+func (d *Deferral) append(b []byte) []byte {
+	b = appendString(append(b, `{"article":`...), d.Article)
+	b = appendString(append(b, `,"authority":`...), d.Authority)
+	b = appendInt(append(b, `,"days":`...), d.Days)
+	b = appendString(append(b, `,"reference":`...), d.Reference)
+	return append(b, '}')
 }
 
 // Ref returns the agreement's name in records.
@@ -113,11 +161,14 @@ func (a *Agreement) validate() error {
 			return inputError("agreement: obligation %d is unknown", i)
 		}
 	}
-	return nil
+	return a.Deferral.validate()
 }
 
 func (a *Agreement) append(b []byte) []byte {
 	b = appendString(append(b, `{"agency":`...), a.Agency)
+	if a.Deferral != nil { // absent otherwise: agreements from before there were any keep their digests
+		b = a.Deferral.append(append(b, `,"deferral":`...))
+	}
 	b = appendString(append(b, `,"id":`...), a.ID)
 	b = appendStrings(append(b, `,"legal_bases":`...), a.LegalBases)
 	b = appendInt(append(b, `,"not_after":`...), a.NotAfter.UnixMilli())
@@ -135,6 +186,7 @@ func (a *Agreement) append(b []byte) []byte {
 // agreementJSON is the wire form, for parsing only.
 type agreementJSON struct {
 	Agency      AgencyID       `json:"agency"`
+	Deferral    *deferralJSON  `json:"deferral"`
 	ID          AgreementID    `json:"id"`
 	LegalBases  []LegalBasis   `json:"legal_bases"`
 	NotAfter    int64          `json:"not_after"`
@@ -148,13 +200,24 @@ type agreementJSON struct {
 	Version     int64          `json:"version"`
 }
 
+type deferralJSON struct {
+	Article   string `json:"article"`
+	Authority string `json:"authority"`
+	Days      int64  `json:"days"`
+	Reference string `json:"reference"`
+}
+
 func (w *agreementJSON) agreement() *Agreement {
-	return &Agreement{
+	a := &Agreement{
 		ID: w.ID, Version: w.Version, Agency: w.Agency, Service: w.Service,
 		Scopes: w.Scopes, Purposes: w.Purposes, LegalBases: w.LegalBases,
 		NotBefore: time.UnixMilli(w.NotBefore).UTC(), NotAfter: time.UnixMilli(w.NotAfter).UTC(),
 		State: w.State, Obligations: w.Obligations,
 	}
+	if d := w.Deferral; d != nil {
+		a.Deferral = &Deferral{Authority: d.Authority, Article: d.Article, Reference: d.Reference, Days: d.Days}
+	}
+	return a
 }
 
 // strictJSON decodes one JSON value without unknown keys. Errors of encoding/json can quote the value, so they are not passed on.

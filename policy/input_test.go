@@ -77,7 +77,7 @@ func TestCanonicalOrder(t *testing.T) {
 func TestNoIdentity(t *testing.T) {
 	want := []string{
 		"agency.id", "agency.siret", "agency.state",
-		"agreement.agency", "agreement.id", "agreement.legal_bases", "agreement.not_after", "agreement.not_before", "agreement.obligations",
+		"agreement.agency", "agreement.deferral.article", "agreement.deferral.authority", "agreement.deferral.days", "agreement.deferral.reference", "agreement.id", "agreement.legal_bases", "agreement.not_after", "agreement.not_before", "agreement.obligations",
 		"agreement.purposes", "agreement.schema", "agreement.scopes", "agreement.service", "agreement.state", "agreement.version",
 		"agreement_digest", "channel", "has_context", "has_object", "legal_basis", "purpose", "recipient.siret", "recipient.valid",
 		"recipient_is_subject", "schema", "scopes", "service.id", "service.provider", "service.scopes", "service.subject_types",
@@ -268,6 +268,7 @@ func FuzzParseInput(f *testing.F) {
 
 func FuzzParseAgreement(f *testing.F) {
 	f.Add([]byte(canonicalAgreement))
+	f.Add([]byte(deferringAgreement))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := ParseAgreement(b)
 		if err != nil {
@@ -313,7 +314,7 @@ func randomInput(r *rand.Rand) Input {
 	a := fixtureAgreement()
 	in.Service.Scopes = maps.Clone(in.Service.Scopes)
 	for range r.IntN(4) {
-		switch r.IntN(18) {
+		switch r.IntN(19) {
 		case 0:
 			in.Agency = Agency{State: AgencyUnknown}
 		case 1:
@@ -352,6 +353,9 @@ func randomInput(r *rand.Rand) Input {
 			a.Obligations = []Obligation{ObligationWaitForWitnesses, ObligationNotifyPerson}[:r.IntN(3)]
 		case 17:
 			a = nil
+		case 18:
+			a.Deferral = fixtureDeferral()
+			a.Deferral.Days += r.Int64N(400)
 		}
 		if a == nil {
 			break
@@ -380,6 +384,18 @@ func TestAgreementRefused(t *testing.T) {
 		"no beginning":       func(a *Agreement) { a.NotBefore = time.Time{} },
 		"ends before":        func(a *Agreement) { a.NotAfter = a.NotBefore.Add(-time.Millisecond) },
 		"unknown obligation": func(a *Agreement) { a.Obligations = append(a.Obligations, "phone") },
+		"empty deferral":     func(a *Agreement) { a.Deferral = &Deferral{} },
+		"nobody's delay":     func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Authority = "" },
+		"unlawful delay":     func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Article = "" },
+		"no reference":       func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Reference = "" },
+		"long authority":     func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Authority = strings.Repeat("é", 101) },
+		"space in front":     func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Article = " x" },
+		"space behind":       func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Reference = "x " },
+		"line feed":          func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Authority = "a\nb" },
+		"C1 control":         func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Article = "a\u0085b" },
+		"not UTF-8":          func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Reference = "a\xffb" },
+		"no delay":           func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Days = 0 },
+		"endless delay":      func(a *Agreement) { a.Deferral = fixtureDeferral(); a.Deferral.Days = MaxDeferral + 1 },
 	} {
 		a := fixtureAgreement()
 		change(a)
@@ -391,6 +407,63 @@ func TestAgreementRefused(t *testing.T) {
 		}
 		if d, err := a.Digest(); err == nil || !d.IsZero() {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func fixtureDeferral() *Deferral {
+	return &Deferral{Authority: `Tribunal judiciaire d'Exempleville "A"`, Article: "CPP art. 60-1", Reference: "n° 12/2026", Days: 90}
+}
+
+// deferringAgreement is the fixture's with its deferral, written by hand.
+var deferringAgreement = strings.Replace(canonicalAgreement, `"id":`,
+	`"deferral":{"article":"CPP art. 60-1","authority":"Tribunal judiciaire d'Exempleville \"A\"","days":90,"reference":"n° 12/2026"},"id":`, 1)
+
+func TestAgreementWithDeferral(t *testing.T) {
+	a := fixtureAgreement()
+	a.Deferral = fixtureDeferral()
+	text, err := a.Canonical()
+	if err != nil || string(text) != deferringAgreement {
+		t.Fatalf("%v\n%s\nwant\n%s", err, text, deferringAgreement)
+	}
+	again, err := ParseAgreement(text)
+	if err != nil || *again.Deferral != *a.Deferral {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	in := fixtureInput()
+	in.rely(a)
+	sameValue(t, in)
+	b, err := in.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := ParseInput(b); err != nil || *back.Agreement.Deferral != *a.Deferral {
+		t.Errorf("%+v, %v", back, err)
+	}
+	for name, text := range map[string]string{
+		"null":            strings.Replace(canonicalAgreement, `"id":`, `"deferral":null,"id":`, 1),
+		"in its place":    strings.Replace(canonicalAgreement, `"version":`, `"deferral":{"article":"a","authority":"b","days":1,"reference":"c"},"version":`, 1),
+		"a member more":   strings.Replace(deferringAgreement, `"days":`, `"court":"x","days":`, 1),
+		"a member less":   strings.Replace(deferringAgreement, `,"reference":"n° 12/2026"`, ``, 1),
+		"days as text":    strings.Replace(deferringAgreement, `"days":90`, `"days":"90"`, 1),
+		"days as a float": strings.Replace(deferringAgreement, `"days":90`, `"days":90.0`, 1),
+	} {
+		if _, err := ParseAgreement([]byte(text)); !errors.Is(err, ErrInput) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDeferralIsDue(t *testing.T) {
+	d := Deferral{Days: 31}
+	paris := time.FixedZone("", 3600)
+	for asked, want := range map[time.Time]string{
+		time.Date(2026, 1, 31, 23, 30, 0, 0, time.UTC): "2026-03",
+		time.Date(2026, 1, 1, 0, 30, 0, 0, paris):      "2026-01", // the day before, in UTC
+		time.Date(2027, 12, 1, 0, 0, 0, 0, time.UTC):   "2028-01",
+	} {
+		if got := d.Month(asked); got != want || !d.Due(asked).Equal(asked.Add(31*24*time.Hour)) {
+			t.Errorf("asked %s: %s, %s; want %s", asked, got, d.Due(asked), want)
 		}
 	}
 }

@@ -15,7 +15,11 @@ var (
 	keyAgency             = ast.StringTerm("agency")
 	keyAgreement          = ast.StringTerm("agreement")
 	keyAgreementDigest    = ast.StringTerm("agreement_digest")
+	keyArticle            = ast.StringTerm("article")
+	keyAuthority          = ast.StringTerm("authority")
 	keyChannel            = ast.StringTerm("channel")
+	keyDays               = ast.StringTerm("days")
+	keyDeferral           = ast.StringTerm("deferral")
 	keyHasContext         = ast.StringTerm("has_context")
 	keyHasObject          = ast.StringTerm("has_object")
 	keyID                 = ast.StringTerm("id")
@@ -29,6 +33,7 @@ var (
 	keyPurposes           = ast.StringTerm("purposes")
 	keyRecipient          = ast.StringTerm("recipient")
 	keyRecipientIsSubject = ast.StringTerm("recipient_is_subject")
+	keyReference          = ast.StringTerm("reference")
 	keySIRET              = ast.StringTerm("siret")
 	keySchema             = ast.StringTerm("schema")
 	keyScopes             = ast.StringTerm("scopes")
@@ -148,12 +153,19 @@ func (n *normalInput) value(known *services) ast.Value {
 }
 
 func (a *Agreement) term() *ast.Term {
-	t := make(terms, 0, 16+len(a.LegalBases)+len(a.Obligations)+len(a.Purposes)+len(a.Scopes))
-	return t.object(
+	t := make(terms, 0, 24+len(a.LegalBases)+len(a.Obligations)+len(a.Purposes)+len(a.Scopes))
+	items := make([][2]*ast.Term, 0, 13)
+	items = append(items,
 		ast.Item(keyAgency, t.text(string(a.Agency))), ast.Item(keyID, t.text(string(a.ID))), ast.Item(keyLegalBases, texts(&t, a.LegalBases)),
 		ast.Item(keyNotAfter, t.integer(a.NotAfter.UnixMilli())), ast.Item(keyNotBefore, t.integer(a.NotBefore.UnixMilli())),
 		ast.Item(keyObligations, texts(&t, a.Obligations)), ast.Item(keyPurposes, texts(&t, a.Purposes)),
 		ast.Item(keySchema, agreementSchema), ast.Item(keyScopes, texts(&t, a.Scopes)), ast.Item(keyService, t.text(string(a.Service))),
 		ast.Item(keyState, t.text(string(a.State))), ast.Item(keyVersion, t.integer(a.Version)),
 	)
+	if d := a.Deferral; d != nil {
+		items = append(items, ast.Item(keyDeferral, t.object(
+			ast.Item(keyArticle, t.text(d.Article)), ast.Item(keyAuthority, t.text(d.Authority)),
+			ast.Item(keyDays, t.integer(d.Days)), ast.Item(keyReference, t.text(d.Reference)))))
+	}
+	return t.object(items...)
 }

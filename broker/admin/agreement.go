@@ -23,6 +23,16 @@ type Agreement struct {
 	NotBefore   string   `json:"not_before" yaml:"not_before"`
 	NotAfter    string   `json:"not_after" yaml:"not_after"`
 	Obligations []string `json:"obligations,omitempty" yaml:"obligations,omitempty"`
+	// Deferral: the people concerned learn later of what is asked. Left out: at once.
+	Deferral *Delay `json:"deferral,omitempty" yaml:"deferral,omitempty"`
+}
+
+// Delay is a lawful delay. All of it is public: none of it may name the people it is about.
+type Delay struct {
+	Authority string `json:"authority" yaml:"authority"` // who ordered it
+	Article   string `json:"article" yaml:"article"`     // of the law that allows it
+	Reference string `json:"reference" yaml:"reference"` // of the authorisation, opaque
+	Days      int64  `json:"days" yaml:"days"`
 }
 
 func (a *Agreement) parse() (policy.Agreement, error) {
@@ -30,6 +40,9 @@ func (a *Agreement) parse() (policy.Agreement, error) {
 		ID: policy.AgreementID(a.ID), Agency: policy.AgencyID(a.Agency), Service: policy.ServiceID(a.Service),
 		Scopes: typed[policy.Scope](a.Scopes), Purposes: typed[policy.Purpose](a.Purposes),
 		LegalBases: typed[policy.LegalBasis](a.LegalBases), Obligations: typed[policy.Obligation](a.Obligations),
+	}
+	if d := a.Deferral; d != nil {
+		p.Deferral = &policy.Deferral{Authority: d.Authority, Article: d.Article, Reference: d.Reference, Days: d.Days}
 	}
 	var err error
 	if p.NotBefore, err = instant("/not_before", a.NotBefore, 0); err != nil {
@@ -68,11 +81,15 @@ func plain[T ~string](in []T) []string {
 }
 
 func showAgreement(a *policy.Agreement) Agreement {
-	return Agreement{
+	out := Agreement{
 		ID: string(a.ID), Version: a.Version, State: string(a.State), Agency: string(a.Agency), Service: string(a.Service),
 		Scopes: plain(a.Scopes), Purposes: plain(a.Purposes), LegalBases: plain(a.LegalBases), Obligations: plain(a.Obligations),
 		NotBefore: a.NotBefore.UTC().Format(time.RFC3339Nano), NotAfter: a.NotAfter.UTC().Format(time.RFC3339Nano),
 	}
+	if d := a.Deferral; d != nil {
+		out.Deferral = &Delay{Authority: d.Authority, Article: d.Article, Reference: d.Reference, Days: d.Days}
+	}
+	return out
 }
 
 // Describe a definition.

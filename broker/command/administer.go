@@ -121,18 +121,22 @@ func agencyCommand() *cobra.Command {
 func agreementCommand() *cobra.Command {
 	var file string
 	var in admin.Agreement
+	var delay admin.Delay
 	add := administer(&cobra.Command{
 		Use: "add [ID]", Short: "Put an agreement, or its next version, in force", Args: cobra.MaximumNArgs(1),
 		Long: `add reads an agreement from a YAML or JSON file, or from flags. An id that exists already gets its next version.
 
-Keys of the file: id, agency, service, scopes, purposes, legal_bases, not_before, not_after, obligations (notify_person, wait_for_witnesses).
-Times are days (2026-01-31, UTC; the last one counts as a whole) or RFC 3339.`,
+Keys of the file: id, agency, service, scopes, purposes, legal_bases, not_before, not_after, obligations (notify_person, wait_for_witnesses), deferral.
+Times are days (2026-01-31, UTC; the last one counts as a whole) or RFC 3339.
+
+deferral is a lawful delay: authority, article, reference (opaque) and days. The people concerned learn of each request that many days after it. The whole agreement is published, the
+reference too: none of it may name anybody.`,
 		Example: `  regard agreement add -f agreement.yaml
   regard agreement add aid-2026 --agency ccas-saint-lary --service cnav-quotient-familial --scope quotient --purpose social-aid \
       --legal-basis cerfa-14577 --not-before 2026-01-01 --not-after 2026-12-31`,
 	}, func(ctx context.Context, c *admin.Client, args []string) (admin.Done, error) {
 		if file != "" {
-			if in.Agency != "" || in.Service != "" || len(in.Scopes)+len(in.Purposes)+len(in.LegalBases)+len(in.Obligations) > 0 {
+			if in.Agency != "" || in.Service != "" || len(in.Scopes)+len(in.Purposes)+len(in.LegalBases)+len(in.Obligations) > 0 || delay != (admin.Delay{}) {
 				return admin.Done{}, usagef("give --file or the other flags, not both")
 			}
 			a, err := readAgreement(file)
@@ -140,6 +144,8 @@ Times are days (2026-01-31, UTC; the last one counts as a whole) or RFC 3339.`,
 				return admin.Done{}, err
 			}
 			in = a
+		} else if delay != (admin.Delay{}) {
+			in.Deferral = &delay
 		}
 		if len(args) == 1 {
 			if in.ID != "" && in.ID != args[0] {
@@ -159,6 +165,10 @@ Times are days (2026-01-31, UTC; the last one counts as a whole) or RFC 3339.`,
 	f.StringVar(&in.NotBefore, "not-before", "", "first day")
 	f.StringVar(&in.NotAfter, "not-after", "", "last day")
 	f.StringArrayVar(&in.Obligations, "obligation", nil, "obligation (repeatable)")
+	f.StringVar(&delay.Authority, "deferral-authority", "", "lawful delay: who ordered it (public)")
+	f.StringVar(&delay.Article, "deferral-article", "", "lawful delay: article of the law that allows it (public)")
+	f.StringVar(&delay.Reference, "deferral-reference", "", "lawful delay: reference of the authorisation (public: it names nobody)")
+	f.Int64Var(&delay.Days, "deferral-days", 0, "lawful delay: after how many days the people learn of a request")
 
 	revoke := administer(&cobra.Command{
 		Use: "revoke ID", Short: "End an agreement, at once", Args: someArgs(1, false, "the agreement's id"), Example: "  regard agreement revoke aid-2026",

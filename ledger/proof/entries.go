@@ -79,8 +79,8 @@ func parseOpened(epoch Epoch, l *lines) (Entry, error) {
 // maxClause bounds the free text of a Deferred entry, in bytes.
 const maxClause = 200
 
-// Deferred is a disclosure whose person learns of it later, at the latest in
-// Month.
+// Deferred is a disclosure, or an access to the record of one, whose person learns
+// of it later, at the latest in Month.
 type Deferred struct {
 	Epoch      Epoch
 	Authority  string // who ordered the delay: 1 to 200 bytes of text

@@ -45,8 +45,8 @@ func (k Kind) Filed() bool {
 	return false
 }
 
-// Schema returns the schema of the record behind an entry of this kind; 0 for
-// kinds without one.
+// Schema returns the schema of the record behind an entry of this kind, for a
+// delayed one that of a disclosure (see Takes); 0 for kinds without one.
 func (k Kind) Schema() Schema {
 	switch k {
 	case KindDisclosure, KindDeferred, KindOpened:
@@ -57,6 +57,12 @@ func (k Kind) Schema() Schema {
 		return SchemaErasure
 	}
 	return 0
+}
+
+// Takes reports whether a record of the schema may stand behind an entry of this
+// kind: what is delayed by law is a disclosure, or an access to the record of one.
+func (k Kind) Takes(s Schema) bool {
+	return s != 0 && (s == k.Schema() || s == SchemaAccess && (k == KindDeferred || k == KindOpened))
 }
 
 // valid reports whether k has the form of a type, known or not: token@v1 with a

@@ -380,9 +380,10 @@ func (w *world) file(k proof.Kind, s proof.Subject) filed {
 	return f
 }
 
-func (w *world) opened(d filed) {
-	i := w.add(proof.Opened{Deferred: d.index, Commitment: d.record.Commitment()})
-	w.filed = append(w.filed, filed{i, d.subject, d.record})
+func (w *world) opened(d filed) filed {
+	f := filed{w.add(proof.Opened{Deferred: d.index, Commitment: d.record.Commitment()}), d.subject, d.record}
+	w.filed = append(w.filed, f)
+	return f
 }
 
 // at returns the filed entry that is nth among those of a subject.

@@ -558,7 +558,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		return 0, unproven("its record is not open, and neither an end of retention nor a loss in the log explains that")
 	}
 	commitment, _ := CommitmentOf(entry)
-	if o.Schema() != entry.Kind().Schema() || o.Commitment() != commitment {
+	if !entry.Kind().Takes(o.Schema()) || o.Commitment() != commitment {
 		return 0, unproven("the opening does not open the entry's commitment: it is another record's")
 	}
 	s, err := o.Subject()

@@ -114,17 +114,31 @@ func (w *words) requests() {
 	} else {
 		w.say("In %s, these are recorded requests about you under these identifiers (%s), as far as they can still be shown: %s.", span, w.identifiers(), n)
 	}
-	kinds := map[Kind]int{}
+	type what struct {
+		kind   Kind
+		schema Schema // of what was delayed; 0: of that nothing can be shown
+	}
+	kinds := map[what]int{}
 	for i := range v.Entries {
-		kinds[v.Entries[i].Kind]++
+		k := what{kind: v.Entries[i].Kind}
+		if k.kind == KindOpened {
+			k.schema = v.Entries[i].Opening.Schema()
+		}
+		kinds[k]++
 	}
 	for _, k := range []struct {
-		kind      Kind
+		what      what
 		one, more string
-	}{{KindDisclosure, "data request", "data requests"}, {KindOpened, "data request that was delayed by law", "data requests that were delayed by law"},
-		{KindAccess, "opening of a record by somebody", "openings of records by somebody"}, {KindErasure, "erasure", "erasures"}} {
-		if kinds[k.kind] > 0 {
-			w.say("Among them: %s.", many(kinds[k.kind], k.one, k.more))
+	}{
+		{what{KindDisclosure, 0}, "data request", "data requests"},
+		{what{KindOpened, SchemaDisclosure}, "data request that was delayed by law", "data requests that were delayed by law"},
+		{what{KindOpened, SchemaAccess}, "opening of the record of such a request, delayed with it", "openings of records of such requests, delayed with them"},
+		{what{KindOpened, 0}, "entry that was delayed by law and of which nothing is open", "entries that were delayed by law and of which nothing is open"},
+		{what{KindAccess, 0}, "opening of a record by somebody", "openings of records by somebody"},
+		{what{KindErasure, 0}, "erasure", "erasures"},
+	} {
+		if n := kinds[k.what]; n > 0 {
+			w.say("Among them: %s.", many(n, k.one, k.more))
 		}
 	}
 	if len(v.Ended) > 0 {

@@ -59,7 +59,7 @@ func (r *Receipt) check() error {
 	switch {
 	case r.opening.info == nil:
 		return formatError("opening: none")
-	case r.entry.Kind().Schema() == 0 || r.entry.Kind().Schema() != r.opening.Schema():
+	case !r.entry.Kind().Takes(r.opening.Schema()):
 		return formatError("receipt: an entry %s does not go with this opening", r.entry.Kind())
 	case uint64(r.index) > maxInt:
 		return formatError("receipt: the index is too large")
@@ -183,7 +183,7 @@ func ParseReceipt(text []byte) (*Receipt, error) {
 		return nil, err
 	}
 	kind := r.entry.Kind()
-	if kind.Schema() == 0 || kind.Schema() != r.opening.Schema() {
+	if !kind.Takes(r.opening.Schema()) {
 		return nil, l.errorf("an entry %s does not go with this opening", kind)
 	}
 	if bytes.HasPrefix(l.rest, []byte("settled ")) {

@@ -66,7 +66,10 @@ func policyVectors() vectorFile {
 	unknown := strings.Replace(inputText(""), `{"id":"mairie-lyon","siret":"21690123100011","state":"active"}`, `{"id":"","siret":"","state":"unknown"}`, 1)
 	good("agreement", []byte(sampleAgreement))
 	good("agreement", []byte(revoked))
+	deferring := strings.Replace(sampleAgreement, `"id":`, `"deferral":{"article":"CPP art. 60-1","authority":"Tribunal judiciaire de Lyon","days":90,"reference":"2026/118"},"id":`, 1)
+	good("agreement", []byte(deferring))
 	good("input", []byte(inputText(sampleAgreement)))
+	good("input", []byte(inputText(deferring)))
 	good("input", []byte(inputText("")))
 	good("input", []byte(unknown))
 	good("bundle", blob(".manifest", sampleManifest, "decision.rego", sampleRego))
@@ -87,6 +90,14 @@ func policyVectors() vectorFile {
 	agreement("a state of services", `"active"`, `"withdrawn"`)
 	agreement("an obligation that is not known", `notify_person`, `notify_everybody`)
 	agreement("it ends before it begins", `1767225600000`, `1798761600000`)
+	delay := func(reason, old, new string) {
+		bad("agreement", []byte(strings.Replace(deferring, old, new, 1)), reason)
+	}
+	delay("a delay of no day", `"days":90`, `"days":0`)
+	delay("a delay by nobody", `"authority":"Tribunal judiciaire de Lyon"`, `"authority":""`)
+	delay("a delay without a reference", `,"reference":"2026/118"`, ``)
+	delay("an article that ends with a space", `60-1"`, `60-1 "`)
+	agreement("a delay that is null", `"id":`, `"deferral":null,"id":`)
 	agreement("another schema", `agreement@v1`, `agreement@v2`)
 	input := func(reason, old, new string) {
 		bad("input", []byte(strings.Replace(inputText(sampleAgreement), old, new, 1)), reason)

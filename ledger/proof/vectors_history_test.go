@@ -103,6 +103,9 @@ func historyVectors() vectorFile {
 	good(h, "the label key of epoch 0 was destroyed at the end of its retention")
 	good(w.history(4, 4, w.empty), "nobody's: an empty bucket of an empty epoch")
 
+	delayed, _, _ := newDelayedWorld()
+	good(delayed.history(0, 1, delayed.alice), "a delay that ended, and with it that of an access to the record")
+
 	good(sameSize(w), "of another tree of the same size than the first: together they are a fork")
 
 	bad := func(of int, text, reason string) {

@@ -389,6 +389,11 @@ func receiptVectors(w *world) vectorFile {
 		v.Good = append(v.Good, vector{"text": string(must(r.AppendText(nil))), "reader": g.reader.String(), "kind": verdict.Kind, "index": verdict.Index,
 			"state": verdict.State.String(), "in_roll": verdict.InRoll, "unverified": strings.Join(verdict.Unverified, " ")})
 	}
+	delayed, _, access := newDelayedWorld()
+	opened := delayed.receipt(access, proof.ReaderPerson, all, true)
+	verdict := must(opened.Verify(w.policy, proof.VerifyOptions{AllowProvisional: true}))
+	v.Good = append(v.Good, vector{"text": string(must(opened.AppendText(nil))), "reader": proof.ReaderPerson.String(), "kind": verdict.Kind, "index": verdict.Index,
+		"state": verdict.State.String(), "in_roll": verdict.InRoll, "unverified": strings.Join(verdict.Unverified, " "), "note": "an access that was delayed with what it was to"})
 	settled := string(must(w.receipt(a, proof.ReaderPerson, all, true).AppendText(nil)))
 	bad := func(reason, text string) {
 		if text == settled {
