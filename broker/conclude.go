@@ -56,7 +56,7 @@ func (d *disclosure) conclude(ctx context.Context) (*Answer, error) {
 	commitments := make([]proof.Commitment, len(recs))
 	for i := range recs {
 		commitments[i] = recs[i].rec.Commitment()
-		entries[i] = proof.Disclosure{Commitment: commitments[i]}
+		entries[i] = disclosureEntry(d.plan.deferral(), d.plan.at, commitments[i])
 	}
 	var sealed keys.Sealed
 	if d.result.said != nil {
@@ -111,7 +111,7 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 		owners[i] = recs[i].owner
 	}
 	for until := time.Now().Add(erasingWait); ; {
-		err = b.gate.pass(owners, func() error {
+		err = b.unlessErasing(d.plan.deferral(), owners, func() error {
 			out := &store.Outcome{Disclosure: d.seq}
 			if sealed != nil && d.plan.req.IdempotencyKey != "" {
 				out.Payload, out.Until = sealed, d.plan.at.Add(payloadLife)
@@ -155,7 +155,7 @@ func (d *disclosure) sealRecords(ctx context.Context, recs []described) ([]seale
 	}
 	rows = append(rows, sealedRecord{row: store.Record{Owner: d.owner, Person: d.person, Admin: admin}})
 	for _, r := range recs[1:] {
-		row, err := d.b.sealRecord(ctx, r.subject, d.plan.at, r.rec)
+		row, err := d.b.sealRecord(ctx, r.subject, d.plan.at, r.rec, d.plan.deferral() != nil)
 		if err != nil {
 			return rows, err
 		}

@@ -19,19 +19,21 @@ type damage struct {
 	mu       sync.Mutex
 	intents  map[store.Seq]struct{}
 	erasures map[keys.Owner]struct{}
+	delays   map[proof.Index]struct{}
 }
 
 // Damage counts what is in the store and can't be read. Anything but zero needs the operator: see docs/operate.md.
 type Damage struct {
 	Intents  int // requests without an outcome: a provider may have been asked, and the log can't say so
 	Erasures int // erasures that were begun: until they are asked for again, nothing about the person is recorded
+	Delays   int // disclosures whose delay is over: nobody can tell whom to tell
 }
 
 // Damage of the store, as the last round saw it.
 func (b *Broker) Damage() Damage {
 	b.damage.mu.Lock()
 	defer b.damage.mu.Unlock()
-	return Damage{Intents: len(b.damage.intents), Erasures: len(b.damage.erasures)}
+	return Damage{Intents: len(b.damage.intents), Erasures: len(b.damage.erasures), Delays: len(b.damage.delays)}
 }
 
 func (d *damage) has(intent store.Seq) bool {
@@ -93,6 +95,31 @@ func (b *Broker) damagedErasure(o keys.Owner, err error) {
 	}
 	b.damage.erasures[o] = struct{}{}
 	b.log.Error("DAMAGED RECORD: an erasure that was begun can't be carried through, because what the store holds of it can't be read. Until it is asked for again nothing about that person is recorded; see docs/operate.md, Damaged records", "error", err)
+}
+
+// damagedDeferral alarms about a deferred record that can't be opened, once in the life of a process.
+func (b *Broker) damagedDeferral(d *damagedDeferral) {
+	b.damage.mu.Lock()
+	defer b.damage.mu.Unlock()
+	if _, ok := b.damage.delays[d.index]; ok {
+		return
+	}
+	if b.damage.delays == nil {
+		b.damage.delays = map[proof.Index]struct{}{}
+	}
+	b.damage.delays[d.index] = struct{}{}
+	b.log.Error("DAMAGED RECORD: a delay is over, and nobody can tell whom it concerns, because what the store holds of it can't be read. Everybody sees in the log that it is overdue; see docs/operate.md, Damaged records", "entry", uint64(d.index), "error", d.err)
+}
+
+// mendedDeferrals forgets those that weren't seen in a whole round.
+func (d *damage) mendedDeferrals(seen map[proof.Index]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.delays {
+		if !seen[i] {
+			delete(d.delays, i)
+		}
+	}
 }
 
 // erased forgets a damaged erasure: there is a whole one.

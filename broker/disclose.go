@@ -109,7 +109,8 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	if d.rec, err = d.newRecord(proof.RoleAsked, p.subject, d.requested()); err != nil {
 		return store.Disclosure{}, false, fmt.Errorf("describing the request: %w", err)
 	}
-	sealed, err := b.sealRecord(ctx, p.subject, p.at, d.rec)
+	delay := p.deferral()
+	sealed, err := b.sealRecord(ctx, p.subject, p.at, d.rec, delay != nil)
 	if err != nil {
 		return store.Disclosure{}, false, keysProblem(err)
 	}
@@ -117,6 +118,11 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	in := &store.Intent{
 		ID: d.id, Agency: p.caller.ID, AskedAt: p.at, Owner: d.owner, Person: sealed.row.Person, Admin: sealed.row.Admin,
 		Fresh: []*keys.StoredKey{sealed.fresh},
+	}
+	begin := b.gate.begin
+	if delay != nil {
+		in.Due = delay.Due(p.at)
+		begin = func(_ keys.Owner, f func() error) error { return f() }
 	}
 	if in.Key, err = keys.KeyOf(in.Person); err != nil {
 		return store.Disclosure{}, false, err
@@ -133,7 +139,7 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	}
 	var row store.Disclosure
 	var again bool
-	err = b.gate.begin(d.owner, func() (err error) {
+	err = begin(d.owner, func() (err error) {
 		row, again, err = b.store.Begin(ctx, in)
 		return err
 	})

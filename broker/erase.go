@@ -73,7 +73,7 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	if err != nil {
 		return Erasure{}, err
 	}
-	sealed, err := b.sealRecord(ctx, subject, asked, rec)
+	sealed, err := b.sealRecord(ctx, subject, asked, rec, false)
 	if err != nil {
 		return Erasure{}, keysProblem(err)
 	}

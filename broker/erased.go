@@ -144,7 +144,7 @@ func (b *Broker) erasedPage(ctx context.Context, entry *store.ErasedAudit, from 
 		if v.of[i] >= 0 {
 			g = &v.glances[v.of[i]]
 		}
-		if g != nil && g.whole || v.states[i] == OpeningDeferred || v.states[i] == OpeningNone {
+		if g != nil && (g.whole || g.delay != nil) || v.states[i] == OpeningOpened || v.states[i] == OpeningNone {
 			out.Closed++
 			continue
 		}
@@ -196,7 +196,7 @@ func (b *Broker) openRest(ctx context.Context, v *view, g *glance) error {
 	case err != nil:
 		return keysProblem(err)
 	}
-	if !rec.Erased() || rec.Schema() != g.entry.Kind.Schema() {
+	if !rec.Erased() || rec.Schema() != g.schema() {
 		g.entry.State = HistoryDamaged
 		return nil
 	}

@@ -2,11 +2,8 @@ package broker
 
 import (
 	"context"
-	"crypto/rand"
 
 	"github.com/regard-broker/regard/broker/store"
-	"github.com/regard-broker/regard/keys"
-	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -19,27 +16,4 @@ func (b *Broker) Audited(ctx context.Context) (map[proof.Index]proof.Opening, er
 		}
 		return nil
 	})
-}
-
-// Defer logs a disclosure of which its person learns later, as a later version will.
-func (b *Broker) Defer(ctx context.Context, subject proof.Subject) (proof.Index, error) {
-	rec, err := proof.NewRecord(proof.SchemaDisclosure, rand.Reader)
-	if err != nil {
-		return 0, err
-	}
-	if err := rec.SetSubject(subject); err != nil {
-		return 0, err
-	}
-	row, err := b.sealRecord(ctx, subject, b.now(), rec)
-	if err != nil {
-		return 0, err
-	}
-	appended, err := b.append(ctx, ledger.Group{
-		Entries: []proof.Entry{proof.Deferred{Authority: "Parquet d'Exemple", Article: "CPP 11", Month: "2099-01", Commitment: rec.Commitment()}},
-		Attach:  &store.AccessLogged{Records: []store.Record{row.row}, Fresh: []*keys.StoredKey{row.fresh}},
-	})
-	if err != nil {
-		return 0, err
-	}
-	return appended.Entries[0].Index, nil
 }

@@ -126,3 +126,16 @@ func (b *Broker) AnnounceEnd(ctx context.Context, name string) error {
 
 // Unreadable says whether an entry may be given up for an error.
 var Unreadable = unreadable
+
+// HoldErasure shuts a person out as an erasure at work does, or lets them in again.
+func (b *Broker) HoldErasure(subject proof.Subject, hold bool) {
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		panic(err)
+	}
+	if hold {
+		b.gate.set(owner, phaseShut)
+	} else {
+		b.gate.set(owner, 0)
+	}
+}

@@ -194,6 +194,9 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 	}
 	if d := a.Deferral; d != nil {
 		// What is delayed is opened while its month is kept: retention counts from the end of a month, and a month is there to open it.
+		if slices.Contains(a.Obligations, policy.ObligationNotifyPerson) {
+			return 0, invalid("/deferral", "The person can't be told at once and later.", "Leave out notify_person, or the deferral.")
+		}
 		if longest := int64((b.cfg.Retention - retentionMargin) / (24 * time.Hour)); d.Days > longest {
 			return 0, invalid("/deferral/days", "The delay is longer than records can be kept closed.", fmt.Sprintf("Give at most %d days: the retention, less a month to open them in.", max(longest, 0)))
 		}

@@ -68,6 +68,16 @@ type HistoryEntry struct {
 	Disclosure *DisclosureSeen
 	Access     *AccessSeen
 	Erasure    *ErasureSeen
+	// Delay is set if the entry ended one, whatever the state: the person learnt of it later than it was asked or done.
+	Delay *DelaySeen
+}
+
+// DelaySeen is a lawful delay that is over.
+type DelaySeen struct {
+	Authority, Article string
+	Deferred           proof.Index // of the entry that the log had from the beginning
+	Month              string      // by which it was to end
+	OpenedAt           time.Time   // when the person could see it; zero: not known
 }
 
 // DisclosureSeen is the part of a disclosure that the help desk sees. Context and object stay closed.
@@ -111,6 +121,8 @@ type glance struct {
 	access  proof.Index   // of the access@v1 entry; 0: none
 	rest    bool          // its person part is gone; what is left is for a history file
 	opened  proof.Opening // for a history file
+	// delay is the entry if it is a deferred one: an access to its record is deferred with it.
+	delay *proof.Deferred
 }
 
 // shownFields are the fields that a reader is shown, by schema: an access@v1 entry names exactly these.
@@ -157,12 +169,41 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 		return nil, err
 	}
 	for i := range glances {
+		if err := b.delaySeen(ctx, &glances[i].entry); err != nil {
+			return nil, err
+		}
 		h.Entries = append(h.Entries, glances[i].entry)
 	}
 	if h.Lost, err = b.store.Lost(ctx); err != nil {
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
 	return h, nil
+}
+
+// delaySeen tells of the delay that an entry ended.
+func (b *Broker) delaySeen(ctx context.Context, e *HistoryEntry) error {
+	if e.Kind != proof.KindOpened {
+		return nil
+	}
+	ended, err := b.store.EndedBy(ctx, e.Index)
+	if errors.Is(err, store.ErrNotFound) {
+		e.State = HistoryDamaged
+		return nil
+	}
+	if err != nil {
+		return unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	entry, err := proof.ParseEntry(ended.Text)
+	d, ok := entry.(proof.Deferred)
+	if err != nil || !ok {
+		e.State = HistoryDamaged
+		return nil
+	}
+	e.Delay = &DelaySeen{Authority: d.Authority, Article: d.Article, Deferred: ended.Deferred, Month: d.Month}
+	if ended.At.UnixMilli() > 0 {
+		e.Delay.OpenedAt = ended.At
+	}
+	return nil
 }
 
 // erasingProblem says of whoever is being erased that it takes a moment.
@@ -196,10 +237,15 @@ func (by AccessBy) check() error {
 	if strings.TrimSpace(by.Reason) == "" {
 		return invalid("/reason", "There is no reason.", "Say why the records are read; the person sees it.")
 	}
-	if !utf8.ValidString(by.Reason) || strings.ContainsFunc(by.Reason, unicode.IsControl) || utf8.RuneCountInString(by.Reason) > maxReason {
+	if !plainText(by.Reason, maxReason) {
 		return invalid("/reason", "The reason is not usable.", fmt.Sprintf("Write plain text on one line, at most %d characters.", maxReason))
 	}
 	return nil
+}
+
+// plainText says whether s is text on one line of at most so many characters.
+func plainText(s string, max int) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) && utf8.RuneCountInString(s) <= max
 }
 
 // glances reads what there is, opens nothing, and finds out what could be opened.
@@ -222,10 +268,25 @@ func (b *Broker) glances(ctx context.Context, owner keys.Owner, page HistoryPage
 // newGlance is of a record about which nothing is known yet: damaged, unless something better turns out.
 func newGlance(row *store.PlacedRecord) glance {
 	g := glance{row: row, entry: HistoryEntry{Index: row.Index, State: HistoryDamaged}}
-	if entry, err := proof.ParseEntry(row.Text); err == nil && entry.Kind().Filed() {
+	entry, err := proof.ParseEntry(row.Text)
+	if err != nil {
+		return g
+	}
+	if d, ok := entry.(proof.Deferred); ok {
+		g.delay = &d
+	}
+	if entry.Kind().Filed() || g.delay != nil {
 		g.entry.Kind = entry.Kind()
 	}
 	return g
+}
+
+// schema is that of the record, by what is known before it is opened: a delayed one is of a disclosure, or of an access.
+func (g *glance) schema() proof.Schema {
+	if g.row.Alone && g.entry.Kind.Takes(proof.SchemaAccess) {
+		return proof.SchemaAccess
+	}
+	return g.entry.Kind.Schema()
 }
 
 // survey finds out which keys of records of filed entries are there, and opens nothing.
@@ -282,46 +343,43 @@ func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, 
 	if len(open) == 0 {
 		return 0, nil
 	}
-	subjects := map[keys.Owner]keys.Key{}
-	var fresh []sealedRecord
+	seal := b.newSealer()
 	stored := false
-	defer func() {
-		b.saved(stored, fresh...)
-		for _, k := range subjects {
-			k.Clear()
-		}
-	}()
+	defer func() { seal.end(stored) }()
 	now := b.now()
 	attach := &store.AccessLogged{Audit: audit}
 	var entries []proof.Entry
 	for _, g := range open {
-		owner := g.row.Owner
-		key, ok := subjects[owner]
-		if !ok {
-			var made *keys.StoredKey
-			if key, made, err = b.ring.SubjectKey(ctx, owner); err != nil {
-				return 0, keysProblem(err)
-			}
-			subjects[owner], fresh = key, append(fresh, sealedRecord{fresh: made})
-			attach.Fresh, attach.Keys = append(attach.Fresh, made), append(attach.Keys, key.ID())
-		}
 		rec, err := accessRecord(by, shown, g, now)
 		if err != nil {
 			return 0, fmt.Errorf("describing an access: %w", err)
 		}
-		row := store.Record{Owner: owner}
-		if row.Person, err = b.ring.SealPerson(key, owner[:], rec.AppendPersonPart(nil)); err != nil {
+		row := store.Record{Owner: g.row.Owner}
+		entry := proof.Entry(proof.Access{Commitment: rec.Commitment()})
+		if d := g.delay; d != nil {
+			var own *keys.StoredKey
+			if row.Person, own, err = b.sealDeferred(ctx, row.Owner, rec); err != nil {
+				return 0, keysProblem(err)
+			}
+			attach.Fresh = append(attach.Fresh, own)
+			entry = proof.Deferred{Authority: d.Authority, Article: d.Article, Month: d.Month, Commitment: rec.Commitment()}
+		} else if row.Person, err = seal.person(ctx, row.Owner, rec); err != nil {
 			return 0, keysProblem(err)
 		}
 		if row.Admin, err = b.sealAdmin(ctx, now, rec); err != nil {
 			return 0, keysProblem(err)
 		}
-		attach.Records, entries = append(attach.Records, row), append(entries, proof.Access{Commitment: rec.Commitment()})
-		if audit != nil {
-			audit.Targets = append(audit.Targets, g.row.Index)
-		}
+		attach.Records, attach.Targets, entries = append(attach.Records, row), append(attach.Targets, g.row.Index), append(entries, entry)
+	}
+	fresh, ids := seal.rows()
+	attach.Fresh, attach.Keys = append(attach.Fresh, fresh...), ids
+	if audit != nil {
+		audit.Targets = attach.Targets
 	}
 	appended, err := b.ledger.Append(ctx, ledger.Group{Entries: entries, Attach: attach})
+	if errors.Is(err, store.ErrOpened) {
+		return 0, &Problem{Status: 503, Code: "deferral.ended", Title: "The delay of a record ended in this moment, so none was opened.", Detail: "Repeat the request.", RetryAfter: time.Second, err: err}
+	}
 	if err != nil {
 		return 0, unavailable("log.unavailable", "The log can't record now that records are read, so none was opened.", err)
 	}
@@ -340,7 +398,7 @@ func accessRecord(by AccessBy, shown shownFields, g *glance, now time.Time) (*pr
 	if err != nil {
 		return nil, err
 	}
-	schema := g.entry.Kind.Schema()
+	schema := g.schema()
 	var names []string
 	for _, f := range shown[schema] {
 		names = append(names, schema.Name(f))
@@ -412,8 +470,8 @@ func (b *Broker) explain(ctx context.Context, glances []glance) error {
 			g.entry.State = HistoryRetired
 			continue
 		}
-		if g.entry.Kind == proof.KindErasure {
-			continue // it would have opened
+		if g.entry.Kind == proof.KindErasure || g.delay != nil {
+			continue // it would have opened: no erasure reaches it
 		}
 		gone, err := b.personGone(ctx, g)
 		if err != nil {

@@ -199,7 +199,7 @@ func (m *historyMaker) page(ctx context.Context, subject int, page HistoryPage, 
 func (m *historyMaker) show(g *glance, rec *proof.Record) {
 	o := rec.Open(proof.ReaderPerson)
 	s, err := o.Subject()
-	if rec.Schema() != g.entry.Kind.Schema() || err == nil && !s.Equal(g.subject) || err != nil && !rec.Erased() {
+	if rec.Schema() != g.schema() || err == nil && !s.Equal(g.subject) || err != nil && !rec.Erased() {
 		return // another's record under this owner
 	}
 	switch {

@@ -109,6 +109,7 @@ type Broker struct {
 	admin    sync.Mutex // one change at a time
 	// statements of auditors are published one at a time
 	statements sync.Mutex
+	opening    sync.Mutex // of what was deferred: one disclosure at a time
 	gate       gate
 	damage     damage
 	replayers  sync.Map   // *policy.Replayer by digest of the bundle

@@ -47,13 +47,13 @@ type OpeningState string
 
 // The states.
 const (
-	OpeningOpen     OpeningState = "open"
-	OpeningErased   OpeningState = "erased"   // an erasure destroyed the person part: no access can be filed; see Erased
-	OpeningRetired  OpeningState = "retired"  // its retention has ended
-	OpeningDamaged  OpeningState = "damaged"  // it can't be opened, or isn't what the entry commits to, and nothing in the log explains why: an alarm
-	OpeningLost     OpeningState = "lost"     // restart@v1 says that its details are lost
-	OpeningDeferred OpeningState = "deferred" // the person learns of it later, and an access would tell them now
-	OpeningNone     OpeningState = "none"     // the entry stands for no record
+	OpeningOpen    OpeningState = "open"
+	OpeningErased  OpeningState = "erased"  // an erasure destroyed the person part: no access can be filed; see Erased
+	OpeningRetired OpeningState = "retired" // its retention has ended
+	OpeningDamaged OpeningState = "damaged" // it can't be opened, or isn't what the entry commits to, and nothing in the log explains why: an alarm
+	OpeningLost    OpeningState = "lost"    // restart@v1 says that its details are lost
+	OpeningOpened  OpeningState = "opened"  // a deferred one whose delay is over: the record is that of the entry Opened
+	OpeningNone    OpeningState = "none"    // the entry stands for no record
 )
 
 // Openings is what an auditor is shown.
@@ -74,7 +74,8 @@ type OpenedEntry struct {
 	Index        proof.Index
 	Kind         proof.Kind
 	State        OpeningState
-	Access       proof.Index // the access@v1 entry that says so; 0 if there is none
+	Access       proof.Index // the access@v1 entry that says so, or the deferred@v1 one of an access to a deferred record; 0 if there is none
+	Opened       proof.Index // of the opened@v1 entry that ended its delay; 0: none
 	Receipt      []byte      // proof and opening, of the auditor's fields; nil if not open
 	ReceiptState proof.State
 }
@@ -84,7 +85,7 @@ func errNotAuditor() *Problem {
 }
 
 // Openings opens records for an auditor: the fields of that role and no others. Before anything is opened, an access@v1 entry for each record stands in the log under a signed checkpoint, in its
-// subject's roll; if the log can't record that, nothing is opened. To know whose roll that is, the broker reads the subject, as it did when it filed the record; the auditor isn't shown it.
+// subject's roll; if the log can't record that, nothing is opened. An access to a record of which the person learns later is deferred@v1, and filed when that record is. To know whose roll that is, the broker reads the subject, as it did when it filed the record; the auditor isn't shown it.
 //
 // A record whose person part is gone, and one that nobody can read any more, is stated with its state and never left out.
 func (b *Broker) Openings(ctx context.Context, caller Caller, req *OpeningsRequest) (*Openings, error) {
@@ -306,7 +307,7 @@ type view struct {
 	opened  map[proof.Index]proof.Opening
 }
 
-// viewOf sorts out which entries have a record at all. This is the one place where a deferred one is kept closed: to log an access to it would tell the person.
+// viewOf sorts out which entries have a record at all.
 func (b *Broker) viewOf(ctx context.Context, rows []store.Row) (*view, error) {
 	lost, err := b.store.Lost(ctx)
 	if err != nil {
@@ -317,12 +318,12 @@ func (b *Broker) viewOf(ctx context.Context, rows []store.Row) (*view, error) {
 		r := &rows[i]
 		v.of[i] = -1
 		switch {
-		case r.Kind == proof.KindDeferred:
-			v.states[i] = OpeningDeferred
-		case !r.Kind.Filed():
+		case !r.Kind.Filed() && r.Kind != proof.KindDeferred:
 			v.states[i] = OpeningNone
 		case slices.ContainsFunc(lost, func(l store.Range) bool { return l.From <= r.Index && r.Index < l.To }):
 			v.states[i] = OpeningLost
+		case r.None && r.Kind == proof.KindDeferred && r.Opened > 0:
+			v.states[i] = OpeningOpened
 		case r.None:
 			v.states[i] = OpeningDamaged
 		default:
@@ -333,10 +334,13 @@ func (b *Broker) viewOf(ctx context.Context, rows []store.Row) (*view, error) {
 	return v, nil
 }
 
+// owners are those in whose rolls accesses are to be filed; of deferred records in none.
 func (v *view) owners() []keys.Owner {
-	out := make([]keys.Owner, len(v.glances))
+	var out []keys.Owner
 	for i := range v.glances {
-		out[i] = v.glances[i].row.Owner
+		if v.glances[i].delay == nil {
+			out = append(out, v.glances[i].row.Owner)
+		}
 	}
 	return out
 }
@@ -355,7 +359,7 @@ func (v *view) known(shown []store.Shown) {
 // take keeps an opened record's fields of the auditor. If the person was erased in this instant, their roll has the access all the same.
 func (v *view) take(g *glance, rec *proof.Record) {
 	whose, err := rec.Open(proof.ReaderPerson).Subject()
-	if rec.Schema() != g.entry.Kind.Schema() || !rec.Erased() && (err != nil || !whose.Equal(g.subject)) {
+	if rec.Schema() != g.schema() || !rec.Erased() && (err != nil || !whose.Equal(g.subject)) {
 		return
 	}
 	g.entry.State = HistoryOpen
@@ -407,7 +411,7 @@ func (b *Broker) shownTo(ctx context.Context, v *view) ([]OpenedEntry, error) {
 	}
 	out := make([]OpenedEntry, len(v.rows))
 	for i := range v.rows {
-		e := OpenedEntry{Index: v.rows[i].Index, Kind: v.rows[i].Kind, State: v.states[i]}
+		e := OpenedEntry{Index: v.rows[i].Index, Kind: v.rows[i].Kind, State: v.states[i], Opened: v.rows[i].Opened}
 		if v.of[i] >= 0 {
 			g := &v.glances[v.of[i]]
 			e.Access = g.access

@@ -611,12 +611,8 @@ func TestOpeningsTellWhatIsMissing(t *testing.T) {
 	w.tamper("DELETE FROM records WHERE log_index = ?", int64(gone))
 	w.tamper("UPDATE records SET owner = (SELECT owner FROM records WHERE log_index = ?1) WHERE log_index = ?2", int64(good), int64(foreign))
 	w.tamper("INSERT INTO meta (name, value) VALUES (?, ?)", fmt.Sprintf("lost %d", lost), fmt.Sprint(lost+1))
-	deferred, err := w.b.Defer(t.Context(), subjectOf(t, marie))
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := []proof.Index{retired, erased, e.Index, damaged, gone, foreign, lost, deferred, 0, good}
-	want := fmt.Sprintf("%d retired, %d erased, %d erased, %d damaged, %d damaged, %d damaged, %d lost, %d deferred, 0 none, %d open", retired, erased, e.Index, damaged, gone, foreign, lost, deferred, good)
+	all := []proof.Index{retired, erased, e.Index, damaged, gone, foreign, lost, 0, good}
+	want := fmt.Sprintf("%d retired, %d erased, %d erased, %d damaged, %d damaged, %d damaged, %d lost, 0 none, %d open", retired, erased, e.Index, damaged, gone, foreign, lost, good)
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		before := w.count("SELECT count(*) FROM leaves WHERE kind = 'access@v1'")
 		o := w.openings(cour, broker.OpeningsRequest{Indexes: all})

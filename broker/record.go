@@ -33,6 +33,20 @@ func (b *Broker) sealPerson(ctx context.Context, owner keys.Owner, rec *proof.Re
 	return sealed, fresh, err
 }
 
+// sealDeferred seals the person part of a record of which the person learns later, under a key of its own.
+func (b *Broker) sealDeferred(ctx context.Context, owner keys.Owner, rec *proof.Record) (sealed []byte, fresh *keys.StoredKey, err error) {
+	key, fresh, err := b.ring.DeferredKey(ctx, owner)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a key for a deferred record: %w", err)
+	}
+	defer key.Clear()
+	part := parts.Get().(*[]byte)
+	defer putPart(part)
+	*part = rec.AppendPersonPart((*part)[:0])
+	sealed, err = b.ring.SealPerson(key, owner[:], *part)
+	return sealed, fresh, err
+}
+
 // sealAdmin seals a record's administrative part under the key of the month in which it was asked, or of this month if that is more than a day ago, as after a crash: by its place in the
 // log anybody must be able to tell which keys may have sealed a record (docs/formats.md, section 4).
 func (b *Broker) sealAdmin(ctx context.Context, at time.Time, rec *proof.Record) ([]byte, error) {
@@ -80,14 +94,18 @@ func putPart(b *[]byte) {
 	}
 }
 
-// sealRecord seals both parts.
-func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.Time, rec *proof.Record) (sealedRecord, error) {
+// sealRecord seals both parts. deferred: the person learns of it later.
+func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.Time, rec *proof.Record, deferred bool) (sealedRecord, error) {
 	var s sealedRecord
 	var err error
 	if s.row.Owner, err = b.ring.Owner(subject); err != nil {
 		return s, err
 	}
-	if s.row.Person, s.fresh, err = b.sealPerson(ctx, s.row.Owner, rec); err != nil {
+	seal := b.sealPerson
+	if deferred {
+		seal = b.sealDeferred
+	}
+	if s.row.Person, s.fresh, err = seal(ctx, s.row.Owner, rec); err != nil {
 		return s, err
 	}
 	s.row.Admin, err = b.sealAdmin(ctx, at, rec)

@@ -179,7 +179,8 @@ func (b *Broker) past(ctx context.Context, d store.Disclosure) (*past, error) {
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("disclosure %v has an outcome and no records", uuid.UUID(d.ID))
+		// Its delay had ended when an older backup was restored: a record that is opened again would be another one.
+		return nil, &Problem{Status: 410, Code: "disclosure.lost", Title: "The details of this disclosure were lost when a backup was restored.", Detail: "The log says so (restart@v1); your receipt remains valid.", err: fmt.Errorf("disclosure %v has an outcome and no records", uuid.UUID(d.ID))}
 	}
 	rec, err := b.openEntry(ctx, &rows[0])
 	if errors.Is(err, keys.ErrNoKey) {

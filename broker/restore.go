@@ -276,6 +276,8 @@ func (r *restoration) follow(ctx context.Context, rest ledger.Remainder) error {
 			}
 		case proof.Erasure:
 			erasures[leaf.Index] = true
+		case proof.Opened:
+			r.store.Opened = append(r.store.Opened, store.DelayEnded{Opened: leaf.Index, Deferred: e.Deferred})
 		default:
 			if err := r.govern(leaf, e); err != nil {
 				return fmt.Errorf("entry %d: %w", leaf.Index, err)

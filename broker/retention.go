@@ -232,6 +232,11 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	if len(ended) == 0 {
 		return nil
 	}
+	if waits, err := b.store.DeferredUnder(ctx, under); err != nil {
+		return err
+	} else if waits {
+		return errors.New("a delay should have ended long ago, and the record's month isn't ended before it is: see docs/operate.md, Damaged records")
+	}
 	last, finished, err := b.allFiled(ctx, under)
 	if err != nil || !finished {
 		return err

@@ -13,7 +13,7 @@ func (g *glance) show(rec *proof.Record) {
 	whole := rec.Open(proof.ReaderPerson)
 	whose, err := whole.Subject()
 	erasure := g.entry.Kind == proof.KindErasure && rec.Erased()
-	if rec.Schema() != g.entry.Kind.Schema() || !erasure && (err != nil || !whose.Equal(g.subject)) {
+	if rec.Schema() != g.schema() || !erasure && (err != nil || !whose.Equal(g.subject)) {
 		return // erased in this instant, or another's record under this owner
 	}
 	o := seen{whole, rec.Schema()}

@@ -49,6 +49,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			defer cancel()
 			return b.leftErasures(ctx)
 		})
+		b.try(ctx, "ending delays", b.openDeferred)
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "logging keys", b.logKeys)
 		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
@@ -189,10 +190,14 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 	if row.Admin, err = b.sealAdmin(ctx, d.AskedAt, rec); err != nil {
 		return err
 	}
+	delay, err := recordedDeferral(rec)
+	if err != nil {
+		return err
+	}
 	// A damaged intent doesn't hold up an erasure: mended meanwhile, it must not come after the reach and lose its key with the rest.
-	err = b.gate.pass([]keys.Owner{d.Owner}, func() error {
+	err = b.unlessErasing(delay, []keys.Owner{d.Owner}, func() error {
 		_, err := b.append(ctx, ledger.Group{
-			Entries: []proof.Entry{proof.Disclosure{Commitment: rec.Commitment()}},
+			Entries: []proof.Entry{disclosureEntry(delay, d.AskedAt, rec.Commitment())},
 			Attach:  &store.Outcome{Disclosure: d.Seq, Records: []store.Record{row}},
 		})
 		return err

@@ -90,8 +90,11 @@ type Kind string
 
 // The kinds of data keys.
 const (
-	// KindSubject seals the person parts of one owner's records. The only kind with an owner. A person may have several; erasure destroys all of them.
+	// KindSubject seals the person parts of one owner's records. A person may have several; erasure destroys all of them.
 	KindSubject Kind = "subject"
+	// KindDeferred seals the person part of one record of which its owner learns later, and no other. No erasure destroys it: the store deletes it with the opening of the delay. This
+	// kind and KindSubject have an owner, the others have none.
+	KindDeferred Kind = "deferred"
 	// KindMonth seals the administrative parts of one calendar month; destroyed at the end of retention. Period: "2026-11", UTC.
 	KindMonth Kind = "month"
 	// KindPayload seals the answers of one minute; destroyed PayloadLife after it by Sweep. Period: "2026-11-23T22:45Z".
@@ -112,8 +115,8 @@ const (
 type StoredKey struct {
 	ID      KeyID
 	Kind    Kind
-	Owner   Owner  // zero for every kind but KindSubject
-	Period  string // empty for KindSubject, KindReference, KindIndex
+	Owner   Owner  // zero for every kind but KindSubject and KindDeferred
+	Period  string // empty for KindSubject, KindDeferred, KindReference, KindIndex
 	Wrapped []byte
 	Created time.Time // UTC, milliseconds
 }

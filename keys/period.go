@@ -277,6 +277,7 @@ func (r *Ring) periodByID(ctx context.Context, kind Kind, id KeyID) (*periodKey,
 	return r.adopt(ctx, row, gen)
 }
 
+// find finds a key of a kind, or of any if kind is empty.
 func (r *Ring) find(ctx context.Context, kind Kind, id KeyID) (*StoredKey, error) {
 	rows, err := r.store.FindKeys(ctx, []KeyID{id})
 	if err != nil {
@@ -286,7 +287,7 @@ func (r *Ring) find(ctx context.Context, kind Kind, id KeyID) (*StoredKey, error
 		if rows[i].ID != id {
 			continue
 		}
-		if rows[i].Kind != kind {
+		if kind != "" && rows[i].Kind != kind {
 			return nil, fmt.Errorf("%s key %s is of another kind: %w", kind, id, ErrAltered)
 		}
 		return &rows[i], nil

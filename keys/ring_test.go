@@ -529,6 +529,69 @@ func TestSubjectKey(t *testing.T) {
 	}
 }
 
+// The key of a record whose person learns of it later is that record's alone, and survives the erasure of its owner.
+func TestDeferredKey(t *testing.T) {
+	b := newBench(t)
+	a, o := b.owner(t, alice), b.owner(t, bob)
+	usual := b.seal(t, b.ring, a, "usual")
+	k, fresh, err := b.ring.DeferredKey(ctx, a)
+	if err != nil || fresh == nil || fresh.Kind != keys.KindDeferred || fresh.Owner != a || fresh.ID != k.ID() {
+		t.Fatalf("%+v, %v", fresh, err)
+	}
+	blob, err := b.ring.SealPerson(k, []byte("ad of later"), []byte("later"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.SaveFresh(fresh); err != nil {
+		t.Fatal(err)
+	}
+	b.ring.Saved(fresh)
+	opens(t, b.ring, a, blob, "later")
+	_, err = b.ring.OpenPerson(ctx, o, []byte("ad of later"), blob)
+	wants(t, "another owner's", err, keys.ErrAltered)
+	// Nothing else is sealed under it, here or in another process.
+	for _, r := range []*keys.Ring{b.ring, b.open(t)} {
+		if s, f, err := r.SubjectKey(ctx, a); err != nil || f != nil || s.ID() == k.ID() {
+			t.Errorf("the person's key: %v, %v", s.ID() == k.ID(), err)
+		}
+		if again, f, err := r.DeferredKey(ctx, a); err != nil || f == nil || again.ID() == k.ID() {
+			t.Errorf("a second one is the first: %v", err)
+		}
+	}
+	if err := b.ring.Erase(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.ring.OpenPerson(ctx, a, []byte("ad of usual"), usual)
+	wants(t, "erased", err, keys.ErrNoKey)
+	opens(t, b.ring, a, blob, "later")
+	opens(t, b.open(t), a, blob, "later")
+	if err := b.store.DestroyKeys(ctx, []keys.KeyID{k.ID()}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.ring.OpenPerson(ctx, a, []byte("ad of later"), blob)
+	wants(t, "after its end", err, keys.ErrNoKey)
+	// A month's key in its place is no key of a person part.
+	admin, err := b.ring.SealAdmin(ctx, b.clock.now(), nil, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	month, err := keys.KeyOf(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(blob[2:], month[:])
+	_, err = b.ring.OpenPerson(ctx, a, []byte("ad of later"), blob)
+	wants(t, "under a month's key", err, keys.ErrAltered)
+	if _, _, err := b.ring.DeferredKey(ctx, keys.Owner{}); err == nil {
+		t.Error("nobody got a key")
+	}
+	if err := b.ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = b.ring.DeferredKey(ctx, a)
+	wants(t, "closed", err, keys.ErrClosed)
+}
+
 // A broker notices, within the age of its cache, what another one erased.
 func TestCacheAge(t *testing.T) {
 	b := newBench(t)

@@ -127,12 +127,12 @@ func sealAD(b, blob, ad []byte) []byte {
 	return append(b, ad...)
 }
 
-// SealPerson seals the person part of a record under a key from SubjectKey. ad names the record's place; the same must be given to open it.
+// SealPerson seals the person part of a record under a key from SubjectKey or DeferredKey. ad names the record's place; the same must be given to open it.
 func (r *Ring) SealPerson(k Key, ad, plaintext []byte) ([]byte, error) {
 	if r.closed.Load() {
 		return nil, ErrClosed
 	}
-	if k.id.IsZero() || k.kind != KindSubject || k.owner.IsZero() {
+	if k.id.IsZero() || k.kind != KindSubject && k.kind != KindDeferred || k.owner.IsZero() {
 		return nil, fmt.Errorf("keys: not a subject's key")
 	}
 	return r.seal(&k, usePerson, ad, plaintext)

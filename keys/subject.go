@@ -33,7 +33,12 @@ func (r *Ring) SubjectKey(ctx context.Context, owner Owner) (key Key, fresh *Sto
 			return Key{}, nil, fmt.Errorf("loading a subject's keys: %w", err)
 		}
 		if len(rows) == 0 {
-			return r.newSubjectKey(ctx, owner)
+			gen := r.pending.generation()
+			k, row, err := r.newOwnedKey(ctx, KindSubject, owner)
+			if err == nil {
+				r.pending.put(&k, gen)
+			}
+			return k, row, err
 		}
 		k, err := r.unwrap(ctx, &rows[len(rows)-1])
 		if err != nil {
@@ -49,20 +54,30 @@ func (r *Ring) SubjectKey(ctx context.Context, owner Owner) (key Key, fresh *Sto
 	}
 }
 
-func (r *Ring) newSubjectKey(ctx context.Context, owner Owner) (Key, *StoredKey, error) {
-	row, err := r.newStored(KindSubject, owner, "")
+// DeferredKey makes a key for the person part of one record of which the person learns later. It is never kept in memory, and no erasure destroys it: so an erasure neither makes it
+// impossible to tell the person, nor takes another time because of it. fresh is to be saved in the same transaction as what the key seals, and deleted when the delay is over.
+func (r *Ring) DeferredKey(ctx context.Context, owner Owner) (key Key, fresh *StoredKey, err error) {
+	if r.closed.Load() {
+		return Key{}, nil, ErrClosed
+	}
+	if owner.IsZero() {
+		return Key{}, nil, errors.New("keys: nobody has no key")
+	}
+	return r.newOwnedKey(ctx, KindDeferred, owner)
+}
+
+func (r *Ring) newOwnedKey(ctx context.Context, kind Kind, owner Owner) (Key, *StoredKey, error) {
+	row, err := r.newStored(kind, owner, "")
 	if err != nil {
 		return Key{}, nil, err
 	}
-	k := Key{id: row.ID, kind: KindSubject, owner: owner}
+	k := Key{id: row.ID, kind: kind, owner: owner}
 	if _, err := io.ReadFull(r.rand, k.secret[:]); err != nil {
 		return Key{}, nil, fmt.Errorf("reading randomness for a key: %w", err)
 	}
-	gen := r.pending.generation()
 	if err := r.wrap(ctx, &k, row); err != nil {
 		return Key{}, nil, err
 	}
-	r.pending.put(&k, gen)
 	r.stats.created.Add(1)
 	return k, row, nil
 }
@@ -104,14 +119,14 @@ func (r *Ring) subjectByID(ctx context.Context, owner Owner, id KeyID) (Key, err
 			r.stats.hits.Add(1)
 		} else if k, ok = r.pending.get(id); !ok {
 			r.stats.misses.Add(1)
-			row, err := r.find(ctx, KindSubject, id)
+			row, err := r.findOwned(ctx, id)
 			if err != nil {
 				return Key{}, err
 			}
 			if k, err = r.unwrap(ctx, row); err != nil {
 				return Key{}, err
 			}
-			if !r.cache.put(&k, gen) {
+			if k.kind == KindSubject && !r.cache.put(&k, gen) {
 				k.Clear()
 				continue
 			}
@@ -122,6 +137,15 @@ func (r *Ring) subjectByID(ctx context.Context, owner Owner, id KeyID) (Key, err
 		}
 		return k, nil
 	}
+}
+
+// findOwned finds a key that seals person parts.
+func (r *Ring) findOwned(ctx context.Context, id KeyID) (*StoredKey, error) {
+	row, err := r.find(ctx, "", id)
+	if err == nil && row.Kind != KindSubject && row.Kind != KindDeferred {
+		return nil, fmt.Errorf("%s key %s seals no person part: %w", row.Kind, id, ErrAltered)
+	}
+	return row, err
 }
 
 // PersonPart is a sealed person part with what it takes to open it.

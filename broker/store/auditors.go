@@ -227,9 +227,12 @@ type Row struct {
 	PlacedRecord
 	Kind proof.Kind
 	None bool // the entry has no record in the store
+	// Opened is the entry by which a deferred one was opened, and which has its record; 0: none yet.
+	Opened proof.Index
 }
 
-const selectRow = "SELECT l.log_index, l.kind, l.text, r.owner, r.person, r.admin FROM leaves l LEFT JOIN records r USING (log_index)"
+const selectRow = `SELECT l.log_index, l.kind, l.text, coalesce(r.owner, d.owner), coalesce(r.person, d.person), coalesce(r.admin, d.admin), coalesce(r.disclosure, d.position) IS NULL, coalesce(o.log_index, 0)
+	FROM leaves l LEFT JOIN records r ON r.log_index = l.log_index LEFT JOIN deferrals d ON d.log_index = l.log_index LEFT JOIN opened o ON o.deferred = l.log_index`
 
 // RowsIn lists entries by increasing log index, at most limit: from from to to, both included, those that stand for a record. ErrNotFound if the log doesn't reach to.
 func (s *Store) RowsIn(ctx context.Context, from, to proof.Index, limit int) ([]Row, error) {
@@ -265,7 +268,8 @@ func (s *Store) RowsOf(ctx context.Context, id ID) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx, selectRow+" WHERE r.disclosure = ? ORDER BY r.position", int64(d.Seq))
+	rows, err := s.rows(ctx, selectRow+` WHERE l.log_index IN (SELECT log_index FROM records WHERE disclosure = ?1 UNION ALL SELECT log_index FROM deferrals WHERE disclosure = ?1 AND position IS NOT NULL)
+		ORDER BY coalesce(r.position, d.position)`, int64(d.Seq))
 	if err == nil && len(rows) == 0 {
 		return nil, ErrNotFound // it has no outcome yet
 	}
@@ -276,13 +280,13 @@ func (s *Store) rows(ctx context.Context, query string, args ...any) ([]Row, err
 	var out []Row
 	err := s.each(ctx, query, func(scan func(...any) error) error {
 		var r Row
-		var index int64
+		var index, opened int64
 		var kind string
 		var owner []byte
-		if err := scan(&index, &kind, &r.Text, &owner, &r.Person, &r.Admin); err != nil {
+		if err := scan(&index, &kind, &r.Text, &owner, &r.Person, &r.Admin, &r.Alone, &opened); err != nil {
 			return err
 		}
-		r.Index, r.Kind, r.None = proof.Index(index), proof.Kind(kind), r.Admin == nil
+		r.Index, r.Kind, r.None, r.Opened = proof.Index(index), proof.Kind(kind), r.Admin == nil, proof.Index(opened)
 		if !r.None && copy(r.Owner[:], owner) != len(r.Owner) {
 			return fmt.Errorf("%w: record %d is malformed", ErrCorrupt, index)
 		}

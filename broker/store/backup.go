@@ -82,6 +82,8 @@ type Restoration struct {
 	Turns []Turn
 	// Filings puts the lost entries of the open epoch somewhere: nobody knows any more into whose roll they belong.
 	Filings []ledger.Filing
+	// Opened delays among them: what the store holds of these is of before.
+	Opened []DelayEnded
 	// Changes of agreements, services and bundles, with the leaves that tell of them.
 	Changes []Change
 	// Agencies' keys that were retired or revoked.
@@ -102,6 +104,17 @@ type Restoration struct {
 type Turn struct {
 	Closes ledger.ClosedEpoch
 	Opens  ledger.OpenEpoch
+}
+
+// DelayEnded says that a lost opened@v1 entry ended the delay of a deferred@v1 entry. Its details are lost with it, as the log says; the record as it was before must not be opened again.
+type DelayEnded struct{ Opened, Deferred proof.Index }
+
+func (d *DelayEnded) apply(t *tx) error {
+	if err := dropDeferral(t, d.Deferred); err != nil {
+		return err
+	}
+	_, err := t.exec("INSERT INTO opened (log_index, deferred, at, ended) VALUES (?, ?, 0, '')", int64(d.Opened), int64(d.Deferred))
+	return err
 }
 
 // A Change is an attachment with its leaf.
@@ -205,6 +218,11 @@ func (r *Restoration) order(t *tx) error {
 			return err
 		}
 	}
+	for i := range r.Opened {
+		if err := r.Opened[i].apply(t); err != nil {
+			return err
+		}
+	}
 	if n := len(r.Lost); n > 0 {
 		_, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?)", fmt.Sprintf("%s%d", lostPrefix, r.Lost[0].Index), fmt.Sprint(uint64(r.Lost[n-1].Index)+1))
 		return err
@@ -252,19 +270,20 @@ func (r *Restoration) keys(t *tx) error {
 
 func (r *Restoration) erase(t *tx) error {
 	for _, e := range r.Erased {
-		if _, err := t.exec("DELETE FROM keys WHERE owner = ?", e.Owner[:]); err != nil {
+		// Nor does it reach what is deferred here.
+		if _, err := t.exec("DELETE FROM keys WHERE owner = ? AND kind = ?", e.Owner[:], string(keys.KindSubject)); err != nil {
 			return err
 		}
 		// A guess of what was asked could be confirmed by it.
-		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE owner = ?", e.Owner[:]); err != nil {
+		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE owner = ? AND due IS NULL", e.Owner[:]); err != nil {
 			return err
 		}
 		// Before it was erased, every request about the person had its outcome: it is among the lost entries. The intent goes first: its disclosure's number is free afterwards.
-		const open = "FROM intents i CROSS JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND d.owner = ?"
+		const open = "FROM intents i CROSS JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND d.owner = ? AND d.due IS NULL"
 		if _, err := t.exec("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE slot IN (SELECT i.slot "+open+")", e.Owner[:]); err != nil {
 			return err
 		}
-		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ?", e.Owner[:]); err != nil {
+		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL", e.Owner[:]); err != nil {
 			return err
 		}
 		// It is done, whether the backup has begun it or never heard of it; the record of its entry is lost, see LostErasure.

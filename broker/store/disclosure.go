@@ -28,7 +28,9 @@ type Intent struct {
 	Idem    []byte // keyed digest of the Idempotency-Key, nil if none was given
 	Body    []byte // keyed digest of the request, with Idem alone
 	AskedAt time.Time
-	Owner   keys.Owner
+	// Due is when the people concerned may learn of it; zero: at once.
+	Due   time.Time
+	Owner keys.Owner
 	// Person and Admin are the asked record's parts, sealed. Person is final; Admin lacks the outcome.
 	Person, Admin []byte
 	// Key is the data key that sealed Person. If it is not stored any more the person was erased since, and Begin fails with keys.ErrNoKey. Zero: not checked.
@@ -73,8 +75,12 @@ func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool
 			}
 		}
 		seq, slot := t.slots.take()
-		if _, err := t.exec("INSERT INTO disclosures (seq, id, agency, idem, body, asked_at, state, owner) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
-			int64(seq), in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:]); err != nil {
+		var due any
+		if !in.Due.IsZero() {
+			due = in.Due.UnixMilli()
+		}
+		if _, err := t.exec("INSERT INTO disclosures (seq, id, agency, idem, body, asked_at, state, owner, due) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+			int64(seq), in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due); err != nil {
 			return err
 		}
 		_, err := t.exec("INSERT INTO intents (slot, disclosure, person, admin) VALUES (?, ?, ?, ?) ON CONFLICT (slot) DO UPDATE SET disclosure = excluded.disclosure, person = excluded.person, admin = excluded.admin",
@@ -121,7 +127,9 @@ func (o *Outcome) apply(t *tx, leaves []ledger.Leaf) error {
 		return err
 	}
 	for i := range leaves {
-		t.saveRecord(&o.Records[i], leaves[i].Index, int64(o.Disclosure), i)
+		if err := t.saveOutcome(&o.Records[i], &leaves[i], o.Disclosure, i); err != nil {
+			return err
+		}
 	}
 	if o.Payload != nil {
 		_, err = t.exec("INSERT INTO payloads (disclosure, until, sealed) VALUES (?, ?, ?)", int64(o.Disclosure), o.Until.UnixMilli(), o.Payload)
@@ -155,28 +163,40 @@ type PlacedRecord struct {
 	Record
 	Index proof.Index
 	Text  []byte
+	// Alone: it is none of a disclosure's entries.
+	Alone bool
 }
 
-const selectRecord = "SELECT r.log_index, r.owner, r.person, r.admin, l.text FROM records r JOIN leaves l USING (log_index)"
+const selectRecord = "SELECT r.log_index, r.owner, r.person, r.admin, r.disclosure IS NULL, l.text FROM records r JOIN leaves l USING (log_index)"
 
-// Records of a disclosure, the asked one first.
+// Records of a disclosure, deferred or not, the asked one first.
 func (s *Store) Records(ctx context.Context, d Seq) ([]PlacedRecord, error) {
+	rows, err := s.records(ctx, selectRecord+" WHERE r.disclosure = ? ORDER BY r.position", int64(d))
+	if err != nil || len(rows) > 0 {
+		return rows, err
+	}
+	// They are opened together. If that happened in this instant they are where the first look was in vain.
+	if rows, err = s.Deferrals(ctx, d, 0); err != nil || len(rows) > 0 {
+		return rows, err
+	}
 	return s.records(ctx, selectRecord+" WHERE r.disclosure = ? ORDER BY r.position", int64(d))
 }
 
-// RecordsOf lists an owner's records by decreasing log index, those below before (0: from the newest), of one kind of entry or, if kind is empty, of every kind but
-// deferred: of those the person learns when the delay ends.
+// RecordsOf lists an owner's records by decreasing log index, those below before (0: from the newest), of one kind of entry or, if kind is empty, of every kind. Deferred ones
+// aren't among them: of those the person learns when the delay ends.
 func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind, before proof.Index, limit int) ([]PlacedRecord, error) {
 	if before == 0 || before > math.MaxInt64 {
 		before = math.MaxInt64
 	}
-	return s.records(ctx, selectRecord+" WHERE r.owner = ? AND r.log_index < ? AND l.kind <> ? AND (? = '' OR l.kind = ?) ORDER BY r.log_index DESC LIMIT ?",
-		owner[:], int64(before), string(proof.KindDeferred), string(kind), string(kind), limit)
+	return s.records(ctx, selectRecord+" WHERE r.owner = ? AND r.log_index < ? AND (? = '' OR l.kind = ?) ORDER BY r.log_index DESC LIMIT ?",
+		owner[:], int64(before), string(kind), string(kind), limit)
 }
 
-// AccessLogged is attached to access@v1 entries: it gives each its record, in their order.
+// AccessLogged is attached to access@v1 entries, and to the deferred@v1 entries of accesses to deferred records: it gives each its record, in their order. If the delay of such a record
+// is over, nothing is stored: ErrOpened.
 type AccessLogged struct {
 	Records []Record
+	Targets []proof.Index // what is opened
 	// Fresh are data keys that have to be durable with them.
 	Fresh []*keys.StoredKey // nil ones are skipped
 	// Keys sealed the person parts. If one is not stored its owner was erased since, and nothing is.
@@ -186,8 +206,8 @@ type AccessLogged struct {
 }
 
 func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
-	if len(leaves) != len(a.Records) {
-		return fmt.Errorf("store: %d entries for %d records", len(leaves), len(a.Records))
+	if len(leaves) != len(a.Records) || len(leaves) != len(a.Targets) {
+		return fmt.Errorf("store: %d entries for %d records, to %d", len(leaves), len(a.Records), len(a.Targets))
 	}
 	if err := saveKeys(t, a.Fresh); err != nil {
 		return err
@@ -198,7 +218,9 @@ func (a *AccessLogged) apply(t *tx, leaves []ledger.Leaf) error {
 		}
 	}
 	for i := range leaves {
-		t.saveRecord(&a.Records[i], leaves[i].Index, nil, 0)
+		if err := t.saveAccess(&a.Records[i], &leaves[i], a.Targets[i]); err != nil {
+			return err
+		}
 	}
 	if a.Audit == nil {
 		return nil
@@ -212,7 +234,7 @@ func (s *Store) records(ctx context.Context, query string, args ...any) ([]Place
 		var p PlacedRecord
 		var index int64
 		var owner []byte
-		if err := scan(&index, &owner, &p.Person, &p.Admin, &p.Text); err != nil {
+		if err := scan(&index, &owner, &p.Person, &p.Admin, &p.Alone, &p.Text); err != nil {
 			return err
 		}
 		if copy(p.Owner[:], owner) != len(p.Owner) {

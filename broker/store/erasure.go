@@ -43,7 +43,7 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 }
 
 // DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
-// has no outcome, because its intent can't be read, is no exception.
+// has no outcome, because its intent can't be read, is no exception. Deferred ones are left as they are: an erasure doesn't reach them.
 func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 	return s.do(ctx, func(t *tx) error {
 		if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
@@ -52,7 +52,7 @@ func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
 			return err
 		}
-		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ?", owner[:])
+		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL", owner[:])
 		return err
 	})
 }

@@ -19,13 +19,13 @@ func TestRecordsOfAnOwner(t *testing.T) {
 		return store.Record{Owner: keys.Owner{owner}, Person: []byte{owner, 'p'}, Admin: []byte{owner, 'a'}}
 	}
 	place := func(i proof.Index, kind proof.Kind, owner byte) ledger.PlacedGroup {
-		return ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(i, kind)}, Attach: &store.AccessLogged{Records: []store.Record{record(owner)}}}
+		return ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(i, kind)}, Attach: &store.AccessLogged{Records: []store.Record{record(owner)}, Targets: []proof.Index{0}}}
 	}
 	both := ledger.PlacedGroup{
 		Leaves: []ledger.Leaf{leaf(5, proof.KindAccess), leaf(6, proof.KindAccess)},
-		Attach: &store.AccessLogged{Records: []store.Record{record(1), record(1)}},
+		Attach: &store.AccessLogged{Records: []store.Record{record(1), record(1)}, Targets: []proof.Index{0, 0}},
 	}
-	if err := commit(t, s, 0, place(0, proof.KindDisclosure, 1), place(1, proof.KindDisclosure, 2), place(2, proof.KindDeferred, 1),
+	if err := commit(t, s, 0, place(0, proof.KindDisclosure, 1), place(1, proof.KindDisclosure, 2), place(2, proof.KindAgreement, 3),
 		place(3, proof.KindErasure, 1), place(4, proof.KindDisclosure, 1), both); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestRecordsOfAnOwner(t *testing.T) {
 		limit  int
 		want   []proof.Index
 	}{
-		{"newest first, without what is deferred", "", 0, 10, []proof.Index{6, 5, 4, 3, 0}},
+		{"newest first", "", 0, 10, []proof.Index{6, 5, 4, 3, 0}},
 		{"first page", "", 0, 2, []proof.Index{6, 5}},
 		{"second page", "", 5, 2, []proof.Index{4, 3}},
 		{"last page", "", 3, 2, []proof.Index{0}},
@@ -68,7 +68,7 @@ func TestAccessIsStoredWholeOrNotAtAll(t *testing.T) {
 	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: two, Attach: &store.AccessLogged{Records: []store.Record{one}}}); !errors.Is(err, ledger.ErrRefused) {
 		t.Errorf("two entries with one record: %v, want ErrRefused", err)
 	}
-	gone := &store.AccessLogged{Records: []store.Record{one, one}, Keys: []keys.KeyID{{9}}}
+	gone := &store.AccessLogged{Records: []store.Record{one, one}, Targets: []proof.Index{0, 0}, Keys: []keys.KeyID{{9}}}
 	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: two, Attach: gone}); !errors.Is(err, keys.ErrNoKey) {
 		t.Errorf("sealed under a destroyed key: %v, want ErrNoKey", err)
 	}

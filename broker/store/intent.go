@@ -46,10 +46,10 @@ func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIn
 	return out, err
 }
 
-// IntentsOf lists the disclosures about an owner that have no outcome yet.
+// IntentsOf lists the disclosures about an owner that have no outcome yet, but for deferred ones: nothing about these waits for their person.
 func (s *Store) IntentsOf(ctx context.Context, owner keys.Owner) ([]Seq, error) {
 	var out []Seq
-	err := s.each(ctx, "SELECT seq FROM disclosures WHERE state = 0 AND owner = ?", func(scan func(...any) error) error {
+	err := s.each(ctx, "SELECT seq FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL", func(scan func(...any) error) error {
 		var seq int64
 		err := scan(&seq)
 		out = append(out, Seq(seq))

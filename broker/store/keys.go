@@ -95,7 +95,7 @@ func (s *Store) ListKeys(ctx context.Context, kind keys.Kind, after keys.KeyID, 
 		return s.listKeys(ctx, selectKey+" WHERE id > ? ORDER BY id LIMIT ?", after[:], limit)
 	}
 	shared := ""
-	if kind != keys.KindSubject {
+	if kind != keys.KindSubject && kind != keys.KindDeferred {
 		shared = " AND owner IS NULL" // few rows among those of everybody: this finds them by their index
 	}
 	return s.listKeys(ctx, selectKey+" WHERE id > ? AND kind = ?"+shared+" ORDER BY id LIMIT ?", after[:], string(kind), limit)
