@@ -308,6 +308,9 @@ func TestDelayEndsByItself(t *testing.T) {
 		w.disclose(other)
 		return w.b.Log().OpenEpoch().Number > was
 	})
+	if _, err := w.b.Log().AwaitPublished(t.Context(), w.b.Log().OpenEpoch().Marker); err != nil {
+		t.Fatal(err)
+	}
 	v := w.historyFile(both(t)[:1], allEpochs)
 	if n := len(v.Entries); n != 1 || v.Entries[0].Kind != proof.KindOpened || v.Deferrals.Pending != 2 {
 		t.Errorf("%+v", v.Deferrals)

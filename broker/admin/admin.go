@@ -98,6 +98,9 @@ func Handler(cfg Config) (http.Handler, error) {
 	} {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
 	}
+	for pattern, c := range delayCalls(cfg.Broker) {
+		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
+	}
 	for pattern, c := range operationCalls(cfg.Broker) {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
 	}
@@ -376,6 +379,7 @@ type Status struct {
 	Witnesses []Witness `json:"witnesses,omitempty"`
 	Policy    Policy    `json:"policy"`
 	Damage    Damage    `json:"damage"`
+	Delays    Delayed   `json:"deferrals"`
 	// Listening addresses by name: api, public, ops.
 	Listening map[string]string `json:"listening"`
 }
@@ -412,4 +416,11 @@ type Witness struct {
 type Damage struct {
 	Requests int `json:"requests"` // without an outcome: they can't be recorded in the log
 	Erasures int `json:"erasures"` // that were begun and can't be carried through
+	Delays   int `json:"delays"`   // disclosures whose delay is over, and that can't be opened
+}
+
+// Delayed counts entries of which somebody learns later.
+type Delayed struct {
+	Pending int64 `json:"pending"`
+	Overdue int64 `json:"overdue"` // among these: the delay is over
 }

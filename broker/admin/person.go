@@ -134,6 +134,16 @@ type HistoryEntry struct {
 	Disclosure *DisclosureSeen `json:"disclosure,omitempty"`
 	Access     *AccessSeen     `json:"access,omitempty"`
 	Erasure    *ErasureSeen    `json:"erasure,omitempty"`
+	Delay      *DelaySeen      `json:"delay,omitempty"` // that the entry ended
+}
+
+// DelaySeen is a lawful delay that is over.
+type DelaySeen struct {
+	Authority string    `json:"authority"`
+	Article   string    `json:"article"`
+	Deferred  uint64    `json:"deferred"`           // log index of the entry that stood there from the beginning
+	Month     string    `json:"month"`              // by which it was to end
+	OpenedAt  time.Time `json:"opened_at,omitzero"` // when the person could see it
 }
 
 // DisclosureSeen is a disclosure as the help desk sees it.
@@ -278,6 +288,9 @@ func showHistory(h *broker.History, reader string) History {
 		}
 		if x := e.Erasure; x != nil {
 			v.Erasure = &ErasureSeen{x.AskedAt, x.ErasedAt, uint64(x.Reach), x.Ground}
+		}
+		if d := e.Delay; d != nil {
+			v.Delay = &DelaySeen{d.Authority, d.Article, uint64(d.Deferred), d.Month, d.OpenedAt}
 		}
 		out.Entries = append(out.Entries, v)
 	}

@@ -53,9 +53,10 @@ type erasedBody struct {
 type openedBody struct {
 	Index        uint64 `json:"index" doc:"Log index of the entry."`
 	Kind         string `json:"kind" doc:"Its type." example:"disclosure@v1"`
-	State        string `json:"state" enum:"open,erased,retired,damaged,lost,deferred,none"`
+	State        string `json:"state" enum:"open,erased,retired,damaged,lost,opened,none"`
 	Code         string `json:"code,omitempty" doc:"Why it isn't open." example:"record.erased"`
-	Access       uint64 `json:"access,omitempty" doc:"Log index of the access@v1 entry."`
+	Access       uint64 `json:"access,omitempty" doc:"Log index of the access@v1 entry; of the deferred@v1 entry if the record is deferred: the access is told with it."`
+	Opened       uint64 `json:"opened,omitempty" doc:"Of a deferred@v1 entry whose delay is over: log index of the opened@v1 entry, which has the record now."`
 	ReceiptState string `json:"receipt_state,omitempty" enum:"provisional,witnessed"`
 	Receipt      string `json:"receipt,omitempty" doc:"Proof that the entry is in the log, with the fields of an auditor opened (docs/formats.md, section 7)."`
 }
@@ -246,7 +247,7 @@ func (x *exchange) opened(o *broker.Openings, err error) *broker.Problem {
 	out := openingsAnswer{Audit: uint64(o.Audit), From: uint64(o.From), To: uint64(o.To), Closed: o.Closed, Next: uint64(o.Next), Entries: []openedBody{}}
 	for i := range o.Entries {
 		e := &o.Entries[i]
-		b := openedBody{Index: uint64(e.Index), Kind: string(e.Kind), State: string(e.State), Access: uint64(e.Access), Receipt: string(e.Receipt)}
+		b := openedBody{Index: uint64(e.Index), Kind: string(e.Kind), State: string(e.State), Access: uint64(e.Access), Opened: uint64(e.Opened), Receipt: string(e.Receipt)}
 		if e.State != broker.OpeningOpen {
 			b.Code = "record." + b.State
 		} else {

@@ -357,8 +357,11 @@ func statusCommand() *cobra.Command {
 				fmt.Fprintf(w, "log key    %s\n", k)
 			}
 			printWitnesses(w, &s)
+			if s.Delays.Pending > 0 {
+				fmt.Fprintf(w, "deferrals  %d entries of which somebody learns later, %d of them overdue (regard deferral list)\n", s.Delays.Pending, s.Delays.Overdue)
+			}
 			if s.Damage != (admin.Damage{}) {
-				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures)
+				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through, %d delays that can't be ended. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures, s.Damage.Delays)
 			}
 			if s.Log.Halted {
 				fmt.Fprintln(w, "THE LOG IS HALTED: it can't prove its own history. See docs/operate.md.")

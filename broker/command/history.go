@@ -236,6 +236,13 @@ func historyRow(e *admin.HistoryEntry) []string {
 		when(x.ErasedAt)
 		row[9], row[10] = "erased up to "+strconv.FormatUint(x.Reach, 10), x.Ground
 	}
+	if d := e.Delay; d != nil {
+		at := d.Month
+		if !d.OpenedAt.IsZero() {
+			at = d.OpenedAt.UTC().Format("2006-01-02T15:04:05Z")
+		}
+		row[9] += fmt.Sprintf(" (delayed until %s, %s, by %s)", at, d.Article, d.Authority)
+	}
 	return row
 }
 

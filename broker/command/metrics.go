@@ -32,13 +32,16 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 		s.Witnesses = append(s.Witnesses, admin.Witness{Name: w.Name, URL: w.URL, Cosigned: w.Cosigned, Size: w.Size, At: w.At, Failing: w.Failing, Reason: w.Reason})
 	}
 	d := i.Broker.Damage()
-	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures}
+	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures, Delays: d.Delays}
 	if p.Problem != nil {
 		s.Policy.Problem = p.Problem.Error()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	err := i.Broker.Ready(ctx)
+	if err == nil {
+		s.Delays.Pending, s.Delays.Overdue, err = i.Broker.DeferralCounts(ctx)
+	}
 	if err == nil {
 		s.Log.Keys, err = i.Broker.LogKeys(ctx)
 	}
@@ -118,6 +121,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
+	gauge("damaged_delays", "Disclosures whose delay is over and that can't be opened, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Delays) })
 	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
 	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
 	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
@@ -135,6 +139,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range witnessDescs {
 		ch <- d
 	}
+	ch <- deferralsPending
+	ch <- deferralsOverdue
 }
 
 // Collect implements prometheus.Collector.
@@ -144,6 +150,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range c.parts {
 		p := &c.parts[i]
 		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if pending, overdue, err := c.b.DeferralCounts(ctx); err != nil {
+		ch <- prometheus.NewInvalidMetric(deferralsPending, err)
+	} else {
+		ch <- prometheus.MustNewConstMetric(deferralsPending, prometheus.GaugeValue, float64(pending))
+		ch <- prometheus.MustNewConstMetric(deferralsOverdue, prometheus.GaugeValue, float64(overdue))
 	}
 	for _, w := range c.b.WitnessStats() {
 		gauge := func(d *prometheus.Desc, v float64) {
@@ -160,6 +174,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 }
+
+// Lawful delays, as the store has them.
+var (
+	deferralsPending = prometheus.NewDesc("regard_deferrals_pending", "Entries of which somebody learns later, as a law allows.", nil, nil)
+	deferralsOverdue = prometheus.NewDesc("regard_deferrals_overdue", "Among these: the delay is over, and they aren't opened. For longer than a minute that needs the operator.", nil, nil)
+)
 
 // What the broker knows of each witness, by its name in the policy.
 var (

@@ -57,6 +57,7 @@ type receiptsStatus struct {
 	Erased          int64            `json:"erased"`
 	OldestUnproven  *time.Time       `json:"oldest_unproven,omitempty"`
 	OldestUnsettled *time.Time       `json:"oldest_unsettled,omitempty"`
+	OldestDelay     *time.Time       `json:"oldest_delay,omitempty"` // when the first of the delays that aren't over has to be
 	Overdue         string           `json:"overdue,omitempty"`
 	Evidence        []evidence       `json:"evidence"`
 }
@@ -219,7 +220,7 @@ func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.T
 	for _, at := range []struct {
 		from time.Time
 		to   **time.Time
-	}{{st.OldestUnproven, &out.OldestUnproven}, {st.OldestUnsettled, &out.OldestUnsettled}} {
+	}{{st.OldestUnproven, &out.OldestUnproven}, {st.OldestUnsettled, &out.OldestUnsettled}, {st.OldestDelay, &out.OldestDelay}} {
 		if !at.from.IsZero() {
 			*at.to = &at.from
 		}

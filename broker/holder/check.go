@@ -117,6 +117,53 @@ func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, er
 	return r, nil
 }
 
+// until is when the delay has to be over of which a receipt tells; 0: none.
+func (r *receipt) until() proof.Time {
+	if d, ok := r.parsed.Entry().(proof.Deferred); ok {
+		return d.End()
+	}
+	return 0
+}
+
+// follows reports whether a later receipt is of the entry that ended the delay of an earlier one's, with the same record.
+func follows(earlier, later *proof.Receipt) bool {
+	d, ok1 := earlier.Entry().(proof.Deferred)
+	o, ok2 := later.Entry().(proof.Opened)
+	return ok1 && ok2 && o.Deferred == earlier.Index() && o.Commitment == d.Commitment && earlier.Index() < later.Index()
+}
+
+// parsed are the receipts that are held.
+func (h *Held) parsed() ([]*proof.Receipt, error) {
+	out := make([]*proof.Receipt, len(h.Receipts))
+	for i, text := range h.Receipts {
+		var err error
+		if out[i], err = proof.ParseReceipt(text); err != nil {
+			return nil, fmt.Errorf("holder: a receipt of %s in the store: %w", h.ID, err)
+		}
+	}
+	return out, nil
+}
+
+// keptIndex is that of the entry whose receipt is kept where a later one hides whose it is: of the same entry, or of the beginning of the delay that it ended.
+func keptIndex(kept []*proof.Receipt, r *receipt) proof.Index {
+	for _, earlier := range newest(kept) {
+		if same(earlier, r.parsed) || follows(earlier, r.parsed) {
+			return earlier.Index()
+		}
+	}
+	return r.verdict.Index
+}
+
+// newest leaves out receipts of delays of which there is one of their end.
+func newest(receipts []*proof.Receipt) (out []*proof.Receipt) {
+	for _, r := range receipts {
+		if !slices.ContainsFunc(receipts, func(later *proof.Receipt) bool { return follows(r, later) }) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // same reports whether a later receipt is of the same entry as an earlier one.
 func same(earlier, later *proof.Receipt) bool {
 	return earlier.Index() == later.Index() && string(earlier.EntryText()) == string(later.EntryText()) && earlier.Opening().Commitment() == later.Opening().Commitment()
@@ -129,6 +176,7 @@ type progress struct {
 	epoch    proof.Epoch
 	code     string
 	unheard  bool
+	until    proof.Time // while somebody is told later: when the last of the delays has to be over
 	receipts []receipt
 	erased   []proof.Index // entries without their subject
 }
@@ -139,13 +187,9 @@ const clockSlack = 10 * time.Minute
 // check compares the receipts of a disclosure with what the provider was asked and answered. Its errors are Refutations, but for answers in the store that can't be read.
 func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsEnough bool) (progress, error) {
 	p := progress{state: Settled}
-	kept := make([]*proof.Receipt, 0, len(h.Receipts))
-	for _, text := range h.Receipts {
-		r, err := proof.ParseReceipt(text)
-		if err != nil {
-			return p, fmt.Errorf("holder: a receipt of %s in the store: %w", h.ID, err)
-		}
-		kept = append(kept, r)
+	kept, err := h.parsed()
+	if err != nil {
+		return p, err
 	}
 	var asked *receipt
 	for _, text := range texts {
@@ -158,7 +202,7 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 			return p, refute("receipt.foreign", "a receipt of another disclosure")
 		}
 		if _, err := o.Subject(); err != nil {
-			p.erased = append(p.erased, r.verdict.Index)
+			p.erased = append(p.erased, keptIndex(kept, &r))
 		}
 		if o.Text(proof.DisclosureRole) == proof.RoleAsked {
 			if asked != nil {
@@ -166,7 +210,7 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 			}
 			asked = &r
 		}
-		p.state = min(p.state, r.state)
+		p.state, p.until = min(p.state, r.state), max(p.until, r.until())
 		p.receipts = append(p.receipts, r)
 	}
 	for i := range p.receipts {
@@ -179,11 +223,12 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 	if asked == nil {
 		return p, refute("entry.missing", "no entry of the asked identifier")
 	}
+	kept = newest(kept)
 	if len(kept) > 0 && len(kept) != len(p.receipts) {
 		return p, refute("receipt.changed", "%d receipts, and there were %d before", len(p.receipts), len(kept))
 	}
 	for _, k := range kept {
-		if !slices.ContainsFunc(p.receipts, func(r receipt) bool { return same(k, r.parsed) }) {
+		if !slices.ContainsFunc(p.receipts, func(r receipt) bool { return same(k, r.parsed) || follows(k, r.parsed) }) {
 			return p, refute("receipt.changed", "the entry at log index %s is not the one that was shown before", k.Index())
 		}
 	}
@@ -201,11 +246,14 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 	if err := matches(h, asked, &p); err != nil {
 		return p, err
 	}
-	if asked.verdict.Kind == proof.KindDeferred && p.state >= Witnessed {
-		p.state, p.code = Accepted, "deferred" // it settles after opened@v1, by that entry's own receipt
+	if p.until > 0 {
+		p.code = codeDeferred
 	}
 	return p, nil
 }
+
+// codeDeferred says of a disclosure that it settles later: after the delay, by the receipt of the entry that ends it.
+const codeDeferred = "deferred"
 
 // errErased: the subjects were erased before the provider had seen whose the entries are.
 var errErased = errors.New("erased before the receipts were seen")

@@ -33,7 +33,7 @@ const (
 	Signed    State = 1 // receipts of all entries, as expected, under the log's signature alone
 	Witnessed State = 2 // and under the quorum of witnesses
 	Settled   State = 3 // and all of them in the rolls of their closed epochs
-	Accepted  State = 4 // closed without that, for a reason (Held.Code): by hand, after an erasure, or deferred
+	Accepted  State = 4 // closed without that, for a reason (Held.Code): by hand, or after an erasure
 	Refuted   State = 5 // what was shown is wrong: there is evidence
 )
 
@@ -62,6 +62,7 @@ func refute(code, format string, args ...any) error {
 const (
 	AlarmOverdue   = "receipts.overdue"   // not witnessed within MaxAge: something happened that the log doesn't show
 	AlarmUnsettled = "receipts.unsettled" // not settled within SettleAge
+	AlarmDelayed   = "receipts.delayed"   // somebody was to be told later, and the month in which the log promised it is over by MaxAge
 	AlarmRefuted   = "receipts.refuted"   // the broker showed something wrong; see the evidence
 	AlarmUnheard   = "receipts.unheard"   // the broker says of more answers than MaxUnheard that it couldn't read them; nothing is refused for it
 	AlarmOver      = "receipts.over"      // the alarm before is over
@@ -138,6 +139,8 @@ func (t *Times) overdue(s *Status, now time.Time) (code string, since time.Time)
 		return AlarmOverdue, s.OldestUnproven
 	case !s.OldestUnsettled.IsZero() && now.Sub(s.OldestUnsettled) > t.SettleAge:
 		return AlarmUnsettled, s.OldestUnsettled
+	case !s.OldestDelay.IsZero() && now.Sub(s.OldestDelay) > t.MaxAge:
+		return AlarmDelayed, s.OldestDelay
 	}
 	return "", time.Time{}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/regard-broker/regard/broker/client"
@@ -125,14 +126,14 @@ func (k *Keeper) verify(id string, text, data []byte) (receipt, error) {
 
 // compare also keeps as evidence that a receipt is not of the entry of those that are held.
 func (k *Keeper) compare(h *Held, r *receipt) error {
-	for _, text := range h.Receipts {
-		earlier, err := proof.ParseReceipt(text)
-		if err != nil {
-			return fmt.Errorf("holder: a receipt of %s in the store: %w", h.ID, err)
-		}
-		if !same(earlier, r.parsed) {
+	kept, err := h.parsed()
+	if err != nil {
+		return err
+	}
+	for n, earlier := range kept {
+		if !same(earlier, r.parsed) && !follows(earlier, r.parsed) {
 			wrong := &Refutation{"receipt.changed", "the entry is not the one of the receipt that was given first"}
-			return errors.Join(wrong, k.refuted(h.ID, wrong, bytes.Join([][]byte{text, r.text}, []byte("\n"))))
+			return errors.Join(wrong, k.refuted(h.ID, wrong, bytes.Join([][]byte{h.Receipts[n], r.text}, []byte("\n"))))
 		}
 	}
 	return nil
@@ -142,6 +143,15 @@ func (k *Keeper) refuted(id string, wrong *Refutation, text []byte) error {
 	err := k.store.refuted(id, wrong, k.cfg.Now(), [][]byte{text})
 	k.watch.raise(Alarm{Code: AlarmRefuted, Disclosure: id, Detail: wrong.Error()})
 	return err
+}
+
+// endedBy reports whether a receipt is the first of the entry that ended a delay, and as good as those of its beginning. compare has seen that it is of the same record.
+func (h *Held) endedBy(r *receipt) bool {
+	_, ended := r.parsed.Entry().(proof.Opened)
+	return ended && r.state >= min(h.State, Witnessed) && !slices.ContainsFunc(h.Receipts, func(text []byte) bool {
+		earlier, err := proof.ParseReceipt(text)
+		return err == nil && same(earlier, r.parsed)
+	})
 }
 
 // Run fetches what is missing until ctx ends.
@@ -225,16 +235,19 @@ func (k *Keeper) upgrade(ctx context.Context, id string) (better bool, pause tim
 	} else if err != nil {
 		return false, 0, err
 	}
-	if r.state <= h.State {
+	if r.state <= h.State && !h.endedBy(&r) {
 		return false, res.Pause, k.store.later(id, "", due)
 	}
-	to := progress{state: r.state, outcome: h.Outcome, epoch: r.verdict.Epoch, receipts: []receipt{r}}
-	if r.state == Witnessed {
-		if _, err := r.parsed.Opening().Subject(); err != nil {
-			to.state, to.code, to.receipts, to.erased = Accepted, "erased", nil, []proof.Index{r.verdict.Index} // the first one is kept
-		} else if r.verdict.Kind == proof.KindDeferred {
-			to.state, to.code = Accepted, "deferred"
-		}
+	to := progress{state: r.state, outcome: h.Outcome, epoch: r.verdict.Epoch, until: r.until(), receipts: []receipt{r}}
+	if to.until > 0 {
+		to.code = codeDeferred
 	}
-	return true, res.Pause, k.store.advance(id, to, now.Add(k.cfg.Times.pause(to.state, 0)))
+	if _, err := r.parsed.Opening().Subject(); err != nil && r.state == Witnessed {
+		kept, err := h.parsed()
+		if err != nil {
+			return false, 0, err
+		}
+		to.state, to.code, to.until, to.receipts, to.erased = Accepted, "erased", 0, nil, []proof.Index{keptIndex(kept, &r)} // the first one is kept
+	}
+	return true, res.Pause, k.store.advance(id, to, now, now.Add(k.cfg.Times.pause(to.state, 0)))
 }

@@ -161,7 +161,7 @@ func (g *Guard) take(ctx context.Context, f *fetched) error {
 	if p.state > h.State {
 		tries = 0
 	}
-	return g.store.advance(f.ID, p, now.Add(g.cfg.Times.pause(p.state, tries)))
+	return g.store.advance(f.ID, p, now, now.Add(g.cfg.Times.pause(p.state, tries)))
 }
 
 // call asks the broker's API. pause is how long it wants to be left alone.
@@ -271,7 +271,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBytes, float64(g.room.held.Load()))
 	now := g.cfg.Now()
 	refusing := g.watch.refusing(now)
-	for _, code := range []string{AlarmOverdue, AlarmUnsettled, AlarmRefuted} {
+	for _, code := range []string{AlarmOverdue, AlarmUnsettled, AlarmDelayed, AlarmRefuted} {
 		v := 0.0
 		if code == refusing {
 			v = 1

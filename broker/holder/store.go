@@ -36,6 +36,12 @@ const (
 
 const storeFile = "receipts.db"
 
+// laterColumns are those that a store of before doesn't have.
+var laterColumns = []string{"until INTEGER NOT NULL DEFAULT 0", "opened INTEGER NOT NULL DEFAULT 0"}
+
+// storeIndex is of columns that may have been added: when settlements are expected from, of what is in a state and not delayed, and until when the others are.
+const storeIndex = "CREATE INDEX IF NOT EXISTS held_since ON held (state, until, max(at, opened))"
+
 const storeSchema = `
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS held (
@@ -49,7 +55,9 @@ CREATE TABLE IF NOT EXISTS held (
   due     INTEGER NOT NULL,              -- next look, ms
   tries   INTEGER NOT NULL DEFAULT 0,
   unheard INTEGER NOT NULL DEFAULT 0,    -- an answer that the broker says it couldn't read
-  code    TEXT    NOT NULL DEFAULT ''    -- why it isn't further
+  code    TEXT    NOT NULL DEFAULT '',   -- why it isn't further
+  until   INTEGER NOT NULL DEFAULT 0,    -- while its person is told later: when that has to be over, ms
+  opened  INTEGER NOT NULL DEFAULT 0     -- when the end of such a delay was seen, ms
 );
 CREATE INDEX IF NOT EXISTS held_due ON held (due) WHERE state < 3;
 DROP INDEX IF EXISTS held_open;
@@ -147,6 +155,21 @@ func ReadRole(ctx context.Context, dir string) (string, error) {
 
 func (s *Store) prepare(ctx context.Context) error {
 	if _, err := s.db.ExecContext(ctx, storeSchema); err != nil {
+		return err
+	}
+	for _, column := range laterColumns {
+		name, _, _ := strings.Cut(column, " ")
+		var there bool
+		if err := s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pragma_table_info('held') WHERE name = ?)", name).Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			if _, err := s.db.ExecContext(ctx, "ALTER TABLE held ADD COLUMN "+column); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := s.db.ExecContext(ctx, storeIndex); err != nil {
 		return err
 	}
 	for name, value := range map[string]string{"format": "1", "role": s.role} {
@@ -314,9 +337,9 @@ func (s *Store) keep(id, service, outcome string, at time.Time, data []byte, sta
 			return err
 		}
 		ms := at.UnixMilli()
-		if _, err := tx.Exec(`INSERT INTO held (id, at, service, state, outcome, epoch, data, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		if _, err := tx.Exec(`INSERT INTO held (id, at, service, state, outcome, epoch, data, due, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET state = max(state, excluded.state), data = coalesce(data, excluded.data)`,
-			id, ms, service, int(state), outcome, int64(r.verdict.Epoch), data, ms); err != nil || was >= int(state) {
+			id, ms, service, int(state), outcome, int64(r.verdict.Epoch), data, ms, int64(r.until())); err != nil || was >= int(state) {
 			return err
 		}
 		return putReceipts(tx, id, []receipt{r})
@@ -333,7 +356,7 @@ func putReceipts(tx *sql.Tx, id string, rs []receipt) error {
 }
 
 // advance stores how far a disclosure has come.
-func (s *Store) advance(id string, to progress, due time.Time) error {
+func (s *Store) advance(id string, to progress, now, due time.Time) error {
 	return s.do("noting progress", func(tx *sql.Tx) error {
 		if err := putReceipts(tx, id, to.receipts); err != nil {
 			return err
@@ -348,8 +371,8 @@ func (s *Store) advance(id string, to progress, due time.Time) error {
 			unheard = 1
 		}
 		// Never back from what a person decided meanwhile, nor from a refutation.
-		_, err := tx.Exec("UPDATE held SET state = ?, outcome = ?, epoch = ?, unheard = ?, code = ?, due = ?, tries = CASE WHEN state = ? THEN tries + 1 ELSE 0 END WHERE id = ? AND state NOT IN (?, ?)",
-			int(to.state), to.outcome, int64(to.epoch), unheard, to.code, due.UnixMilli(), int(to.state), id, int(Accepted), int(Refuted))
+		_, err := tx.Exec("UPDATE held SET state = ?, outcome = ?, epoch = ?, unheard = ?, code = ?, due = ?, tries = CASE WHEN state = ? THEN tries + 1 ELSE 0 END, opened = CASE WHEN until > 0 AND ? = 0 THEN ? ELSE opened END, until = ? WHERE id = ? AND state NOT IN (?, ?)",
+			int(to.state), to.outcome, int64(to.epoch), unheard, to.code, due.UnixMilli(), int(to.state), int64(to.until), now.UnixMilli(), int64(to.until), id, int(Accepted), int(Refuted))
 		return err
 	})
 }
@@ -525,28 +548,33 @@ type Status struct {
 	Unheard int64
 	// Erased are disclosures that didn't settle because somebody in them was erased, as the broker says. How many can be true the log tells: regard-audit reconcile compares.
 	Erased int64
-	// OldestUnproven is the oldest disclosure that isn't witnessed, OldestUnsettled the oldest that isn't settled; zero: none.
+	// OldestUnproven is the oldest disclosure that isn't witnessed, OldestUnsettled the oldest that isn't settled; zero: none. One whose person was told later counts from when that was seen,
+	// and not at all before.
 	OldestUnproven, OldestUnsettled time.Time
+	// OldestDelay is when the first of the delays that aren't over has to be; zero: none.
+	OldestDelay time.Time
 }
 
 // Status counts. proven is the state from which on nothing is missing before the epoch's close.
 func (s *Store) Status(ctx context.Context, proven State) (Status, error) {
-	var out Status
-	rows, err := s.r.QueryContext(ctx, "SELECT state, count(*), sum(unheard), min(at) FROM held GROUP BY state")
+	out, err := s.ages(ctx, proven)
+	if err != nil {
+		return out, err
+	}
+	rows, err := s.r.QueryContext(ctx, "SELECT state, count(*), sum(unheard) FROM held GROUP BY state")
 	if err != nil {
 		return out, fmt.Errorf("reading the store of receipts: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var state, n, unheard, at int64
-		if err := rows.Scan(&state, &n, &unheard, &at); err != nil {
+		var state, n, unheard int64
+		if err := rows.Scan(&state, &n, &unheard); err != nil {
 			return out, fmt.Errorf("reading the store of receipts: %w", err)
 		}
 		if state < 0 || int(state) >= len(out.Counts) {
 			return out, errors.New("holder: a state in the store is unknown")
 		}
 		out.Counts[state], out.Unheard = n, out.Unheard+unheard
-		out.note(State(state), proven, time.UnixMilli(at).UTC())
 	}
 	if err := rows.Err(); err != nil {
 		return out, fmt.Errorf("reading the store of receipts: %w", err)
@@ -583,39 +611,37 @@ func (s *Store) Unheard(ctx context.Context, since time.Time) (u Unheard, err er
 	return u, nil
 }
 
-// ages are the part of Status that says whether something is overdue: by the index alone.
+// ages are the part of Status that says whether something is overdue: by indexes alone.
 func (s *Store) ages(ctx context.Context, proven State) (Status, error) {
 	var out Status
-	for state := Waiting; state < Settled; state++ {
+	oldest := func(t *time.Time, query string, args ...any) error {
 		var at sql.NullInt64
-		if err := s.r.QueryRowContext(ctx, "SELECT min(at) FROM held WHERE state = ?", int(state)).Scan(&at); err != nil {
-			return out, fmt.Errorf("reading the store of receipts: %w", err)
+		if err := s.r.QueryRowContext(ctx, query, args...).Scan(&at); err != nil {
+			return fmt.Errorf("reading the store of receipts: %w", err)
 		}
-		if !at.Valid {
-			continue
+		if v := time.UnixMilli(at.Int64).UTC(); at.Valid && (t.IsZero() || v.Before(*t)) {
+			*t = v
 		}
-		out.note(state, proven, time.UnixMilli(at.Int64).UTC())
+		return nil
+	}
+	for state := Waiting; state < Settled; state++ {
+		if state < proven {
+			if err := oldest(&out.OldestUnproven, "SELECT min(at) FROM held WHERE state = ?", int(state)); err != nil {
+				return out, err
+			}
+		}
+		if err := oldest(&out.OldestUnsettled, "SELECT min(max(at, opened)) FROM held WHERE state = ? AND until = 0", int(state)); err != nil {
+			return out, err
+		}
+		if err := oldest(&out.OldestDelay, "SELECT min(until) FROM held WHERE state = ? AND until > 0", int(state)); err != nil {
+			return out, err
+		}
 	}
 	err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM held WHERE state = ?", int(Refuted)).Scan(&out.Counts[Refuted])
 	if err != nil {
 		return out, fmt.Errorf("reading the store of receipts: %w", err)
 	}
 	return out, nil
-}
-
-// note takes the time of the oldest disclosure in a state.
-func (s *Status) note(state, proven State, at time.Time) {
-	older := func(t *time.Time) {
-		if t.IsZero() || at.Before(*t) {
-			*t = at
-		}
-	}
-	if state < proven {
-		older(&s.OldestUnproven)
-	}
-	if state < Settled {
-		older(&s.OldestUnsettled)
-	}
 }
 
 // An Exported line is what Export writes about one disclosure: JSON, a line each, by increasing id. It is personal data.

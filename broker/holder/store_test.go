@@ -28,7 +28,7 @@ func TestRefutedStays(t *testing.T) {
 	}
 	advance := func(to State) {
 		t.Helper()
-		if err := s.advance("id", progress{state: to}, now); err != nil {
+		if err := s.advance("id", progress{state: to}, now, now); err != nil {
 			t.Fatal(err)
 		}
 	}

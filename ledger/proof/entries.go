@@ -106,6 +106,18 @@ func (d Deferred) AppendText(b []byte) ([]byte, error) {
 	return appendHashLine(out, "commitment", Hash(d.Commitment)), nil
 }
 
+// Over reports whether Month has passed at a time: by then the delay has to be ended.
+func (d Deferred) Over(now Time) bool { return monthOver(d.Month, now) }
+
+// End returns the first instant after Month.
+func (d Deferred) End() Time {
+	t, err := time.Parse("2006-01", d.Month)
+	if err != nil {
+		return 0 // no such entry is in a log
+	}
+	return TimeOf(t.AddDate(0, 1, 0))
+}
+
 func isClause(s string) bool {
 	return s != "" && len(s) <= maxClause && s[0] != ' ' && s[len(s)-1] != ' ' && isText([]byte(s), false)
 }

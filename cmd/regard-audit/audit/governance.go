@@ -21,6 +21,7 @@ type governance struct {
 	agreements map[string][]agreementAt
 	keys       []keyAt
 	restarts   []restartAt
+	deferred   map[proof.Index]proof.Deferred
 }
 
 type markerAt struct {
@@ -54,7 +55,7 @@ var errMarkers = errors.New("the log's markers don't follow each other (regard-a
 
 // govern reads the whole log, and tells show, if there is one, how far it came. Entries of later versions are passed over: whoever counts entries looks at them again.
 func govern(ctx context.Context, tree *reader.Tree, show func(done, total uint64)) (*governance, error) {
-	g := &governance{agreements: map[string][]agreementAt{}}
+	g := &governance{agreements: map[string][]agreementAt{}, deferred: map[proof.Index]proof.Deferred{}}
 	for b, err := range tree.Bundles(ctx, 0, readers) {
 		if err != nil {
 			return nil, err
@@ -105,6 +106,8 @@ func (g *governance) take(i proof.Index, e proof.Entry, leaf proof.Hash) error {
 		g.keys = append(g.keys, keyAt{e, i})
 	case proof.Restart:
 		g.restarts = append(g.restarts, restartAt{e, i})
+	case proof.Deferred:
+		g.deferred[i] = e
 	}
 	return nil
 }

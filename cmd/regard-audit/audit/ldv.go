@@ -113,14 +113,11 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 }
 
 func (x *exporter) line(e *openedEntry) (*logLine, error) {
-	r, err := proof.ParseReceipt([]byte(e.Receipt))
+	r, err := e.verified(x.policy, x.provisional)
 	if err != nil {
 		return nil, err
 	}
-	o, err := e.verified(x.policy, x.provisional)
-	if err != nil {
-		return nil, err
-	}
+	o := r.Opening()
 	cp, err := proof.VerifyCheckpoint(r.Checkpoint(), x.policy)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,8 @@ type openedEntry struct {
 	State        string `json:"state"`
 	Code         string `json:"code,omitempty"`
 	Access       uint64 `json:"access,omitempty"`
-	Audit        uint64 `json:"audit,omitempty"` // of the answer that it came with
+	Opened       uint64 `json:"opened,omitempty"` // of a deferred@v1 entry whose delay is over: where its record is
+	Audit        uint64 `json:"audit,omitempty"`  // of the answer that it came with
 	ReceiptState string `json:"receipt_state,omitempty"`
 	Receipt      string `json:"receipt,omitempty"`
 }
@@ -242,19 +243,19 @@ func (p *perValue) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// verified checks an opened record's receipt, whatever its broker said of it, and returns what it opens.
-func (e *openedEntry) verified(p *proof.Policy, provisional bool) (proof.Opening, error) {
+// verified checks an opened record's receipt, whatever its broker said of it.
+func (e *openedEntry) verified(p *proof.Policy, provisional bool) (*proof.Receipt, error) {
 	r, err := proof.ParseReceipt([]byte(e.Receipt))
 	if err != nil {
-		return proof.Opening{}, err
+		return nil, err
 	}
 	if uint64(r.Index()) != e.Index {
-		return proof.Opening{}, fmt.Errorf("its receipt is of entry %d", r.Index())
+		return nil, fmt.Errorf("its receipt is of entry %d", r.Index())
 	}
 	if _, err := r.Verify(p, proof.VerifyOptions{AllowProvisional: provisional || !p.Demands()}); err != nil {
-		return proof.Opening{}, err
+		return nil, err
 	}
-	return r.Opening(), nil
+	return r, nil
 }
 
 func openCommand() *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"sort"
 	"strconv"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,6 +85,7 @@ type discrepant struct {
 type reconciler struct {
 	policy      *proof.Policy
 	provisional bool
+	now         proof.Time
 	accessed    bool // there was an access log: nothing held may agree with nothing asked
 
 	out     reconciled
@@ -119,7 +121,7 @@ func reconcileCommand() *cobra.Command {
 		Use: "reconcile HELD", Short: "Compare what an agency or a provider holds with the log",
 		Long: `reconcile reads what a holder exported (regard receipts export), - for standard input. Each own question must have exactly one receipt of the asked entry, and every
 receipt must verify. With --access-log, the provider's own access log (JSON lines with "request_id", and "service": "document" for parts of an answer), each question in it must be held, and each
-that is held must be in it, once. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, those of closed epochs must be settled, and no more identifiers may be said to be erased than the log has erasures after
+that is held must be in it, once. Where a law delays that the person is told, the receipt of the opened@v1 entry has to be there once its month is over. With --log, a copy of the log or its address, each entry must stand in it, the trees of all receipts must be earlier states of it, those of closed epochs must be settled, and no more identifiers may be said to be erased than the log has erasures after
 their entries. Of each kind of finding the first 100 are shown, and all are counted.
 
 Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of a question; 2 nothing is refuted, but something is unusable: a file, no key, no quorum, or a receipt that isn't settled.`,
@@ -133,7 +135,7 @@ Exit codes: 0 everything agrees; 1 something doesn't, or there is no receipt of 
 			if err != nil {
 				return err
 			}
-			r := &reconciler{policy: p, provisional: look.provisional || !p.Demands(), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}, erased: map[proof.Hash]proof.Epoch{}}
+			r := &reconciler{policy: p, provisional: look.provisional || !p.Demands(), now: proof.TimeOf(time.Now()), rows: map[rowKey]*epochRow{}, ids: map[string]string{}, roots: map[uint64]proof.Hash{}, erased: map[proof.Hash]proof.Epoch{}}
 			r.out.Counts = map[string]int{}
 			if err := eachLine(c, args[0], r.held); err != nil {
 				return err
@@ -230,8 +232,10 @@ func (r *reconciler) held(_ int, line []byte) error {
 		}
 		return nil
 	}
-	asked, claims, other := 0, 0, false
+	var asked []proof.Index
+	claims, other := 0, false
 	seen := map[proof.Index]bool{}
+	delays := map[proof.Index]delay{}
 	for _, text := range h.Receipts {
 		receipt, err := proof.ParseReceipt([]byte(text))
 		if err != nil {
@@ -254,6 +258,16 @@ func (r *reconciler) held(_ int, line []byte) error {
 			r.find(h.ID, "receipt.foreign", "the receipt of log index %s is of another disclosure", v.Index)
 			continue
 		}
+		switch e := receipt.Entry().(type) {
+		case proof.Deferred:
+			d := delays[v.Index]
+			d.began = &e
+			delays[v.Index] = d
+		case proof.Opened:
+			d := delays[e.Deferred]
+			d.ended = append(d.ended, e)
+			delays[e.Deferred] = d
+		}
 		if seen[v.Index] {
 			r.find(h.ID, "receipt.twice", "two receipts of log index %s", v.Index)
 			continue
@@ -261,7 +275,7 @@ func (r *reconciler) held(_ int, line []byte) error {
 		seen[v.Index] = true
 		isAsked := o.Text(proof.DisclosureRole) == proof.RoleAsked
 		if isAsked {
-			asked++
+			asked = append(asked, v.Index)
 			if h.Outcome != "" && o.Text(proof.DisclosureOutcome) != h.Outcome {
 				r.find(h.ID, "outcome.other", "the record says %s, the holder noted %s", o.Text(proof.DisclosureOutcome), h.Outcome)
 			}
@@ -275,8 +289,15 @@ func (r *reconciler) held(_ int, line []byte) error {
 	if claims != len(h.Erased) && !other {
 		r.want(h.ID, "erased.unknown", "of %d entries that are said to be erased there are %d earlier receipts", len(h.Erased), claims)
 	}
-	if asked != 1 && !other {
-		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", asked)
+	for _, i := range slices.Sorted(maps.Keys(delays)) {
+		d := delays[i]
+		r.delay(&h, i, d)
+		if len(d.ended) > 0 { // one entry, whose record has come to its person
+			asked = slices.DeleteFunc(asked, func(x proof.Index) bool { return x == i })
+		}
+	}
+	if len(asked) != 1 && !other {
+		r.find(h.ID, "entry.asked", "%d entries of the asked identifier, want one", len(asked))
 	}
 	return nil
 }
@@ -292,6 +313,24 @@ func (r *reconciler) claim(o proof.Opening, epoch proof.Epoch) {
 		r.erased[who] = epoch
 	}
 	r.out.Erased = len(r.erased)
+}
+
+// delay is one that a holder has receipts of: of the entry with which it began and, once it is over, of the one that ended it.
+type delay struct {
+	began *proof.Deferred
+	ended []proof.Opened
+}
+
+func (r *reconciler) delay(h *heldLine, at proof.Index, d delay) {
+	switch {
+	case len(d.ended) > 1:
+		r.find(h.ID, "delay.twice", "%d entries end the delay of log index %s", len(d.ended), at)
+	case d.began == nil: // held since it ended
+	case len(d.ended) == 1 && d.ended[0].Commitment != d.began.Commitment:
+		r.find(h.ID, "delay.other", "what ends the delay of log index %s opens something else", at)
+	case len(d.ended) == 0 && d.began.Over(r.now) && h.State != "accepted":
+		r.find(h.ID, "delay.overdue", "the delay of log index %s was until %s, and nothing shows that its person was told", at, d.began.Month)
+	}
 }
 
 func (r *reconciler) count(h *heldLine, receipt *proof.Receipt, v proof.Verdict, asked bool) {

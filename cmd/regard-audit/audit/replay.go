@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -101,7 +102,7 @@ func replayCommand() *cobra.Command {
 		Use: "replay [FILE…]", Short: "Run recorded decisions again, with the recorded bundles and agreements",
 		Long: `replay takes opened records (of open, or - for standard input; or it opens them itself, as open does) and runs each decision again from its recorded input: under the policy bundle whose digest is
 recorded, which must have been activated in the log before, with the agreement that stands in the log. It lists where the record says something else: whether it was allowed, which fields were granted, for which
-reasons it was refused.
+reasons it was refused, whether its person is told later, under whose authority and until when.
 
 The recorded input is the broker's statement of what was asked. That it is true, the agency's receipt shows; replay checks that it agrees with the rest of the record. It works after the person's erasure.
 
@@ -161,16 +162,20 @@ func (out *replayReport) add(ctx context.Context, e openedEntry, r *replayer) {
 		return
 	}
 	d := replayed{Index: e.Index}
-	o, err := e.verified(r.log.policy, r.provisional)
+	receipt, err := e.verified(r.log.policy, r.provisional)
 	if err != nil {
 		out.unusable(d, fmt.Sprintf("its receipt doesn't hold: %v", err))
 		return
 	}
-	if o.Schema() != proof.SchemaDisclosure {
+	if receipt.Opening().Schema() != proof.SchemaDisclosure {
 		out.Others[e.Kind]++
+		if r.accessDelay(receipt, &d); len(d.Differences) > 0 {
+			out.Different++
+			out.list(d)
+		}
 		return
 	}
-	if err := r.replay(ctx, o, &d); err != nil {
+	if err := r.replay(ctx, receipt, &d); err != nil {
 		out.unusable(d, err.Error())
 		return
 	}
@@ -188,7 +193,8 @@ func (out *replayReport) unusable(d replayed, why string) {
 }
 
 // replay returns an error if the decision can't be run again.
-func (r *replayer) replay(ctx context.Context, o proof.Opening, d *replayed) error {
+func (r *replayer) replay(ctx context.Context, receipt *proof.Receipt, d *replayed) error {
+	o := receipt.Opening()
 	d.Disclosure, d.Role, d.Outcome = o.Text(proof.DisclosureID), o.Text(proof.DisclosureRole), o.Text(proof.DisclosureOutcome)
 	input, presence := o.Value(proof.DisclosureInput)
 	bundle, err := proof.ParseHash(o.Text(proof.DisclosurePolicy))
@@ -211,6 +217,7 @@ func (r *replayer) replay(ctx context.Context, o proof.Opening, d *replayed) err
 		return err
 	}
 	compareInput(o, &in, asked, d)
+	r.delay(receipt, &in, asked, d)
 	p, err := r.bundle(ctx, bundle)
 	if err != nil {
 		return err
@@ -294,6 +301,57 @@ func (r *replayer) agreement(ctx context.Context, i proof.Index, asked time.Time
 		d.differ("agreement", ref, "the log's text says something else")
 	}
 	return nil
+}
+
+// delayOf is the delay that an entry begins or ends, and its entry in the log; false if it isn't there or is another one's.
+func (r *replayer) delayOf(receipt *proof.Receipt) (d proof.Deferred, delayed, there bool) {
+	switch e := receipt.Entry().(type) {
+	case proof.Deferred:
+		return e, true, true
+	case proof.Opened:
+		d, there = r.log.gov.deferred[e.Deferred]
+		return d, true, there && d.Commitment == e.Commitment && e.Deferred < receipt.Index()
+	}
+	return d, false, true
+}
+
+func clauses(d proof.Deferred) string { return d.Authority + ", " + d.Article + ", " + d.Month }
+
+// delay compares the entry with what the agreement says of a delay: nothing is told later than the agreement has it, and nothing at once that should be told later.
+func (r *replayer) delay(receipt *proof.Receipt, in *policy.Input, asked proof.Time, d *replayed) {
+	entry, delayed, there := r.delayOf(receipt)
+	recorded, agreed := "", ""
+	switch {
+	case !there:
+		recorded = "of another entry, or of none"
+	case delayed:
+		recorded = clauses(entry)
+	}
+	if in.Agreement != nil && in.Agreement.Deferral != nil {
+		x := in.Agreement.Deferral
+		agreed = clauses(proof.Deferred{Authority: x.Authority, Article: x.Article, Month: x.Month(asked.Time())})
+	}
+	if recorded != agreed {
+		d.differ("delay", recorded, agreed)
+	}
+}
+
+// accessDelay checks that an access is told later only if that to which it was is, and with it.
+func (r *replayer) accessDelay(receipt *proof.Receipt, d *replayed) {
+	entry, delayed, there := r.delayOf(receipt)
+	if !delayed {
+		return
+	}
+	n, err := strconv.ParseUint(receipt.Opening().Text(proof.AccessTarget), 10, 63)
+	target, ok := r.log.gov.deferred[proof.Index(n)]
+	switch {
+	case !there:
+		d.differ("delay", "of another entry, or of none", "")
+	case err != nil || !ok:
+		d.differ("delay", clauses(entry), "")
+	case clauses(entry) != clauses(target):
+		d.differ("delay", clauses(entry), clauses(target))
+	}
 }
 
 // blob reads the bytes behind a digest that stands in the log.

@@ -1,0 +1,316 @@
+package holder_test
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker/holder"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/cmd/regard-audit/audit"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
+)
+
+// delaying puts an agreement with a lawful delay in force, and returns a question under it.
+func (w *world) delaying() []byte {
+	w.t.Helper()
+	if _, err := w.b.PutAgreement(w.t.Context(), policy.Agreement{
+		ID: "enquete", Agency: "mairie", Service: "household", Scopes: []policy.Scope{"quotient"}, Purposes: []policy.Purpose{"enquete"}, LegalBases: []policy.LegalBasis{"cpp-60-1"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		Deferral: &policy.Deferral{Authority: "Tribunal judiciaire d'Exempleville", Article: "CPP art. 60-1", Reference: "2026/118", Days: 30},
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return []byte(strings.NewReplacer(`"purpose":"cantine"`, `"purpose":"enquete","agreement":"enquete"`, "crpa-l114-8", "cpp-60-1").Replace(question))
+}
+
+func (w *world) end(id string) {
+	w.t.Helper()
+	if _, err := w.b.EndDeferral(w.t.Context(), store.ID(uuid.MustParse(id)), "lifted"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) alarmCodes() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var codes []string
+	for _, a := range w.alarms {
+		codes = append(codes, a.Code)
+	}
+	return strings.Join(codes, " ")
+}
+
+// TestDelay: agency and provider have the receipts of a delayed disclosure at once, wait for its end, demand it when the month is over, and settle by the entry that ends it.
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*time.Second)
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	// A long tolerance: the guard's clock will be months ahead of the broker's. Nobody asks then.
+	w.protect(func(c *holder.GuardConfig) { c.Now, c.Times.SettleAge = now, 200*24*time.Hour })
+	k := w.keeper(t, t.TempDir(), func(c *holder.KeeperConfig) { c.Now, c.Times.SettleAge = now, 200*24*time.Hour })
+	defer k.Close()
+	ask := w.delaying()
+	res, err := w.newClient().Disclose(t.Context(), ask, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Keep(res); err != nil {
+		t.Fatal(err)
+	}
+	first, err := proof.ParseReceipt(res.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, ok := first.Entry().(proof.Deferred)
+	if !ok {
+		t.Fatalf("%T", first.Entry())
+	}
+	status := map[string]func() (holder.Status, error){
+		"agency": func() (holder.Status, error) {
+			if _, _, err := k.Upgrade(t.Context()); err != nil {
+				return holder.Status{}, err
+			}
+			return k.Status(t.Context())
+		},
+		"provider": func() (holder.Status, error) { return w.guard.Load().Status(t.Context()) },
+	}
+	each := func(what string, so func(holder.Status) bool) {
+		t.Helper()
+		for who, f := range status {
+			eventually(t, what+", "+who, func() error {
+				s, err := f()
+				if err == nil && !so(s) {
+					err = fmt.Errorf("%+v, alarms %s", s, w.alarmCodes())
+				}
+				return err
+			})
+		}
+	}
+	each("waiting", func(s holder.Status) bool {
+		return s.Counts[holder.Witnessed] == 1 && s.OldestDelay.Equal(d.End().Time()) && s.OldestUnsettled.IsZero() && s.OldestUnproven.IsZero()
+	})
+	// Long after the time in which others have to settle, nothing is missing; the month isn't over.
+	ahead.Store(int64(d.End().Time().Add(-time.Hour).Sub(time.Now())))
+	each("before the month is over", func(s holder.Status) bool { return s.Overdue(holder.Times{SettleAge: time.Hour}, now()) == "" })
+	ahead.Store(int64(d.End().Time().Add(time.Hour).Sub(time.Now())))
+	each("overdue", func(s holder.Status) bool { return s.Overdue(holder.Times{}, now()) == holder.AlarmDelayed })
+	eventually(t, "the alarms", func() error {
+		_, _, err := k.Upgrade(t.Context())
+		if strings.Count(w.alarmCodes(), holder.AlarmDelayed) != 2 {
+			err = errors.Join(err, errors.New(w.alarmCodes()))
+		}
+		return err
+	})
+	if code := w.guard.Load().Refusing(); code != holder.AlarmDelayed {
+		t.Errorf("the guard goes on: %q", code)
+	}
+	w.reconciled(k, "delay.overdue", d.End().Time().Before(time.Now()))
+
+	w.end(res.ID)
+	each("settled", func(s holder.Status) bool { return s.Counts[holder.Settled] == 1 && s.OldestDelay.IsZero() })
+	eventually(t, "the alarms are over", func() error {
+		if strings.Count(w.alarmCodes(), holder.AlarmOver) != 2 {
+			return errors.New(w.alarmCodes())
+		}
+		return nil
+	})
+	var out bytes.Buffer
+	if err := k.Store().Export(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	var line struct{ Receipts []string }
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || len(line.Receipts) != 2 {
+		t.Fatalf("%v, %s", err, &out)
+	}
+	last, err := proof.ParseReceipt([]byte(line.Receipts[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, ok := last.Entry().(proof.Opened); !ok || o.Deferred != first.Index() || last.Settlement() == nil {
+		t.Errorf("%+v", last.Entry())
+	}
+	w.reconciled(k, "", true)
+}
+
+// reconciled has regard-audit compare what an agency holds; code is what it has to find, if it must.
+func (w *world) reconciled(k *holder.Keeper, code string, must bool) {
+	w.t.Helper()
+	var held, out, errs bytes.Buffer
+	if err := k.Store().Export(w.t.Context(), &held); err != nil {
+		w.t.Fatal(err)
+	}
+	file := filepath.Join(w.t.TempDir(), "held")
+	if err := os.WriteFile(file, held.Bytes(), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	vkeys, err := w.b.LogKeys(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	got := audit.Main([]string{"reconcile", "--json", "--log-key", vkeys[0], "--log", w.b.PublicDir(), file}, nil, &out, &errs)
+	if want := must && code != ""; (got != audit.Proven) != want || want && !strings.Contains(out.String(), code) {
+		w.t.Errorf("exit code %d, want to find %q: %v\n%s%s", got, code, want, &out, &errs)
+	}
+}
+
+// TestDelayRefuted: what ends a delay has to be of the entry that began it, and there is no way back.
+func TestDelayRefuted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	ask := w.delaying()
+	cl := w.newClient()
+	one, err := cl.Disclose(t.Context(), ask, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := cl.Disclose(t.Context(), ask, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deferred := one.Receipt
+	w.end(one.ID)
+	w.end(two.ID)
+	opened, err := cl.Disclosure(t.Context(), one.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		first, then []byte
+		want        string
+	}{
+		"its end":             {deferred, opened.Receipt, ""},
+		"back to the delay":   {opened.Receipt, deferred, "receipt.changed"},
+		"another one's end":   {two.Receipt, opened.Receipt, "receipt.foreign"},
+		"the same once more":  {deferred, deferred, ""},
+		"its end once more":   {opened.Receipt, opened.Receipt, ""},
+		"of another one's id": {opened.Receipt, two.Receipt, "receipt.foreign"},
+	} {
+		k := w.keeper(t, t.TempDir(), nil)
+		first, then := *one, *one
+		first.Receipt, first.Data, then.Receipt, then.Data = c.first, nil, c.then, nil
+		if name == "another one's end" {
+			first.ID, then.ID = two.ID, two.ID
+		}
+		if err := k.Keep(&first); err != nil {
+			t.Fatal(err)
+		}
+		err := k.Keep(&then)
+		var wrong *holder.Refutation
+		if errors.As(err, &wrong); (c.want == "") != (err == nil) || c.want != "" && wrong.Code != c.want {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestProviderSeesTheEnd: a broker that shows the provider another record at the end of a delay is refuted.
+func TestProviderSeesTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	ask := w.delaying()
+	cl := w.newClient()
+	one, err := cl.Disclose(t.Context(), ask, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.counts(map[holder.State]int64{holder.Witnessed: 1})
+	// The entries of the asked and the other person change their places: each is the end of the other's delay.
+	var second atomic.Pointer[string]
+	swap := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if id := second.Load(); id != nil && r.URL.Path == "/v1/provider/receipts" {
+			rec := &recorder{header: http.Header{}}
+			next.ServeHTTP(rec, r)
+			var body struct {
+				Disclosures []map[string]any `json:"disclosures"`
+			}
+			if json.Unmarshal(rec.body.Bytes(), &body) == nil {
+				for _, d := range body.Disclosures {
+					if list, ok := d["receipts"].([]any); ok && len(list) == 2 {
+						d["receipts"] = list[:1] // one of the two entries isn't opened for the provider
+					}
+				}
+			}
+			text, _ := json.Marshal(body)
+			rw.Header().Set("Content-Type", "application/json")
+			rw.WriteHeader(rec.status)
+			_, _ = rw.Write(text)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	}
+	w.tamper.Store(&swap)
+	w.end(one.ID)
+	second.Store(&one.ID)
+	eventually(t, "the refutation", func() error {
+		found, err := w.guard.Load().Store().Evidence(t.Context())
+		if err == nil && (len(found) == 0 || found[0].Refutation.Code != "receipt.changed" && found[0].Refutation.Code != "entry.missing") {
+			err = fmt.Errorf("%+v", found)
+		}
+		return err
+	})
+}
+
+type recorder struct {
+	header http.Header
+	body   bytes.Buffer
+	status int
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+func (r *recorder) WriteHeader(s int)   { r.status = s }
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = 200
+	}
+	return r.body.Write(b)
+}
+
+// TestStoreOfBefore: one that was made before there were delays goes on.
+func TestStoreOfBefore(t *testing.T) {
+	dir := t.TempDir()
+	s, err := holder.OpenStore(t.Context(), dir, holder.RoleAgency)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "receipts.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"DROP INDEX held_since", "ALTER TABLE held DROP COLUMN until", "ALTER TABLE held DROP COLUMN opened", "INSERT INTO held (id, at, service, state, due) VALUES ('x', 1000, 's', 2, 0)"} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = holder.OpenStore(t.Context(), dir, holder.RoleAgency); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	st, err := s.Status(t.Context(), holder.Witnessed)
+	if err != nil || !st.OldestUnsettled.Equal(time.UnixMilli(1000)) || !st.OldestDelay.IsZero() || st.Counts[holder.Witnessed] != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
