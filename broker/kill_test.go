@@ -124,6 +124,59 @@ func TestKillErasure(t *testing.T) {
 	}
 }
 
+// TestKillOpening kills the broker at every stage of the end of a delay. Whatever had come before the kill, there is exactly one opened@v1 for each deferred@v1 afterwards.
+func TestKillOpening(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	c := newCampaign(t)
+	c.start("", 0).stop(t)
+	stages := []string{"outcome", "add", "integrate", "sign", "release"}
+	for i, stage := range stages {
+		p := c.start(stage+" 1 end", 0)
+		a, err := p.call("/disclose", &killRequest{Name: "TUE TARD " + letters(int64(i+1)), Key: stage, Scope: "quotient", Later: true})
+		if err != nil || !a.Final {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		if end, err := p.call("/end", &killRequest{ID: a.ID}); err == nil {
+			t.Fatalf("ended, and not killed at %s: %+v", stage, end)
+		}
+		p.wait(t)
+		p = c.start("", 0)
+		if end, err := p.call("/end", &killRequest{ID: a.ID}); err != nil || end.Status != 404 && !end.Final {
+			t.Errorf("killed at %s: once more: %+v, %v", stage, end, err)
+		}
+		again, err := p.call("/disclosure", &killRequest{ID: a.ID})
+		if err != nil || !again.Final {
+			t.Fatalf("killed at %s: %+v, %v", stage, again, err)
+		}
+		r := receiptOf(t, again.Receipt)
+		if o, ok := r.Entry().(proof.Opened); !ok || o.Deferred != receiptOf(t, a.Receipt).Index() {
+			t.Errorf("killed at %s: %+v", stage, r.Entry())
+		}
+		if _, err := r.Opening().Subject(); err != nil {
+			t.Errorf("killed at %s: %v", stage, err)
+		}
+		p.stop(t)
+	}
+	ends := map[proof.Index]int{}
+	delays := 0
+	for _, text := range entriesIn(t, filepath.Join(c.dir, "public")) {
+		switch e := text.(type) {
+		case proof.Deferred:
+			delays++
+		case proof.Opened:
+			ends[e.Deferred]++
+		}
+	}
+	if delays < len(stages) || len(ends) != delays { // one for the asked person, and for each of the others
+		t.Errorf("%d delays, %d of them ended", delays, len(ends))
+	}
+	for i, n := range ends {
+		if n != 1 {
+			t.Errorf("%d entries end the delay of %d", n, i)
+		}
+	}
+}
+
 // campaign is a broker in a child process, its provider and its clients.
 type campaign struct {
 	t        *testing.T
@@ -146,7 +199,8 @@ type killClient struct {
 type killRequest struct {
 	Key, Name string
 	Scope     string
-	ID        store.ID // of a disclosure that is looked up; nothing else is set then
+	Later     bool     // under the agreement with a lawful delay
+	ID        store.ID // of a disclosure that is looked up, or whose delay ends; nothing else is set then
 }
 
 type killAnswer struct {
@@ -394,7 +448,7 @@ func (p *child) call(path string, req *killRequest) (a killAnswer, err error) {
 // killChild is the process that is killed.
 func killChild(t *testing.T, dir string) {
 	var armed atomic.Bool
-	erase := false
+	byOrder := false
 	w := &world{t: t, logs: &bytes.Buffer{}, provider: &fakeProvider{Server: &httptest.Server{URL: os.Getenv(killProvider)}}}
 	cfg := broker.Config{
 		DataDir: dir, Origin: "regard.example/log", Development: true, Epoch: time.Second,
@@ -412,7 +466,7 @@ func killChild(t *testing.T, dir string) {
 		if _, err := fmt.Sscan(at, &stage, &nth); err != nil {
 			t.Fatal(err)
 		}
-		erase = strings.HasSuffix(at, " erase")
+		byOrder = strings.HasSuffix(at, " erase") || strings.HasSuffix(at, " end")
 		cfg.SetAt(func(s string) {
 			if armed.Load() && s == stage && atomic.AddInt64(&n, 1) == nth {
 				if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
@@ -425,15 +479,18 @@ func killChild(t *testing.T, dir string) {
 	// The very first start isn't killed; later ones are while they recover too.
 	ready := filepath.Join(dir, "ready")
 	_, statErr := os.Stat(ready)
-	armed.Store(statErr == nil && !erase)
+	armed.Store(statErr == nil && !byOrder)
 	w.cfg = cfg
 	w.open()
 	if statErr != nil {
 		w.populate()
+		if _, err := w.b.PutAgreement(t.Context(), enquete()); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(ready, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		armed.Store(!erase)
+		armed.Store(!byOrder)
 	}
 	w.caller = broker.Caller{ID: "mairie", Name: "Mairie d'Exemple", SIRET: mairie}
 	w.serve(filepath.Join(dir, "socket"), &armed)
@@ -478,6 +535,9 @@ func (w *world) serve(socket string, armed *atomic.Bool) {
 	}
 	handle("/disclose", func(ctx context.Context, q *killRequest) (*broker.Answer, error) {
 		req := request()
+		if q.Later {
+			req = secretly()
+		}
 		req.IdempotencyKey, req.Scopes, req.Object = q.Key, []string{q.Scope}, q.Key
 		req.Subject.Pivot = killPivot(q.Name)
 		return w.b.Disclose(ctx, w.caller, req)
@@ -491,6 +551,11 @@ func (w *world) serve(socket string, armed *atomic.Bool) {
 		if err == nil {
 			_, err = w.b.Erase(ctx, subject, "rgpd-17")
 		}
+		return &broker.Answer{}, err
+	})
+	handle("/end", func(ctx context.Context, q *killRequest) (*broker.Answer, error) {
+		armed.Store(true)
+		_, err := w.b.EndDeferral(ctx, q.ID, "lifted")
 		return &broker.Answer{}, err
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}

@@ -37,6 +37,7 @@ type forged struct {
 	markers []proof.Index
 	counts  map[proof.Kind]uint64
 	records map[proof.Index]*proof.Record
+	delay   func(proof.Commitment) proof.Entry // instead of an entry that tells at once
 	seed    [32]byte
 	rolls   map[proof.Epoch]*proof.Rolls // as the broker opens them
 	note    []byte
@@ -109,16 +110,24 @@ func (f *forged) record(s proof.Schema, about func(*proof.Record) error) proof.I
 	if err := about(rec); err != nil {
 		f.t.Fatal(err)
 	}
-	var e proof.Entry = proof.Disclosure{Commitment: rec.Commitment()}
-	switch s {
-	case proof.SchemaAccess:
-		e = proof.Access{Commitment: rec.Commitment()}
-	case proof.SchemaErasure:
-		e = proof.Erasure{Commitment: rec.Commitment()}
-	}
-	i := f.add(e)
+	i := f.add(f.entryOf(s, rec.Commitment()))
 	f.records[i] = rec
 	return i
+}
+
+// entryOf is the entry of a record: deferred, or the end of a delay, if the test says so.
+func (f *forged) entryOf(s proof.Schema, c proof.Commitment) proof.Entry {
+	if f.delay != nil {
+		return f.delay(c)
+	}
+	var e proof.Entry = proof.Disclosure{Commitment: c}
+	switch s {
+	case proof.SchemaAccess:
+		e = proof.Access{Commitment: c}
+	case proof.SchemaErasure:
+		e = proof.Erasure{Commitment: c}
+	}
+	return e
 }
 
 // filed lists the filed entries of the open epoch.

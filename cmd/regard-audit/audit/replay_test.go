@@ -290,6 +290,121 @@ reasons contains {"code": "agency.inactive", "fr": "Non.", "en": "No."} if not a
 	}
 }
 
+// TestReplayFindsWrongDelays: what is told later, or at once, and shouldn't be.
+func TestReplayFindsWrongDelays(t *testing.T) {
+	agreed := proof.Deferred{Authority: "Tribunal judiciaire d'Exempleville", Article: "CPP art. 60-1", Month: "2026-12"}
+	delaying := func(d *decided) {
+		d.agreement.Version++
+		d.agreement.Deferral = &policy.Deferral{Authority: agreed.Authority, Article: agreed.Article, Reference: "2026/118", Days: 40} // from 1 November on
+		d.agree()
+	}
+	later := func(d *decided, change func(*proof.Deferred)) func(proof.Commitment) proof.Entry {
+		return func(c proof.Commitment) proof.Entry {
+			e := agreed
+			e.Commitment = c
+			change(&e)
+			return e
+		}
+	}
+	as := func(*proof.Deferred) {}
+	ended := func(d *decided, i proof.Index, change func(*proof.Opened)) proof.Index {
+		o := proof.Opened{Deferred: i, Commitment: d.records[i].Commitment()}
+		change(&o)
+		at := d.add(o)
+		d.records[at] = d.records[i]
+		return at
+	}
+	access := func(d *decided, target proof.Index) proof.Index {
+		return d.record(proof.SchemaAccess, func(r *proof.Record) error { return r.SetIndex(proof.AccessTarget, target) })
+	}
+	for name, c := range map[string]struct {
+		want bool
+		do   func(d *decided) proof.Index
+	}{
+		"as agreed": {false, func(d *decided) proof.Index { delaying(d); d.delay = later(d, as); return d.ask(nil) }},
+		"its end": {false, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			return ended(d, d.ask(nil), func(*proof.Opened) {})
+		}},
+		"refused, as agreed": {false, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			return d.ask(func(p *plan) { p.in.Purpose = "curiosite" })
+		}},
+		"without an agreement that says so": {true, func(d *decided) proof.Index { d.delay = later(d, as); return d.ask(nil) }},
+		"without any agreement": {true, func(d *decided) proof.Index {
+			d.delay = later(d, as)
+			return d.ask(func(p *plan) { p.in.Agreement, p.in.AgreementDigest = nil, policy.Digest{} })
+		}},
+		"at once": {true, func(d *decided) proof.Index { delaying(d); return d.ask(nil) }},
+		"for longer": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, func(e *proof.Deferred) { e.Month = "2027-01" })
+			return d.ask(nil)
+		}},
+		"by another authority": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, func(e *proof.Deferred) { e.Authority = "Préfecture" })
+			return d.ask(nil)
+		}},
+		"by another article": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, func(e *proof.Deferred) { e.Article = "CPP art. 77-1" })
+			return d.ask(nil)
+		}},
+		"the end of nothing": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = func(c proof.Commitment) proof.Entry { return proof.Opened{Deferred: 1, Commitment: c} }
+			return d.ask(nil)
+		}},
+		"the end of another's": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			first := d.ask(nil)
+			d.delay = func(c proof.Commitment) proof.Entry { return proof.Opened{Deferred: first, Commitment: c} }
+			return d.ask(nil)
+		}},
+		"an access, with its record": {false, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			return access(d, d.ask(nil))
+		}},
+		"an access to what was told": {true, func(d *decided) proof.Index {
+			i := d.ask(nil)
+			d.delay = later(d, as)
+			return access(d, i)
+		}},
+		"an access, for longer": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			i := d.ask(nil)
+			d.delay = later(d, func(e *proof.Deferred) { e.Month = "2030-01" })
+			return access(d, i)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDecided(t)
+			plain := d.ask(nil) // a decision like any other
+			i := c.do(d)
+			d.publish()
+			code, got, errs := d.replay(d.opened(plain, i))
+			found := got.Different == 1 && len(got.Decisions) > 0
+			if found {
+				found = false
+				for _, x := range got.Decisions {
+					if x.Index == uint64(i) && len(x.Differences) == 1 && x.Differences[0].What == "delay" {
+						found = true
+					}
+				}
+			}
+			if found != c.want || (code == Refused) != c.want {
+				t.Errorf("exit code %d, %+v, %s", code, got, errs)
+			}
+		})
+	}
+}
+
 func TestReplayTable(t *testing.T) {
 	d := newDecided(t)
 	good := d.ask(nil)
