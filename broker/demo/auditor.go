@@ -30,7 +30,7 @@ func (d *demo) watch() error {
 		return err
 	}
 	pinned := []string{"--log", log, "--policy", d.path("log.policy")}
-	known := []string{"--broker", "https://" + d.api, "--ca", d.path("secrets", "server.pem"), "--cert", d.path(auditor + ".pem"), "--key", d.path(auditor + ".key")}
+	known := d.known()
 	args := append(append([]string{"audit-index", "--epoch", strconv.FormatUint(uint64(epoch), 10), "--sign-key", d.path(auditor + ".skey")}, pinned...), known...)
 	out, err := d.run(true, "regard-audit", args...)
 	if err != nil {
@@ -44,7 +44,7 @@ func (d *demo) watch() error {
 	if err := os.WriteFile(d.path("records.jsonl"), records, 0o600); err != nil {
 		return err
 	}
-	if out, err = d.run(true, "regard-audit", append([]string{"replay", d.path("records.jsonl")}, pinned...)...); err != nil {
+	if out, err = d.run(true, "regard-audit", append([]string{"replay", d.path("records.jsonl"), d.path("delayed.jsonl")}, pinned...)...); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
 	d.sayf("%s", indent(string(out)))

@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer d.stopAll()
-	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.watch, d.erase} {
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
@@ -100,6 +100,7 @@ type demo struct {
 	witness                []*process
 	processes              []*process
 	rows                   []row
+	delayed                row
 	keysIn                 string
 }
 

@@ -10,7 +10,7 @@ import (
 func (d *demo) held() error {
 	d.sayf("\n   Agencies keep their receipts, providers fetch those of everybody in their answers; both bring them to settled by themselves. A provider to whom the log didn't show an answer would stop answering.\n")
 	w := tabwriter.NewWriter(d.cfg.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  HOLDER\tDISCLOSURES\tSETTLED\tREFUTED")
+	fmt.Fprintln(w, "  HOLDER\tDISCLOSURES\tSETTLED\tDELAYED\tREFUTED")
 	holders := []string{"providers"}
 	for _, a := range agencies {
 		holders = append(holders, a.id)
@@ -19,7 +19,7 @@ func (d *demo) held() error {
 		var st struct {
 			States map[string]int `json:"states"`
 		}
-		all := 0
+		all, delayed := 0, 0
 		err := d.wait("the receipts of "+name+" to settle", 6*epoch, d.broker, func() bool {
 			args := []string{"receipts", "status", d.path("held", name), "--json"}
 			if i > 0 { // an agency without a program that runs all the time does it now and then
@@ -38,12 +38,16 @@ func (d *demo) held() error {
 			for _, n := range st.States {
 				all += n
 			}
-			return all > 0 && st.States["settled"] == all
+			delayed = 0 // what is delayed settles when that is over
+			if name == "providers" || name == d.delayed.scene.agency {
+				delayed = 1
+			}
+			return all > 0 && st.States["settled"] == all-delayed && st.States["witnessed"] == delayed
 		})
 		if err != nil {
 			return fmt.Errorf("%w: %v", err, st.States)
 		}
-		fmt.Fprintf(w, "  %s\t%d\t%d\t%d\n", name, all, st.States["settled"], st.States["refuted"])
+		fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%d\n", name, all, st.States["settled"], delayed, st.States["refuted"])
 	}
 	if err := w.Flush(); err != nil {
 		return err

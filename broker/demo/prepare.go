@@ -130,15 +130,21 @@ var agencies = []struct{ id, name, siret string }{
 	{"mairie-exempleville", "Mairie d'Exempleville (inventée)", "90000101700012"},
 	{"crous-exemple", "Crous d'Exemple (inventé)", "90000102500015"},
 	{"prefecture-exemple", "Préfecture d'Exemple (inventée)", "90000103300019"},
+	{"brigade-exemple", "Brigade d'enquête d'Exemple (inventée)", "90000104100012"},
 }
 
 // agreements say which agency may ask what, for which purpose.
-var agreements = []struct{ id, agency, service, scopes, purpose, basis string }{
-	{"cantine-2026", "mairie-exempleville", "quotient-familial", "quotient,enfants", "tarif-cantine", "crpa-l114-8"},
-	{"bourses-2026", "crous-exemple", "statut-etudiant", "admissions", "bourse", "code-education-l821-1"},
-	{"echelon-2026", "mairie-exempleville", "etudiant-boursier", "statut,echelon", "aide-etudiants", "crpa-l114-8"},
-	{"marches-2026", "prefecture-exemple", "attestation-fiscale", "dates,document", "marche-public", "crpa-l114-8"},
-	{"annuaire-2026", "prefecture-exemple", "unites-legales", "identite,etat", "marche-public", "crpa-l114-8"},
+var agreements = []struct {
+	id, agency, service, scopes, purpose, basis string
+	more                                        []string // flags
+}{
+	{"cantine-2026", "mairie-exempleville", "quotient-familial", "quotient,enfants", "tarif-cantine", "crpa-l114-8", nil},
+	{"bourses-2026", "crous-exemple", "statut-etudiant", "admissions", "bourse", "code-education-l821-1", nil},
+	{"echelon-2026", "mairie-exempleville", "etudiant-boursier", "statut,echelon", "aide-etudiants", "crpa-l114-8", nil},
+	{"marches-2026", "prefecture-exemple", "attestation-fiscale", "dates,document", "marche-public", "crpa-l114-8", nil},
+	{"annuaire-2026", "prefecture-exemple", "unites-legales", "identite,etat", "marche-public", "crpa-l114-8", nil},
+	{"enquete-2026", "brigade-exemple", "quotient-familial", "quotient", "enquete", "cpp-60-1",
+		[]string{"--deferral-authority", "Tribunal judiciaire d'Exempleville (inventé)", "--deferral-article", "CPP art. 60-1", "--deferral-reference", "2026/118", "--deferral-days", "90"}},
 }
 
 // govern registers agencies and agreements: commands to the running broker, each an entry of the log.
@@ -160,11 +166,12 @@ func (d *demo) govern() error {
 			args = append(args, "--scope", s)
 		}
 		args = append(args, "--purpose", a.purpose, "--legal-basis", a.basis, "--not-before", from, "--not-after", to)
-		if _, err := d.run(i == 0, "regard", append(args, config...)...); err != nil {
+		args = append(args, a.more...)
+		if _, err := d.run(i == 0 || len(a.more) > 0, "regard", append(args, config...)...); err != nil {
 			return err
 		}
 	}
-	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies)-1, len(agreements)-1)
+	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies)-1, len(agreements)-2)
 	return d.accredit()
 }
 

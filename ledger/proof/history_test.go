@@ -81,7 +81,7 @@ func TestHistory(t *testing.T) {
 		"These are all recorded requests about you under these identifiers (pivot, siren) in epochs 0 to 2, from 2025-11-24T16:00:00Z to 2025-11-27T16:00:00Z: 6 entries.",
 		"1 data request that was delayed by law", "Auditor cour (audit.example/cour) found every filed entry in a roll in epochs 0, 2.", "The quorum of witnesses saw this tree",
 		"in 1 epoch: no auditor", "that the keys of these auditors were not revoked later", "no epoch has a second marker that somebody else is shown",
-		"anything after 2025-11-27T16:00:00Z", "whether you are concerned by 1 disclosure that a law allows to tell later, and the log's markers prove",
+		"anything after 2025-11-27T16:00:00Z", "whether you are concerned by 1 entry that a law allows to tell later, and the log's markers prove",
 		"under identifiers that aren't named here",
 	} {
 		if !strings.Contains(all, want) {

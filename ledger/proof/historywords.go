@@ -191,7 +191,7 @@ func (w *words) delays() {
 	if d.Counted {
 		by = "and the log's markers prove that there are no more"
 	}
-	w.deny("whether you are concerned by %s that a law allows to tell later, %s.", many(d.Pending, "disclosure", "disclosures"), by)
+	w.deny("whether you are concerned by %s that a law allows to tell later, %s.", many(d.Pending, "entry", "entries"), by)
 	if d.Overdue > 0 {
 		w.deny("why %s overdue: by their month, the persons should know by now.", many(d.Overdue, "of these is", "of these are"))
 	}
