@@ -19,6 +19,41 @@ var lawAttacks = []attack{
 		},
 	},
 	{
+		name: "ends a delay with something else than what was deferred",
+		cheat: func(s *scene) {
+			s.o.Cheats.File = func(_ *hostile.Operator, f *hostile.Filing) bool {
+				if f.Kind == proof.KindOpened {
+					f.Record = s.aid.Record
+				}
+				return true
+			}
+		},
+		rows: []row{
+			anybodyChecks.says(atOnce, "opened.reference"),
+			anybodyFollows.says(atOnce, "opened.reference"),
+			auditorReplays.says(atOnce, "of another entry, or of none"),
+			{who: "the person", tool: "`regard-audit verify-history`", detector: otherHistory.detector, after: atClose, wants: "it ends a delay of something else", presupposes: historyIsFetched},
+		},
+	},
+	{
+		name: "defers without an agreement that says so",
+		cheat: func(s *scene) {
+			s.o.Cheats.File = func(o *hostile.Operator, f *hostile.Filing) bool {
+				if s.isDeed(f.Subject) && f.Kind == proof.KindDisclosure {
+					f.Kind, f.Month = proof.KindDeferred, o.Now.AddDate(0, 2, 0).Format("2006-01")
+				}
+				return true
+			}
+		},
+		rows: []row{
+			auditorReplays.says(atOnce, "delay"),
+			agencyKeeps.neverSays(anyDelay),
+			providerGuards.neverSays(anyDelay),
+			anybodyChecks.neverSays(anyDelay),
+			personHistory.neverSays("they are told later: that some are, and how many, every verdict says"),
+		},
+	},
+	{
 		name: "logs an erasure that nobody asked for, to hide what a record says",
 		cheat: func(s *scene) {
 			var reach proof.Index

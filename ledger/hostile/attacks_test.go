@@ -46,6 +46,7 @@ const (
 	twoBranches  = "where both branches got a quorum, each is whole in itself: only who knows both sees that there are two"
 	whose        = "every entry is in exactly one roll; whose it is, an auditor isn't shown"
 	nothing      = "a provider without the check and an agency that colludes leave nothing behind that anybody else could compare"
+	anyDelay     = "there is a delay, publicly, and it ends in its month; whether it was agreed on, only the record says"
 	noIdentities = "the public log says nothing of who is in which roll"
 )
 

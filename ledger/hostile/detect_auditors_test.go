@@ -63,7 +63,7 @@ func auditsIndex(s *scene) func() error {
 func replays(s *scene) error {
 	var lines bytes.Buffer
 	for _, f := range s.o.Filings {
-		if f.Kind != proof.KindDisclosure {
+		if !f.Kind.Takes(proof.SchemaDisclosure) {
 			continue
 		}
 		s.ok(json.NewEncoder(&lines).Encode(map[string]any{

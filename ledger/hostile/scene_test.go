@@ -198,6 +198,13 @@ func (s *scene) prefecture() asker {
 	return s.asker("prefecture", "21690123100011", "revenu-fiscal", "dgfip", "titre-de-sejour", 1)
 }
 
+// brigade asks under a lawful delay of a day.
+func (s *scene) brigade() asker {
+	a := s.asker("brigade", "13002526500013", "situation", "dgfip", "enquete", 1)
+	a.agreement.Deferral = &policy.Deferral{Authority: "Tribunal judiciaire de Lyon", Article: "CPP art. 60-1", Reference: "2026/118", Days: 1}
+	return a
+}
+
 // decide has the policy decide, and returns the record of a released answer.
 func (s *scene) disclosure(a asker, about proof.Subject) *proof.Record {
 	s.t.Helper()
@@ -320,7 +327,7 @@ func (s *scene) govern() {
 	for _, e := range s.registered {
 		o.Append(e)
 	}
-	for _, a := range []asker{s.mairie(), s.prefecture()} {
+	for _, a := range []asker{s.mairie(), s.prefecture(), s.brigade()} {
 		o.Append(proof.KeyChanged{Key: "agency." + string(a.agency.ID), Use: proof.UseAgency, State: proof.Active, Public: sha256.Sum256([]byte(a.agency.ID))})
 		o.Append(proof.ServiceChanged{Service: string(a.service.ID), Version: 1, State: proof.Active, Digest: s.blob([]byte("id: " + string(a.service.ID) + "\n"))})
 		s.agree(a.agreement)
@@ -342,7 +349,7 @@ func (s *scene) play(look func()) {
 	s.disclose(s.mairie(), s.alice)
 	s.disclose(s.mairie(), s.bob)
 	s.disclose(s.mairie(), s.corp)
-	s.delayed = s.o.File(&hostile.Filing{Kind: proof.KindDeferred, Subject: s.bob, Record: s.disclosure(s.prefecture(), s.bob), Month: s.o.Now.Format("2006-01")})
+	s.delayed = s.o.File(&hostile.Filing{Kind: proof.KindDeferred, Subject: s.bob, Record: s.disclosure(s.brigade(), s.bob), Month: s.brigade().agreement.Deferral.Month(s.o.Now)})
 
 	s.turn() // the day of the deed
 	s.cantine = s.disclose(s.mairie(), s.alice)
