@@ -1,0 +1,236 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// blobUnder is what a key with this first byte in its name sealed, as far as the store looks.
+func blobUnder(key byte) []byte {
+	b := make([]byte, keys.Overhead)
+	b[0], b[1], b[2] = 1, 'p', key
+	return b
+}
+
+func ownedKey(id byte, kind keys.Kind, owner keys.Owner) *keys.StoredKey {
+	return &keys.StoredKey{ID: keys.KeyID{id}, Kind: kind, Owner: owner, Wrapped: []byte{id}, Created: time.UnixMilli(1)}
+}
+
+func TestDeferrals(t *testing.T) {
+	s, err := Open(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := t.Context()
+	next := proof.Index(0)
+	commit := func(attach any, kinds ...proof.Kind) error {
+		t.Helper()
+		g := ledger.PlacedGroup{Attach: attach}
+		for i, k := range kinds {
+			at := next + proof.Index(i)
+			g.Leaves = append(g.Leaves, ledger.Leaf{Index: at, Kind: k, Identity: [32]byte{byte(at), 1}, Text: []byte{byte(at)}})
+		}
+		err := Order{s}.Commit(ctx, &ledger.Batch{First: next, Groups: []ledger.PlacedGroup{g}})
+		if err == nil {
+			next += proof.Index(len(kinds))
+		}
+		return err
+	}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner, due := keys.Owner{7}, time.UnixMilli(5000).UTC()
+	begin := func(id byte, due time.Time) Seq {
+		t.Helper()
+		d, _, err := s.Begin(ctx, &Intent{ID: ID{id}, Agency: "a", AskedAt: time.UnixMilli(1), Due: due, Owner: owner, Person: []byte("p"), Admin: []byte("a"), Fresh: []*keys.StoredKey{ownedKey(id, keys.KindDeferred, owner)}})
+		ok(err)
+		return d.Seq
+	}
+	record := func(key byte) Record { return Record{Owner: owner, Person: blobUnder(key), Admin: []byte("a")} }
+	ok(commit(nil, proof.KindEpoch))
+	first, plain := begin(1, due), begin(2, time.Time{})
+	// A deferred intent is nobody's business but its own.
+	if open, err := s.IntentsOf(ctx, owner); err != nil || len(open) != 1 || open[0] != plain {
+		t.Errorf("an erasure waits for %v, %v", open, err)
+	}
+	if err := commit(&Outcome{Disclosure: plain, Records: []Record{record(2)}}, proof.KindDeferred); !errors.Is(err, ledger.ErrRefused) {
+		t.Errorf("a delay of what was begun without one: %v", err)
+	}
+	ok(commit(&Outcome{Disclosure: first, Records: []Record{record(1), record(3)}, Fresh: []*keys.StoredKey{ownedKey(3, keys.KindDeferred, owner)}}, proof.KindDeferred, proof.KindDeferred)) // 1, 2
+	ok(commit(&AccessLogged{Records: []Record{record(4)}, Targets: []proof.Index{1}, Fresh: []*keys.StoredKey{ownedKey(4, keys.KindDeferred, owner)}}, proof.KindDeferred))                   // 3
+	if err := commit(&AccessLogged{Records: []Record{record(4)}, Targets: []proof.Index{0}}, proof.KindDeferred); !errors.Is(err, ErrOpened) {
+		t.Errorf("a deferred access to what isn't: %v", err)
+	}
+
+	// Nothing that is looked for under the person finds it.
+	if rows, err := s.RecordsOf(ctx, owner, "", 0, 10); err != nil || len(rows) != 0 {
+		t.Errorf("%d records, %v", len(rows), err)
+	}
+	var plan strings.Builder
+	ok(s.each(ctx, "EXPLAIN QUERY PLAN "+selectRecord+" WHERE r.owner = x'' AND r.log_index < 1 ORDER BY r.log_index DESC LIMIT 1", func(scan func(...any) error) error {
+		var a, b, c int
+		var text string
+		err := scan(&a, &b, &c, &text)
+		plan.WriteString(text + "\n")
+		return err
+	}))
+	if strings.Contains(plan.String(), "deferrals") || !strings.Contains(plan.String(), "records_owner") {
+		t.Errorf("a person's records are looked for by\n%s", &plan)
+	}
+	if filed, err := s.Filed(ctx, 3); err != nil {
+		t.Errorf("%v, %v", filed, err)
+	}
+
+	rows, err := s.Records(ctx, first)
+	if err != nil || len(rows) != 2 || rows[0].Index != 1 || rows[1].Index != 2 || rows[0].Alone {
+		t.Errorf("records of the disclosure: %+v, %v", rows, err)
+	}
+	if r, err := s.RowAt(ctx, 3); err != nil || r.None || !r.Alone || r.Opened != 0 || r.Kind != proof.KindDeferred {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if n, late, err := s.CountDeferrals(ctx, due.Add(-time.Millisecond)); n != 3 || late != 0 || err != nil {
+		t.Errorf("%d, %d, %v", n, late, err)
+	}
+	dues := func(now time.Time, after Due) []Due {
+		t.Helper()
+		list, err := s.DueDeferrals(ctx, now, after, 10)
+		ok(err)
+		return list
+	}
+	if list := dues(due.Add(-time.Millisecond), Due{}); len(list) != 0 {
+		t.Errorf("due before the time: %v", list)
+	}
+	if d := cmp.Diff([]Due{{first, due}}, dues(due, Due{})); d != "" {
+		t.Error(d)
+	}
+	if list := dues(due, Due{first, due}); len(list) != 0 {
+		t.Errorf("behind the last one: %v", list)
+	}
+	plan.Reset()
+	ok(s.each(ctx, "EXPLAIN QUERY PLAN "+dueDeferrals, func(scan func(...any) error) error {
+		var a, b, c int
+		var text string
+		err := scan(&a, &b, &c, &text)
+		plan.WriteString(text + "\n")
+		return err
+	}, 0, 0, 0, 1))
+	if !strings.Contains(plan.String(), "deferrals_due") || strings.Contains(plan.String(), "TEMP B-TREE") {
+		t.Errorf("what is due is looked for by\n%s", &plan)
+	}
+
+	// Ending it before the time is for all of it, also for accesses that come now.
+	if _, err := s.EndDeferral(ctx, ID{2}, time.UnixMilli(3000), "early"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("ended what isn't deferred: %v", err)
+	}
+	if d, err := s.EndDeferral(ctx, ID{1}, time.UnixMilli(3000), "early"); err != nil || d != first {
+		t.Fatal(d, err)
+	}
+	if _, err := s.EndDeferral(ctx, ID{1}, time.UnixMilli(4000), "later"); err != nil {
+		t.Fatal(err)
+	}
+	ok(commit(&AccessLogged{Records: []Record{record(5)}, Targets: []proof.Index{3}, Fresh: []*keys.StoredKey{ownedKey(5, keys.KindDeferred, owner)}}, proof.KindDeferred)) // 4
+	list, err := s.PendingDeferrals(ctx, 0, 10)
+	if err != nil || len(list) != 1 || list[0].Entries != 2 || list[0].Accesses != 2 || !list[0].Due.Equal(time.UnixMilli(3000)) || list[0].Ended != "early" || list[0].First != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if d := cmp.Diff([]Due{{first, time.UnixMilli(3000).UTC()}}, dues(due, Due{})); d != "" {
+		t.Error(d)
+	}
+
+	// Opened once, whole or not at all, under a key that is there.
+	all, err := s.Deferrals(ctx, first, 1)
+	if err != nil || len(all) != 3 || all[0].Index != 1 || all[1].Index != 2 || all[2].Index != 3 || !all[2].Alone {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	opened := func(deferred ...proof.Index) *DeferralsOpened {
+		o := &DeferralsOpened{At: time.UnixMilli(6000)}
+		for _, i := range deferred {
+			o.Records = append(o.Records, OpenedRecord{i, record(9)})
+		}
+		return o
+	}
+	kinds := []proof.Kind{proof.KindOpened, proof.KindOpened, proof.KindOpened}
+	gone := opened(1, 2, 3)
+	gone.Keys = []keys.KeyID{{9}}
+	if err := commit(gone, kinds...); !errors.Is(err, keys.ErrNoKey) {
+		t.Errorf("under a key that was destroyed: %v", err)
+	}
+	if err := commit(opened(1, 2, 8), kinds...); !errors.Is(err, ErrOpened) {
+		t.Errorf("with one that isn't deferred: %v", err)
+	}
+	if err := commit(opened(1, 2), kinds...); !errors.Is(err, ledger.ErrRefused) {
+		t.Errorf("fewer records than entries: %v", err)
+	}
+	if n, _, err := s.CountDeferrals(ctx, due); n != 4 || err != nil {
+		t.Fatalf("%d left, %v", n, err)
+	}
+	good := opened(1, 2, 3)
+	good.Keys, good.Fresh = []keys.KeyID{{9}}, []*keys.StoredKey{ownedKey(9, keys.KindSubject, owner)}
+	ok(commit(good, kinds...)) // 5, 6, 7
+	if err := commit(opened(1), proof.KindOpened); !errors.Is(err, ErrOpened) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if rows, err = s.Records(ctx, first); err != nil || len(rows) != 2 || rows[0].Index != 5 || rows[1].Index != 6 {
+		t.Errorf("records of the disclosure: %+v, %v", rows, err)
+	}
+	if rows, err = s.RecordsOf(ctx, owner, proof.KindOpened, 0, 10); err != nil || len(rows) != 3 || !rows[0].Alone || rows[1].Alone {
+		t.Errorf("the person's: %+v, %v", rows, err)
+	}
+	if e, err := s.EndedBy(ctx, 7); err != nil || e.Deferred != 3 || e.Early != "early" || !e.At.Equal(time.UnixMilli(6000)) || string(e.Text) != "\x03" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := s.EndedBy(ctx, 3); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if r, err := s.RowAt(ctx, 3); err != nil || !r.None || r.Opened != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	left, err := s.ListKeys(ctx, keys.KindDeferred, keys.KeyID{}, 10)
+	if err != nil || len(left) != 2 || left[0].ID != (keys.KeyID{2}) || left[1].ID != (keys.KeyID{5}) { // of the other disclosure, and of the last access
+		t.Errorf("keys that are left: %+v, %v", left, err)
+	}
+	// What came in between is due, too.
+	if all, err = s.Deferrals(ctx, first, 10); err != nil || len(all) != 1 || all[0].Index != 4 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if waits, err := s.DeferredUnder(ctx, map[keys.KeyID]bool{{1}: true}); err != nil || waits {
+		t.Errorf("%v, %v", waits, err)
+	}
+}
+
+// TestDeferredUnder: the end of a month's retention can tell that something of it is deferred.
+func TestDeferredUnder(t *testing.T) {
+	s, err := Open(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok(s.do(context.Background(), func(t *tx) error {
+		r := Record{Owner: keys.Owner{1}, Person: blobUnder(1), Admin: blobUnder(2)}
+		return saveDeferral(t, &r, 1, 1, int64(0), 5000, "")
+	}))
+	for id, want := range map[keys.KeyID]bool{{1}: false, {2}: true} {
+		if got, err := s.DeferredUnder(t.Context(), map[keys.KeyID]bool{id: true}); err != nil || got != want {
+			t.Errorf("key %v: %v, %v", id, got, err)
+		}
+	}
+}
