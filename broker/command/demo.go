@@ -14,7 +14,7 @@ func demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "demo", Short: "Show the whole line on this machine, with invented people", Args: noArgs,
 		Long: `demo sets up a broker, four witnesses, providers of invented people and agencies, plays requests of every outcome, stops a witness, kills the broker, starts it again, waits for receipts to settle
-and checks them offline, and a person's whole history, also one in which it hides an access itself; then it keeps running until Ctrl-C. It exits with 0 only if every step was verified by the offline verifier. Everything runs in programs of its own on this machine; regard-provider and regard-audit have to be beside regard (make build).`,
+and checks them offline, and a person's whole history, also one in which it hides an access itself; it has an agency ask under a lawful delay, and ends that; then it keeps running until Ctrl-C. It exits with 0 only if every step was verified by the offline verifier. Everything runs in programs of its own on this machine; regard-provider and regard-audit have to be beside regard (make build).`,
 		Example: "  regard demo\n  regard demo --vault bin/devvault   # the root keys in a real Vault server\n  regard demo --once --dir /tmp/show",
 		RunE: func(c *cobra.Command, _ []string) error {
 			self, err := os.Executable()
