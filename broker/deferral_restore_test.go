@@ -187,7 +187,8 @@ func TestInterruptedDelay(t *testing.T) {
 
 // TestDelayIsPrivate: nobody can read in the files of the log or of the broker whom a delay concerns, and what the person is shown doesn't change with it, in form, size or length.
 func TestDelayIsPrivate(t *testing.T) {
-	w, ahead := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
+	var logs *watched
+	w, ahead := investigating(t, func(c *broker.Config) { logs, c.SweepEvery = heard(c), time.Hour })
 	w.provider.mu.Lock()
 	w.provider.answer = secretAnswer
 	w.provider.mu.Unlock()
@@ -211,7 +212,7 @@ func TestDelayIsPrivate(t *testing.T) {
 	w.turn(ahead)
 	n := secretNeedles()
 	n.inTree(t, w.cfg.DataDir)
-	n.in(t, "the broker's log", w.logs.Bytes())
+	n.in(t, "the broker's log", []byte(logs.text()))
 	// Whom it concerns and whom nothing concerns are shown the same: but for keys and proofs, byte by byte as long.
 	shape := func(s proof.Subject) map[string]int {
 		f, err := w.b.HistoryFile(t.Context(), []proof.Subject{s}, allEpochs)

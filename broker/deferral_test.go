@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -525,7 +526,8 @@ func TestDelayedAccess(t *testing.T) {
 
 // TestDamagedDelay: what can't be read is an alarm, and holds up nobody else.
 func TestDamagedDelay(t *testing.T) {
-	w, ahead := investigating(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
+	var logs *watched
+	w, ahead := investigating(t, func(c *broker.Config) { logs, c.SweepEvery = heard(c), 20*time.Millisecond })
 	bad, good := w.disclose(secretly()), w.disclose(secretly())
 	w.tamper("UPDATE deferrals SET person = substr(person, 1, length(person) - 1) || x'00' WHERE log_index = ?", int64(indexOf(t, bad)))
 	w.travel(ahead)
@@ -538,7 +540,7 @@ func TestDamagedDelay(t *testing.T) {
 	if _, late, err := w.b.DeferralCounts(t.Context()); late != 2 || err != nil {
 		t.Errorf("%d overdue, %v", late, err)
 	}
-	if !strings.Contains(w.logs.String(), "DAMAGED RECORD: a delay is over") {
+	if !strings.Contains(logs.text(), "DAMAGED RECORD: a delay is over") {
 		t.Error("no alarm")
 	}
 }
@@ -562,4 +564,41 @@ func TestAgreementsWithADelay(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
+}
+
+// heard has the broker's log go where it can be read while it works.
+func heard(c *broker.Config) *watched {
+	out := &syncWriter{w: &bytes.Buffer{}}
+	c.Logger = slog.New(slog.NewTextHandler(out, nil))
+	return &watched{out: out}
+}
+
+// TestRetentionWaitsForADelay: a month whose record should have been opened and couldn't be isn't ended; once the record is mended, both come.
+func TestRetentionWaitsForADelay(t *testing.T) {
+	var logs *watched
+	w, ahead := clocked(t, func(c *broker.Config) {
+		logs = heard(c)
+		c.SweepEvery, c.Retention = 20*time.Millisecond, 60*24*time.Hour
+	})
+	short := enquete()
+	short.Deferral.Days = 20
+	if _, err := w.b.PutAgreement(t.Context(), short); err != nil {
+		t.Fatal(err)
+	}
+	a := w.disclose(secretly())
+	index := int64(indexOf(t, a))
+	month := a.AskedAt.UTC().Format("2006-01")
+	there := func() int { return w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", month) }
+	w.tamper("INSERT INTO intents (slot, disclosure, person, admin) SELECT 5000, 0, person, x'' FROM deferrals WHERE log_index = ?", index) // a place where nobody looks
+	w.tamper("UPDATE deferrals SET person = zeroblob(length(person)) WHERE log_index = ?", index)
+	for range 3 {
+		w.travel(ahead) // 40 days each
+	}
+	w.waitFor("the alarm", func() bool { return strings.Contains(logs.text(), "a delay should have ended long ago") })
+	if there() != 1 || w.b.Damage().Delays != 1 {
+		t.Errorf("the month is gone, or nothing is damaged: %+v", w.b.Damage())
+	}
+	w.tamper("UPDATE deferrals SET person = (SELECT person FROM intents WHERE slot = 5000) WHERE log_index = ?", index)
+	w.waitFor("it is opened", func() bool { return w.kinds()[proof.KindOpened] == 2 && w.b.Damage().Delays == 0 })
+	w.waitFor("the month is ended", func() bool { return there() == 0 })
 }

@@ -165,8 +165,17 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	default:
 		f.deny("that others were shown the same tree: the quorum of witnesses is missing, so all of this rests on the log's own signature.")
 	}
-	if subject, err := r.Opening().Subject(); v.InRoll && err == nil {
+	subject, err := r.Opening().Subject()
+	switch e := r.Entry().(type) {
+	case proof.Deferred:
+		f.say("A law delays that the person learns of it: %s, by %s. The delay has to end by the end of %s.", e.Article, e.Authority, e.Month)
+	case proof.Opened:
+		f.say("It ends the delay of the entry at index %d, if that has the same commitment: compare the two receipts.", e.Deferred)
+	}
+	if v.InRoll && err == nil {
 		f.roll(subject, v)
+	} else if v.Kind == proof.KindDeferred {
+		f.deny("that the person will see it: they are told by the entry that ends the delay. Fetch its receipt then.")
 	} else {
 		f.deny("that the person will see this entry: it is not settled. Fetch the receipt again when its epoch is closed.")
 	}
