@@ -104,9 +104,9 @@ func TestDelay(t *testing.T) {
 		return s.Counts[holder.Witnessed] == 1 && s.OldestDelay.Equal(d.End().Time()) && s.OldestUnsettled.IsZero() && s.OldestUnproven.IsZero()
 	})
 	// Long after the time in which others have to settle, nothing is missing; the month isn't over.
-	ahead.Store(int64(d.End().Time().Add(-time.Hour).Sub(time.Now())))
+	ahead.Store(int64(time.Until(d.End().Time().Add(-time.Hour))))
 	each("before the month is over", func(s holder.Status) bool { return s.Overdue(holder.Times{SettleAge: time.Hour}, now()) == "" })
-	ahead.Store(int64(d.End().Time().Add(time.Hour).Sub(time.Now())))
+	ahead.Store(int64(time.Until(d.End().Time().Add(time.Hour))))
 	each("overdue", func(s holder.Status) bool { return s.Overdue(holder.Times{}, now()) == holder.AlarmDelayed })
 	eventually(t, "the alarms", func() error {
 		_, _, err := k.Upgrade(t.Context())
