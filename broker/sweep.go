@@ -51,6 +51,7 @@ func (b *Broker) sweep(ctx context.Context) {
 		})
 		b.try(ctx, "ending delays", b.openDeferred)
 		b.try(ctx, "dropping old answers", b.dropAnswers)
+		b.try(ctx, "dropping sessions that have ended", b.dropSessions)
 		b.try(ctx, "logging keys", b.logKeys)
 		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
 			b.admin.Lock()
@@ -105,6 +106,16 @@ func (b *Broker) dropAnswers(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// dropSessions drops what the portal remembers for a while, a bounded number in each round: a flood of them must not hold up the rest.
+func (b *Broker) dropSessions(ctx context.Context) error {
+	for range 10 {
+		if n, err := b.store.DropSessions(ctx, b.now(), 1000); err != nil || n < 1000 {
+			return err
+		}
+	}
+	return nil
 }
 
 // interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. A provider may have answered it: so it is recorded (G8).

@@ -90,7 +90,7 @@ type Kind string
 
 // The kinds of data keys.
 const (
-	// KindSubject seals the person parts of one owner's records. A person may have several; erasure destroys all of them.
+	// KindSubject seals the person parts of one owner's records, and identifiers that are attached to accounts. A person may have several; erasure destroys all of them.
 	KindSubject Kind = "subject"
 	// KindDeferred seals the person part of one record of which its owner learns later, and no other. No erasure destroys it: the store deletes it with the opening of the delay. This
 	// kind and KindSubject have an owner, the others have none.

@@ -24,9 +24,11 @@ const (
 	// Overhead is how much longer a blob is than what it seals, in bytes.
 	Overhead = prefixSize + chacha20poly1305.Overhead
 
-	usePerson  = 'p'
-	useAdmin   = 'a'
-	usePayload = 'y'
+	usePerson     = 'p'
+	useAdmin      = 'a'
+	usePayload    = 'y'
+	useAccount    = 'c' // the outer layer of an attached identifier
+	useIdentifier = 'i' // the inner one
 
 	sealTag = "regard/sealed/v1\x00"
 )
@@ -49,7 +51,7 @@ func parseHeader(blob []byte) (header, error) {
 	}
 	h := header{use: blob[1], key: KeyID(blob[2:headerSize])}
 	switch h.use {
-	case usePerson, useAdmin, usePayload:
+	case usePerson, useAdmin, usePayload, useAccount, useIdentifier:
 	default:
 		return header{}, fmt.Errorf("sealed bytes of unknown use: %w", ErrAltered)
 	}
@@ -95,9 +97,9 @@ func (r *Ring) open(k *Key, ad, blob []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// room returns an empty slice for n bytes. Person parts are short and kept: they get memory of their own.
+// room returns an empty slice for n bytes. Person parts and identifiers are short and kept: they get memory of their own.
 func (r *Ring) room(use byte, n int) []byte {
-	if use == usePerson {
+	if use != useAdmin && use != usePayload {
 		return make([]byte, 0, n)
 	}
 	if b, _ := r.memory.Get().(*[]byte); b != nil && cap(*b) >= n {

@@ -16,7 +16,7 @@ import (
 )
 
 // Copy writes a consistent copy of the store, as of one moment, to a new file at path, and syncs it. Writers go on meanwhile; only the write-ahead log can't be cut, so a key that is
-// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done.
+// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done, nor sessions.
 func (s *Store) Copy(ctx context.Context, path string) (err error) {
 	// Made before SQLite does, so that it is never readable by others.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -39,18 +39,23 @@ func (s *Store) Copy(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("copying the store: %w", classify(err))
 	}
 	if err := emptyCopy(ctx, path); err != nil {
-		return fmt.Errorf("emptying the copy's free intents: %w", classify(err))
+		return fmt.Errorf("emptying the copy of what it must not hold: %w", classify(err))
 	}
 	return f.Sync()
 }
 
-// emptyCopy wipes what lies in the slots of intents until others take their place. A copy that a crash leaves half changed has no manifest.
+// emptyCopy wipes what lies in the slots of intents until others take their place, and sessions. A copy that a crash leaves half changed has no manifest.
 func emptyCopy(ctx context.Context, path string) error {
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(MEMORY)&_pragma=secure_delete(1)")
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, emptyFreeIntents)
+	// People sign in again after a restoration: one who signed out since would be signed in again.
+	for _, query := range []string{emptyFreeIntents, "DELETE FROM sessions"} {
+		if _, err = db.ExecContext(ctx, query); err != nil {
+			break
+		}
+	}
 	return errors.Join(err, db.Close())
 }
 
@@ -272,6 +277,9 @@ func (r *Restoration) erase(t *tx) error {
 	for _, e := range r.Erased {
 		// Nor does it reach what is deferred here.
 		if _, err := t.exec("DELETE FROM keys WHERE owner = ? AND kind = ?", e.Owner[:], string(keys.KindSubject)); err != nil {
+			return err
+		}
+		if err := forgetOwner(t, e.Owner); err != nil {
 			return err
 		}
 		// A guess of what was asked could be confirmed by it.

@@ -1,0 +1,282 @@
+package store_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+var t0 = time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
+
+func session(n byte, account keys.Owner) *store.Session {
+	return &store.Session{ID: [32]byte{n}, Account: account, Sealed: []byte{n, n, n}, Created: t0, Seen: t0, Until: t0.Add(15 * time.Minute)}
+}
+
+func TestSessions(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	a, b := keys.Owner{1}, keys.Owner{2}
+	for i, x := range []keys.Owner{a, a, a, b} {
+		if err := s.BeginSession(t.Context(), session(byte(i+1), x), [32]byte{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(id byte) {
+		t.Helper()
+		if got, err := s.Session(t.Context(), [32]byte{id}); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("session %d is there: %+v, %v", id, got, err)
+		}
+	}
+	there := func(want *store.Session) {
+		t.Helper()
+		got, err := s.Session(t.Context(), want.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(*want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	there(session(1, a))
+	gone(9)
+	// A new one takes the place of the old.
+	if err := s.BeginSession(t.Context(), session(5, a), [32]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	gone(1)
+	touched := session(5, a)
+	touched.Seen, touched.Until = t0.Add(time.Minute), t0.Add(16*time.Minute)
+	if err := s.TouchSession(t.Context(), touched.ID, touched.Seen, touched.Until); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	there(touched)
+	if err := s.EndSession(t.Context(), [32]byte{5}); err != nil {
+		t.Fatal(err)
+	}
+	gone(5)
+	// Whoever was signed out isn't signed in again by a request that was under way.
+	if err := s.TouchSession(t.Context(), [32]byte{5}, t0, t0); err != nil {
+		t.Fatal(err)
+	}
+	gone(5)
+	if n, err := s.EndSessions(t.Context(), a); err != nil || n != 2 {
+		t.Errorf("%d sessions ended, %v, want 2", n, err)
+	}
+	gone(2)
+	gone(3)
+	there(session(4, b))
+}
+
+// Each sign-in comes back once, also to another process.
+func TestSignInIsSpentOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	if err := s.SpendSignIn(t.Context(), [32]byte{1}, t0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if err := s.SpendSignIn(t.Context(), [32]byte{1}, t0); !errors.Is(err, store.ErrExists) {
+		t.Errorf("a sign-in was spent twice: %v", err)
+	}
+	if err := s.SpendSignIn(t.Context(), [32]byte{2}, t0); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is over is dropped in bounded batches, and nothing else.
+func TestDropSessions(t *testing.T) {
+	s := open(t, t.TempDir())
+	for i := range 10 {
+		x := session(byte(i+1), keys.Owner{1})
+		x.Until = t0.Add(time.Duration(i) * time.Minute)
+		if err := s.BeginSession(t.Context(), x, [32]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SpendSignIn(t.Context(), [32]byte{byte(i)}, x.Until); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CountCheck(t.Context(), keys.Owner{1}, x.Until.Add(-store.CheckLife), t0.Add(-2*store.CheckLife), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int64{9, 6, 0} { // of each kind 3, 2, 0: those until the fourth minute
+		if n, err := s.DropSessions(t.Context(), t0.Add(4*time.Minute), 3); err != nil || n != want {
+			t.Errorf("dropped %d, %v, want %d", n, err, want)
+		}
+	}
+	for i := range 10 {
+		_, err := s.Session(t.Context(), [32]byte{byte(i + 1)})
+		if left := err == nil; left != (i > 4) {
+			t.Errorf("session %d: %v", i, err)
+		}
+		if err := s.SpendSignIn(t.Context(), [32]byte{byte(i)}, t0.Add(time.Hour)); errors.Is(err, store.ErrExists) != (i > 4) {
+			t.Errorf("sign-in %d: %v", i, err)
+		}
+	}
+}
+
+func identifier(account, owner keys.Owner, typ proof.SubjectType) *store.NewIdentifier {
+	return &store.NewIdentifier{Identifier: store.Identifier{Account: account, Owner: owner, Type: typ, Proven: "check", Sealed: append([]byte("sealed "), owner[0]), Attached: t0}, Max: 3}
+}
+
+func TestIdentifiers(t *testing.T) {
+	s := open(t, t.TempDir())
+	a, b, nir, siren := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}, keys.Owner{4}
+	attach := func(in *store.NewIdentifier, want error) {
+		t.Helper()
+		if err := s.AttachIdentifier(t.Context(), in); !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("attaching: %v, want %v", err, want)
+		}
+	}
+	attach(identifier(a, nir, proof.TypeNIR), nil)
+	attach(identifier(a, siren, proof.TypeSIREN), nil)
+	// A person's identifier belongs to one account, a business's to all its representatives.
+	attach(identifier(b, nir, proof.TypeNIR), store.ErrTaken)
+	attach(identifier(b, siren, proof.TypeSIREN), nil)
+	again := identifier(a, nir, proof.TypeNIR)
+	again.Proven, again.Sealed, again.Attached = "claim", []byte("sealed anew"), t0.Add(time.Hour)
+	attach(again, nil)
+	attach(identifier(a, keys.Owner{5}, proof.TypeINE), nil)
+	attach(identifier(a, keys.Owner{6}, proof.TypeINE), store.ErrTooMany)
+	attach(again, nil) // takes no more room
+	// A key that was destroyed meanwhile is noticed, and nothing is written.
+	lost := identifier(b, keys.Owner{7}, proof.TypeINE)
+	lost.Keys = []keys.KeyID{{9}}
+	attach(lost, keys.ErrNoKey)
+	lost.Fresh = []*keys.StoredKey{nil, {ID: keys.KeyID{9}, Kind: keys.KindSubject, Owner: keys.Owner{7}, Wrapped: []byte("w"), Created: t0}}
+	attach(lost, nil)
+	if found, err := s.FindKeys(t.Context(), lost.Keys); err != nil || len(found) != 1 {
+		t.Errorf("the fresh key isn't stored: %v", err)
+	}
+	list := func(account keys.Owner, want ...store.Identifier) {
+		t.Helper()
+		got, err := s.Identifiers(t.Context(), account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	list(a, identifier(a, siren, proof.TypeSIREN).Identifier, identifier(a, keys.Owner{5}, proof.TypeINE).Identifier, again.Identifier)
+	list(b, identifier(b, siren, proof.TypeSIREN).Identifier, lost.Identifier)
+	if err := s.DetachIdentifier(t.Context(), b, nir); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("another account's identifier was detached: %v", err)
+	}
+	if err := s.DetachIdentifier(t.Context(), a, nir); err != nil {
+		t.Error(err)
+	}
+	attach(identifier(b, nir, proof.TypeNIR), nil)
+	// An erasure takes an identifier from every account, and an account with all that is attached to it.
+	if err := s.BeginSession(t.Context(), session(1, b), [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ForgetOwner(t.Context(), siren); err != nil {
+		t.Fatal(err)
+	}
+	list(a, identifier(a, keys.Owner{5}, proof.TypeINE).Identifier)
+	list(b, identifier(b, nir, proof.TypeNIR).Identifier, lost.Identifier)
+	if err := s.ForgetOwner(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	list(b)
+	if _, err := s.Session(t.Context(), [32]byte{1}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the erased person is still signed in: %v", err)
+	}
+}
+
+func TestChecksAreBounded(t *testing.T) {
+	s := open(t, t.TempDir())
+	a := keys.Owner{1}
+	for i := range 5 {
+		want := error(nil)
+		if i >= 3 {
+			want = store.ErrTooMany
+		}
+		if err := s.CountCheck(t.Context(), a, t0, t0.Add(-time.Hour), 3); !errors.Is(err, want) {
+			t.Errorf("check %d: %v, want %v", i, err, want)
+		}
+	}
+	if err := s.CountCheck(t.Context(), keys.Owner{2}, t0, t0.Add(-time.Hour), 3); err != nil {
+		t.Errorf("another account's: %v", err)
+	}
+	if err := s.CountCheck(t.Context(), a, t0.Add(time.Hour), t0, 3); err != nil {
+		t.Errorf("after an hour: %v", err)
+	}
+}
+
+// A backup signs nobody in, and erases whoever was erased after it.
+func TestBackupAndAccounts(t *testing.T) {
+	s := open(t, t.TempDir())
+	in := session(1, keys.Owner{1})
+	rand.Read(in.ID[:])
+	if err := s.BeginSession(t.Context(), in, [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, nir := range []byte{3, 4} {
+		if err := s.AttachIdentifier(t.Context(), identifier(keys.Owner{1}, keys.Owner{nir}, proof.TypeNIR)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "store.db")
+	if err := s.Copy(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(raw, in.ID[:]) {
+		t.Error("the copy holds a session")
+	}
+	c := open(t, dir)
+	err = c.Restore(t.Context(), &store.Restoration{Restart: leaf(0, proof.KindRestart), Erased: []store.Erased{{ID: store.ID{1}, Owner: keys.Owner{3}, Index: 7, Logged: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Identifiers(t.Context(), keys.Owner{1})
+	if err != nil || len(got) != 1 || got[0].Owner != (keys.Owner{4}) {
+		t.Errorf("after the restoration: %v, %v", got, err)
+	}
+}
+
+// The rule of one account stands in the schema, too.
+func TestSchemaKeepsIdentifiersSingle(t *testing.T) {
+	dir := t.TempDir()
+	if err := open(t, dir).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+store.FileIn(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const q = "INSERT INTO identifiers (account, owner, type, proven, sealed, attached) VALUES (?, x'03', ?, 'claim', x'', 0)"
+	for i, x := range []struct {
+		account, typ string
+		ok           bool
+	}{{"a", "nir", true}, {"b", "nir", false}, {"b", "siren", true}, {"c", "siren", true}} {
+		if _, err := db.ExecContext(t.Context(), q, []byte(x.account), x.typ); (err == nil) != x.ok {
+			t.Errorf("row %d: %v", i, err)
+		}
+	}
+}
