@@ -99,7 +99,8 @@ func (c *claims) check() error {
 	p.BirthDate = date
 	for name, have := range map[string]bool{
 		"family_name": proof.FoldName(p.BirthName) != "", "given_name": proof.FoldName(p.GivenNames) != "", "birthdate": whole, "gender": p.Sex != "",
-		"birthcountry": p.BirthCountry != "", "birthplace": p.BirthPlace != "" || p.BirthCountry != "" && p.BirthCountry != proof.France,
+		"birthcountry": p.BirthCountry != "" || p.BirthPlace != "", // a French commune says it
+		"birthplace":   p.BirthPlace != "" || p.BirthCountry != "" && p.BirthCountry != proof.France,
 	} {
 		if !have {
 			c.missing = append(c.missing, name)

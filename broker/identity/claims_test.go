@@ -51,17 +51,18 @@ func TestParseClaims(t *testing.T) {
 		}
 	}
 	for text, missing := range map[string]string{
-		`{"sub":"s"}`:                         "[family_name given_name birthdate gender birthplace birthcountry]",
-		swap(`1962-08-24`, `1962-08-00`):      "[birthdate]",
-		swap(`1962-08-24`, `1962-00-00`):      "[birthdate]",
-		swap(`1962-08-24`, `1962-08`):         "[birthdate]",
-		swap(`1962-08-24`, `1962`):            "[birthdate]",
-		swap(`75107`, ``):                     "[birthplace]",
-		swap(`"75107"`, `null`):               "[birthplace]",
-		swap(`99100`, ``):                     "[birthcountry]",
-		swap(`female`, ``):                    "[gender]",
-		swap(`EXEMPLE-DUBOIS`, `  `):          "[family_name]",
-		swap(`Angela Claire Louise`, `Ωμέγα`): "[given_name]",
+		`{"sub":"s"}`:                                                       "[family_name given_name birthdate gender birthplace birthcountry]",
+		swap(`1962-08-24`, `1962-08-00`):                                    "[birthdate]",
+		swap(`1962-08-24`, `1962-00-00`):                                    "[birthdate]",
+		swap(`1962-08-24`, `1962-08`):                                       "[birthdate]",
+		swap(`1962-08-24`, `1962`):                                          "[birthdate]",
+		swap(`,"birthplace":"75107","birthcountry":"99100"`, ``):            "[birthplace birthcountry]",
+		swap(`,"birthcountry":"99100"`, ``):                                 "[]",
+		swap(`75107`, ``):                                                   "[birthplace]",
+		swap(`"75107"`, `null`):                                             "[birthplace]",
+		swap(`female`, ``):                                                  "[gender]",
+		swap(`EXEMPLE-DUBOIS`, `  `):                                        "[family_name]",
+		swap(`Angela Claire Louise`, `Ωμέγα`):                               "[given_name]",
 		swap(`"75107","birthcountry":"99100"`, `"","birthcountry":"99350"`): "[]",
 	} {
 		c, err := parseClaims([]byte(text), wantedClaims)
