@@ -90,7 +90,7 @@ func (s *Service) attachClaims(ctx context.Context, account keys.Owner, in *sign
 		if !ok {
 			continue
 		}
-		subject, err := identifier(typ, value)
+		subject, err := ParseIdentifier(typ, value)
 		if err == nil {
 			err = s.attach(ctx, account, subject, byClaim)
 		}
@@ -189,7 +189,7 @@ func (s *Service) checkAndAttach(ctx context.Context, sess *Session, typ proof.S
 	if len(value) > maxText {
 		return ErrForm
 	}
-	subject, err := identifier(typ, value)
+	subject, err := ParseIdentifier(typ, value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrForm, err)
 	}

@@ -194,8 +194,8 @@ func tooDeep(b []byte) bool {
 	return false
 }
 
-// identifier is the canonical subject of a further identifier as a person or a claim spells it.
-func identifier(typ proof.SubjectType, value string) (proof.Subject, error) {
+// ParseIdentifier is the canonical subject of a further identifier, as a person, a claim or a provider spells it. It fails with proof.ErrSubject.
+func ParseIdentifier(typ proof.SubjectType, value string) (proof.Subject, error) {
 	switch typ {
 	case proof.TypeNIR:
 		return proof.NIR(value)
