@@ -92,7 +92,7 @@ func logger(cfg config.Log, c *cobra.Command) *slog.Logger {
 // An Instance is a broker with its listeners.
 type Instance struct {
 	Broker *broker.Broker
-	// Addresses that are listened on, by name: api, public, ops.
+	// Addresses that are listened on, by name: api, public, ops, simulator.
 	Addresses map[string]string
 
 	cfg     *config.Config
@@ -326,6 +326,9 @@ func (i *Instance) listen(certs *api.Certificates) error {
 		if err := add("public", ln, err); err != nil {
 			return err
 		}
+	}
+	if err := i.simulate(); err != nil {
+		return err
 	}
 	calls, err := admin.Handler(admin.Config{Broker: i.Broker, Status: i.status, Logger: i.log})
 	if err != nil {

@@ -83,6 +83,7 @@ func (c *Config) check(m *Mistakes) {
 	c.checkProviders(m)
 	c.checkWitnesses(m)
 	c.checkLimits(m)
+	c.checkIdentity(m)
 	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
 		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
 	}

@@ -31,6 +31,7 @@ type Config struct {
 
 	API       API       `koanf:"api"`
 	Public    Public    `koanf:"public"`
+	Portal    Portal    `koanf:"portal"`
 	Ops       Ops       `koanf:"ops"`
 	Admin     Admin     `koanf:"admin"`
 	Keys      Keys      `koanf:"keys"`
@@ -62,6 +63,13 @@ type Public struct {
 	Listen string `koanf:"listen"` // empty: none
 	Cert   string `koanf:"cert"`
 	Key    string `koanf:"key"`
+}
+
+// Portal is the citizens' portal.
+type Portal struct {
+	// URL by which people reach it, scheme and host alone.
+	URL      string   `koanf:"url"`
+	Identity Identity `koanf:"identity"`
 }
 
 // Ops is the listener for health checks and metrics, plain HTTP.
@@ -183,6 +191,11 @@ func Defaults() map[string]any {
 		"api.listen":                "127.0.0.1:8443",
 		"public.listen":             "127.0.0.1:8080",
 		"ops.listen":                "127.0.0.1:9090",
+		"portal.identity.acr":       "eidas1",
+		"portal.identity.pkce":      true,
+		"portal.identity.idle":      "15m",
+		"portal.identity.absolute":  "8h",
+		"portal.identity.timeout":   "10s",
 		"keys.mode":                 string(Keystore),
 		"witnesses.faulty":          1,
 		"witnesses.deadline":        "2s",
@@ -266,6 +279,7 @@ func (c *Config) resolve(base string) {
 			c.Mirrors[i] = filepath.Join(base, m)
 		}
 	}
+	c.Portal.Identity.resolve()
 	if c.DataDir == "" {
 		return
 	}
@@ -295,6 +309,7 @@ func (c *Config) paths() []namedPath {
 		{"api.key", &c.API.Key, true, true},
 		{"public.cert", &c.Public.Cert, false, true},
 		{"public.key", &c.Public.Key, true, true},
+		{"portal.identity.client_secret_file", &c.Portal.Identity.ClientSecretFile, true, true},
 		{"admin.socket", &c.Admin.Socket, false, false},
 		{"keys.keystore.path", &c.Keys.Keystore.Path, false, false},
 		{"keys.keystore.passphrase_file", &c.Keys.Keystore.PassphraseFile, true, true},

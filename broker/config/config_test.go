@@ -223,3 +223,78 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+const signIn = `portal:
+  url: https://portail.example.fr
+  identity:
+    issuer: https://app.franceconnect.gouv.fr/api/v2
+    client_id: abc
+    client_secret_file: secret
+    acr: eidas2
+    scopes: [identite_pivot, nir]
+    idle: 10m
+    claims: {nir: nir}
+    agency: portail
+    checks:
+      ine: {service: statut-etudiant, purpose: espace, legal_basis: consentement, scopes: [identite], birth_name: /a, given_names: /b, birth_date: /c}
+`
+
+func TestIdentity(t *testing.T) {
+	d := dir(t)
+	c, err := load(t, d, good+signIn, []string{"REGARD_PORTAL_IDENTITY_CHECKS_INE_BIRTH_PLACE=/d"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &c.Portal.Identity
+	rule, ok := i.Rules()["ine"]
+	if !i.On() || i.Level != "eidas2" || !i.PKCE || i.Idle.Std() != 10*time.Minute || i.Absolute.Std() != 8*time.Hour || !ok || rule.BirthPlace != "/d" || i.ClaimsByType()["nir"] != "nir" || len(i.Rules()) != 1 {
+		t.Errorf("%+v", i)
+	}
+	if secret, err := i.ClientSecret(); err != nil || secret != "x" {
+		t.Errorf("%q, %v", secret, err)
+	}
+	c, err = load(t, d, good+"portal: {url: 'https://127.0.0.1:8444', identity: {client_id: a, client_secret_file: secret, simulator: {listen: '127.0.0.1:8090'}}}\n", nil, nil)
+	if err != nil || c.Portal.Identity.Issuer != "http://127.0.0.1:8090/api/v2" {
+		t.Errorf("with a simulator: %v", err)
+	}
+	if c, err = load(t, d, good, nil, nil); err != nil || c.Portal.Identity.On() {
+		t.Errorf("without a portal: %v", err)
+	}
+	for change, want := range map[string]string{
+		"issuer: https://app=>issuer: http://app":                         "portal.identity.issuer has no TLS",
+		"issuer: https://app.franceconnect.gouv.fr/api/v2=>issuer: x":     "portal.identity.issuer is not a URL",
+		"    issuer: https://app.franceconnect.gouv.fr/api/v2\n=>":        "portal.identity.issuer is missing",
+		"url: https=>url: http":                                           "portal.url has no TLS",
+		"example.fr=>example.fr/x":                                        "portal.url is not a URL of a host",
+		"  url: https://portail.example.fr\n=>":                           "portal.url is missing",
+		"client_id: abc=>pkce: true":                                      "portal.identity.client_id and",
+		"acr: eidas2=>acr: low":                                           "portal.identity.acr is unknown",
+		"idle: 10m=>idle: 10h":                                            "portal.identity.idle is out of range",
+		"idle: 10m=>absolute: 1m":                                         "portal.identity.absolute is out of range",
+		"idle: 10m=>timeout: 1m":                                          "portal.identity.timeout is out of range",
+		"idle: 10m=>proxy: x":                                             "portal.identity.proxy is not a URL",
+		"identite_pivot, nir=>'identite_pivot nir'":                       "portal.identity.scopes or a claim",
+		"agency: portail=>pkce: false":                                    "portal.identity.agency is missing",
+		"birth_name: /a, =>":                                              "portal.identity.checks.ine is no rule: birth_name",
+		"service: statut-etudiant, =>":                                    "portal.identity.checks.ine is no rule: service",
+		"claims: {nir: nir}=>simulator: {listen: '0.0.0.0:8090'}":         "portal.identity.simulator.listen is not host:port on this machine",
+		"claims: {nir: nir}=>simulator: {listen: '127.0.0.1:0'}":          "portal.identity.simulator.listen is not host:port on this machine",
+		"claims: {nir: nir}=>claims: {ssn: x}":                            "portal.identity.claims.ssn is not a known key",
+		"client_secret_file: secret=>client_secret_file: nowhere":         "portal.identity.client_secret_file can't be read",
+		"portal:=>production: true\nportal:":                              "",
+		"claims: {nir: nir}=>simulator: {listen: '127.0.0.1:8090'} #PROD": "portal.identity.simulator.listen is a simulator in production",
+	} {
+		old, text, _ := strings.Cut(change, "=>")
+		yaml := good + strings.Replace(signIn, old, text, 1)
+		if strings.Contains(change, "#PROD") {
+			yaml = "production: true\n" + yaml
+		}
+		_, err := load(t, d, yaml, nil, nil)
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %s", change, err, want)
+		}
+		if want == "" && strings.Contains(fmt.Sprint(err), "portal") {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
