@@ -22,6 +22,9 @@ export REGARD_DEVVAULT := $(BIN)/devvault
 # Those of the witnesses find somebody else's witness here.
 export REGARD_LITEWITNESS := $(TOOLS)/litewitness
 
+# Those of the sign-in find somebody else's identity provider here.
+export REGARD_DEVOIDC := $(BIN)/devoidc
+
 # Stamp versions where git can say them; a checkout that git refuses to read must still build.
 VCS := $(shell git rev-parse -q --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
 
@@ -50,13 +53,14 @@ demo-vault: build devvault ## the same with a real Vault server (test and demo b
 build: ## build the commands into bin/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
 
-test: lint rego-test devvault witness-tools build ## all checks and tests, as continuous integration runs them
+test: lint rego-test devvault devoidc witness-tools build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
 	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
 	$(STEP) 'tests of the Vault test server' env -C deploy/devvault $(PLAIN) go test ./...
+	$(STEP) 'go vet (OpenID Connect test server)' env -C deploy/devoidc $(PLAIN) go vet ./...
 
 lint: lint-tools rego-tools ## formatting, links, vet, staticcheck, gosec, and the same for Rego
 	$(STEP) 'gofmt' deploy/tools/formatted
@@ -86,6 +90,9 @@ clean: ## remove what was built
 devvault:
 	$(STEP) 'build the Vault test server' env -C deploy/devvault $(PLAIN) go build -buildvcs=false -o $(BIN)/devvault .
 
+devoidc:
+	$(STEP) 'build the OpenID Connect test server' env -C deploy/devoidc $(PLAIN) go build -buildvcs=false -o $(BIN)/devoidc .
+
 witness-tools:
 	$(STEP) 'build litewitness' env -C deploy/tools/witness $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
@@ -95,4 +102,4 @@ lint-tools:
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault lint-tools rego-tools witness-tools
+.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault devoidc lint-tools rego-tools witness-tools

@@ -229,6 +229,7 @@ func (w *world) pages() http.Handler {
 		}
 	})))
 	mux.Handle("/effacer", w.service.Fresh(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, r.Method+" fresh") })))
+	mux.Handle("/encore", w.service.Again())
 	return w.service.Middleware(mux)
 }
 
@@ -244,8 +245,9 @@ func (w *world) show(rw http.ResponseWriter, _ *http.Request, n *identity.Notice
 type browser struct {
 	w *world
 	*http.Client
-	stop string // a path where it doesn't follow
-	last *url.URL
+	stop  string   // a path where it doesn't follow
+	first *url.URL // where the last answer first sent it
+	last  *url.URL
 }
 
 func (w *world) browser() *browser {
@@ -254,8 +256,10 @@ func (w *world) browser() *browser {
 		w.t.Fatal(err)
 	}
 	b := &browser{w: w}
-	b.Client = &http.Client{Jar: jar, Transport: w.portal.Client().Transport, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
-		b.last = r.URL
+	b.Client = &http.Client{Jar: jar, Transport: w.portal.Client().Transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if b.last = r.URL; len(via) == 1 {
+			b.first = r.URL
+		}
 		if b.stop != "" && r.URL.Path == b.stop {
 			return http.ErrUseLastResponse
 		}
