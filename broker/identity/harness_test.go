@@ -96,7 +96,7 @@ type world struct {
 type transport struct {
 	mu     sync.Mutex
 	asked  map[string]int
-	change func(path string, r *http.Request, resp *http.Response) (*http.Response, error) // nil: nothing
+	change func(path string, r *http.Request) (*http.Response, error) // nil: nothing
 }
 
 func (x *transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -108,7 +108,7 @@ func (x *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if change == nil {
 		return http.DefaultTransport.RoundTrip(r)
 	}
-	return change(path, r, nil)
+	return change(path, r)
 }
 
 func (x *transport) count(path string) int {
@@ -120,10 +120,7 @@ func (x *transport) count(path string) int {
 func (x *transport) set(f func(path string, r *http.Request) (*http.Response, error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.change = nil
-	if f != nil {
-		x.change = func(path string, r *http.Request, _ *http.Response) (*http.Response, error) { return f(path, r) }
-	}
+	x.change = f
 }
 
 // rewrite changes the body of one endpoint's answers.
@@ -413,7 +410,7 @@ func (w *world) wantNotice(p page, code identity.Code) {
 	}
 }
 
-// cookieOf returns a cookie of the portal.
+// cookie returns a cookie of the portal.
 func (b *browser) cookie(name string) *http.Cookie {
 	u, err := url.Parse(b.w.portal.URL)
 	if err != nil {

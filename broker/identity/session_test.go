@@ -125,10 +125,9 @@ func TestSwappedRows(t *testing.T) {
 	})
 	victim, thief := w.browser(), w.browser()
 	victim.mustSignIn(camille)
-	hold.last = [32]byte{}
 	victims := hold.begun
 	thief.mustSignIn(jeanBordeaux)
-	hold.set(&swapped{hold.Store, victims})
+	hold.other = &swapped{hold.Store, victims}
 	p := thief.get(w.portal.URL + "/moi")
 	w.wantNotice(p, identity.Unavailable)
 	if strings.Contains(p.body, "Camille") {
@@ -139,12 +138,10 @@ func TestSwappedRows(t *testing.T) {
 // holder is a store that can be exchanged, and can fail.
 type holder struct {
 	identity.Store
-	begun, last [32]byte
-	other       identity.Store
-	fail        map[string]bool
+	begun [32]byte
+	other identity.Store
+	fail  map[string]bool
 }
-
-func (h *holder) set(s identity.Store) { h.other = s }
 
 var errStore = errors.New("the store is broken")
 

@@ -428,7 +428,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 
 // hinted is the client to whom an ID token of ours was issued, however long ago.
 func (s *Server) hinted(hint string) *Client {
-	jws, err := jose.ParseSigned(hint, []jose.SignatureAlgorithm{jose.ES256})
+	jws, err := jose.ParseSignedCompact(hint, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		return nil
 	}

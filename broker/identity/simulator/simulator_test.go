@@ -179,7 +179,7 @@ func (w *world) open(token string) map[string]any {
 	if err := json.Unmarshal([]byte(body), &set); err != nil {
 		w.t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		w.t.Fatal(err)
 	}
