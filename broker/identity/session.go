@@ -264,6 +264,11 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, why string) {
 	s.show(w, r, Notice{Code: Forged})
 }
 
+// Begin is the path at which a sign-in begins that comes back to a path of the portal.
+func (s *Service) Begin(back string) string {
+	return s.cfg.Page + "?retour=" + url.QueryEscape(localPath(back))
+}
+
 // Require lets through who has signed in. Others are sent to sign in and come back, unless they send something: that isn't done.
 func (s *Service) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -275,7 +280,7 @@ func (s *Service) Require(next http.Handler) http.Handler {
 			s.show(w, r, Notice{Code: Ended, Return: r.URL.EscapedPath()})
 			return
 		}
-		redirect(w, s.cfg.Page+"?retour="+url.QueryEscape(returnTo(r)))
+		redirect(w, s.Begin(returnTo(r)))
 	})
 }
 
