@@ -113,8 +113,9 @@ func localPath(text string) string {
 		!strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '\\' }) {
 		return "/"
 	}
-	u.Fragment = ""
-	return u.String()
+	// As it was sent: written anew, %2f could come out as a slash.
+	path, _, _ := strings.Cut(text, "#")
+	return path
 }
 
 // signIn sends the browser to the provider.
