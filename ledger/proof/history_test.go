@@ -48,7 +48,11 @@ func TestHistory(t *testing.T) {
 	h := w.history(0, 2, w.alice, w.empty)
 	w.audit(h, 0)
 	w.audit(h, 2)
-	v := verify(t, w, h, proof.HistoryOptions{MaxAge: 10_000 * time.Hour})
+	var progress []int
+	v := verify(t, w, h, proof.HistoryOptions{MaxAge: 10_000 * time.Hour, Progress: func(done, of int) { progress = append(progress, done, of) }})
+	if want := []int{0, 3, 1, 3, 2, 3, 3, 3}; !slices.Equal(progress, want) {
+		t.Errorf("progress %v, want %v", progress, want)
+	}
 	var got []proof.Index
 	for _, e := range v.Entries {
 		got = append(got, e.Index)
@@ -227,6 +231,48 @@ func TestHistoryExplained(t *testing.T) {
 }
 
 // TestHistoryRefused: each change, also one after which the operator made all proofs again, is found and named.
+// places is where each change of TestHistoryRefused is found: in which step and, if one can tell, in which epoch.
+var places = map[string]string{
+	"a bucket out of order":                     "rolls 0",
+	"a delay that is not shown":                 "records 2",
+	"a dropped entry":                           "entries 0",
+	"a dropped entry, nothing proven again":     "tree 0",
+	"a duplicated entry":                        "tree 0",
+	"a foreign entry":                           "entries 0",
+	"a last marker that is not in the log":      "tree",
+	"a lost roll that there isn't":              "rolls 0",
+	"a marker beyond the checkpoint":            "markers 3",
+	"a notice without its epoch":                "tree",
+	"a pending delay left out":                  "deferrals",
+	"a record without an opening":               "records 1",
+	"a roll leaf left unopened":                 "rolls 1",
+	"a roll out of nowhere":                     "rolls 0",
+	"a roll that is not open":                   "rolls 0",
+	"a roll that is said to be lost":            "rolls 0",
+	"a roll with one leaf changed":              "rolls 0",
+	"a second marker":                           "markers 1",
+	"a skipped epoch":                           "markers 1",
+	"a swapped opening":                         "records 0",
+	"an audit of another epoch":                 "audits 9",
+	"an audit of another index":                 "audits 1",
+	"an audit of fewer entries":                 "audits 0",
+	"an entry that is not in the log":           "tree 0",
+	"an epoch left out":                         "rolls 1",
+	"an erasure that is not what it commits to": "records 2",
+	"an item left out of a bucket":              "rolls 2",
+	"an opening of another schema":              "records 0",
+	"an opening of what has no record":          "tree 0",
+	"an unopenable record":                      "records 1",
+	"an unregistered auditor":                   "audits",
+	"another log's key":                         "checkpoint",
+	"another marker for an epoch":               "markers 2",
+	"another's erasure":                         "records 1",
+	"another's label":                           "rolls 1",
+	"governance that has no place":              "tree 1",
+	"one node too many in an index":             "rolls 0",
+	"one node too many":                         "tree",
+}
+
 func TestHistoryRefused(t *testing.T) {
 	w := newHistoryWorld()
 	base := func() *proof.History { // without the end of a retention that would account for records
@@ -343,6 +389,20 @@ func TestHistoryRefused(t *testing.T) {
 			}
 			if v.State != 0 {
 				t.Errorf("a verdict all the same: %+v", v)
+			}
+			var e *proof.HistoryError
+			if !errors.As(err, &e) {
+				t.Fatalf("%T doesn't say where", err)
+			}
+			got := e.Step.String()
+			if e.Epoch != nil {
+				got += fmt.Sprintf(" %d", *e.Epoch)
+				if (e.Opened == 0) != (*e.Epoch > 3) || e.Closed != 0 && e.Closed <= e.Opened {
+					t.Errorf("epoch %d from %d to %d", *e.Epoch, e.Opened, e.Closed)
+				}
+			}
+			if want, ok := places[name]; !ok || got != want {
+				t.Errorf("%q: %q,", name, got)
 			}
 		})
 	}

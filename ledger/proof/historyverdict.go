@@ -19,7 +19,51 @@ type HistoryOptions struct {
 	// is asked about the checkpoints of Older and of this history. nil: nobody shows
 	// it, and the verdict says so.
 	Consistent func(smaller, larger Checkpoint) error
+	// Progress is told how many of the epochs are verified, which takes nearly all of
+	// the time; nil: nobody is.
+	Progress func(done, of int)
 }
+
+// HistoryStep is a part of verifying a history. They are done in this order.
+type HistoryStep uint8
+
+// The steps of verifying a history.
+const (
+	StepCheckpoint HistoryStep = iota + 1 // the checkpoint is signed
+	StepMarkers                           // the markers are a chain
+	StepTree                              // what is shown stands in the log, and in its epoch
+	StepRolls                             // the rolls are those of the index, and open
+	StepEntries                           // the entries are those of the rolls
+	StepRecords                           // what is shown of an entry is what it commits to
+	StepDeferrals                         // no pending deferral is left out
+	StepAudits                            // auditors signed what is said of them
+	StepCompare                           // the older history doesn't contradict it
+)
+
+var historySteps = [...]string{"", "checkpoint", "markers", "tree", "rolls", "entries", "records", "deferrals", "audits", "compare"}
+
+func (s HistoryStep) String() string {
+	if int(s) < len(historySteps) {
+		return historySteps[s]
+	}
+	return ""
+}
+
+// HistoryError says where verifying a history ended. Its text is that of Err.
+type HistoryError struct {
+	Step HistoryStep
+	// Epoch is the one in question, nil if it can be any; Opened and Closed are its
+	// times as the markers say, 0 if they don't.
+	Epoch          *Epoch
+	Opened, Closed Time
+	Entry          *Index // in question, nil if there is none
+	Err            error
+}
+
+func (e *HistoryError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *HistoryError) Unwrap() error { return e.Err }
 
 // RecordState says what became of the record behind an entry.
 type RecordState uint8

@@ -19,22 +19,23 @@ const maxAhead = 24 * 60 * 60 * 1000
 // are open as a whole; that each entry in them is in the log and shows what it
 // commits to, or that the log explains why not (docs/formats.md, section 7).
 //
-// With the errors ErrNotWitnessed and ErrStale alone it returns the verdict, too:
-// all of that holds, but the quorum is missing, or the root is older than
-// MaxAge. ErrFork says that this history and Older contradict each other.
+// Its error is a *HistoryError, but for the errors ErrNotWitnessed and ErrStale,
+// with which it returns the verdict, too: all of that holds, but the quorum is
+// missing, or the root is older than MaxAge. ErrFork says that this history and Older contradict each other.
 func (h *History) Verify(p *Policy, opt HistoryOptions) (HistoryVerdict, error) {
 	c := historyCheck{h: h, opt: opt}
 	v, err := c.verify(p)
 	if err != nil {
-		return HistoryVerdict{}, fmt.Errorf("history: %w", err)
+		return HistoryVerdict{}, c.refute(fmt.Errorf("history: %w", err))
 	}
 	if opt.Older != nil {
 		older := historyCheck{h: opt.Older, opt: HistoryOptions{Now: opt.Now}}
 		if _, err := older.verify(p); err != nil {
-			return HistoryVerdict{}, fmt.Errorf("older history: %w", err)
+			return HistoryVerdict{}, older.refute(fmt.Errorf("older history: %w", err))
 		}
+		c.begin(StepCompare)
 		if v.Extends, err = c.compare(&older); err != nil {
-			return HistoryVerdict{}, fmt.Errorf("history: compared with the older one: %w", err)
+			return HistoryVerdict{}, c.refute(fmt.Errorf("history: compared with the older one: %w", err))
 		}
 		v.Compared = true
 		if from, end := max(c.first(), older.first()), min(c.last().Epoch, older.last().Epoch); from < end {
@@ -57,6 +58,10 @@ type historyCheck struct {
 	cp  Checkpoint
 	v   HistoryVerdict
 
+	step  HistoryStep
+	where *Epoch // that is looked at
+	which *Index
+
 	chain    []Marker
 	outside  map[Epoch]Marker // markers of other epochs, proven like entries
 	parsed   []Entry          // of Entries; nil: of a type not known
@@ -78,6 +83,7 @@ type rollPlace struct {
 
 func (c *historyCheck) verify(p *Policy) (HistoryVerdict, error) {
 	h := c.h
+	c.begin(StepCheckpoint)
 	if h == nil || len(h.Subjects) == 0 || len(h.Markers) < 2 || len(h.Epochs) != len(h.Markers)-1 {
 		return HistoryVerdict{}, unproven("no history")
 	}
@@ -85,8 +91,15 @@ func (c *historyCheck) verify(p *Policy) (HistoryVerdict, error) {
 	if c.cp, err = VerifyCheckpoint(h.Checkpoint, p); err != nil {
 		return HistoryVerdict{}, err
 	}
-	for _, step := range []func() error{c.markers, c.entries, c.tree, c.context, c.epochs, c.records, c.lostEntries, c.deferrals, c.audits} {
-		if err := step(); err != nil {
+	for _, s := range []struct {
+		step  HistoryStep
+		check func() error
+	}{
+		{StepMarkers, c.markers}, {StepTree, c.entries}, {StepTree, c.tree}, {StepTree, c.context}, {StepRolls, c.epochs},
+		{StepRecords, c.records}, {StepRecords, c.lostEntries}, {StepDeferrals, c.deferrals}, {StepAudits, c.audits},
+	} {
+		c.begin(s.step)
+		if err := s.check(); err != nil {
 			return HistoryVerdict{}, err
 		}
 	}
@@ -100,6 +113,57 @@ func (c *historyCheck) verify(p *Policy) (HistoryVerdict, error) {
 	v.Epochs = EpochRange{c.chain[0].Epoch, c.last().Epoch - 1}
 	v.Opened, v.Closed, v.Due = c.chain[0].Opened, c.last().Opened, c.last().Until
 	return *v, nil
+}
+
+// begin notes what is done from here on, for whoever has to say where it ended.
+func (c *historyCheck) begin(s HistoryStep) { c.step, c.where, c.which = s, nil, nil }
+
+func (c *historyCheck) atEpoch(e Epoch) { c.where, c.which = &e, nil }
+
+// atEntry notes the entry that is looked at, and its epoch as far as the markers tell.
+func (c *historyCheck) atEntry(i Index) {
+	c.where, c.which = nil, &i
+	n, at := slices.BinarySearchFunc(c.chain, i, func(m Marker, i Index) int { return cmp.Compare(m.At(), i) })
+	if at {
+		n++
+	}
+	if n > 0 && n < len(c.chain) {
+		c.where = &c.chain[n-1].Epoch
+	}
+}
+
+// refute says where verifying ended.
+func (c *historyCheck) refute(err error) error {
+	e := &HistoryError{Step: c.step, Epoch: c.where, Entry: c.which, Err: err}
+	if c.step == StepTree && e.Epoch == nil {
+		c.narrow(e)
+	}
+	if e.Epoch == nil || len(c.chain) == 0 || *e.Epoch < c.first() {
+		return e
+	}
+	switch n := int(*e.Epoch - c.first()); { // #nosec G115 -- wrong only beyond the chain
+	case n == len(c.chain):
+		e.Opened = c.chain[n-1].Until // the marker is missing, or isn't it
+	case n >= 0 && n < len(c.chain):
+		e.Opened = c.chain[n].Opened
+		if n+1 < len(c.chain) {
+			e.Closed = c.chain[n+1].Opened
+		}
+	}
+	return e
+}
+
+// narrow looks for the epoch that explains why entries are not in the tree: one
+// hash over all of them doesn't say which, but what was changed or left out
+// often contradicts an opening or a roll as well.
+func (c *historyCheck) narrow(e *HistoryError) {
+	for _, check := range []func() error{c.context, c.epochs, c.records} {
+		c.begin(StepTree)
+		if check() != nil {
+			e.Epoch, e.Entry = c.where, c.which
+			return
+		}
+	}
 }
 
 // last is the marker that closes the last epoch.
@@ -117,8 +181,10 @@ func (c *historyCheck) markers() error {
 		}
 		if i > 0 {
 			last := c.chain[i-1]
+			c.atEpoch(last.Epoch + 1)
 			switch {
 			case m.Epoch <= last.Epoch:
+				c.atEpoch(m.Epoch)
 				return unproven("epoch %d: a second marker, or one that goes back", m.Epoch)
 			case m.Epoch > last.Epoch+1:
 				return unproven("epoch %d: skipped, no marker opens it", last.Epoch+1)
@@ -143,6 +209,7 @@ func (c *historyCheck) entries() error {
 	c.parsed = make([]Entry, len(c.h.Entries))
 	for i := range c.h.Entries {
 		e := &c.h.Entries[i]
+		c.atEntry(e.Index)
 		entry, err := ParseEntry(e.Text)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
@@ -153,6 +220,7 @@ func (c *historyCheck) entries() error {
 		c.parsed[i] = entry
 		if m, ok := entry.(Marker); ok {
 			if _, twice := c.marker(m.Epoch); twice {
+				c.atEpoch(m.Epoch)
 				return unproven("epoch %d: a second marker, at %d", m.Epoch, e.Index)
 			}
 			if m.At() != e.Index {
@@ -167,6 +235,7 @@ func (c *historyCheck) entries() error {
 	}
 	for i := range c.h.Entries {
 		e := &c.h.Entries[i]
+		c.atEntry(e.Index)
 		_, epoch, err := ParseHead(e.Text)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
@@ -189,6 +258,7 @@ func (c *historyCheck) shown() ([]Marker, error) {
 	all := slices.AppendSeq(slices.Clone(c.chain), maps.Values(c.outside))
 	slices.SortFunc(all, func(a, b Marker) int { return cmp.Compare(a.Epoch, b.Epoch) })
 	for i, m := range all {
+		c.atEpoch(m.Epoch)
 		if i > 0 && (m.At() <= all[i-1].At() || m.Opened < all[i-1].Opened) {
 			return nil, unproven("epoch %d: its marker stands before that of epoch %d, or is of an earlier time", m.Epoch, all[i-1].Epoch)
 		}
@@ -230,9 +300,11 @@ func (c *historyCheck) tree() error {
 	for i := range c.h.Entries {
 		n := uint64(c.h.Entries[i].Index)
 		if n >= c.cp.size {
+			c.atEntry(c.h.Entries[i].Index)
 			return unproven("entry %d: beyond the checkpoint's %d entries", n, c.cp.size)
 		}
 		if n == last {
+			c.atEntry(c.h.Entries[i].Index)
 			return unproven("entry %d: a marker of the history stands there", n)
 		}
 		if n > last && at == len(c.h.Entries) {
@@ -242,6 +314,7 @@ func (c *historyCheck) tree() error {
 		m.leaves = append(m.leaves, n)
 		if r, ok := c.parsed[i].(Restart); ok {
 			if r.Size > n {
+				c.atEntry(c.h.Entries[i].Index)
 				return unproven("entry %d: a restart from a tree that it does not follow", n)
 			}
 			m.prefixes = append(m.prefixes, r.Size)
@@ -266,6 +339,7 @@ func (c *historyCheck) tree() error {
 	}
 	for i := range c.parsed {
 		if r, ok := c.parsed[i].(Restart); ok && earlier[below(m.prefixes, r.Size)] != r.Root {
+			c.atEntry(c.h.Entries[i].Index)
 			return unproven("entry %d: a restart from another tree than the log's", c.h.Entries[i].Index)
 		}
 	}
@@ -280,6 +354,7 @@ func (c *historyCheck) context() error {
 	noted := map[Epoch]uint64{} // notices about keys
 	for i, e := range c.parsed {
 		at := c.h.Entries[i].Index
+		c.atEntry(at)
 		if e == nil || e.Kind().Filed() {
 			continue
 		}
@@ -313,6 +388,7 @@ func (c *historyCheck) context() error {
 	c.v.KeysCounted = c.first() == 0
 	for i := range c.h.Epochs {
 		e := c.first() + Epoch(i)
+		c.atEpoch(e)
 		if n := c.count(i, KindRestart); n != seen[e] {
 			return unproven("epoch %d: %d restarts in the log, %d are shown", e, n, seen[e])
 		}
@@ -336,6 +412,10 @@ func (c *historyCheck) epochs() error {
 	c.rolls = map[Index]rollPlace{}
 	for i := range c.h.Epochs {
 		number := c.first() + Epoch(i)
+		c.atEpoch(number)
+		if c.opt.Progress != nil {
+			c.opt.Progress(i, len(c.h.Epochs))
+		}
 		if c.h.Epochs[i].Labels == nil {
 			if !labelsOver(c.chain[i], c.chain[i+1], c.over) {
 				return unproven("epoch %d: left out, and no end of its label key's retention explains that", number)
@@ -346,6 +426,9 @@ func (c *historyCheck) epochs() error {
 		if err := c.epoch(i); err != nil {
 			return fmt.Errorf("epoch %d: %w", number, err)
 		}
+	}
+	if c.opt.Progress != nil {
+		c.opt.Progress(len(c.h.Epochs), len(c.h.Epochs))
 	}
 	return nil
 }
@@ -454,6 +537,7 @@ func (c *historyCheck) records() error {
 	found := 0
 	for i := range c.h.Entries {
 		e, entry := &c.h.Entries[i], c.parsed[i]
+		c.atEntry(e.Index)
 		place, mine := c.rolls[e.Index]
 		switch {
 		case mine:
@@ -461,6 +545,7 @@ func (c *historyCheck) records() error {
 		case entry != nil && entry.Kind() == KindErasure && (e.Index > c.last().At() || c.lost(e.Index, KindErasure)):
 			continue // see erasures
 		case entry == nil || entry.Kind().Filed():
+			c.step = StepEntries
 			return unproven("entry %d: foreign, it is in none of the rolls", e.Index)
 		default:
 			continue
@@ -487,6 +572,8 @@ func (c *historyCheck) records() error {
 			missing = min(missing, i)
 		}
 	}
+	c.step = StepEntries
+	c.atEntry(missing)
 	return unproven("entry %d (epoch %d): in a roll, and left out", missing, c.first()+Epoch(c.rolls[missing].epoch))
 }
 
@@ -500,6 +587,7 @@ func (c *historyCheck) erasures() error {
 		if !ok {
 			continue
 		}
+		c.atEntry(e.Index)
 		place, mine := c.rolls[e.Index]
 		var reach Index
 		switch v, p := e.Opening.Value(ErasureReach); {
@@ -636,6 +724,7 @@ func (c *historyCheck) deferrals() error {
 			continue
 		}
 		if at > c.last().At() {
+			c.atEntry(at)
 			return unproven("entry %d: a delay that began after the last epoch", at)
 		}
 		d.Pending++
@@ -684,6 +773,7 @@ func (c *historyCheck) audits() error {
 	}
 	audited := map[Epoch]bool{}
 	for _, a := range h.Audits {
+		c.atEpoch(a.Epoch)
 		if a.Auditor < 0 || a.Auditor >= len(h.Auditors) || !c.has(a.Epoch) {
 			return unproven("epoch %d: an audit of another epoch or by an auditor who is not named", a.Epoch)
 		}
@@ -755,6 +845,7 @@ func (c *historyCheck) compare(old *historyCheck) (bool, error) {
 			continue
 		}
 		if string(c.h.Markers[e-c.first()]) != string(text) {
+			c.atEpoch(e)
 			return false, fmt.Errorf("epoch %d has two markers: %w", e, ErrFork)
 		}
 	}
@@ -762,6 +853,7 @@ func (c *historyCheck) compare(old *historyCheck) (bool, error) {
 		e := &old.h.Entries[i]
 		at, ok := slices.BinarySearchFunc(c.h.Entries, e.Index, func(e HistoryEntry, i Index) int { return cmp.Compare(e.Index, i) })
 		if ok && string(c.h.Entries[at].Text) != string(e.Text) {
+			c.atEntry(e.Index)
 			return false, fmt.Errorf("entry %d is two different entries: %w", e.Index, ErrFork)
 		}
 	}

@@ -12,10 +12,16 @@ import (
 // known witnesses and a quorum among them (c2sp.org/tlog-policy). It is
 // immutable and safe for concurrent use.
 type Policy struct {
-	logs      []note.Verifier
+	logs      []logKey
 	witnesses []witness
 	groups    []group // members refer to earlier components
 	quorum    int     // component; -1 for "none"
+}
+
+// logKey is a key of the log, with the text that it was read from.
+type logKey struct {
+	note.Verifier
+	vkey string
 }
 
 type witness struct {
@@ -44,7 +50,7 @@ func NewPolicy(vkey string) (*Policy, error) {
 	if err != nil {
 		return nil, formatError("policy: log key: not an Ed25519 vkey")
 	}
-	return &Policy{logs: []note.Verifier{v}, quorum: -1}, nil
+	return &Policy{logs: []logKey{{v, vkey}}, quorum: -1}, nil
 }
 
 // ParsePolicy parses a policy file (c2sp.org/tlog-policy): lines log, witness,
@@ -86,12 +92,21 @@ func ParseWitnesses(text []byte, vkeys ...string) (*Policy, error) {
 		for _, l := range named {
 			agrees = agrees || l.Name() == v.Name() && l.KeyHash() == v.KeyHash()
 		}
-		p.logs = append(p.logs, v)
+		p.logs = append(p.logs, logKey{v, k})
 	}
 	if !agrees || len(p.logs) == 0 {
 		return nil, formatError("policy: its log lines name another log, or another key of it")
 	}
 	return p, nil
+}
+
+// LogKeys returns the verification keys of the log, in the order of the policy.
+func (p *Policy) LogKeys() []string {
+	keys := make([]string, len(p.logs))
+	for i := range p.logs {
+		keys[i] = p.logs[i].vkey
+	}
+	return keys
 }
 
 // keyOf returns the raw public key of a vkey, without its type.
@@ -156,7 +171,7 @@ func (p *policyParser) line(w []string) string {
 		if !p.fresh(w[1]) {
 			return "the key stands in the policy twice"
 		}
-		p.logs = append(p.logs, v)
+		p.logs = append(p.logs, logKey{v, w[1]})
 	case "witness":
 		if len(w) != 3 && len(w) != 4 {
 			return "want: witness <name> <vkey> [<url>]"
