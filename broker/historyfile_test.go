@@ -16,6 +16,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 var allEpochs = proof.EpochRange{To: ledger.NewestEpoch}
@@ -296,7 +297,7 @@ func TestHistoryFileAfterRetention(t *testing.T) {
 	if v.Complete() || !slices.Equal(v.Ended, []proof.EpochRange{{}}) || len(v.Entries) != 0 {
 		t.Errorf("%+v", v)
 	}
-	says, not := v.Words()
+	says, not := verdict.Words(&v, verdict.English)
 	if all := strings.Join(append(says, not...), "\n"); !strings.Contains(all, "the retention is over, as the log promised") {
 		t.Error(all)
 	}

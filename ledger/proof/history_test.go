@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // now is when the epoch after the last of historyWorld is under way.
@@ -79,7 +80,7 @@ func TestHistory(t *testing.T) {
 	if d := cmp.Diff([]proof.AuditedIndexes{{Auditor: "cour", Key: "audit.example/cour", Epochs: []proof.EpochRange{{From: 0, To: 0}, {From: 2, To: 2}}}}, v.Audits); d != "" {
 		t.Error(d)
 	}
-	says, not := v.Words()
+	says, not := verdict.Words(&v, verdict.English)
 	all := strings.Join(says, "\n") + "\n---\n" + strings.Join(not, "\n")
 	for _, want := range []string{
 		"These are all recorded requests about you under these identifiers (pivot, siren) in epochs 0 to 2, from 2025-11-24T16:00:00Z to 2025-11-27T16:00:00Z: 6 entries.",
@@ -105,10 +106,10 @@ func TestHistory(t *testing.T) {
 	if d := cmp.Diff(proof.Deferrals{Pending: 1, Overdue: 1}, v.Deferrals); d != "" || v.Epochs.From != 1 {
 		t.Error(d)
 	}
-	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "as the operator says; only a history from epoch 0 on proves their number") || !strings.Contains(strings.Join(not, "\n"), "why 1 of these is overdue") {
+	if _, not := verdict.Words(&v, verdict.English); !strings.Contains(strings.Join(not, "\n"), "as the operator says; only a history from epoch 0 on proves their number") || !strings.Contains(strings.Join(not, "\n"), "why 1 of these is overdue") {
 		t.Error(not)
 	}
-	if says, not := new(proof.HistoryVerdict).Words(); len(says) != 0 || len(not) != 1 {
+	if says, not := verdict.Words(new(proof.HistoryVerdict), verdict.English); len(says) != 0 || len(not) != 1 {
 		t.Error(says, not)
 	}
 }
@@ -125,7 +126,7 @@ func TestHistoryExplained(t *testing.T) {
 	}
 	said := func(v proof.HistoryVerdict, want string) {
 		t.Helper()
-		says, not := v.Words()
+		says, not := verdict.Words(&v, verdict.English)
 		if !strings.Contains(strings.Join(append(says, not...), "\n"), want) {
 			t.Errorf("no %q in %q %q", want, says, not)
 		}
@@ -478,7 +479,7 @@ func TestHistoryProvisionalAndStale(t *testing.T) {
 	if v, err = h.Verify(w.policy, proof.HistoryOptions{Now: now, AllowProvisional: true}); err != nil || v.RootTime != v.Closed {
 		t.Errorf("%v, %v", v.RootTime, err)
 	}
-	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "without the quorum of witnesses all of this rests on the log's own signature") {
+	if _, not := verdict.Words(&v, verdict.English); !strings.Contains(strings.Join(not, "\n"), "without the quorum of witnesses all of this rests on the log's own signature") {
 		t.Error(not)
 	}
 	// Without a quorum the age is that of the last marker.
@@ -595,7 +596,7 @@ func TestHistoryWithheld(t *testing.T) {
 	if n, fields := v.Withheld(); n != 1 || fields != 2 || v.Entries[0].Withheld != 2 || v.Entries[0].State != proof.RecordOpen {
 		t.Errorf("%d fields of %d records, %+v", fields, n, v.Entries[0])
 	}
-	if _, not := v.Words(); !strings.Contains(strings.Join(not, "\n"), "what 2 fields say in 1 record: you may read them, and the file hides them") {
+	if _, not := verdict.Words(&v, verdict.English); !strings.Contains(strings.Join(not, "\n"), "what 2 fields say in 1 record: you may read them, and the file hides them") {
 		t.Errorf("%q", not)
 	}
 	e.Opening = e.Opening.Only()
@@ -619,12 +620,12 @@ func TestHistoriesCompared(t *testing.T) {
 	if !v.Compared || v.Extends || !slices.Equal(v.Common, []proof.EpochRange{{From: 0, To: 1}}) {
 		t.Errorf("%+v", v)
 	}
-	if says, _ := v.Words(); !strings.Contains(strings.Join(says, "\n"), "In epochs 0 to 1 nothing that the older history shows is gone") {
+	if says, _ := verdict.Words(&v, verdict.English); !strings.Contains(strings.Join(says, "\n"), "In epochs 0 to 1 nothing that the older history shows is gone") {
 		t.Error(says)
 	}
 	// Of other epochs nothing is known until somebody shows that one tree goes on from the other.
 	v = verify(t, w, w.history(3, 3, w.alice), proof.HistoryOptions{Older: older})
-	if says, not := v.Words(); !v.Compared || v.Common != nil || strings.Contains(strings.Join(says, "\n"), "older") || !strings.Contains(strings.Join(not, "\n"), "no epoch is in both") {
+	if says, not := verdict.Words(&v, verdict.English); !v.Compared || v.Common != nil || strings.Contains(strings.Join(says, "\n"), "older") || !strings.Contains(strings.Join(not, "\n"), "no epoch is in both") {
 		t.Errorf("%+v %q %q", v.Common, says, not)
 	}
 	asked := 0

@@ -1,7 +1,10 @@
 package audit
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // historyFinding is what is said about one history.
@@ -46,6 +50,11 @@ type historyFinding struct {
 
 	Says []string `json:"says,omitempty"`
 	Not  []string `json:"not_proven,omitempty"`
+
+	// Verdict is what a citizen's browser says about the file.
+	Verdict *verdict.Report `json:"verdict"`
+
+	lang verdict.Lang
 }
 
 // historyEntry is an entry without what it is about, which stays in the file.
@@ -63,6 +72,7 @@ type historyFlags struct {
 	asJSON bool
 	maxAge time.Duration
 	older  []string
+	lang   string
 	now    func() time.Time
 }
 
@@ -75,10 +85,11 @@ all entries in the person's rolls in every closed epoch, that each shows what it
 retention, a loss that it tells.
 
 It says in plain words what is proven, for which identifiers, epochs and times, and what isn't. "All recorded requests about you under these identifiers" is what it can say at most:
-it knows nothing of other identifiers, and nothing of data that were given outside of the log.
+it knows nothing of other identifiers, and nothing of data that were given outside of the log. The words are those of the portal, where a browser checks the same file, also with --lang fr;
+below them are the fingerprints of the keys of your policy (SHA-256 of the key as it is written), to be compared with those that others have.
 
 Files of the same person that are given together, or with --compare, are compared: an epoch with two markers, an entry that is two, two trees of one size are a fork, and both
-files the evidence of it.
+files the evidence of it. The evidence that a page of the portal saved (*.evidence.json) is a history, too; what the page showed is compared with it.
 
 With --max-age a root is refused that no quorum of witnesses signed so recently; without a quorum the time of the last epoch's end counts. Give it when you have just fetched the
 file: an operator who shows everybody old roots hides what came since.
@@ -96,6 +107,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 	x := c.Flags()
 	x.DurationVar(&f.maxAge, "max-age", 0, "how old the root may be, like 48h (default: any age)")
 	x.StringArrayVar(&f.older, "compare", nil, "an older history of the same person; may be given several times")
+	x.StringVar(&f.lang, "lang", string(verdict.English), "language of the verdict: fr or en")
 	x.BoolVar(&f.asJSON, "json", false, "write JSON")
 	return c
 }
@@ -104,24 +116,28 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	if f.maxAge < 0 {
 		return errors.New("--max-age is negative")
 	}
+	lang, err := verdict.ParseLang(f.lang)
+	if err != nil {
+		return fmt.Errorf("--lang: %w", err)
+	}
 	p, err := f.readPolicy(c)
 	if err != nil {
 		return err
 	}
 	var older []*namedHistory
 	for _, name := range f.older {
-		h, err := readHistory(c, name)
+		o, err := readHistory(c, name)
 		if err != nil {
 			return err
 		}
-		older = append(older, &namedHistory{name, h})
+		older = append(older, &namedHistory{name, o.h})
 	}
 	findings := []historyFinding{}
 	refused, unusable := false, 0
 	var seen []*namedHistory
 	for i, name := range args {
 		showProgress(c.ErrOrStderr(), i, len(args))
-		x := f.file(c, name, p, older, &seen)
+		x := f.file(c, name, p, lang, older, &seen)
 		refused = refused || !x.Proven && !x.Unusable
 		if x.Unusable {
 			unusable++
@@ -137,24 +153,57 @@ type namedHistory struct {
 	h    *proof.History
 }
 
+// historyFile is a history, or the evidence with which a page saved one.
+type historyFile struct {
+	h      *proof.History
+	digest [32]byte
+	page   *verdict.Page // what the page showed
+}
+
+// evidence begins a file that a page saved (docs/formats.md); maxEvidence bounds it: quoted, a history can be twice as long.
+const (
+	evidence    = `{"schema":"regard/evidence@v1",`
+	maxEvidence = 2*proof.MaxHistory + 4<<20
+)
+
 // readHistory reads no more than a history may have.
-func readHistory(c *cobra.Command, name string) (*proof.History, error) {
-	b, err := readUpTo(c, name, proof.MaxHistory)
+func readHistory(c *cobra.Command, name string) (f historyFile, err error) {
+	b, err := readUpTo(c, name, maxEvidence)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	h, err := proof.ParseHistory(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a history: %w", name, err)
+	if bytes.HasPrefix(b, []byte(evidence)) {
+		var e struct {
+			Page    *verdict.Page `json:"page"`
+			History string        `json:"history"`
+		}
+		if err := json.Unmarshal(b, &e); err != nil {
+			return f, fmt.Errorf("%s is not what a page saves: %w", name, err)
+		}
+		b, f.page = []byte(e.History), e.Page
 	}
-	return h, nil
+	if len(b) > proof.MaxHistory {
+		return f, fmt.Errorf("%s is larger than %d bytes", name, proof.MaxHistory)
+	}
+	f.digest = sha256.Sum256(b)
+	if f.h, err = proof.ParseHistory(b); err != nil {
+		return f, fmt.Errorf("%s is not a history: %w", name, err)
+	}
+	return f, nil
 }
 
 // file makes the finding about a file, and compares it with the older ones and with those of the same person before it.
-func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, older []*namedHistory, seen *[]*namedHistory) historyFinding {
-	h, err := readHistory(c, name)
+func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, lang verdict.Lang, older []*namedHistory, seen *[]*namedHistory) historyFinding {
+	x, err := readHistory(c, name)
+	h := x.h
+	in := verdict.Input{Lang: lang, Policy: p, Digest: x.digest, History: h}
 	if err != nil {
-		return historyFinding{File: name, State: proof.State(0).String(), Unusable: true, Problem: err.Error() + "."}
+		return historyFinding{File: name, State: proof.State(0).String(), Unusable: true, Problem: err.Error() + ".", Verdict: verdict.New(in), lang: lang}
+	}
+	check := func(opt proof.HistoryOptions) historyFinding {
+		v, err := h.Verify(p, opt)
+		in.Verdict, in.Err = &v, err
+		return newHistoryFinding(name, in, x.page)
 	}
 	compare := slices.Clone(older)
 	for _, s := range *seen {
@@ -165,29 +214,28 @@ func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, olde
 	*seen = append(*seen, &namedHistory{name, h})
 	opt := proof.HistoryOptions{Now: proof.TimeOf(f.now()), MaxAge: f.maxAge, AllowProvisional: f.provisional || !p.Demands()}
 	if len(compare) == 0 {
-		v, err := h.Verify(p, opt)
-		return newHistoryFinding(name, &v, err)
+		return check(opt)
 	}
-	var x historyFinding
+	var last historyFinding
 	for i, o := range compare {
 		opt.Older = o.h
-		v, err := h.Verify(p, opt)
-		if y := newHistoryFinding(name, &v, err); i == 0 || !y.Proven {
-			x, y.ComparedTo = y, x.ComparedTo
+		if y := check(opt); i == 0 || !y.Proven {
+			last, y.ComparedTo = y, last.ComparedTo
 		}
-		x.ComparedTo = append(x.ComparedTo, o.name)
-		if !x.Proven {
-			x.Problem = join(x.Problem, "Compared with "+o.name+".")
-			return x
+		last.ComparedTo = append(last.ComparedTo, o.name)
+		if !last.Proven {
+			last.Problem = join(last.Problem, map[verdict.Lang]string{verdict.English: "Compared with ", verdict.French: "Comparé avec "}[lang]+o.name+".")
+			return last
 		}
 	}
-	return x
+	return last
 }
 
-func newHistoryFinding(name string, v *proof.HistoryVerdict, err error) historyFinding {
-	f := historyFinding{File: name, Proven: err == nil, State: v.State.String(), Entries: []historyEntry{}}
-	if err != nil {
-		f.Problem, f.Unusable = historyProblem(err)
+func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) historyFinding {
+	v := in.Verdict
+	f := historyFinding{File: name, Proven: in.Err == nil, State: v.State.String(), Entries: []historyEntry{}, Verdict: verdict.New(in), lang: in.Lang}
+	if in.Err != nil {
+		f.Problem, f.Unusable = verdict.Problem(in.Err, in.Lang)
 		if v.State == 0 {
 			return f
 		}
@@ -205,29 +253,23 @@ func newHistoryFinding(name string, v *proof.HistoryVerdict, err error) historyF
 		f.Entries = append(f.Entries, historyEntry{uint64(e.Index), uint64(e.Epoch), string(e.Kind), string(v.Subjects[e.Subject].Type()), e.State.String(), e.Withheld})
 	}
 	f.Ended, f.LostRolls, f.LostEntries, f.Deferrals, f.Audits, f.Unaudited = v.Ended, v.LostRolls, v.LostEntries, &v.Deferrals, v.Audits, v.Unaudited
-	f.Says, f.Not = v.Words()
+	f.Says, f.Not = verdict.Words(v, in.Lang)
+	if page != nil {
+		f.Verdict.ComparePage(*page, in)
+		f.Proven, f.Unusable = f.Proven && f.Verdict.Refuted == nil, f.Unusable && f.Verdict.Refuted == nil
+	}
 	return f
 }
 
-// historyProblem says why, for people, and whether the file is only unusable.
-func historyProblem(err error) (text string, unusable bool) {
-	switch {
-	case errors.Is(err, proof.ErrFork):
-		return "The log has two histories (" + err.Error() + "). Keep both files: they are evidence against whoever signed them.", false
-	case errors.Is(err, proof.ErrNotWitnessed):
-		return "The history is provisional: the quorum of witnesses is missing. Fetch it again, or give --allow-provisional.", true
-	case errors.Is(err, proof.ErrStale):
-		return "The root is older than you accept (" + err.Error() + "). Fetch the history again; if it stays old, something is kept from you.", true
-	case errors.Is(err, proof.ErrOtherLog):
-		return problem(err), true
-	case errors.Is(err, proof.ErrSubject):
-		return "It can't be compared (" + err.Error() + ").", true
-	}
-	return "What it claims is not proven (" + err.Error() + "). Keep it: it is evidence against whoever made it.", false
-}
-
 func (f *historyFinding) print(w io.Writer) {
-	printVerdict(w, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
+	text := join(f.Verdict.Sentence, f.Problem)
+	printVerdict(w, f.lang, f.File, f.Proven, f.Unusable, f.State, text, f.Says, f.Not)
+	if r := f.Verdict.Refuted; r != nil {
+		fmt.Fprintf(w, "  %s %s\n", verdict.NewAround(f.lang).Reference, r.Reference)
+	}
+	for _, k := range f.Verdict.Keys {
+		fmt.Fprintf(w, "  %s %s  %s\n", k.Role, k.Name, k.Fingerprint)
+	}
 }
 
 // showProgress says on a terminal which file is being verified, and clears the line in the end.

@@ -90,6 +90,33 @@ func TestVerifyHistory(t *testing.T) {
 	}
 }
 
+// TestVerifyHistoryLang: the words are French if asked, and say the same of the file.
+func TestVerifyHistoryLang(t *testing.T) {
+	v, dir, policy := loadHistories(t)
+	good, bad := write(t, dir, "good.regard.json", v.Good[0].Text), write(t, dir, "bad.regard.json", strings.Replace(v.Good[0].Text, `"rolls":["`, `"rolls":[null,"`, 1))
+	code, out, errs := run("verify-history", "--policy", policy, "--lang", "fr", good)
+	for _, want := range []string{": PROUVÉ, confirmé par les témoins", "Tous les accès enregistrés à vos données sous ces identifiants, du 24 novembre 2025 à 17 h 00 au", "  prouvé      Ce sont toutes les demandes", "  non prouvé  quoi que ce soit après", "  registre regard.example/log  "} {
+		if code != Proven || !strings.Contains(out, want) {
+			t.Errorf("exit code %d, no %q in %s%s", code, want, out, errs)
+		}
+	}
+	code, out, _ = run("verify-history", "--policy", policy, "--lang", "fr", bad)
+	if code != Input || !strings.Contains(out, "INUTILISABLE") || !strings.Contains(out, "La vérification n'a pas pu se faire") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	text := v.Good[v.Bad[0].Of].Text
+	for _, h := range slices.Backward(v.Bad[0].Hunks) {
+		text = text[:h.At] + h.Put + text[h.At+h.Cut:]
+	}
+	code, out, _ = run("verify-history", "--policy", policy, "--lang", "fr", write(t, dir, "refuted.regard.json", text))
+	if code != Refused || !strings.Contains(out, "RÉFUTÉ") || !strings.Contains(out, "Cette liste ne correspond pas au registre public") || !strings.Contains(out, "Référence à citer : ") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if code, _, errs = run("verify-history", "--policy", policy, "--lang", "de", good); code != Input || !strings.Contains(errs, "--lang: the language is fr or en") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+}
+
 func TestVerifyHistoryUnusable(t *testing.T) {
 	v, dir, policy := loadHistories(t)
 	good := write(t, dir, "good.regard.json", v.Good[0].Text)

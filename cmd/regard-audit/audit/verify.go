@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // finding is what is said about one receipt.
@@ -256,7 +257,7 @@ func join(a, b string) string {
 }
 
 func (f *finding) print(w io.Writer) {
-	printVerdict(w, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
+	printVerdict(w, verdict.English, f.File, f.Proven, f.Unusable, f.State, f.Problem, f.Says, f.Not)
 }
 
 // conclude writes what was found of each file, and says by its error how the command ends.
@@ -285,22 +286,27 @@ func conclude[F any, P interface {
 }
 
 // printVerdict is how every verdict about a file reads: what it is in one word, why, and what is proven and what isn't.
-func printVerdict(w io.Writer, file string, proven, unusable bool, state, problem string, says, not []string) {
-	verdict := "PROVEN, " + state
+func printVerdict(w io.Writer, lang verdict.Lang, file string, proven, unusable bool, state, problem string, says, not []string) {
+	words := struct{ proven, unusable, refuted, yes, no string }{"PROVEN, " + state, "UNUSABLE", "REFUTED", "proven      ", "not proven  "}
+	if lang == verdict.French {
+		by := map[string]string{proof.Provisional.String(): "provisoire", proof.Witnessed.String(): "confirmé par les témoins"}
+		words = struct{ proven, unusable, refuted, yes, no string }{"PROUVÉ, " + by[state], "INUTILISABLE", "RÉFUTÉ", "prouvé      ", "non prouvé  "}
+	}
+	word := words.proven
 	switch {
 	case unusable:
-		verdict = "UNUSABLE"
+		word = words.unusable
 	case !proven:
-		verdict = "REFUTED"
+		word = words.refuted
 	}
-	fmt.Fprintf(w, "%s: %s\n", file, verdict)
+	fmt.Fprintf(w, "%s: %s\n", file, word)
 	if problem != "" {
 		fmt.Fprintf(w, "  %s\n", problem)
 	}
 	for _, s := range says {
-		fmt.Fprintf(w, "  proven      %s\n", s)
+		fmt.Fprintf(w, "  %s%s\n", words.yes, s)
 	}
 	for _, s := range not {
-		fmt.Fprintf(w, "  not proven  %s\n", s)
+		fmt.Fprintf(w, "  %s%s\n", words.no, s)
 	}
 }

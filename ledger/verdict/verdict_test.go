@@ -1,0 +1,325 @@
+package verdict
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// TestParis: the rule is the one of the database of zones, at each change and around it.
+func TestParis(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Paris")
+	if err != nil {
+		t.Skip("skipped: this machine has no database of time zones: ", err)
+	}
+	for at := time.Date(1997, 1, 1, 0, 0, 0, 0, time.UTC); at.Year() < 2038; at = at.Add(59 * time.Minute) {
+		if got, want := paris(at).Format(time.RFC3339), at.In(zone).Format(time.RFC3339); got != want {
+			t.Fatalf("%s is %s, want %s", at, got, want)
+		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	at := func(s string) proof.Time {
+		x, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return proof.TimeOf(x)
+	}
+	for _, c := range []struct{ got, want string }{
+		{French.when(at("2025-12-31T23:05:00Z")), "1er janvier 2026 à 0 h 05"},
+		{English.when(at("2025-12-31T23:05:00Z")), "1 January 2026 at 0:05"},
+		{French.span(at("2025-11-25T23:00:00Z"), at("2025-11-26T23:00:00Z")), "le 26 novembre 2025"},
+		{English.span(at("2025-11-25T23:00:00Z"), at("2025-11-26T23:00:00Z")), "on 26 November 2025"},
+		{English.span(at("2025-11-25T22:00:00Z"), at("2025-11-26T22:00:00Z")), "from 25 November 2025 at 23:00 to 26 November 2025 at 23:00"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%q, want %q", c.got, c.want)
+		}
+	}
+	if _, err := ParseLang("de"); err == nil {
+		t.Error("German")
+	}
+}
+
+type vectors struct {
+	Common struct{ Policy string }
+	Good   []struct{ Text, State string }
+	Bad    []struct {
+		Of    int
+		Hunks []struct {
+			At, Cut int
+			Put     string
+		}
+		Reason string
+	}
+}
+
+// check puts what Verify finds into words.
+func check(t *testing.T, p *proof.Policy, text string, lang Lang, opt proof.HistoryOptions) (*Report, Input) {
+	t.Helper()
+	in := Input{Lang: lang, Policy: p}
+	var err error
+	if in.History, err = proof.ParseHistory([]byte(text)); err != nil {
+		return New(in), in
+	}
+	v, err := in.History.Verify(p, opt)
+	in.Verdict, in.Err = &v, err
+	return New(in), in
+}
+
+func load(t *testing.T) (v vectors, p *proof.Policy) {
+	t.Helper()
+	b, err := os.ReadFile("../proof/testdata/history.json")
+	if err == nil {
+		err = json.Unmarshal(b, &v)
+	}
+	if err == nil {
+		p, err = proof.ParsePolicy([]byte(v.Common.Policy))
+	}
+	if err != nil || len(v.Good) < 5 || len(v.Bad) < 20 {
+		t.Fatal("no vectors: ", err)
+	}
+	return v, p
+}
+
+// shape is a report without its words.
+func shape(r *Report) string {
+	out := fmt.Sprint(r.State, len(r.Next), len(r.Limits), len(r.Scope), len(r.Keys), r.Quiet != "", r.Covers != "")
+	for _, c := range r.Checks {
+		out += fmt.Sprint(" ", c.Code, c.State, len(c.Says), len(c.Not), len(c.Evidence))
+	}
+	if r.Refuted != nil {
+		out += fmt.Sprint(" ", r.Refuted.Epoch != nil, r.Refuted.Entry != nil, r.Refuted.Reference, len(r.Refuted.Tell))
+	}
+	return out
+}
+
+// TestVectors: each published history has one verdict, whose words differ by language and in nothing else.
+func TestVectors(t *testing.T) {
+	v, p := load(t)
+	opt := proof.HistoryOptions{AllowProvisional: true}
+	texts := map[string]string{}
+	for i, g := range v.Good {
+		texts[fmt.Sprint("good ", i)] = g.Text
+	}
+	for i, b := range v.Bad {
+		text := v.Good[b.Of].Text
+		for _, h := range slices.Backward(b.Hunks) {
+			text = text[:h.At] + h.Put + text[h.At+h.Cut:]
+		}
+		texts[fmt.Sprint("bad ", i, " ", b.Reason)] = text
+	}
+	seen := map[State]int{}
+	for name, text := range texts {
+		fr, _ := check(t, p, text, French, opt)
+		en, _ := check(t, p, text, English, opt)
+		if a, b := shape(fr), shape(en); a != b {
+			t.Errorf("%s:\n%s\n%s", name, a, b)
+		}
+		if fr.Title == en.Title && fr.State != Refuted || fr.Sentence == en.Sentence || fr.Sentence == "" {
+			t.Errorf("%s: the same in both languages: %s", name, fr.Sentence)
+		}
+		for _, r := range []*Report{fr, en} {
+			b, err := json.Marshal(r)
+			if err != nil || strings.Contains(string(b), "%!") || strings.Contains(string(b), "LEFEVRE") {
+				t.Errorf("%s: %v %s", name, err, b)
+			}
+		}
+		if strings.HasPrefix(name, "bad") == (fr.State == Proven || fr.State == Limited || fr.State == Provisional) {
+			t.Errorf("%s: %s", name, fr.State)
+		}
+		seen[fr.State]++
+	}
+	for _, s := range []State{Limited, Provisional, Unverified, Refuted} {
+		if seen[s] == 0 {
+			t.Errorf("none is %s", s)
+		}
+	}
+}
+
+// TestStates: what Verify returns besides.
+func TestStates(t *testing.T) {
+	v, p := load(t)
+	r, _ := check(t, p, v.Good[1].Text, French, proof.HistoryOptions{})
+	if r.State != Provisional || r.Sentence != "Enregistré, pas encore confirmé par les témoins." || len(r.Next) != 1 || !strings.Contains(r.Next[0], "quelques minutes") {
+		t.Errorf("without a quorum: %+v", r)
+	}
+	r, _ = check(t, p, v.Good[0].Text, English, proof.HistoryOptions{Now: proof.TimeOf(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), MaxAge: time.Hour})
+	if r.State != Unverified || !strings.Contains(r.Sentence, "is too old") || !strings.Contains(r.Next[0], "Try again later") {
+		t.Errorf("stale: %+v", r)
+	}
+	_, vkey, err := note.GenerateKey(rand.Reader, "regard.example/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := proof.NewPolicy(vkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ = check(t, other, v.Good[0].Text, English, proof.HistoryOptions{AllowProvisional: true})
+	if r.State != Unverified || !strings.Contains(r.Sentence, "isn't signed by the keys") || r.Keys[0].Fingerprint != Fingerprint(vkey) {
+		t.Errorf("another key: %+v", r)
+	}
+
+	_, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{})
+	for _, c := range []struct {
+		err   error
+		state State
+		says  string
+	}{
+		{fmt.Errorf("x: %w", proof.ErrFork), Refuted, "two different histories"},
+		{fmt.Errorf("x: %w", proof.ErrOtherLog), Unverified, "isn't signed by the keys"},
+		{fmt.Errorf("x: %w", proof.ErrSignature), Refuted, "a signature is false"},
+		{&proof.HistoryError{Step: proof.StepCompare, Err: fmt.Errorf("x: %w", proof.ErrSubject)}, Unverified, "aren't of the same person"},
+		{&proof.HistoryError{Step: proof.StepRecords, Err: fmt.Errorf("x: %w", proof.ErrSubject)}, Refuted, "isn't shown as it was recorded"},
+		{errors.New("whatever"), Refuted, "contradicts itself, on some day from 24 November 2025"},
+	} {
+		in.Err = c.err
+		if r := New(in); r.State != c.state || !strings.Contains(r.Sentence, c.says) || r.State == Refuted && (len(r.Refuted.Tell) != 3 || r.Refuted.Reference != "0000 0000 0000 0000 0000") {
+			t.Errorf("%v: %+v", c.err, r)
+		}
+		text, unusable := Problem(c.err, French)
+		if unusable != (c.state == Unverified) || text == "" {
+			t.Errorf("%v: %v, %q", c.err, unusable, text)
+		}
+	}
+	// A verdict of nothing is none.
+	if r := New(Input{Lang: English, Policy: p, History: in.History, Verdict: &proof.HistoryVerdict{}}); r.State != Unverified {
+		t.Errorf("%+v", r)
+	}
+	in.Err = errors.New("refuted")
+	r = New(in)
+	before := shape(r)
+	r.ComparePage(Page{Full: true}, in)
+	if shape(r) != before {
+		t.Error("a page was compared with what is refuted")
+	}
+}
+
+// TestLimits: each thing that isn't proven and could be is a limit, in both languages; without any it is proven.
+func TestLimits(t *testing.T) {
+	const day = 86_400_000
+	base := func() proof.HistoryVerdict {
+		return proof.HistoryVerdict{State: proof.Witnessed, Epochs: proof.EpochRange{From: 0, To: 9}, Opened: 1_764_000_000_000, Closed: 1_764_000_000_000 + 10*day, Due: 1_764_000_000_000 + 11*day,
+			Deferrals: proof.Deferrals{Counted: true}, KeysCounted: true}
+	}
+	one := func(s proof.RecordState) []proof.VerifiedEntry {
+		return []proof.VerifiedEntry{{State: s, Kind: proof.KindDisclosure}}
+	}
+	for name, c := range map[string]struct {
+		change func(v *proof.HistoryVerdict)
+		limits int
+		says   string
+	}{
+		"nothing":            {func(*proof.HistoryVerdict) {}, 0, ""},
+		"a pending delay":    {func(v *proof.HistoryVerdict) { v.Deferrals.Pending = 1 }, 1, "1 request is delayed by law"},
+		"an overdue one":     {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Overdue = 2, 1 }, 2, "later than the month"},
+		"a lost one":         {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Lost = 2, 1 }, 2, "were lost: 1"},
+		"not counted":        {func(v *proof.HistoryVerdict) { v.Deferrals.Counted = false }, 1, "operator's word"},
+		"not audited":        {func(v *proof.HistoryVerdict) { v.Unaudited = 3 }, 1, "For 3 days no auditor"},
+		"ended":              {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 1}} }, 1, "Of 2 days nothing is kept"},
+		"a lost roll":        {func(v *proof.HistoryVerdict) { v.LostRolls = 1 }, 1, "restored backup"},
+		"lost entries":       {func(v *proof.HistoryVerdict) { v.LostEntries = 4 }, 1, "4 requests at most"},
+		"erasing":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErasing) }, 1, "erased lately"},
+		"lost":               {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordLost) }, 1, "were lost"},
+		"unknown":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordUnknown) }, 1, "doesn't know"},
+		"erased":             {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErased) }, 0, ""},
+		"retired":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordRetired) }, 0, ""},
+		"retired, uncounted": {func(v *proof.HistoryVerdict) { v.Entries, v.KeysCounted = one(proof.RecordRetired), false }, 1, "operator's word"},
+		"withheld":           {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordOpen); v.Entries[0].Withheld = 2 }, 1, "hidden: 2, in requests: 1"},
+	} {
+		v := base()
+		c.change(&v)
+		in := Input{Lang: English, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v}
+		r := New(in)
+		want := Proven
+		if c.limits > 0 {
+			want = Limited
+		}
+		if r.State != want || len(r.Limits) != c.limits || c.limits > 0 && !strings.Contains(r.Limits[c.limits-1].Text, c.says) {
+			t.Errorf("%s: %s, %+v", name, r.State, r.Limits)
+		}
+		if strings.HasPrefix(r.Sentence, "All recorded requests about you under these identifiers, from 24 November 2025 at 17:00 to 4 December 2025 at 17:00") != v.Complete() {
+			t.Errorf("%s: %s", name, r.Sentence)
+		}
+		in.Lang = French
+		if fr := New(in); shape(fr) != shape(r) || strings.Contains(fmt.Sprint(fr), "%!") {
+			t.Errorf("%s: in French %+v", name, fr)
+		}
+	}
+	v := base()
+	v.Entries = []proof.VerifiedEntry{{Epoch: 3}, {Epoch: 3}}
+	in := Input{Lang: French, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v}
+	if r := New(in); r.Quiet != "Aucun accès pendant 9 autres jours, et c'est prouvé." {
+		t.Error(r.Quiet)
+	}
+	v.Closed = v.Opened + 10*1000
+	if r := New(in); r.Quiet != "Aucun accès pendant 9 autres périodes, et c'est prouvé." {
+		t.Error(r.Quiet)
+	}
+}
+
+// TestAround: no word is missing.
+func TestAround(t *testing.T) {
+	fr, en := reflect.ValueOf(NewAround(French)), reflect.ValueOf(NewAround(English))
+	for i := range fr.NumField() {
+		name := fr.Type().Field(i).Name
+		if name == "Causes" {
+			continue
+		}
+		if a, b := fr.Field(i).String(), en.Field(i).String(); a == "" || a == b {
+			t.Errorf("%s: %q, %q", name, a, b)
+		}
+	}
+	for _, c := range Causes() {
+		a, b := NewAround(French).Causes[c], NewAround(English).Causes[c]
+		if a.State != Unverified || a.Sentence == b.Sentence || a.Next[0] == b.Next[0] || a.Title == b.Title {
+			t.Errorf("%s: %+v, %+v", c, a, b)
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	_, p := load(t)
+	keys := Keys(p, English)
+	if len(keys) != 1+len(p.Witnesses()) || keys[0].Role != "log" || keys[0].Name != "regard.example/log" || keys[0].Fingerprint != Fingerprint(p.LogKeys()[0]) || len(keys[0].Fingerprint) != 79 {
+		t.Errorf("%+v", keys)
+	}
+	// printf %s abc | sha256sum
+	if got := Fingerprint("abc"); !strings.HasPrefix(got, "ba78 16bf 8f01 cfea") {
+		t.Error(got)
+	}
+}
+
+// TestDependencies: the browser runs it, so it brings nothing but package proof.
+func TestDependencies(t *testing.T) {
+	list := func(arg ...string) []string {
+		c := exec.Command("go", append([]string{"list", "-deps"}, arg...)...)
+		c.Env = append(c.Environ(), "GOOS=js", "GOARCH=wasm")
+		out, err := c.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(out))
+	}
+	have := list("../proof")
+	for _, p := range list(".") {
+		if !slices.Contains(have, p) && p != "github.com/regard-broker/regard/ledger/verdict" {
+			t.Errorf("it depends on %s, and package proof doesn't", p)
+		}
+	}
+}
