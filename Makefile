@@ -24,6 +24,9 @@ export REGARD_LITEWITNESS := $(TOOLS)/litewitness
 
 # Those of the sign-in find somebody else's identity provider here.
 export REGARD_DEVOIDC := $(BIN)/devoidc
+# Those of pages find the verifier of browsers and axe-core here.
+export REGARD_VERIFIER := $(BIN)/verifier
+export REGARD_AXE := $(TOOLS)/axe.min.js
 
 # Stamp versions where git can say them; a checkout that git refuses to read must still build.
 VCS := $(shell git rev-parse -q --verify HEAD >/dev/null 2>&1 && echo auto || echo false)
@@ -50,11 +53,12 @@ demo: build ## play the main line on this machine: nothing to install, invented 
 demo-vault: build devvault ## the same with a real Vault server (test and demo build)
 	$(BIN)/regard demo --dir demo-data --vault=$(BIN)/devvault
 
-build: ## build the commands into bin/
+build: ## build the commands into bin/, and the verifier of browsers into bin/verifier/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
+	$(STEP) 'build the verifier of browsers' deploy/tools/verifier $(BIN)/verifier
 
-test: lint rego-test devvault devoidc witness-tools build ## all checks and tests, as continuous integration runs them
-	@deploy/tools/need gcc:gcc,libc6-dev
+test: lint rego-test devvault devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
+	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
@@ -66,6 +70,7 @@ lint: lint-tools rego-tools ## formatting, links, vet, staticcheck, gosec, and t
 	$(STEP) 'gofmt' deploy/tools/formatted
 	$(STEP) 'links between files' deploy/tools/links
 	$(STEP) 'go vet' env $(PLAIN) go vet ./...
+	$(STEP) 'go vet (verifier of browsers)' env GOOS=js GOARCH=wasm $(PLAIN) go vet ./cmd/regard-verifier
 	$(STEP) 'staticcheck' env $(PLAIN) $(TOOLS)/staticcheck ./...
 	$(STEP) 'gosec' env $(PLAIN) $(TOOLS)/gosec
 	$(STEP) 'opa check, opa fmt' deploy/tools/rego-lint $(TOOLS)/opa
@@ -74,7 +79,8 @@ rego-test: rego-tools ## tests of the policy bundle, by plain opa
 	$(STEP) 'opa test' $(TOOLS)/opa test --fail-on-empty policy/bundle
 
 bench: build ## measure throughput and latency, proofs and their checking
-	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck
+	@deploy/tools/need chromium:chromium
+	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck ./broker/portal/verifier
 	@$(BIN)/regard-bench -tests $(BIN)/bench $(BENCHFLAGS)
 
 soak: ## run the long tests until they end (SOAKFLAGS='-count 3' and the like)
@@ -96,10 +102,14 @@ devoidc:
 witness-tools:
 	$(STEP) 'build litewitness' env -C deploy/tools/witness $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
+axe:
+	@deploy/tools/need curl:curl
+	$(STEP) 'fetch axe-core' deploy/tools/axe $(REGARD_AXE)
+
 lint-tools:
 	$(STEP) 'build staticcheck, gosec' env -C deploy/tools/lint $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean devvault devoidc lint-tools rego-tools witness-tools
+.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean axe devvault devoidc lint-tools rego-tools witness-tools

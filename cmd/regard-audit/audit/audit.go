@@ -76,7 +76,7 @@ func Root() *cobra.Command {
 		Long: `regard-audit checks receipts and histories offline, and whole logs as they are served. All of it rests on the log's verification key (--log-key), or on a policy that also names
 witnesses (--policy), and on nothing that a broker says.
 
-Receipts and histories: verify, verify-history, show, tlog-proof. Logs, for everybody: fsck, monitor, mirror. For agencies and providers: reconcile. For accredited auditors: keygen, audit-index,
+Receipts and histories: verify, verify-history, show, tlog-proof. A citizens' portal: verifier. Logs, for everybody: fsck, monitor, mirror. For agencies and providers: reconcile. For accredited auditors: keygen, audit-index,
 open, replay, export.
 
 Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: a flag, a file, no key, another log's, out of reach, or without the quorum that the policy
@@ -95,7 +95,7 @@ demands. A false signature of a key that you gave is refuted, and so is a log th
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
-	root.AddCommand(reconcileCommand())
+	root.AddCommand(reconcileCommand(), verifierCommand())
 	return root
 }
 

@@ -1,0 +1,357 @@
+package verifier_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/regard-broker/regard/broker/portal/browsertest"
+	"github.com/regard-broker/regard/broker/portal/verifier"
+	"github.com/regard-broker/regard/cmd/regard-audit/audit"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
+)
+
+// vectors are the published histories, good and bad.
+type vectors struct {
+	Common struct {
+		Policy string
+	}
+	Good []struct {
+		Text, State, Note string
+		Entries           []struct{ Index uint64 }
+	}
+	Bad []struct {
+		Of    int
+		Hunks []struct {
+			At, Cut int
+			Put     string
+		}
+		Reason string
+	}
+}
+
+func load(t testing.TB) (v vectors) {
+	t.Helper()
+	b, err := os.ReadFile("../../../ledger/proof/testdata/history.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &v); err != nil || len(v.Good) < 3 || len(v.Bad) < 10 {
+		t.Fatal("no vectors: ", err)
+	}
+	return v
+}
+
+func (v *vectors) bad(n int) string {
+	text := v.Good[v.Bad[n].Of].Text
+	for _, h := range slices.Backward(v.Bad[n].Hunks) {
+		text = text[:h.At] + h.Put + text[h.At+h.Cut:]
+	}
+	return text
+}
+
+// csp is what the portal sends with its pages.
+const csp = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+// site is a portal of one page.
+type site struct {
+	*httptest.Server
+	mu     sync.Mutex
+	lang   verdict.Lang
+	rows   string
+	bundle http.HandlerFunc
+}
+
+func newSite(t testing.TB, v *verifier.Verifier) *site {
+	t.Helper()
+	s := &site{lang: verdict.French}
+	mux := http.NewServeMux()
+	mux.Handle(verifier.Path, v)
+	mux.HandleFunc("/historique/fichier", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		h := s.bundle
+		s.mu.Unlock()
+		h(w, r)
+	})
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: "acces"})
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", csp)
+		err = page.Execute(w, struct {
+			Lang    verdict.Lang
+			Verdict template.HTML
+			Rows    template.HTML
+		}{s.lang, e, template.HTML(s.rows)})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	s.Server = httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s
+}
+
+var page = template.Must(template.New("").Parse(`<!doctype html><html lang="{{.Lang}}"><head><meta charset="utf-8"><title>Historique</title><link rel="icon" href="data:,"></head>
+<body><main><h1>Historique</h1><h2>Verdict</h2>{{.Verdict}}<h2>Accès</h2>{{.Rows}}</main></body></html>`))
+
+func (s *site) set(lang verdict.Lang, bundle, rows string) {
+	s.serve(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Sec-Fetch-Site") != "same-origin" {
+			http.Error(w, "cross-site", http.StatusForbidden)
+			return
+		}
+		_, _ = w.Write([]byte(bundle))
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lang, s.rows = lang, rows
+}
+
+func (s *site) serve(h http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bundle = h
+}
+
+const finished = `!["unverified", "checking"].includes(document.querySelector("#verdict").dataset.state)`
+
+func state(p *browsertest.Page) string {
+	return browsertest.Eval[string](p, `document.querySelector("#verdict").dataset.state`)
+}
+
+// audited is what regard-audit verify-history says about a file, and its exit code.
+func audited(t *testing.T, policy, file string, lang verdict.Lang) (*verdict.Report, int) {
+	t.Helper()
+	dir := t.TempDir()
+	name, keys := filepath.Join(dir, "x.regard.json"), filepath.Join(dir, "log.policy")
+	for path, text := range map[string]string{name: file, keys: policy} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	code := audit.Main([]string{"verify-history", "--policy", keys, "--allow-provisional", "--lang", string(lang), "--json", name}, nil, &out, &errs)
+	var found []struct{ Verdict *verdict.Report }
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil || len(found) != 1 || found[0].Verdict == nil {
+		t.Fatal(err, errs.String())
+	}
+	return found[0].Verdict, code
+}
+
+func open(t *testing.T) (*site, *vectors, *browsertest.Page) {
+	t.Helper()
+	v := load(t)
+	b, err := verifier.Load(browsertest.Verifier(t), []byte(v.Common.Policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, b)
+	return s, &v, browsertest.Open(t, s.URL)
+}
+
+// TestGood: each published history has the verdict that the same code gives outside of the browser, in both languages.
+func TestGood(t *testing.T) {
+	s, v, p := open(t)
+	for i, g := range v.Good {
+		for _, lang := range []verdict.Lang{verdict.French, verdict.English} {
+			want, code := audited(t, v.Common.Policy, g.Text, lang)
+			if code != audit.Proven {
+				t.Errorf("%d: exit code %d", i, code)
+			}
+			s.set(lang, g.Text, "")
+			p.Goto(s.URL)
+			p.Wait(finished)
+			if got := state(p); got != string(want.State) || (g.State == "provisional") != (want.State == verdict.Provisional) {
+				t.Errorf("%d (%s): %s, want %s", i, g.Note, got, want.State)
+			}
+			text := browsertest.Eval[string](p, `[...document.querySelectorAll("details")].forEach((d) => d.open = true), document.querySelector("#verdict").innerText`)
+			all := []string{want.Title, want.Sentence, want.Covers}
+			for _, k := range want.Keys {
+				all = append(all, k.Fingerprint)
+			}
+			for _, c := range want.Checks {
+				all = append(append(append(all, c.Title), c.Says...), c.Not...)
+				for _, f := range c.Evidence {
+					all = append(all, f.Name, f.Value)
+				}
+			}
+			for _, l := range slices.Concat(want.Limits, want.Scope) {
+				all = append(all, l.Text, l.Lift)
+			}
+			for _, line := range all {
+				if !strings.Contains(text, line) {
+					t.Errorf("%d (%s): the page doesn't say %q:\n%s", i, g.Note, line, text)
+				}
+			}
+			if strings.Contains(text, "LEFEVRE") {
+				t.Error("a name is in the verdict")
+			}
+			if i < 2 {
+				p.Axe()
+			}
+		}
+	}
+}
+
+// TestBad: each published history that proves nothing is refuted with what and when, or not verified if it is no history; never proven.
+func TestBad(t *testing.T) {
+	s, v, p := open(t)
+	days := 0
+	for i, b := range v.Bad {
+		text := v.bad(i)
+		want, code := audited(t, v.Common.Policy, text, verdict.French)
+		s.set(verdict.French, text, "")
+		p.Goto(s.URL)
+		p.Wait(`!["checking"].includes(document.querySelector("#verdict").dataset.state) && document.querySelector("#verdict svg")`)
+		got := state(p)
+		if got != string(want.State) || got != "refuted" && got != "unverified" {
+			t.Errorf("%s: %s, want %s", b.Reason, got, want.State)
+		}
+		if exit := map[string]int{"refuted": audit.Refused, "unverified": audit.Input}[got]; code != exit {
+			t.Errorf("%s: exit code %d for %s", b.Reason, code, got)
+		}
+		sentence := p.Text("#verdict [role=status]")
+		if sentence != want.Sentence {
+			t.Errorf("%s: %q, want %q", b.Reason, sentence, want.Sentence)
+		}
+		if r := want.Refuted; r != nil && !strings.Contains(p.Text("#verdict"), r.Reference) {
+			t.Errorf("%s: no reference %s", b.Reason, r.Reference)
+		}
+		if got == "refuted" && strings.Contains(sentence, "novembre 2025") {
+			days++
+		}
+	}
+	if days < 15 {
+		t.Errorf("a day is named in %d refutations", days)
+	}
+}
+
+// TestEvidence: nothing invites to try again before the evidence is saved, which is one file with all of it.
+func TestEvidence(t *testing.T) {
+	s, v, p := open(t)
+	bad := v.bad(0)
+	s.set(verdict.French, bad, "")
+	p.Goto(s.URL)
+	p.Wait(finished)
+	if n := browsertest.Eval[int](p, `document.querySelectorAll("#verdict button").length`); n != 1 || p.Text("#verdict button") != "Enregistrer les preuves" {
+		t.Fatalf("%d buttons: %s", n, p.Text("#verdict button"))
+	}
+	p.Axe()
+	text := save(p)
+	var e struct {
+		Schema, Policy, History string
+		Report                  struct {
+			State   string
+			Refuted struct{ Reference, What, When string }
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Schema != "regard/evidence@v1" || e.History != bad || e.Policy != v.Common.Policy || e.Report.State != "refuted" {
+		t.Errorf("%v %+v", err, e)
+	}
+	if !strings.Contains(p.Text("#verdict"), e.Report.Refuted.Reference) {
+		t.Error("the reference isn't on the page")
+	}
+	if r, code := audited(t, v.Common.Policy, text, verdict.French); code != audit.Refused || r.Refuted == nil || r.Refuted.Reference != e.Report.Refuted.Reference || r.Refuted.When != e.Report.Refuted.When {
+		t.Errorf("regard-audit says of the evidence: %d, %+v", code, r)
+	}
+	p.Wait(`[...document.querySelectorAll("#verdict button")].some((b) => b.textContent === "Réessayer")`)
+}
+
+// save clicks on the button, and returns the file as a person would get it.
+func save(p *browsertest.Page) string {
+	browsertest.Eval[bool](p, `(globalThis.saved = new Promise((got) => {
+		const make = URL.createObjectURL;
+		URL.createObjectURL = (blob) => { blob.text().then(got); return make.call(URL, blob); };
+	}), document.querySelector("#verdict button.verdict-save").click(), true)`)
+	return browsertest.Eval[string](p, "saved")
+}
+
+// TestCauses: what can't be verified isn't red, says why, and can be tried again.
+func TestCauses(t *testing.T) {
+	s, v, p := open(t)
+	p.Allow("Failed to load resource")
+	p.Allow("net::ERR_")
+	good := v.Good[0].Text
+	for name, c := range map[string]struct {
+		serve http.HandlerFunc
+		cause verdict.Cause
+	}{
+		"the server has none":   {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "down", http.StatusServiceUnavailable) }, verdict.CauseServer},
+		"signed out":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusSeeOther) }, verdict.CauseSession},
+		"not signed in":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }, verdict.CauseSession},
+		"the connection breaks": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, verdict.CauseOffline},
+		"half of it": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(good)))
+			_, _ = w.Write([]byte(good[:len(good)/2]))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, verdict.CauseOffline},
+		"something else": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, verdict.CauseFormat},
+		"nothing":        {func(http.ResponseWriter, *http.Request) {}, verdict.CauseFormat},
+		"too large": {func(w http.ResponseWriter, _ *http.Request) {
+			for range proof.MaxHistory>>20 + 1 {
+				if _, err := w.Write(bytes.Repeat([]byte("x"), 1<<20)); err != nil {
+					return
+				}
+			}
+		}, verdict.CauseFormat},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.serve(c.serve)
+			p.Goto(s.URL)
+			p.Wait(`document.querySelector("#verdict").dataset.state === "unverified" && document.querySelector("#verdict button")`)
+			if got, want := p.Text("#verdict [role=status]"), c.cause.Sentence(verdict.French); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			s.set(verdict.French, good, "")
+			browsertest.Eval[bool](p, `(document.querySelector("#verdict button").click(), true)`)
+			p.Wait(finished)
+			if got := state(p); got != "limited" {
+				t.Errorf("after another try: %s", got)
+			}
+		})
+	}
+	// A browser that can't.
+	s.set(verdict.French, good, "")
+	browsertest.Eval[bool](p, `(delete WebAssembly.instantiateStreaming, document.querySelector("#verdict").dataset.state = "", true)`)
+	browsertest.Eval[bool](p, `import(document.querySelector("script[type=module]").src + "?again").then(() => true)`)
+	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
+	if got, want := p.Text("#verdict [role=status]"), verdict.CauseBrowser.Sentence(verdict.French); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestWithoutScript: what the server says by itself claims nothing.
+func TestWithoutScript(t *testing.T) {
+	v := load(t)
+	b, err := verifier.Load(browsertest.Verifier(t), []byte(v.Common.Policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		v     *verifier.Verifier
+		cause verdict.Cause
+	}{{b, verdict.CauseBrowser}, {nil, verdict.CauseMissing}} {
+		e, err := c.v.HTML(verifier.Element{Lang: verdict.English, Bundle: `/x"><script>`})
+		text := string(e)
+		if err != nil || !strings.Contains(text, `data-state="unverified"`) || !strings.Contains(text, template.HTMLEscapeString(c.cause.Sentence(verdict.English))) || !strings.Contains(text, "regard-audit verify-history") ||
+			strings.Contains(text, `"><script>`) || (c.v == nil) == strings.Contains(text, "<script type") {
+			t.Errorf("%v %s", err, text)
+		}
+	}
+}

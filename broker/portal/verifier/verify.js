@@ -1,0 +1,194 @@
+// Verifies the history that a page shows, in a worker, and says on the page what came of it. See docs/verifier.md for the markup.
+//
+// Nothing is green before the worker has finished, and whatever goes wrong on the way ends in "not verified", never in silence.
+
+const icons = {
+  checking: "M12 3a9 9 0 1 0 9 9",
+  proven: "M4 13l5 5L20 6",
+  limited: "M4 13l5 5L20 6M14 19h6",
+  provisional: "M12 4a8 8 0 1 0 0 16a8 8 0 0 0 0-16M12 8v4l3 3",
+  unverified: "M9 9a3 3 0 1 1 4 3c-1 .5-1 1-1 2M12 18h.01",
+  refuted: "M6 6l12 12M18 6L6 18",
+};
+
+function element(name, attributes = {}, ...children) {
+  const e = document.createElement(name);
+  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
+  e.append(...children);
+  return e;
+}
+
+function icon(state) {
+  const ns = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(ns, "svg");
+  const path = document.createElementNS(ns, "path");
+  for (const [k, v] of Object.entries({ viewBox: "0 0 24 24", width: 24, height: 24, fill: "none", stroke: "currentColor", "stroke-width": 2, "aria-hidden": "true" })) svg.setAttribute(k, v);
+  path.setAttribute("d", icons[state]);
+  svg.append(path);
+  return svg;
+}
+
+const list = (items) => element("ul", {}, ...items.map((i) => element("li", {}, i)));
+
+const fold = (title, ...children) => element("details", {}, element("summary", {}, title), ...children);
+
+const facts = (items) => element("dl", {}, ...items.flatMap(({ name, value }) => [element("dt", {}, name), element("dd", {}, value)]));
+
+const limit = ({ text, lift }) => element("li", {}, text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
+
+/** What the page shows, as its markup says; null if it shows no list. */
+function readPage(at) {
+  const rows = [...(at?.querySelectorAll("[data-index]") ?? [])];
+  if (!at) return [null, rows];
+  const number = (text, or) => (text === undefined ? or : /^(0|[1-9]\d{0,15})$/.test(text) ? Number(text) : NaN);
+  const page = {
+    rows: rows.map(({ dataset: d }) => {
+      const index = d.index.split(" ").map((n) => number(n));
+      return { index: index.every(Number.isSafeInteger) ? index : [], agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "" };
+    }),
+    full: "full" in at.dataset,
+    from: number(at.dataset.from, 0),
+    to: number(at.dataset.to, Number.MAX_SAFE_INTEGER),
+  };
+  // A range that can't be read is the widest: what isn't in it has to be shown.
+  if (!Number.isSafeInteger(page.from)) page.from = 0;
+  if (!Number.isSafeInteger(page.to)) page.to = Number.MAX_SAFE_INTEGER;
+  return [page, rows];
+}
+
+class Verdict {
+  constructor(root) {
+    this.root = root;
+    this.words = JSON.parse(root.dataset.words);
+    this.band = root.querySelector(".verdict-band");
+    this.title = root.querySelector(".verdict-title");
+    this.sentence = root.querySelector("[role=status]");
+    this.body = root.querySelector(".verdict-body");
+    this.list = document.getElementById(root.dataset.list);
+  }
+
+  state(state, title, sentence, ...body) {
+    this.root.dataset.state = state;
+    this.band.querySelector("svg")?.remove();
+    this.band.prepend(icon(state));
+    this.title.textContent = title;
+    this.sentence.textContent = sentence;
+    this.body.replaceChildren(...body);
+  }
+
+  start() {
+    const { bundle, worker, wasm, policy, lang, maxAge } = this.root.dataset;
+    const w = this.words;
+    const progress = element("progress", { "aria-label": w.checking });
+    const count = element("p", { class: "verdict-progress" }, w.download);
+    this.state("checking", "", w.checking, progress, count);
+    const [page, rows] = readPage(this.list);
+    let job;
+    const end = (show) => {
+      job?.terminate();
+      show();
+      this.root.dispatchEvent(new CustomEvent("regard:verdict", { bubbles: true, detail: { state: this.root.dataset.state } }));
+    };
+    try {
+      if (typeof WebAssembly?.instantiateStreaming !== "function") throw new Error("too old");
+      job = new Worker(worker, { type: "module" });
+    } catch {
+      end(() => this.notVerified("browser"));
+      return;
+    }
+    job.onerror = (e) => {
+      e.preventDefault();
+      end(() => this.notVerified("verifier"));
+    };
+    job.onmessage = ({ data }) => {
+      if (data.cause) end(() => this.notVerified(data.cause));
+      else if (data.report) end(() => this.report(data, page, rows));
+      else if (data.of) {
+        progress.max = data.of;
+        progress.value = data.done;
+        count.textContent = w.progress.replace("{done}", data.done).replace("{of}", data.of);
+      }
+    };
+    job.postMessage({
+      bundle: new URL(bundle, document.baseURI).href,
+      wasm: new URL(wasm, document.baseURI).href,
+      policy: new URL(policy, document.baseURI).href,
+      page,
+      options: { lang, now: Date.now(), maxAge: Number(maxAge) },
+    });
+  }
+
+  retry() {
+    const button = element("button", { type: "button" }, this.words.retry);
+    button.addEventListener("click", () => this.start());
+    return button;
+  }
+
+  notVerified(cause) {
+    this.show(this.words.causes[cause] ?? this.words.causes.verifier, [this.retry()]);
+  }
+
+  report(data, page, rows) {
+    const { report } = data;
+    (report.rows ?? []).forEach(({ state, text }, i) => {
+      rows[i].dataset.verified = state;
+      const mark = rows[i].querySelector("[data-mark]");
+      if (mark) mark.textContent = text;
+      // Proof drawings on the page light up.
+      for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
+    });
+    const actions = report.state === "refuted" ? this.save(data, page) : report.state === "unverified" ? [this.retry()] : [];
+    this.show(report, actions);
+  }
+
+  // The evidence comes before anything else: nothing invites to load the page again before it is saved.
+  save({ report, policy, file }, page) {
+    const w = this.words;
+    const said = element("p", { role: "status" });
+    let again;
+    const button = element("button", { type: "button", class: "verdict-save" }, w.save);
+    button.addEventListener("click", () => {
+      const evidence = { schema: "regard/evidence@v1", saved: new Date().toISOString(), place: location.origin + location.pathname, report, policy, page, history: new TextDecoder().decode(file) };
+      const url = URL.createObjectURL(new Blob([JSON.stringify(evidence)], { type: "application/json" }));
+      const link = element("a", { href: url, download: `regard-${report.refuted.reference.replaceAll(" ", "")}.evidence.json` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      said.textContent = w.saved;
+      again ??= this.retry();
+      said.after(again);
+    });
+    return [element("p", {}, report.refuted.keep), button, said];
+  }
+
+  show(report, actions) {
+    const w = this.words;
+    const { refuted } = report;
+    const body = [...actions];
+    if (refuted) {
+      body.push(element("h3", {}, w.tell), list(refuted.tell), element("p", {}, w.reference, " ", element("code", {}, refuted.reference)));
+    }
+    for (const text of [report.covers, report.quiet, ...(report.next ?? [])]) if (text) body.push(element("p", {}, text));
+    if (report.limits) body.push(element("h3", {}, w.limits), element("ul", { class: "verdict-limits" }, ...report.limits.map(limit)));
+    if (report.scope) body.push(fold(w.scope, element("ul", {}, ...report.scope.map(limit))));
+    if (report.checks) body.push(fold(w.checks, ...report.checks.map((c) => this.check(c)), element("p", {}, w.times)));
+    if (report.keys) {
+      const keys = report.keys.flatMap((k) => [element("dt", {}, `${k.role} ${k.name}`), element("dd", {}, element("code", {}, k.fingerprint))]);
+      body.push(fold(w.keys, element("p", {}, w.compare), element("dl", {}, ...keys)));
+    }
+    body.push(element("p", { class: "verdict-independent" }, w.independent));
+    this.state(report.state, report.title, report.sentence, ...body);
+  }
+
+  check(c) {
+    const d = fold(c.title);
+    d.firstChild.append(" · ", element("span", { class: "verdict-end" }, this.words[c.state]));
+    d.dataset.check = c.code;
+    d.dataset.state = c.state;
+    if (c.says) d.append(list(c.says));
+    if (c.not_proven) d.append(element("ul", { class: "verdict-not" }, ...c.not_proven.map((s) => element("li", {}, s))));
+    if (c.evidence) d.append(element("p", { class: "verdict-label" }, this.words.evidence), facts(c.evidence));
+    return d;
+  }
+}
+
+for (const root of document.querySelectorAll("#verdict[data-bundle]")) new Verdict(root).start();

@@ -1,0 +1,82 @@
+// A worker that verifies one history: it fetches the file, the policy and the verifier, and answers with a report, the file it is
+// about, or the cause why there is none. It ends with its page, and asks nobody but the server that it came from.
+import "./wasm_exec.js";
+
+// proof.MaxHistory: a larger file is none.
+const maxHistory = 64 << 20;
+
+class Stop extends Error {
+  constructor(cause) {
+    super(cause);
+    this.cause = cause;
+  }
+}
+
+async function get(url, cache) {
+  let response;
+  try {
+    response = await fetch(url, { redirect: "manual", cache });
+  } catch {
+    throw new Stop("offline");
+  }
+  // Whoever isn't signed in any more is sent elsewhere.
+  if (response.type === "opaqueredirect" || response.status === 401 || response.status === 403) throw new Stop("session");
+  if (!response.ok) throw new Stop("server");
+  return response;
+}
+
+// read stops at the limit, whatever the server sends.
+async function read(response) {
+  const parts = [];
+  let size = 0;
+  try {
+    for (const reader = response.body.getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      size += value.length;
+      if (size > maxHistory) {
+        await reader.cancel();
+        throw new Stop("format");
+      }
+      parts.push(value);
+    }
+  } catch (e) {
+    throw e instanceof Stop ? e : new Stop("offline");
+  }
+  const file = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    file.set(part, at);
+    at += part.length;
+  }
+  return file;
+}
+
+async function start(url) {
+  const go = new Go();
+  const response = await get(url, "default");
+  let instance;
+  try {
+    ({ instance } = await WebAssembly.instantiateStreaming(response, go.importObject));
+  } catch {
+    throw new Stop("verifier");
+  }
+  go.run(instance); // sets regardVerify, and waits
+}
+
+async function verify({ bundle, wasm, policy, page, options }) {
+  const [file, text] = await Promise.all([get(bundle, "no-store").then(read), get(policy, "default").then((r) => r.text()), start(wasm)]);
+  postMessage({ began: true });
+  let percent = -1;
+  const report = regardVerify(file, text, page, options, (done, of) => {
+    const now = Math.floor((100 * done) / of);
+    if (now !== percent) postMessage({ done, of });
+    percent = now;
+  });
+  if (typeof report !== "object" || report === null) throw new Stop("verifier");
+  postMessage({ report, policy: text, file }, [file.buffer]);
+}
+
+onmessage = ({ data }) => {
+  verify(data).catch((e) => postMessage({ cause: e instanceof Stop ? e.cause : "verifier" }));
+};

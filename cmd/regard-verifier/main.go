@@ -1,0 +1,78 @@
+//go:build js && wasm
+
+// Command regard-verifier is what checks a person's history in their own browser: the code of regard-audit verify-history, as WebAssembly, in a worker.
+//
+// It sets one function of the worker, regardVerify(file, policy, page, options, progress):
+//
+//	file      Uint8Array: the history (*.regard.json)
+//	policy    string: the log's key and the witnesses (c2sp.org/tlog-policy)
+//	page      object: what the page shows (verdict.Page); null if there is nothing to compare
+//	options   object: lang ("fr" or "en"), now and maxAge in milliseconds (0: not judged)
+//	progress  function(done, of): epochs verified
+//
+// It returns the report, an object (verdict.Report). What can't be checked is a report, too; only a fault of the program returns nothing.
+package main
+
+import (
+	"crypto/sha256"
+	"reflect"
+	"syscall/js"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
+)
+
+func main() {
+	js.Global().Set("regardVerify", js.FuncOf(verify))
+	select {} // as long as the worker lives
+}
+
+func verify(_ js.Value, args []js.Value) any {
+	file := make([]byte, args[0].Length())
+	js.CopyBytesToGo(file, args[0])
+	options, progress := args[3], args[4]
+	in := verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file)}
+	return value(reflect.ValueOf(check(in, file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
+		Now:              proof.Time(options.Get("now").Float()),
+		MaxAge:           time.Duration(options.Get("maxAge").Float()) * time.Millisecond,
+		AllowProvisional: true, // it is called so
+		Progress:         func(done, of int) { progress.Invoke(done, of) },
+	})))
+}
+
+func check(in verdict.Input, file []byte, policy string, page *verdict.Page, opt proof.HistoryOptions) *verdict.Report {
+	var err error
+	if in.Policy, err = proof.ParsePolicy([]byte(policy)); err != nil {
+		return verdict.NotVerified(verdict.CauseServer, in.Lang)
+	}
+	if in.History, err = proof.ParseHistory(file); err != nil {
+		return verdict.New(in)
+	}
+	v, err := in.History.Verify(in.Policy, opt)
+	in.Verdict, in.Err = &v, err
+	r := verdict.New(in)
+	if page != nil {
+		r.ComparePage(*page, in)
+	}
+	return r
+}
+
+// readPage reads what verify.js found on the page.
+func readPage(v js.Value) *verdict.Page {
+	if v.IsNull() {
+		return nil
+	}
+	index := func(v js.Value) proof.Index { return proof.Index(v.Float()) }
+	p := &verdict.Page{Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
+	rows := v.Get("rows")
+	for i := range rows.Length() {
+		r := rows.Index(i)
+		row := verdict.Row{Agency: r.Get("agency").String(), Service: r.Get("service").String(), Outcome: r.Get("outcome").String()}
+		for n := range r.Get("index").Length() {
+			row.Index = append(row.Index, index(r.Get("index").Index(n)))
+		}
+		p.Rows = append(p.Rows, row)
+	}
+	return p
+}
