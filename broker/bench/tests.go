@@ -26,6 +26,7 @@ var ofTests = []struct{ program, name, times string }{
 	{"ledger.test", "History", "1x"},
 	{"ledger.test", "EpochProof", "500x"},
 	{"fsck.test", "Fsck", "1x"},
+	{"verifier.test", "Browser", "1x"},
 }
 
 // fourth runs the benchmarks of tests, one after the other, in processes of their own.
@@ -88,8 +89,11 @@ const (
 	aimHistoryVerified = 2 * time.Second
 	aimHistorySize     = 10.0 // MB
 	aimFsck            = time.Minute
+	aimBrowserYear     = 3 * time.Second // of a year of epochs
+	aimBrowserYears    = 20 * time.Second
 
 	fullHistory = 3650
+	yearHistory = 365
 	fullFsck    = 1_000_000
 )
 
@@ -113,6 +117,12 @@ func (r *Report) judgeTests() {
 			aim(fullHistory, of+", made", "< "+show(aimHistoryMade), made > 0 && made < aimHistoryMade, "%s on one core", show(made))
 			aim(fullHistory, of+", its size", fmt.Sprintf("< %.0f MB", aimHistorySize), size > 0 && size < aimHistorySize, "%.1f MB", size)
 			aim(fullHistory, of+", verified", "< "+show(aimHistoryVerified), verified > 0 && verified < aimHistoryVerified, "%s on one core", show(verified))
+		case "Browser":
+			took, max := seconds(v["s/checked"]), aimBrowserYears
+			if n == yearHistory {
+				max = aimBrowserYear
+			}
+			r.aim(fmt.Sprintf("history of %d epochs, two identifiers, in Chromium: from the click to the verdict", n), "< "+show(max), took > 0 && took < max, "%s, %.1f MB", show(took), v["MB"])
 		case "EpochProof":
 			took := seconds(v["ns/op"] / 1e9)
 			r.aim("a person's proof in an epoch of 1000000", "< "+show(aimProof), took > 0 && took < aimProof, "%s (the epoch's index: %.0f B an item)", show(took), v["B/item"])

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -48,6 +49,10 @@ func TestVerdictsOfTests(t *testing.T) {
 		{"History/3650", map[string]float64{"s/made": 2.9, "MB": 10.1, "s/verified": 1.9}, map[string]string{"made": "met", "size": "missed", "verified": "met"}},
 		{"History/3650", nil, map[string]string{"made": "missed", "size": "missed", "verified": "missed"}},
 		{"History/365", nil, map[string]string{"made": "none", "size": "none", "verified": "none"}},
+		{"Browser/365", map[string]float64{"s/checked": 2.9, "MB": 1}, map[string]string{"Chromium": "met"}},
+		{"Browser/365", map[string]float64{"s/checked": 3.1, "MB": 1}, map[string]string{"Chromium": "missed"}},
+		{"Browser/3650", map[string]float64{"s/checked": 19, "MB": 1}, map[string]string{"Chromium": "met"}},
+		{"Browser/3650", nil, map[string]string{"Chromium": "missed"}},
 		{"EpochProof", map[string]float64{"ns/op": 999e3}, map[string]string{"proof": "met"}},
 		{"EpochProof", map[string]float64{"ns/op": 1001e3}, map[string]string{"proof": "missed"}},
 	} {
@@ -77,7 +82,16 @@ func TestVerdictsOfTests(t *testing.T) {
 func TestBenchmarksOfTests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-c", "-o", dir+"/", "../../ledger", "../../ledger/fsck")
+	if _, err := exec.LookPath("chromium"); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("skipped: chromium is not installed (make test installs it)")
+	}
+	if os.Getenv("REGARD_VERIFIER") == "" {
+		t.Setenv("REGARD_VERIFIER", filepath.Join(dir, "verifier"))
+		if out, err := exec.CommandContext(t.Context(), "../../deploy/tools/verifier", filepath.Join(dir, "verifier")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	c := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-c", "-o", dir+"/", "../../ledger", "../../ledger/fsck", "../portal/verifier")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath") // as make build does: most of it is compiled then
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -87,12 +101,12 @@ func TestBenchmarksOfTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.report.judgeTests()
-	if len(r.report.Targets) != 6 { // three of the history, one of a proof, two of fsck
+	if len(r.report.Targets) != 7 { // three of the history, one of a proof, two of fsck, one of the browser
 		t.Errorf("%+v", r.report.Targets)
 	}
 	for _, m := range r.report.Tests {
 		for unit, v := range m.Values {
-			if v <= 0 && (unit != "ns/op" || !strings.HasPrefix(m.Name, "History")) {
+			if v <= 0 && (unit != "ns/op" || !strings.HasPrefix(m.Name, "History") && !strings.HasPrefix(m.Name, "Browser")) {
 				t.Errorf("%s: %v %s", m.Name, v, unit)
 			}
 		}
