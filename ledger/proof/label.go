@@ -74,14 +74,21 @@ func ParseLabelKey(b []byte) (LabelKey, error) {
 // other than the identity. (With the identity as key every label would be
 // provable by anybody.)
 func ParseLabelPublicKey(b []byte) (LabelPublicKey, error) {
-	var k LabelPublicKey
-	if len(b) != len(k) || Hash(b).IsZero() { // the identity's encoding is all zero
-		return k, formatError("label key: the identity element, or not 32 bytes")
-	}
-	if _, err := vrf.NewPublicKey(b); err != nil {
-		return k, formatError("label key: not an element of ristretto255")
+	if _, err := vrfKey(b); err != nil {
+		return LabelPublicKey{}, err
 	}
 	return LabelPublicKey(b), nil
+}
+
+func vrfKey(b []byte) (*vrf.PublicKey, error) {
+	if len(b) != len(LabelPublicKey{}) || Hash(b).IsZero() { // the identity's encoding is all zero
+		return nil, formatError("label key: the identity element, or not 32 bytes")
+	}
+	y, err := vrf.NewPublicKey(b)
+	if err != nil {
+		return nil, formatError("label key: not an element of ristretto255")
+	}
+	return y, nil
 }
 
 // IsZero reports whether k is unset.
@@ -168,15 +175,12 @@ func VerifyLabel(pub LabelPublicKey, s Subject, e Epoch, proof []byte) (Label, e
 	if s.IsZero() {
 		return Label{}, fmt.Errorf("label: no subject: %w", ErrSubject)
 	}
-	if _, err := ParseLabelPublicKey(pub[:]); err != nil {
+	y, err := vrfKey(pub[:])
+	if err != nil {
 		return Label{}, err
 	}
 	if len(proof) != labelProofSize {
 		return Label{}, formatError("label: proof of %d bytes, want %d", len(proof), labelProofSize)
-	}
-	y, err := vrf.NewPublicKey(pub[:])
-	if err != nil {
-		return Label{}, formatError("label key: not an element of ristretto255")
 	}
 	p, err := vrf.NewProof(proof)
 	if err != nil {
