@@ -28,8 +28,13 @@ type Erasure struct {
 // If it fails on the way, it may go on by itself, and until then no request about the person is carried out: what came after its reach must not be destroyed with the rest. One that was begun and can't be
 // read any more can be asked for again.
 //
-// Legal holds, contests and the time to think it over are the caller's business.
-func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string) (_ Erasure, err error) {
+// A legal hold and an open contest keep it from beginning. The time to think it over is that of a person's own request: see RequestErasure.
+func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string) (Erasure, error) {
+	return b.erase(ctx, subject, ground, store.ID{})
+}
+
+// erase carries out a person's request, or (zero) an operator's.
+func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string, request store.ID) (_ Erasure, err error) {
 	if !proof.IsToken(ground) {
 		return Erasure{}, invalid("/ground", "The ground is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
@@ -37,6 +42,9 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	owner, err := b.ring.Owner(subject)
 	if err != nil {
 		return Erasure{}, keysProblem(err)
+	}
+	if err := b.blocked(ctx, owner); err != nil {
+		return Erasure{}, err
 	}
 	was, ok := b.gate.close(owner)
 	if !ok {
@@ -86,7 +94,11 @@ func (b *Broker) Erase(ctx context.Context, subject proof.Subject, ground string
 	}
 	e := store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
 	begun = true
-	if err := b.store.BeginErasure(ctx, &e); err != nil {
+	if err := b.store.BeginErasure(ctx, &e, request, b.now()); err != nil {
+		if p := eraseProblem(err); p != nil {
+			begun = false
+			return Erasure{}, p
+		}
 		return Erasure{}, err
 	}
 	index, err := b.finishErasure(ctx, &e, rec)
@@ -133,6 +145,9 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.store.DropAnswersOf(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("deleting the person's answers: %w", err)
 	}
+	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
+		return index, fmt.Errorf("forgetting what stands beside the log about the person: %w", err)
+	}
 	if err := b.ring.Erase(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
@@ -140,7 +155,7 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.store.ForgetOwner(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("deleting the person's account: %w", err)
 	}
-	return index, b.store.EndErasure(ctx, e.Owner)
+	return index, b.store.EndErasure(ctx, e.Owner, b.now())
 }
 
 func journalProblem(err error) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger"
@@ -150,6 +151,31 @@ func (b *Broker) RevokeAgency(ctx context.Context, id string) error {
 	return b.govern(ctx, &store.AgencyChange{Agency: change}, entries...)
 }
 
+// SetAgencyAddresses says where mails about contests go: a contact of the agency and its data protection officer; empty: nowhere. They are no part of the log: who may ask doesn't depend on them.
+func (b *Broker) SetAgencyAddresses(ctx context.Context, id, contact, dpo string) error {
+	b.admin.Lock()
+	defer b.admin.Unlock()
+	a, ok := b.registry.Load().agencies[id]
+	if !ok {
+		return notFound("agency", id)
+	}
+	if a.State != store.Active {
+		return conflict("agency.revoked", "The agency is revoked.", "Register it anew under another id.")
+	}
+	for parameter, s := range map[string]string{"/contact": contact, "/dpo": dpo} {
+		if s == "" {
+			continue
+		}
+		if _, err := mail.ParseAddress(s); err != nil {
+			return invalid(parameter, "This is not an address of mail.", "Give a role's address such as dpo@ville.example.")
+		}
+	}
+	if err := b.store.SetAgencyAddresses(ctx, id, contact, dpo); err != nil {
+		return storeProblem(err)
+	}
+	return b.refresh(ctx)
+}
+
 // Agencies lists the agencies by id.
 func (b *Broker) Agencies() []store.Agency {
 	reg := b.registry.Load()
@@ -187,7 +213,7 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 		// Fail closed: what this broker can't fulfil isn't promised.
 		switch {
 		case o == policy.ObligationNotifyPerson:
-			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it notifies nobody.", o), "Leave it out, or wait for a version that can.")
+			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it can tell only people who have an account.", o), "Leave it out, or wait for a version that can.")
 		case o == policy.ObligationWaitForWitnesses && b.witnesses == nil:
 			return 0, invalid("/obligations", fmt.Sprintf("This broker can't fulfil %q: it has no witnesses.", o), "Configure witnesses, or leave it out.")
 		}

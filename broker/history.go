@@ -27,7 +27,7 @@ const (
 // AccessBy says who reads somebody's records and why. The person sees all of it.
 type AccessBy struct {
 	Reader string // token, e.g. "uid-1000"
-	Role   string // proof.RoleOperator, RoleAuditor or RoleCourt
+	Role   string // proof.RoleOperator, RoleAuditor, RoleCourt or RoleDelegate
 	Reason string // 1 to 200 characters, without names: it stays readable after an erasure
 }
 
@@ -231,8 +231,8 @@ func (by AccessBy) check() error {
 	if !proof.IsToken(by.Reader) {
 		return invalid("/reader", "The reader is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
-	if by.Role != proof.RoleOperator && by.Role != proof.RoleAuditor && by.Role != proof.RoleCourt {
-		return invalid("/role", "There is no such role of readers.", "Use operator, auditor or court.")
+	if by.Role != proof.RoleOperator && by.Role != proof.RoleAuditor && by.Role != proof.RoleCourt && by.Role != proof.RoleDelegate {
+		return invalid("/role", "There is no such role of readers.", "Use operator, auditor, court or delegate.")
 	}
 	if strings.TrimSpace(by.Reason) == "" {
 		return invalid("/reason", "There is no reason.", "Say why the records are read; the person sees it.")

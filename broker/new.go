@@ -55,6 +55,12 @@ type Config struct {
 	MaxInFlight int
 	// SweepEvery is the pause between rounds of cleaning up; 0 means 5 seconds.
 	SweepEvery time.Duration
+	// CoolOff is for how long a person can undo their request for erasure; 0 means 30 days.
+	CoolOff time.Duration
+	// Mail sends mails to people who confirmed an address, and to agencies; nil: nobody gets any.
+	Mail Mailer
+	// Portal is the base URL of the pages to which mails lead; needed with Mail.
+	Portal string
 	// ConfirmClock accepts a clock that is more than 31 days ahead of what the log saw last: of a start after a really long stop.
 	ConfirmClock bool
 	// CacheKeys bounds the unwrapped subject keys in memory; 0 means 65,536.
@@ -121,6 +127,7 @@ type Broker struct {
 		under map[keys.KeyID]bool
 		next  proof.Index
 	}
+	mails    mailStats
 	stopping chan struct{}
 	stop     sync.Once
 	work     sync.WaitGroup // what runs beside the requests
@@ -148,6 +155,12 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	}
 	if b.cfg.SweepEvery == 0 {
 		b.cfg.SweepEvery = 5 * time.Second
+	}
+	if b.cfg.CoolOff == 0 {
+		b.cfg.CoolOff = defaultCoolOff
+	}
+	if b.cfg.CoolOff < 0 || b.cfg.Mail != nil && b.cfg.Portal == "" {
+		return nil, errors.New("broker: the time to think an erasure over is negative, or mails have no portal to lead to")
 	}
 	b.places = make(chan struct{}, b.cfg.MaxInFlight)
 	opened := b // what is returned with an error is nil
@@ -187,7 +200,8 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
 	}
 	b.resumeErasures(ctx)
-	b.work.Add(2)
+	b.work.Add(3)
+	go b.sendMails(context.WithoutCancel(ctx))
 	go b.sweep(context.WithoutCancel(ctx))
 	go b.watchPolicy(context.WithoutCancel(ctx))
 	return b, nil

@@ -168,8 +168,12 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if err := r.follow(ctx, rest); err != nil {
 		return err
 	}
+	r.store.Now = b.now()
 	if err := b.store.Restore(ctx, &r.store); err != nil {
 		return fmt.Errorf("bringing the backup's store up to the log: %w", err)
+	}
+	if n := r.store.Delegations; n > 0 {
+		r.result.Missing = append(r.result.Missing, fmt.Sprintf("%d delegations were in force in the backup and are ended, since they may have been revoked: grant anew those that still hold (regard delegate list)", n))
 	}
 	if _, err := ledger.Rebuild(ctx, log); err != nil {
 		return fmt.Errorf("rebuilding Trillian: %w", err)

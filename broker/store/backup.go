@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -103,6 +104,10 @@ type Restoration struct {
 	Erased []Erased
 	// Restart is the leaf that follows.
 	Restart ledger.Leaf
+	// Now is when.
+	Now time.Time
+	// Delegations that were in force in the backup and are ended, since nobody knows whether they were revoked: set by Restore.
+	Delegations int64
 }
 
 // Turn is a lost marker: the epoch that it closed, and the one that it opened.
@@ -181,11 +186,15 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 		if _, err := t.exec(emptyFreeIntents); err != nil {
 			return err
 		}
+		var err error
+		if r.Delegations, err = restoreCitizens(t, r.Now); err != nil {
+			return err
+		}
 		if !slices.ContainsFunc(r.Lost, func(l ledger.Leaf) bool { return l.Kind == proof.KindDisclosure || l.Kind == proof.KindDeferred }) {
 			return nil
 		}
 		// Greater numbers are given to requests that are yet to come.
-		_, err := t.exec("INSERT INTO meta (name, value) SELECT ?, CAST(max(seq) AS TEXT) FROM disclosures WHERE state = 0 HAVING max(seq) > 0 ON CONFLICT (name) DO UPDATE SET value = excluded.value", restoredNote)
+		_, err = t.exec("INSERT INTO meta (name, value) SELECT ?, CAST(max(seq) AS TEXT) FROM disclosures WHERE state = 0 HAVING max(seq) > 0 ON CONFLICT (name) DO UPDATE SET value = excluded.value", restoredNote)
 		return err
 	})
 	if err != nil {
@@ -297,6 +306,12 @@ func (r *Restoration) erase(t *tx) error {
 		// It is done, whether the backup has begun it or never heard of it; the record of its entry is lost, see LostErasure.
 		if _, err := t.exec("INSERT INTO erasures (id, owner, person, admin, log_index, done) VALUES (?, ?, x'', x'', ?, 1) ON CONFLICT (id) DO UPDATE SET done = 1, log_index = excluded.log_index",
 			e.ID[:], e.Owner[:], int64(e.Index)); err != nil {
+			return err
+		}
+		if err := forget(t, e.Owner, r.Now); err != nil {
+			return err
+		}
+		if err := endRequests(t, e.Owner, r.Now); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -19,9 +20,13 @@ type Erasure struct {
 	Logged bool
 }
 
-// BeginErasure remembers an erasure durably, so that a crash can't leave it half done.
-func (s *Store) BeginErasure(ctx context.Context, e *Erasure) error {
+// BeginErasure remembers an erasure durably, so that a crash can't leave it half done. Nothing is begun while a hold or a contest keeps it (ErrHeld, ErrContested), or if the person has undone the
+// request (zero: it isn't a person's) that it carries out (ErrEnded).
+func (s *Store) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time) error {
 	return s.do(ctx, func(t *tx) error {
+		if err := mayErase(t, e.Owner, request, now); err != nil {
+			return err
+		}
 		_, err := t.exec("INSERT INTO erasures (id, owner, person, admin) VALUES (?, ?, ?, ?)", e.ID[:], e.Owner[:], e.Person, e.Admin)
 		return err
 	})
@@ -57,9 +62,12 @@ func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
 	})
 }
 
-// EndErasure marks the erasure of an owner as done, and any that was begun before it and couldn't be carried through: the keys that it was to destroy are gone.
-func (s *Store) EndErasure(ctx context.Context, owner keys.Owner) error {
+// EndErasure marks the erasure of an owner as done, any that was begun before it and couldn't be carried through, and what people have asked for of it: the keys that it was to destroy are gone.
+func (s *Store) EndErasure(ctx context.Context, owner keys.Owner, now time.Time) error {
 	return s.do(ctx, func(t *tx) error {
+		if err := endRequests(t, owner, now); err != nil {
+			return err
+		}
 		_, err := t.exec("UPDATE erasures SET done = 1 WHERE owner = ? AND done = 0", owner[:])
 		return err
 	})

@@ -23,6 +23,8 @@ const (
 type Agency struct {
 	ID, Name, SIRET, State string
 	Keys                   []AgencyKey
+	// Contact and DPO are where mails about contests go; empty: nowhere. They aren't in the log, and no AgencyChange changes them.
+	Contact, DPO string
 }
 
 // An AgencyKey is a client certificate's key by the SHA-256 of its SubjectPublicKeyInfo.
@@ -129,9 +131,9 @@ type Registry struct {
 func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	var reg Registry
 	at := map[string]int{}
-	err := s.each(ctx, "SELECT id, name, siret, state FROM agencies ORDER BY id", func(scan func(...any) error) error {
+	err := s.each(ctx, "SELECT id, name, siret, state, contact, dpo FROM agencies ORDER BY id", func(scan func(...any) error) error {
 		var a Agency
-		err := scan(&a.ID, &a.Name, &a.SIRET, &a.State)
+		err := scan(&a.ID, &a.Name, &a.SIRET, &a.State, &a.Contact, &a.DPO)
 		at[a.ID] = len(reg.Agencies)
 		reg.Agencies = append(reg.Agencies, a)
 		return err
