@@ -86,6 +86,7 @@ const (
 	RoleAuditor  = "auditor"
 	RoleOperator = "operator"
 	RoleCourt    = "court"
+	RoleDelegate = "delegate" // somebody whom the person, the law or a court lets read their history
 )
 
 // Reader is a class of readers of openings. The public reads nothing.
@@ -187,7 +188,7 @@ var schemas = [...]schemaInfo{
 		{1, "subject", true, pP, isSubj, nil},
 		{2, "access", false, pP | pU, isUUID, nil},
 		{3, "reader", false, pP | pU, isTok, nil},
-		{4, "role", false, pP | pU, isEnum, []string{RoleAuditor, RoleOperator, RoleCourt}},
+		{4, "role", false, pP | pU, isEnum, []string{RoleAuditor, RoleOperator, RoleCourt, RoleDelegate}},
 		{5, "target", false, pP | pU, isInteger, nil},
 		{6, "fields", false, pP | pU, isCodes, nil},
 		{7, "reason", false, pP | pU, isFree, nil},
