@@ -375,3 +375,8 @@ func (b *Broker) moveContest(ctx context.Context, m *store.ContestMove, said str
 func errContestErased() *Problem {
 	return &Problem{Status: 410, Code: "contest.erased", Title: "The person was erased, and with them what this contest said.", Detail: "Nothing is to be answered any more."}
 }
+
+// CountContests counts those that are open, and of these the ones whose deadline has passed.
+func (b *Broker) CountContests(ctx context.Context) (open, overdue int64, err error) {
+	return b.store.CountContests(ctx, b.now())
+}

@@ -154,56 +154,60 @@ func (b *Broker) dueErasures(ctx context.Context) error {
 	}
 	var errs []error
 	for i := range due {
-		err := b.dueErasure(ctx, &due[i])
+		mailing, err := b.dueErasure(ctx, &due[i])
+		pause := min(erasureLook, b.cfg.CoolOff)
+		if mailing {
+			pause = b.cfg.SweepEvery
+		}
 		// One that is done is not touched by this; the others let those behind them pass.
-		if err := errors.Join(err, b.store.Postpone(ctx, due[i].ID, b.now().Add(min(erasureLook, b.cfg.CoolOff)))); err != nil {
+		if err := errors.Join(err, b.store.Postpone(ctx, due[i].ID, b.now().Add(pause))); err != nil {
 			errs = append(errs, fmt.Errorf("carrying out request %v: %w", uuid.UUID(due[i].ID), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// dueErasure carries one out, unless something blocks it.
-func (b *Broker) dueErasure(ctx context.Context, e *store.ErasureRequest) error {
+// dueErasure carries one out, unless something blocks it, or a mail to the person has to go out first (mailing).
+func (b *Broker) dueErasure(ctx context.Context, e *store.ErasureRequest) (mailing bool, err error) {
 	now := b.now()
 	why, err := b.store.Blocks(ctx, e.Owner, now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if why != e.Blocked {
 		if err := b.store.SetBlocked(ctx, e, why, now); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if why != "" {
-		return nil
+		return false, nil
 	}
 	ready, err := b.store.Announce(ctx, e, now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !ready && b.cfg.Mail != nil && (e.Announced.IsZero() || now.Sub(e.Announced) < erasureMailWait) {
-		return nil // in a later round
+		return true, nil
 	}
 	plain, err := b.openBeside(ctx, e.Owner, "erasure", e.ID, e.Subject)
 	if errors.Is(err, keys.ErrNoKey) {
 		// The keys are gone already: by another erasure of this identifier, which marks this one as done when it has ended.
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer clear(plain)
 	subject, err := subjectOf(plain)
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = b.erase(ctx, subject, e.Ground, e.ID)
 	switch p := AsProblem(err); {
 	case err == nil, p.Code == "erasure.held", p.Code == "erasure.contested", p.Code == "erasure.ended", p.Code == "erasure.in_progress": // in a later round, if it is to be
-		return nil
+		return false, nil
 	}
-	return err
+	return false, err
 }
 
 func subjectOf(plain []byte) (proof.Subject, error) {
@@ -240,4 +244,9 @@ func (b *Broker) blocked(ctx context.Context, owner keys.Owner) error {
 		return eraseProblem(store.ErrContested)
 	}
 	return nil
+}
+
+// CountErasures counts the identifiers whose erasure people have asked for and that wait, and of these the ones that something blocks.
+func (b *Broker) CountErasures(ctx context.Context) (waiting, blocked int64, err error) {
+	return b.store.CountErasures(ctx)
 }

@@ -139,3 +139,25 @@ func (b *Broker) HoldErasure(subject proof.Subject, hold bool) {
 		b.gate.set(owner, 0)
 	}
 }
+
+// MonthsAfter is the deadline of a contest.
+var MonthsAfter = monthsAfter
+
+// EraseFor carries out a person's request.
+func (b *Broker) EraseFor(ctx context.Context, subject proof.Subject, request store.ID) error {
+	_, err := b.erase(ctx, subject, groundPerson, request)
+	return err
+}
+
+// Keyless says whether a person has no keys.
+func (b *Broker) Keyless(subject proof.Subject) bool {
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		return false
+	}
+	ks, err := b.store.LoadKeys(context.Background(), keys.KindSubject, owner, "")
+	return err == nil && len(ks) == 0
+}
+
+// Tell tells accounts of new entries.
+func (b *Broker) Tell(ctx context.Context) error { return b.tell(ctx) }
