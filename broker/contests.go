@@ -61,8 +61,8 @@ func errNoContest() *Problem {
 	return &Problem{Status: 404, Code: "contest.unknown", Title: "There is no such contest.", Detail: "Check the id."}
 }
 
-// plainText is what a person or an agency writes: lines of text. CR LF is LF.
-func plainText(parameter, text string) (string, error) {
+// letter is what a person or an agency writes: lines of text. CR LF is LF.
+func letter(parameter, text string) (string, error) {
 	text = strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n"))
 	switch {
 	case text == "":
@@ -84,7 +84,7 @@ func monthsAfter(t time.Time, n int) time.Time {
 
 // FileContest contests a disclosure that concerns the account's person, and has its agency told. The same text again is the same contest; while one is open there is no other about the same disclosure.
 func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID, text string) (*Contest, error) {
-	text, err := plainText("/text", text)
+	text, err := letter("/text", text)
 	if err != nil {
 		return nil, err
 	}
@@ -296,7 +296,7 @@ func (b *Broker) AcknowledgeContest(ctx context.Context, caller Caller, id store
 
 // ExtendContest takes two further months, once, before the deadline has passed, and tells the person why (GDPR, article 12(3)).
 func (b *Broker) ExtendContest(ctx context.Context, caller Caller, id store.ID, reason string) (*Contest, error) {
-	reason, err := plainText("/reason", reason)
+	reason, err := letter("/reason", reason)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (b *Broker) AnswerContest(ctx context.Context, caller Caller, id store.ID, 
 	default:
 		return nil, invalid("/outcome", "There is no such outcome.", "Use explained, corrected, upheld or rejected.")
 	}
-	text, err := plainText("/text", text)
+	text, err := letter("/text", text)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@
 // What it guarantees. Only processes of the broker's own user or of root are answered: the kernel says who is at the other end (SO_PEERCRED), the file mode is the second lock. A change that
 // was answered stands in the log and is in force for the next request. Every call is logged with the caller's user id.
 //
-// What it doesn't. It knows no roles: whoever may use the socket may do all of it. Nothing personal passes through it but what history and erase are about, and that is never logged.
+// What it doesn't. It knows no roles: whoever may use the socket may do all of it. Nothing personal passes through it but what history, erase, hold and delegate are about, and that is never logged.
 package admin
 
 import (
@@ -98,11 +98,10 @@ func Handler(cfg Config) (http.Handler, error) {
 	} {
 		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
 	}
-	for pattern, c := range delayCalls(cfg.Broker) {
-		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
-	}
-	for pattern, c := range operationCalls(cfg.Broker) {
-		mux.Handle(pattern, handle(cfg.Logger, pattern, c))
+	for _, calls := range []map[string]call{delayCalls(cfg.Broker), operationCalls(cfg.Broker), citizenCalls(cfg.Broker)} {
+		for pattern, c := range calls {
+			mux.Handle(pattern, handle(cfg.Logger, pattern, c))
+		}
 	}
 	return mux, nil
 }
@@ -208,6 +207,9 @@ type Agency struct {
 	SIRET string      `json:"siret"`
 	State string      `json:"state"`
 	Keys  []AgencyKey `json:"keys"`
+	// Where mails about contests go.
+	Contact string `json:"contact,omitempty"`
+	DPO     string `json:"dpo,omitempty"`
 }
 
 // AgencyKey is a client certificate's key.
@@ -235,7 +237,7 @@ type Rotation struct {
 func (s *calls) agencies(context.Context, *http.Request, []byte) (any, error) {
 	out := []Agency{}
 	for _, a := range s.b.Agencies() {
-		v := Agency{a.ID, a.Name, a.SIRET, a.State, []AgencyKey{}}
+		v := Agency{a.ID, a.Name, a.SIRET, a.State, []AgencyKey{}, a.Contact, a.DPO}
 		for _, k := range a.Keys {
 			v.Keys = append(v.Keys, AgencyKey{fmt.Sprintf("%x", k.SPKI), k.NotAfter, k.State})
 		}
@@ -380,6 +382,7 @@ type Status struct {
 	Policy    Policy    `json:"policy"`
 	Damage    Damage    `json:"damage"`
 	Delays    Delayed   `json:"deferrals"`
+	People    People    `json:"people"`
 	// Listening addresses by name: api, public, ops.
 	Listening map[string]string `json:"listening"`
 }
@@ -410,6 +413,15 @@ type Witness struct {
 	At       time.Time `json:"at,omitzero"` // of its cosignature, by the witness's clock
 	Failing  bool      `json:"failing"`     // the last attempt failed
 	Reason   string    `json:"reason,omitempty"`
+}
+
+// People counts what people asked for and waits.
+type People struct {
+	Contests int64 `json:"contests"` // open
+	Overdue  int64 `json:"contests_overdue"`
+	Erasures int64 `json:"erasures"` // identifiers that wait for their erasure
+	Blocked  int64 `json:"erasures_blocked"`
+	Mails    int64 `json:"mails"` // that wait to be sent
 }
 
 // Damage counts what is in the store and can't be read: see docs/operate.md, Damaged records.

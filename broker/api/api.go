@@ -115,6 +115,9 @@ func New(cfg Config) (*API, error) {
 	if b, ok := cfg.Broker.(Holders); ok {
 		a.holderRoutes(b)
 	}
+	if b, ok := cfg.Broker.(Contesting); ok {
+		a.contestRoutes(b)
+	}
 	a.handle("GET", "/openapi.json", anybody, func(x *exchange) *broker.Problem {
 		h := x.w.Header()
 		h["Content-Type"] = []string{"application/openapi+json"}

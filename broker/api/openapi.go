@@ -179,6 +179,7 @@ func document(version string) *huma.OpenAPI {
 	}).RequestBody = &huma.RequestBody{Required: true, Content: content("application/json", idsBody{})}
 	add("GET", "/v1/provider/keys", "provider-keys", "For providers: the keys that sign intents, with the log's proof", keysBody{}, map[int]string{})
 	add("GET", "/v1/whoami", "whoami", "Who the broker thinks you are", whoamiBody{}, map[int]string{})
+	documentContests(add, content, text)
 	documentAudit(o, add, content, text)
 	return o
 }

@@ -15,6 +15,8 @@ type scanner struct {
 	b    []byte
 	i    int
 	path []byte // JSON pointer of the value that is being read
+	// breaks: the text that is being read may have line breaks.
+	breaks bool
 }
 
 // Bounds of a request, so that a body within its size can't hold a surprise.
@@ -215,6 +217,8 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 			if r, ok = s.escape(); !ok {
 				return "", s.syntax()
 			}
+		case c < 0x20: // never as itself (RFC 8259, section 7)
+			return "", s.control()
 		default:
 			var n int
 			r, n = utf8.DecodeRune(s.b[s.i:])
@@ -223,12 +227,16 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 			}
 			s.i += n
 		}
-		if r < 0x20 || r >= 0x7f && r < 0xa0 { // Unicode category Cc
-			return "", s.problem("request.invalid", "A text of the request holds a control character.", "Send text without line breaks, tabs and other control characters.")
+		if (r < 0x20 || r >= 0x7f && r < 0xa0) && !(s.breaks && (r == '\n' || r == '\r')) { // Unicode category Cc
+			return "", s.control()
 		}
 		t.WriteRune(r)
 	}
 	return "", s.syntax()
+}
+
+func (s *scanner) control() *broker.Problem {
+	return s.problem("request.invalid", "A text of the request holds a control character.", "Send text without line breaks, tabs and other control characters.")
 }
 
 func (s *scanner) tooLong(limit int) *broker.Problem {

@@ -115,7 +115,7 @@ func agencyCommand() *cobra.Command {
 			}
 			return table(c.OutOrStdout(), "ID STATE SIRET CERTIFICATE-UNTIL NAME", rows)
 		})
-	return group("agency", "Public bodies that may ask", "Changes stand in the public log (the SHA-256 of the certificate's key) and are in force for the next request.", "  regard agency list", add, rotate, revoke, list)
+	return group("agency", "Public bodies that may ask", "Changes stand in the public log (the SHA-256 of the certificate's key) and are in force for the next request.", "  regard agency list", add, rotate, revoke, list, agencySetCommand())
 }
 
 func agreementCommand() *cobra.Command {
@@ -359,6 +359,9 @@ func statusCommand() *cobra.Command {
 			printWitnesses(w, &s)
 			if s.Delays.Pending > 0 {
 				fmt.Fprintf(w, "deferrals  %d entries of which somebody learns later, %d of them overdue (regard deferral list)\n", s.Delays.Pending, s.Delays.Overdue)
+			}
+			if p := s.People; p != (admin.People{}) {
+				fmt.Fprintf(w, "people     %d contests open, %d of them OVERDUE; %d erasures wait, %d of them are blocked; %d mails wait\n", p.Contests, p.Overdue, p.Erasures, p.Blocked, p.Mails)
 			}
 			if s.Damage != (admin.Damage{}) {
 				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through, %d delays that can't be ended. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures, s.Damage.Delays)

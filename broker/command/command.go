@@ -94,7 +94,7 @@ Exit codes: 0 done, 1 failed, 2 the input was at fault and nothing was tried.`,
 	for group, commands := range map[string][]*cobra.Command{
 		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), backupCommand(), restoreCommand(), demoCommand()},
 		"witness":    {witnessCommand()},
-		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), deferralCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand()},
+		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), deferralCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand(), contestsCommand(), holdCommand(), delegateCommand()},
 		"agency":     {keygenCommand(), requestCommand(), receiptsCommand()},
 		"":           {versionCommand()},
 	} {

@@ -14,7 +14,7 @@ import (
 const whatErasing = `It destroys the keys of this one identifier: its part of every record so far (who it is about, context, object) becomes unreadable for everybody, for ever, and its sealed
 answers are deleted. An entry in the public log says that it happened; the administrative parts, the proofs and the receipts handed out remain. Copies of the data
 directory made before still hold the keys: destroy them, too.
-This version knows no cool-off, no legal hold and no contest: they come with the portal. Make sure of them yourself before.`
+A legal hold (regard hold) or an open contest (regard contests) keeps it from beginning. There is no time to think it over, as there is for what people ask for themselves.`
 
 func eraseCommand() *cobra.Command {
 	var who person

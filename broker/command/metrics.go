@@ -33,6 +33,11 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 	}
 	d := i.Broker.Damage()
 	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures, Delays: d.Delays}
+	if people, err := peopleOf(ctx, i.Broker); err != nil {
+		i.log.Error("counting what people asked for", "error", err)
+	} else {
+		s.People = admin.People{Contests: people.open, Overdue: people.overdue, Erasures: people.waiting, Blocked: people.blocked, Mails: people.mails.Waiting}
+	}
 	if p.Problem != nil {
 		s.Policy.Problem = p.Problem.Error()
 	}
@@ -64,6 +69,26 @@ type sample struct {
 	jobs     int64
 	inFlight int
 	damage   broker.Damage
+	people   people
+}
+
+// people is what people asked for and waits.
+type people struct {
+	open, overdue, waiting, blocked int64
+	mails                           broker.Mails
+}
+
+func peopleOf(ctx context.Context, b *broker.Broker) (p people, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if p.open, p.overdue, err = b.CountContests(ctx); err != nil {
+		return p, err
+	}
+	if p.waiting, p.blocked, err = b.CountErasures(ctx); err != nil {
+		return p, err
+	}
+	p.mails, err = b.Mails(ctx)
+	return p, err
 }
 
 type part struct {
@@ -122,6 +147,15 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
 	gauge("damaged_delays", "Disclosures whose delay is over and that can't be opened, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Delays) })
+	gauge("contests_open", "Contests that their agency has not answered.", func(s *sample) float64 { return float64(s.people.open) })
+	gauge("contests_overdue", "Contests whose deadline has passed.", func(s *sample) float64 { return float64(s.people.overdue) })
+	gauge("erasures_waiting", "Identifiers whose erasure people asked for and that wait.", func(s *sample) float64 { return float64(s.people.waiting) })
+	gauge("erasures_blocked", "Of these, the ones that are due and kept back by a legal hold or an open contest.", func(s *sample) float64 { return float64(s.people.blocked) })
+	gauge("mails_waiting", "Mails that wait to be sent.", func(s *sample) float64 { return float64(s.people.mails.Waiting) })
+	counter("mails_sent_total", "Mails that the mail server took.", func(s *sample) float64 { return float64(s.people.mails.Sent) })
+	counter("mails_failed_total", "Attempts to send a mail that failed; they are repeated.", func(s *sample) float64 { return float64(s.people.mails.Failed) })
+	counter("mails_refused_total", "Mails whose address was refused for good.", func(s *sample) float64 { return float64(s.people.mails.Refused) })
+	counter("mails_dropped_total", "Mails that were given up.", func(s *sample) float64 { return float64(s.people.mails.Dropped) })
 	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
 	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
 	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
@@ -147,6 +181,11 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
 	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage()}
+	var err error
+	if s.people, err = peopleOf(context.Background(), c.b); err != nil {
+		ch <- prometheus.NewInvalidMetric(c.parts[0].desc, err) // a count that isn't known must not be shown as 0
+		return
+	}
 	for i := range c.parts {
 		p := &c.parts[i]
 		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))

@@ -13,8 +13,8 @@ import (
 
 // Errors of what people do, by what the caller should do.
 var (
-	// ErrTooMany: the person did this too often; answer 429.
-	ErrTooMany = errors.New("store: too many of these in this time")
+	// ErrTooMany: the account has as many as it may have, or did this too often; answer 429. Nothing was written.
+	ErrTooMany = errors.New("store: too many of these")
 	// ErrHeld: a legal hold keeps the identifier from being erased.
 	ErrHeld = errors.New("store: a legal hold keeps this from being erased")
 	// ErrContested: a contest is open that an erasure would make unreadable.

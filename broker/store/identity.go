@@ -14,9 +14,6 @@ import (
 // ErrTaken: the identifier is attached to another account, and belongs to one person only. Nothing was written.
 var ErrTaken = errors.New("store: the identifier is attached to another account")
 
-// ErrTooMany: the account has as many as it may have. Nothing was written.
-var ErrTooMany = errors.New("store: too many")
-
 // A Session of the citizen's portal. Sealed can be opened with its token alone, of which ID is the SHA-256.
 type Session struct {
 	ID      [32]byte
