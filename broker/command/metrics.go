@@ -60,6 +60,7 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 type collector struct {
 	b     *broker.Broker
 	parts []part
+	own   int // how many of them need nothing of the store
 }
 
 type sample struct {
@@ -147,6 +148,13 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
 	gauge("damaged_delays", "Disclosures whose delay is over and that can't be opened, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Delays) })
+	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
+	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
+	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
+	counter("keys_cache_misses_total", "Subject keys that were not.", func(s *sample) float64 { return float64(s.keys.Misses) })
+	counter("keys_custodian_calls_total", "Calls to the custodian of the root keys, to wrap and to unwrap.", func(s *sample) float64 { return float64(s.keys.WrapCalls + s.keys.UnwrapCalls) })
+	gauge("keys_cached", "Subject keys in memory.", func(s *sample) float64 { return float64(s.keys.Cached) })
+	c.own = len(c.parts) // what follows is read from the store
 	gauge("contests_open", "Contests that their agency has not answered.", func(s *sample) float64 { return float64(s.people.open) })
 	gauge("contests_overdue", "Contests whose deadline has passed.", func(s *sample) float64 { return float64(s.people.overdue) })
 	gauge("erasures_waiting", "Identifiers whose erasure people asked for and that wait.", func(s *sample) float64 { return float64(s.people.waiting) })
@@ -156,12 +164,6 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	counter("mails_failed_total", "Attempts to send a mail that failed; they are repeated.", func(s *sample) float64 { return float64(s.people.mails.Failed) })
 	counter("mails_refused_total", "Mails whose address was refused for good.", func(s *sample) float64 { return float64(s.people.mails.Refused) })
 	counter("mails_dropped_total", "Mails that were given up.", func(s *sample) float64 { return float64(s.people.mails.Dropped) })
-	counter("keys_created_total", "Data keys that were made.", func(s *sample) float64 { return float64(s.keys.Created) })
-	counter("keys_destroyed_total", "Data keys that were destroyed.", func(s *sample) float64 { return float64(s.keys.Destroyed) })
-	counter("keys_cache_hits_total", "Subject keys that were in memory.", func(s *sample) float64 { return float64(s.keys.Hits) })
-	counter("keys_cache_misses_total", "Subject keys that were not.", func(s *sample) float64 { return float64(s.keys.Misses) })
-	counter("keys_custodian_calls_total", "Calls to the custodian of the root keys, to wrap and to unwrap.", func(s *sample) float64 { return float64(s.keys.WrapCalls + s.keys.UnwrapCalls) })
-	gauge("keys_cached", "Subject keys in memory.", func(s *sample) float64 { return float64(s.keys.Cached) })
 	return c
 }
 
@@ -182,12 +184,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
 	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage()}
 	var err error
+	parts := c.parts
 	if s.people, err = peopleOf(context.Background(), c.b); err != nil {
-		ch <- prometheus.NewInvalidMetric(c.parts[0].desc, err) // a count that isn't known must not be shown as 0
-		return
+		parts = parts[:c.own] // a count that isn't known must not be shown as 0
 	}
-	for i := range c.parts {
-		p := &c.parts[i]
+	for i := range parts {
+		p := &parts[i]
 		ch <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(s))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

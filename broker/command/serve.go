@@ -24,6 +24,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystore"
@@ -145,13 +146,17 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	if err != nil {
 		return i, err
 	}
+	mailer, err := openMail(&cfg.Mail)
+	if err != nil {
+		return i, err
+	}
 	source := policy.Embedded()
 	if cfg.Policy.Dir != "" {
 		source = policy.FromPath(cfg.Policy.Dir)
 	}
 	i.Broker, err = broker.New(ctx, broker.Config{
 		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
-		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, Logger: log,
+		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, CoolOff: cfg.Records.CoolOff.Std(), Mail: mailer, Portal: cfg.Portal.URL, Logger: log,
 	})
 	if err != nil {
 		return i, err
@@ -197,6 +202,32 @@ func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (keys.C
 	return nil, errors.New("no keys are configured")
 }
 
+// openMail prepares the sending of mails; nil if there is to be none.
+func openMail(cfg *config.Mail) (broker.Mailer, error) {
+	if cfg.SMTP == "" {
+		return nil, nil
+	}
+	from, err := mail.ParseAddress(cfg.From)
+	if err != nil {
+		return nil, usagef("mail.from is not an address")
+	}
+	out := mail.Config{Server: cfg.SMTP, TLS: mail.TLSMode(cfg.TLS), From: from, Username: cfg.Username, PasswordFile: cfg.PasswordFile}
+	if cfg.CAFile != "" {
+		text, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading mail.ca_file: %w", err)
+		}
+		if out.Roots, err = certPool("mail.ca_file", text); err != nil {
+			return nil, err
+		}
+	}
+	c, err := mail.New(out)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // providers prepares the calls to providers; the client certificate follows its files.
 func (i *Instance) providers() (provider.Config, error) {
 	p := &i.cfg.Providers
@@ -223,7 +254,7 @@ func (i *Instance) providers() (provider.Config, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading providers.ca_file: %w", err)
 			}
-			return certPool(text)
+			return certPool("providers.ca_file", text)
 		}
 		var err error
 		if out.Roots, err = load(); err != nil {
@@ -247,8 +278,8 @@ func (i *Instance) providers() (provider.Config, error) {
 	return out, nil
 }
 
-// certPool takes all certificates of a file or none: one that is cut off, as of a copy under way, must not silently end the trust in a provider.
-func certPool(text []byte) (*x509.CertPool, error) {
+// certPool takes all certificates of the file that a key names, or none: one that is cut off, as of a copy under way, must not silently end the trust in somebody.
+func certPool(key string, text []byte) (*x509.CertPool, error) {
 	pool, n := x509.NewCertPool(), 0
 	for rest := text; ; n++ {
 		var block *pem.Block
@@ -257,12 +288,12 @@ func certPool(text []byte) (*x509.CertPool, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, usagef("providers.ca_file: block %d is no certificate", n+1)
+			return nil, usagef("%s: block %d is no certificate", key, n+1)
 		}
 		pool.AddCert(cert)
 	}
 	if n == 0 || n != bytes.Count(text, []byte("-----BEGIN ")) {
-		return nil, usagef("providers.ca_file is not whole: it has %d certificates in PEM", n)
+		return nil, usagef("%s is not whole: it has %d certificates in PEM", key, n)
 	}
 	return pool, nil
 }

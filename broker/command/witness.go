@@ -41,8 +41,8 @@ func readWitnesses(cfg *config.Config) (*broker.Witnesses, error) {
 		if err != nil {
 			return nil, usagef("reading witnesses.ca_file: %w", err)
 		}
-		if w.Roots, err = certPool(pem); err != nil {
-			return nil, fmt.Errorf("witnesses.ca_file: %w", err)
+		if w.Roots, err = certPool("witnesses.ca_file", pem); err != nil {
+			return nil, err
 		}
 	}
 	return w, nil

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/regard-broker/regard/broker/mail"
 )
 
 // A Mistake in a configuration.
@@ -82,6 +84,7 @@ func (c *Config) check(m *Mistakes) {
 	c.checkKeys(m)
 	c.checkProviders(m)
 	c.checkWitnesses(m)
+	c.checkMail(m)
 	c.checkLimits(m)
 	c.checkIdentity(m)
 	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
@@ -209,6 +212,49 @@ func (c *Config) checkProviders(m *Mistakes) {
 	}
 	if d := c.Records.Retention.Std(); d < 24*time.Hour || d > 50*365*24*time.Hour {
 		m.add("records.retention", 0, "is out of range", "choose from 24h to 438000h; 26280h is 3 years")
+	}
+}
+
+// checkMail: what is wrong with it must not show first when somebody is to be told something.
+func (c *Config) checkMail(m *Mistakes) {
+	if d := c.Records.CoolOff.Std(); d < time.Second || d > 366*24*time.Hour || c.Production && d < 24*time.Hour {
+		m.add("records.cool_off", 0, "is out of range", "choose from 24h (1s unless production) to 8784h; 720h is 30 days")
+	}
+	x := &c.Mail
+	if x.SMTP == "" {
+		if x.From != "" || x.Username != "" || x.PasswordFile != "" || x.CAFile != "" {
+			m.add("mail.smtp", 0, "is missing, though mail has other keys", "name the mail server, host:port, or remove the section")
+		}
+		return
+	}
+	host, port, err := net.SplitHostPort(x.SMTP)
+	if err != nil || host == "" || port == "" {
+		m.add("mail.smtp", 0, "is not host:port", "write for example smtp.example.fr:587")
+	}
+	switch mail.TLSMode(x.TLS) {
+	case mail.StartTLS, mail.Implicit:
+	case mail.Plain:
+		if !mail.Loopback(host) {
+			m.add("mail.tls", 0, "is none for another machine", "use starttls or implicit")
+		}
+		if x.Username != "" {
+			m.add("mail.username", 0, "would go over a connection without TLS", "use starttls or implicit, or remove it")
+		}
+	default:
+		m.add("mail.tls", 0, "is unknown", "use starttls, implicit (port 465), or none for a server on this machine")
+	}
+	if _, err := mail.ParseAddress(x.From); err != nil {
+		m.add("mail.from", 0, "is not an address", "give the sender, for example ne-pas-repondre@regard.example.fr")
+	}
+	if (x.Username == "") != (x.PasswordFile == "") {
+		m.add("mail.username", 0, "and mail.password_file go together", "give both, or neither")
+	}
+	u, err := url.Parse(c.Portal.URL)
+	switch {
+	case c.Portal.URL == "":
+		m.add("portal.url", 0, "is missing: mails lead there", "give the portal's address, https://…")
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || c.Production || !loopback(u.Hostname())):
+		m.add("portal.url", 0, "is not a URL that mails can lead to", "give https://host, without a query")
 	}
 }
 

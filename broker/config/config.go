@@ -41,6 +41,7 @@ type Config struct {
 	Providers Providers `koanf:"providers"`
 	Services  Services  `koanf:"services"`
 	Records   Records   `koanf:"records"`
+	Mail      Mail      `koanf:"mail"`
 	Limits    Limits    `koanf:"limits"`
 	Log       Log       `koanf:"log"`
 
@@ -160,6 +161,18 @@ type Providers struct {
 type Records struct {
 	// Retention after their month; then their details are destroyed. The log promises it for each month: a shorter one is in force for later months only.
 	Retention Duration `koanf:"retention"`
+	// CoolOff is for how long a person can undo their request for erasure.
+	CoolOff Duration `koanf:"cool_off"`
+}
+
+// Mail is how mails are sent. An agency and a person who confirmed an address get some; nothing of what they are about stands in them.
+type Mail struct {
+	SMTP         string `koanf:"smtp"` // host:port; empty: no mails
+	TLS          string `koanf:"tls"`  // starttls, implicit, none
+	From         string `koanf:"from"`
+	Username     string `koanf:"username"` // empty: no login
+	PasswordFile string `koanf:"password_file"`
+	CAFile       string `koanf:"ca_file"` // empty: the system's
 }
 
 // Services that are loaded at start when the registry doesn't have them yet.
@@ -205,6 +218,8 @@ func Defaults() map[string]any {
 		"providers.connect_timeout": "3s",
 		"providers.connections":     256,
 		"records.retention":         "26280h",
+		"records.cool_off":          "720h",
+		"mail.tls":                  "starttls",
 		"limits.rate":               100.0,
 		"limits.burst":              200,
 		"limits.in_flight":          512,
@@ -324,6 +339,8 @@ func (c *Config) paths() []namedPath {
 		{"providers.key", &c.Providers.Key, true, true},
 		{"providers.ca_file", &c.Providers.CAFile, false, true},
 		{"services.dir", &c.Services.Dir, false, true},
+		{"mail.password_file", &c.Mail.PasswordFile, true, true},
+		{"mail.ca_file", &c.Mail.CAFile, false, true},
 	}
 }
 
