@@ -1,0 +1,235 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+var at = time.UnixMilli(1700000000000).UTC()
+
+// sealed is a blob under a key that comes with it.
+func sealed(n byte) *store.Sealed {
+	id := keys.KeyID{0: n, 15: 1}
+	blob := make([]byte, keys.Overhead+1)
+	blob[0], blob[1] = 1, 'p'
+	copy(blob[2:], id[:])
+	return &store.Sealed{Blob: blob, Fresh: &keys.StoredKey{ID: id, Kind: keys.KindSubject, Owner: keys.Owner{n}, Wrapped: []byte{n}, Created: at}}
+}
+
+// TestWatched: accounts are told of what is filed under their identifiers from their first sign-in on, once, and of nothing that is deferred.
+func TestWatched(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	place := func(i proof.Index, kind proof.Kind, owners ...byte) ledger.PlacedGroup {
+		g := ledger.PlacedGroup{}
+		a := &store.AccessLogged{}
+		for n, o := range owners {
+			g.Leaves = append(g.Leaves, leaf(i+proof.Index(n), kind))
+			a.Records = append(a.Records, store.Record{Owner: keys.Owner{o}, Person: []byte{o}, Admin: []byte{o, 'a'}})
+		}
+		g.Attach = a
+		return g
+	}
+	if err := commit(t, s, 0, place(0, proof.KindDisclosure, 1)); err != nil {
+		t.Fatal(err)
+	}
+	me, other := keys.Owner{1}, keys.Owner{7}
+	if err := s.Enrol(ctx, me, "fr", []keys.Owner{{1}, {2}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Enrol(ctx, other, "fr", []keys.Owner{{7}, {2}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(t, s, 1, place(1, proof.KindDisclosure, 1, 3), place(3, proof.KindDeferred, 1), place(4, proof.KindOpened, 2), place(5, proof.KindErasure, 1), place(6, proof.KindAccess, 1)); err != nil {
+		t.Fatal(err)
+	}
+	read := func(upto proof.Index, scan int) (out []string, from, next proof.Index) {
+		t.Helper()
+		found, from, next, err := s.Watched(ctx, upto, scan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range found {
+			out = append(out, fmt.Sprintf("%d %s %d %s", w.Index, w.Kind, w.Account[0], w.Admin))
+		}
+		return out, from, next
+	}
+	// Not beyond what is signed, and in steps.
+	got, from, next := read(2, 100)
+	if d := cmp.Diff([]string{"1 disclosure@v1 1 \x01a"}, got); d != "" || from != 0 || next != 2 {
+		t.Errorf("%d to %d: %s", from, next, d)
+	}
+	notice := []store.Notice{{Account: me, Kind: store.NoticeAccess, Event: "asked", At: at, Index: 1, Entry: true}}
+	for range 2 { // the second one comes too late: somebody else was faster
+		if err := s.Told(ctx, from, next, notice); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := s.Notices(ctx, me, 0, 10); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	got, from, next = read(7, 3)
+	if d := cmp.Diff([]string{"4 opened@v1 1 \x02a", "4 opened@v1 7 \x02a"}, got); d != "" || from != 2 || next != 5 {
+		t.Errorf("%d to %d: %s", from, next, d)
+	}
+	if err := s.Told(ctx, from, next, nil); err != nil {
+		t.Fatal(err)
+	}
+	got, from, next = read(7, 3)
+	if d := cmp.Diff([]string{"6 access@v1 1 \x01a"}, got); d != "" || from != 5 || next != 7 {
+		t.Errorf("%d to %d: %s", from, next, d)
+	}
+	if err := s.Told(ctx, from, next, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, from, next = read(7, 3); got != nil || from != next {
+		t.Errorf("%v, %d to %d", got, from, next)
+	}
+}
+
+// TestNoticesAreBounded: a thousand of an account are kept, the newest.
+func TestNoticesAreBounded(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	me := keys.Owner{1}
+	if err := s.Enrol(ctx, me, "fr", nil); err != nil {
+		t.Fatal(err)
+	}
+	list := make([]store.Notice, 1010)
+	for i := range list {
+		list[i] = store.Notice{Account: me, Kind: store.NoticeContest, Event: "answered", At: at, Ref: store.ID{0: byte(i), 1: byte(i >> 8)}}
+	}
+	if err := s.Told(ctx, 0, 1, list); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Notices(ctx, me, 0, 2000)
+	if err != nil || len(got) != 1000 || got[0].Ref != list[1009].Ref || got[999].Ref != list[10].Ref {
+		t.Errorf("%d notices, %v", len(got), err)
+	}
+	// The two entries of one disclosure are one piece of news.
+	twice := store.Notice{Account: me, Kind: store.NoticeAccess, Event: "asked", At: at, Ref: store.ID{9}, Entry: true}
+	if err := s.Told(ctx, 1, 2, []store.Notice{twice, twice}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Notices(ctx, me, 0, 2); err != nil || got[0].Kind != store.NoticeAccess || got[1].Kind != store.NoticeContest {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestNothingIsKeptUnderADestroyedKey: of somebody who was erased meanwhile nothing new is stored, and what was is gone.
+func TestNothingIsKeptUnderADestroyedKey(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	me := keys.Owner{1}
+	if err := s.Enrol(ctx, me, "fr", []keys.Owner{me}); err != nil {
+		t.Fatal(err)
+	}
+	gone := sealed(1)
+	gone.Fresh = nil
+	contest := &store.Contest{ID: store.ID{1}, Account: me, Owner: me, Disclosure: store.ID{2}, Agency: "mairie", Role: "asked", Lang: "fr", Body: []byte{1}, Filed: at, Due: at.Add(time.Hour)}
+	request := []store.ErasureRequest{{ID: store.ID{3}, Request: store.ID{4}, Account: me, Owner: me, Type: proof.TypePivot, Ground: "g", Asked: at, Due: at}}
+	for name, f := range map[string]func(*store.Sealed) error{
+		"an address": func(x *store.Sealed) error { return s.SetAddress(ctx, me, x, store.ID{5}, at, at.Add(time.Hour), 9) },
+		"a contest":  func(x *store.Sealed) error { _, err := s.FileContest(ctx, contest, x, at, 9); return err },
+		"a request":  func(x *store.Sealed) error { _, err := s.RequestErasure(ctx, request, []*store.Sealed{x}); return err },
+		"a hold": func(x *store.Sealed) error {
+			return s.AddHold(ctx, []store.Hold{{ID: store.ID{6}, Owner: me, Since: at}}, []*store.Sealed{x})
+		},
+		"a delegation": func(x *store.Sealed) error {
+			return s.AddDelegation(ctx, &store.Delegation{ID: store.ID{7}, Delegate: keys.Owner{8}, Kind: "guardian", Granted: at, Since: at, Subjects: []store.Delegated{{Owner: me}}}, []*store.Sealed{x})
+		},
+	} {
+		if err := f(gone); !errors.Is(err, keys.ErrNoKey) {
+			t.Errorf("%s: %v, want ErrNoKey", name, err)
+		}
+	}
+	if _, err := s.Contest(ctx, contest.ID, "mairie", keys.Owner{}); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+	if list, err := s.Delegations(ctx, keys.Owner{}, keys.Owner{}, store.ID{}, 9); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if n, err := s.Waiting(ctx); err != nil || n != 0 {
+		t.Errorf("%d letters, %v", n, err)
+	}
+}
+
+// TestBeginErasure: what keeps an erasure from beginning is looked at in its own transaction.
+func TestBeginErasure(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	me := keys.Owner{1}
+	begin := func(request store.ID, now time.Time) error {
+		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{0: 9, 1: byte(now.UnixMilli())}, Record: store.Record{Owner: me, Person: []byte{1}, Admin: []byte{1}}}, request, now)
+	}
+	if err := begin(store.ID{4}, at); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("a request that isn't there: %v", err)
+	}
+	if err := s.AddHold(ctx, []store.Hold{{ID: store.ID{6}, Owner: me, Since: at, Until: at.Add(time.Hour)}}, []*store.Sealed{sealed(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(store.ID{}, at); !errors.Is(err, store.ErrHeld) {
+		t.Errorf("held: %v", err)
+	}
+	contest := &store.Contest{ID: store.ID{1}, Account: keys.Owner{5}, Owner: me, Disclosure: store.ID{2}, Agency: "mairie", Role: "asked", Lang: "fr", Body: []byte{1}, Filed: at, Due: at.Add(time.Hour)}
+	_, err := s.FileContest(ctx, contest, sealed(2), at, 9)
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an agency that isn't there: %v", err)
+	}
+	change := &store.AgencyChange{Agency: store.Agency{ID: "mairie", Name: "Mairie", SIRET: "1", State: store.Active}}
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindKey)}, Attach: change}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.FileContest(ctx, contest, sealed(3), at.Add(-time.Hour), 9); err != nil {
+		t.Fatal(err)
+	}
+	late := at.Add(2 * time.Hour)
+	if err := begin(store.ID{}, late); !errors.Is(err, store.ErrContested) {
+		t.Errorf("contested: %v", err)
+	}
+	if _, err := s.MoveContest(ctx, &store.ContestMove{ID: store.ID{1}, Account: keys.Owner{5}, Event: store.ContestWithdrawn, At: late}); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(store.ID{}, late); err != nil {
+		t.Error(err)
+	}
+	if err := s.AddHold(ctx, []store.Hold{{ID: store.ID{7}, Owner: me, Since: at}}, []*store.Sealed{sealed(4)}); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("a hold on somebody who is being erased: %v", err)
+	}
+	if list, err := s.Holds(ctx, keys.Owner{}, store.ID{}, 9); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestAddressesSurviveGovernance: what the log doesn't know isn't changed by what it tells.
+func TestAddressesSurviveGovernance(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	change := &store.AgencyChange{Agency: store.Agency{ID: "mairie", Name: "Mairie", SIRET: "1", State: store.Active}}
+	if err := s.SetAgencyAddresses(ctx, "mairie", "a@b.fr", "c@d.fr"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindKey)}, Attach: change}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetAgencyAddresses(ctx, "mairie", "a@b.fr", "c@d.fr"); err != nil {
+		t.Fatal(err)
+	}
+	change.Agency.State = store.Revoked
+	if err := commit(t, s, 1, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(1, proof.KindKey)}, Attach: change}); err != nil {
+		t.Fatal(err)
+	}
+	reg, err := s.Registry(ctx)
+	if err != nil || len(reg.Agencies) != 1 || reg.Agencies[0].Contact != "a@b.fr" || reg.Agencies[0].DPO != "c@d.fr" || reg.Agencies[0].State != store.Revoked {
+		t.Errorf("%+v, %v", reg, err)
+	}
+}
