@@ -241,9 +241,31 @@ func TestCoSubjects(t *testing.T) {
 	req := request()
 	req.Scopes = []string{"members", "quotient"}
 	a := w.disclose(req)
-	f, err := w.b.HistoryFile(ctx, []proof.Subject{noe}, proof.EpochRange{})
-	if err == nil {
-		t.Fatalf("an open epoch has a history: %+v", f)
+	others := 0
+	err = w.b.Told(ctx, func(i proof.Index, o proof.Opening) {
+		if o.Text(proof.DisclosureRole) != proof.RoleAnswer {
+			return
+		}
+		others++
+		for _, f := range []proof.Field{proof.DisclosureContext, proof.DisclosureObject, proof.DisclosurePayloadKey, proof.DisclosurePayload, proof.DisclosureOfficial} {
+			if _, p := o.Value(f); p == proof.Present {
+				t.Errorf("entry %d: a co-subject is shown %s", i, proof.SchemaDisclosure.Name(f))
+			}
+		}
+		for _, f := range []proof.Field{proof.DisclosureRequested, proof.DisclosureObtained, proof.DisclosureReleased} {
+			for _, pointer := range o.List(f) {
+				// What stands at persons, and the scopes that the definition says concern them.
+				if !strings.HasPrefix(pointer, "/data/membres") && pointer != "/data/quotient/valeur" {
+					t.Errorf("entry %d: %s of a co-subject has %s", i, proof.SchemaDisclosure.Name(f), pointer)
+				}
+			}
+		}
+		if text := string(o.Text(proof.DisclosureInput)); strings.Contains(strings.ToUpper(text), "EXEMPLE") || strings.Contains(text, "MARKER") || strings.Contains(text, "dossier") {
+			t.Errorf("entry %d: the decision's input names somebody: %s", i, text)
+		}
+	})
+	if err != nil || others != 1 {
+		t.Errorf("%d co-subjects, %v", others, err)
 	}
 	child := broker.Account{Pivot: subjectOf(t, killPivot("noe")), Subjects: []proof.Subject{noe}, Lang: "en"}
 	c, err := w.b.FileContest(ctx, child, a.ID, "Not me.")

@@ -284,7 +284,7 @@ func TestFieldValues(t *testing.T) {
 		{d, proof.DisclosureContext, "Œuvre", true}, {d, proof.DisclosureContext, "", true}, {d, proof.DisclosureContext, "\xff", false}, {d, proof.DisclosureContext, "a\nb", false},
 		{d, proof.DisclosurePayloadKey, strings.Repeat("\x00", 32), true}, {d, proof.DisclosurePayloadKey, "short", false},
 		{d, proof.DisclosureID, "0B6C1F0E-7d3f-4a52-9f57-0d6b3c1a2e4f", false}, {d, proof.DisclosureID, "0b6c1f0e7d3f4a529f570d6b3c1a2e4f", false},
-		{d, proof.DisclosureRole, "answer", true}, {d, proof.DisclosureRole, "auditor", false}, {a, proof.AccessRole, "auditor", true}, {a, proof.AccessRole, "asked", false},
+		{d, proof.DisclosureRole, "answer", true}, {d, proof.DisclosureRole, "auditor", false}, {a, proof.AccessRole, "auditor", true}, {a, proof.AccessRole, "delegate", true}, {a, proof.AccessRole, "guardian", false}, {a, proof.AccessRole, "asked", false},
 		{d, proof.DisclosureAgency, "Mairie", false}, {d, proof.DisclosureRecipient, "13002526500014", false},
 		{d, proof.DisclosureService, "qf@0", false}, {d, proof.DisclosureService, "qf", false}, {d, proof.DisclosureService, "qf@12", true}, {d, proof.DisclosureService, "qf@012", false},
 		{d, proof.DisclosureRequested, "", true}, {d, proof.DisclosureRequested, "/a\n/b", true}, {d, proof.DisclosureRequested, "/b\n/a", false},
