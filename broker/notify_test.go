@@ -379,8 +379,8 @@ func TestErasedAddress(t *testing.T) {
 	s.Refuse("MAIL", 451)
 	ahead.Add(int64(2 * time.Hour))
 	until(t, "it is being announced", func() bool { m, err := w.b.Mails(ctx); return err == nil && m.Waiting > 0 })
-	if w.states(me) != "pivot:waiting: person:waiting:" {
-		t.Errorf("states: %s", w.states(me))
+	if w.erasing(me) != "pivot:waiting: person:waiting:" {
+		t.Errorf("states: %s", w.erasing(me))
 	}
 	s.Refuse("MAIL", 0)
 	ahead.Add(int64(10 * time.Minute))

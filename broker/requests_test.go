@@ -25,8 +25,8 @@ func (w *world) asked(a broker.Account) []broker.ErasureRequest {
 	return list
 }
 
-// states of the identifiers of the newest request, as type:state:blocked.
-func (w *world) states(a broker.Account) string {
+// erasing is how the identifiers of the newest request stand, as type:state:blocked.
+func (w *world) erasing(a broker.Account) string {
 	w.t.Helper()
 	list := w.asked(a)
 	if len(list) == 0 {
@@ -68,7 +68,7 @@ func (w *world) now() time.Time {
 
 func (w *world) erased(a broker.Account) func() bool {
 	return func() bool {
-		return w.states(a) == "pivot:done: person:done:" || w.states(a) == "person:done: pivot:done:"
+		return w.erasing(a) == "pivot:done: person:done:" || w.erasing(a) == "person:done: pivot:done:"
 	}
 }
 
@@ -214,9 +214,9 @@ func TestHoldKeepsFromErasure(t *testing.T) {
 	}
 	wantCode(t, "removing it twice", w.b.RemoveHold(ctx, id), 404, "hold.unknown")
 	ahead.Add(int64(2 * time.Minute))
-	until(t, "the one that isn't held is erased", func() bool { return strings.Contains(w.states(me), "person:done:") })
-	if !strings.Contains(w.states(me), "pivot:waiting:hold") {
-		t.Errorf("states: %s", w.states(me))
+	until(t, "the one that isn't held is erased", func() bool { return strings.Contains(w.erasing(me), "person:done:") })
+	if !strings.Contains(w.erasing(me), "pivot:waiting:hold") {
+		t.Errorf("states: %s", w.erasing(me))
 	}
 	// The other hold ends by itself.
 	ahead.Add(int64(2 * time.Hour))
@@ -241,9 +241,9 @@ func TestErasureWaitsForAContest(t *testing.T) {
 	}
 	w.ask(me)
 	ahead.Add(int64(time.Minute))
-	until(t, "the other identifier is erased", func() bool { return strings.Contains(w.states(me), "person:done:") })
-	if !strings.Contains(w.states(me), "pivot:waiting:contest") {
-		t.Errorf("states: %s", w.states(me))
+	until(t, "the other identifier is erased", func() bool { return strings.Contains(w.erasing(me), "person:done:") })
+	if !strings.Contains(w.erasing(me), "pivot:waiting:contest") {
+		t.Errorf("states: %s", w.erasing(me))
 	}
 	if _, err := w.b.AnswerContest(ctx, w.caller, c.ID, broker.ContestExplained, "Pour la cantine."); err != nil {
 		t.Fatal(err)
@@ -304,13 +304,13 @@ func TestErasureKilledAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "its keys are destroyed", func() bool { return w.b.Erasing(me.Pivot) && w.b.Keyless(me.Pivot) })
-	if got := w.states(me); got != "pivot:waiting:" {
+	if got := w.erasing(me); got != "pivot:waiting:" {
 		t.Errorf("states: %s", got)
 	}
 	w.close()
 	w.sql("DROP TRIGGER kill")
 	w.open()
-	until(t, "the request has ended", func() bool { return w.states(me) == "pivot:done:" })
+	until(t, "the request has ended", func() bool { return w.erasing(me) == "pivot:done:" })
 	if h := w.history(me.Pivot, broker.HistoryPage{Kind: proof.KindErasure}); len(h.Entries) != 1 {
 		t.Errorf("%d erasures", len(h.Entries))
 	}
