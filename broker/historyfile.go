@@ -207,6 +207,8 @@ func (m *historyMaker) show(g *glance, rec *proof.Record) {
 		o = o.Only()
 	case m.by != nil:
 		o = o.Only(shownInFile[rec.Schema()]...)
+	default:
+		o = o.ForSubject(g.subject.Type())
 	}
 	g.opened = o
 }

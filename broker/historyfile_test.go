@@ -100,8 +100,14 @@ func TestHistoryFile(t *testing.T) {
 		}
 		if pivot {
 			got = append(got, e.Index)
-		} else {
-			persons++ // in the answers about somebody else's household: a homonym, for all that the log knows
+			continue
+		}
+		persons++ // in the answers about somebody else's household: a homonym, for all that the log knows
+		for _, f := range proof.SchemaDisclosure.Fields() {
+			shown := slices.Contains([]string{"subject_type", "subject", "agency", "service", "asked_at"}, f.Name)
+			if _, p := e.Opening.Value(f.Field); (p != proof.Hidden) != shown {
+				t.Errorf("of what may be a namesake's, %s is shown: %v", f.Name, p != proof.Hidden)
+			}
 		}
 	}
 	if !slices.Equal(got, want) || persons != 6 || !v.Complete() || v.Epochs != (proof.EpochRange{From: 0, To: 2}) || !v.Deferrals.Counted {

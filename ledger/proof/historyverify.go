@@ -650,7 +650,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		return 0, unproven("the opening does not open the entry's commitment: it is another record's")
 	}
 	s, err := o.Subject()
-	v.Withheld = withheld(o, err == nil)
+	v.Withheld = withheld(o, c.h.Subjects[place.subject].Type(), err == nil)
 	switch {
 	case err == nil && !s.Equal(c.h.Subjects[place.subject]):
 		return 0, unproven("filed under subject %d, about somebody else", place.subject)
@@ -672,12 +672,12 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 	return 0, unproven("its person part is not open, and no erasure, end of retention or loss in the log explains that")
 }
 
-// withheld counts the hidden fields of a record that its person may read; those
-// of the person part only if a part of it is shown.
-func withheld(o Opening, person bool) (n int) {
+// withheld counts the hidden fields of a record that may be read in the history
+// of a subject of type t; those of the person part only if a part of it is shown.
+func withheld(o Opening, t SubjectType, person bool) (n int) {
 	for i := range o.fields {
 		info := &o.info.fields[i]
-		if o.fields[i].presence == Hidden && info.Readers&ReaderPerson != 0 && (person || !info.Person) {
+		if o.fields[i].presence == Hidden && forSubject(o.info.schema, info.Field, t) && (person || !info.Person) {
 			n++
 		}
 	}
