@@ -23,6 +23,8 @@ type registry struct {
 	agencies   map[string]store.Agency
 	auditors   map[string]store.Auditor
 	services   map[string]*serviceEntry
+	known      map[string]*service.Definition     // the newest of each, withdrawn ones too: records name them
+	named      map[string]string                  // providers, by id
 	witnessed  map[string]bool                    // services whose answers wait for witnesses, withdrawn ones too
 	latest     map[string]store.Service           // withdrawn ones, too
 	agreements map[agreementKey][]*agreementEntry // by id; revoked ones last
@@ -83,7 +85,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
 		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, witnessed: map[string]bool{}, latest: map[string]store.Service{},
-		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{},
+		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{}, known: map[string]*service.Definition{}, named: map[string]string{},
 	}
 	for _, a := range rows.Agencies {
 		r.agencies[a.ID] = a
@@ -116,6 +118,7 @@ func newRegistry(rows *store.Registry) (*registry, error) {
 				r.providers[k] = append(r.providers[k], id) // several, if one body answers for them
 			}
 		}
+		r.known[row.ID], r.named[string(e.def.Provider.ID)] = e.def, e.def.Provider.Name
 		r.witnessed[row.ID] = e.def.Release == service.ReleaseWitnessed
 		if row.State == store.Active {
 			r.services[row.ID] = e

@@ -192,6 +192,16 @@ func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind
 		owner[:], int64(before), string(kind), string(kind), limit)
 }
 
+// NewestOf returns the log index of the newest record that RecordsOf lists, 0 if there is none.
+func (s *Store) NewestOf(ctx context.Context, owner keys.Owner) (proof.Index, error) {
+	var index int64
+	err := classify(s.r.QueryRowContext(ctx, "SELECT log_index FROM records WHERE owner = ? ORDER BY log_index DESC LIMIT 1", owner[:]).Scan(&index))
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return proof.Index(index), err
+}
+
 // AccessLogged is attached to access@v1 entries, and to the deferred@v1 entries of accesses to deferred records: it gives each its record, in their order. If the delay of such a record
 // is over, nothing is stored: ErrOpened.
 type AccessLogged struct {

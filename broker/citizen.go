@@ -1,0 +1,333 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/policy"
+)
+
+// What a person reads of their own records, without an access@v1 entry: it is the person who looks. Whoever calls these has made sure of that.
+
+// maxOwnPage bounds the records of one page of OwnEntries.
+const maxOwnPage = 200
+
+// An OwnEntry is what a person sees of one of their entries at a glance. It is their personal data; context and object are not in it.
+type OwnEntry struct {
+	Index proof.Index
+	Epoch proof.Epoch
+	Kind  proof.Kind // empty if the entry itself is damaged
+	State HistoryState
+	// Namesake: filed without a place of birth, so it may be about somebody else: of what follows there are At, Agency and Service, or At, Reader, ReaderRole and Target.
+	Namesake bool
+	// At is when it was asked, opened or erased; zero if that can't be read.
+	At time.Time
+
+	// Of a disclosure.
+	ID, Role, Agency, Provider, Service, Purpose, LegalBasis, Outcome string
+	// Scopes name the data: those that were asked for, and of somebody whom the answer identifies those that hold what concerns them. Nil if that can't be told.
+	Scopes []service.Scope
+
+	// Of an access: who opened which record.
+	Reader, ReaderRole, Reason string
+	Target                     proof.Index
+
+	// Of an erasure: the greatest log index that it covers.
+	Reach proof.Index
+}
+
+// OwnEntries lists a person's entries under one identifier by decreasing log index: at most limit (up to 200) of those below before (0: from the newest). next is before of the next page, 0 if there is none.
+//
+// It costs time for each entry that it returns and none for other people's. An entry that can't be read has its State and no details; what is in it beside these has been compared with what the log committed to.
+func (b *Broker) OwnEntries(ctx context.Context, subject proof.Subject, before proof.Index, limit int) (entries []OwnEntry, next proof.Index, err error) {
+	if limit < 1 || limit > maxOwnPage {
+		return nil, 0, fmt.Errorf("a page of %d entries: want 1 to %d", limit, maxOwnPage)
+	}
+	leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer leave()
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		return nil, 0, keysProblem(err)
+	}
+	glances, next, err := b.glances(ctx, owner, HistoryPage{Before: before, Limit: limit})
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := b.openOwn(ctx, subject, glances); err != nil {
+		return nil, 0, err
+	}
+	reg := b.registry.Load()
+	entries = make([]OwnEntry, len(glances))
+	for i := range glances {
+		entries[i] = reg.ownEntry(&glances[i])
+	}
+	return entries, next, nil
+}
+
+// NewestOwn is the log index of the newest entry under an identifier, 0 if there is none (index 0 is a marker): whoever keeps what OwnEntries gave learns whether there is more.
+func (b *Broker) NewestOwn(ctx context.Context, subject proof.Subject) (proof.Index, error) {
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		return 0, keysProblem(err)
+	}
+	index, err := b.store.NewestOf(ctx, owner)
+	if err != nil {
+		return 0, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	return index, nil
+}
+
+// openOwn opens what a person may see of their own records, and finds out what accounts for the rest.
+func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []glance) error {
+	for i := range glances {
+		g := &glances[i]
+		g.subject = subject
+		if !g.open && g.entry.Kind != "" && g.month.IsZero() {
+			g.open, g.rest = true, true // what is left of an erased record
+		}
+	}
+	err := b.openGlances(ctx, glances, func(g *glance, rec *proof.Record) {
+		o := rec.Open(proof.ReaderPerson)
+		whose, err := o.Subject()
+		if rec.Schema() != g.entry.Kind.Schema() || err == nil && !whose.Equal(g.subject) || err != nil && !rec.Erased() {
+			return // another's record under this owner
+		}
+		if err == nil || g.entry.Kind == proof.KindErasure {
+			g.entry.State = HistoryOpen
+		}
+		g.opened = o.ForSubject(g.subject.Type())
+	})
+	if err != nil {
+		return err
+	}
+	return b.explain(ctx, glances)
+}
+
+// ownEntry reads an entry at a glance. Of a damaged record nothing is told, though a part of it may be whole.
+func (r *registry) ownEntry(g *glance) OwnEntry {
+	e := OwnEntry{Index: g.row.Index, Kind: g.entry.Kind, State: g.entry.State, Namesake: g.subject.Type() == proof.TypePerson && g.entry.Kind != proof.KindErasure}
+	if entry, err := proof.ParseEntry(g.row.Text); err == nil {
+		e.Epoch = entry.In()
+	}
+	if e.State == HistoryDamaged || g.opened.IsZero() {
+		return e
+	}
+	o := g.opened
+	at := func(f proof.Field) time.Time {
+		t, ok := o.TimeOf(f)
+		if !ok {
+			return time.Time{}
+		}
+		return t.Time()
+	}
+	index := func(f proof.Field) proof.Index {
+		n, err := strconv.ParseUint(o.Text(f), 10, 63)
+		if err != nil {
+			return 0
+		}
+		return proof.Index(n)
+	}
+	switch o.Schema() {
+	case proof.SchemaDisclosure:
+		id, _, _ := strings.Cut(o.Text(proof.DisclosureService), "@")
+		e.At = at(proof.DisclosureAskedAt)
+		e.ID, e.Role, e.Agency, e.Provider, e.Service = o.Text(proof.DisclosureID), o.Text(proof.DisclosureRole), o.Text(proof.DisclosureAgency), o.Text(proof.DisclosureProvider), id
+		e.Purpose, e.LegalBasis, e.Outcome = o.Text(proof.DisclosurePurpose), o.Text(proof.DisclosureLegalBasis), o.Text(proof.DisclosureOutcome)
+		e.Scopes = r.scopesOf(o, id)
+	case proof.SchemaAccess:
+		e.At, e.Target = at(proof.AccessAt), index(proof.AccessTarget)
+		e.Reader, e.ReaderRole, e.Reason = o.Text(proof.AccessReader), o.Text(proof.AccessRole), o.Text(proof.AccessReason)
+	case proof.SchemaErasure:
+		e.At, e.Reach = at(proof.ErasureErasedAt), index(proof.ErasureReach)
+	}
+	return e
+}
+
+// scopesOf names the data of a disclosure.
+func (r *registry) scopesOf(o proof.Opening, id string) []service.Scope {
+	if o.Text(proof.DisclosureRole) == proof.RoleAsked && o.Text(proof.DisclosureOutcome) != proof.OutcomeReleased {
+		return askedScopes(o)
+	}
+	def := r.known[id]
+	if def == nil {
+		return askedScopes(o)
+	}
+	fields := o.List(proof.DisclosureReleased)
+	if len(fields) == 0 {
+		fields = o.List(proof.DisclosureRequested)
+	}
+	var out []service.Scope
+	for name := range def.Scopes {
+		if slices.ContainsFunc(def.ScopeFields(name), func(p service.Pointer) bool { _, ok := slices.BinarySearch(fields, string(p)); return ok }) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// askedScopes are those of the recorded decision, whatever became of it.
+func askedScopes(o proof.Opening) []service.Scope {
+	input, _ := o.Value(proof.DisclosureInput)
+	in, err := policy.ParseInput(input)
+	if err != nil || o.Text(proof.DisclosureRole) != proof.RoleAsked {
+		return nil // a co-subject doesn't learn what was asked about others
+	}
+	out := make([]service.Scope, len(in.Scopes))
+	for i, s := range in.Scopes {
+		out[i] = service.Scope(s)
+	}
+	return out
+}
+
+// An OwnRecord is all that a person sees of one of their records.
+type OwnRecord struct {
+	OwnEntry
+	Subject proof.Subject // under which it is filed
+	// Opening holds the fields; zero if nothing can be read.
+	Opening proof.Opening
+	// Reasons say why it was denied: what the recorded policy says to the recorded input. Empty if it was granted, or if the decision isn't shown.
+	Reasons []policy.Reason
+	// Receipt was verified; nil if the entry isn't published yet, which takes seconds, or if nothing can be read.
+	Receipt *proof.Receipt
+	Verdict proof.Verdict // of the receipt
+}
+
+// errNoOwnRecord has one form for entries that aren't, that are nobody's, and that are somebody else's.
+func errNoOwnRecord() *Problem {
+	return &Problem{Status: 404, Code: "record.unknown", Title: "There is no such record under your identifiers.", Detail: "Go back to your history."}
+}
+
+// OwnRecord opens one record of a person, which is filed under one of these identifiers; another's is unknown. No access is logged.
+func (b *Broker) OwnRecord(ctx context.Context, subjects []proof.Subject, index proof.Index) (*OwnRecord, error) {
+	leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	row, err := b.store.RowAt(ctx, index)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, errNoOwnRecord()
+	}
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	var r *OwnRecord
+	for _, s := range subjects {
+		owner, err := b.ring.Owner(s)
+		if err != nil {
+			return nil, keysProblem(err)
+		}
+		if !row.None && row.Kind.Filed() && row.Owner == owner {
+			r = &OwnRecord{Subject: s}
+		}
+	}
+	if r == nil {
+		return nil, errNoOwnRecord()
+	}
+	glances := []glance{newGlance(&row.PlacedRecord)}
+	if err := b.survey(ctx, glances); err != nil {
+		return nil, err
+	}
+	if err := b.openOwn(ctx, r.Subject, glances); err != nil {
+		return nil, err
+	}
+	r.OwnEntry = b.registry.Load().ownEntry(&glances[0])
+	if r.State == HistoryDamaged || glances[0].opened.IsZero() {
+		return r, nil
+	}
+	r.Opening = glances[0].opened
+	if err := b.proveOwn(ctx, r); err != nil {
+		return nil, err
+	}
+	if r.Outcome == proof.OutcomeDenied && r.Role == proof.RoleAsked {
+		said, err := b.replay(ctx, r.Opening)
+		if err != nil {
+			b.log.Error("a recorded decision can't be run again to explain it", "entry", index, "error", err)
+			return r, nil // the codes are in the opening
+		}
+		r.Reasons = said.Reasons
+	}
+	return r, nil
+}
+
+// proveOwn adds the receipt at its best by now. What is handed out is verified first.
+func (b *Broker) proveOwn(ctx context.Context, r *OwnRecord) error {
+	logPolicy, err := b.logPolicy(ctx)
+	if err != nil {
+		return keysProblem(err)
+	}
+	receipt, err := b.ledger.Receipt(ctx, r.Index, r.Opening)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
+	}
+	if r.Verdict, err = receipt.Verify(logPolicy, proof.VerifyOptions{AllowProvisional: true}); err != nil {
+		return unavailable("log.unproven", "The log gave no valid receipt.", err)
+	}
+	r.Receipt = receipt
+	return nil
+}
+
+// OwnLost are ranges of log indexes whose records were lost with a restoration: entries of anybody may stand there.
+func (b *Broker) OwnLost(ctx context.Context) ([]store.Range, error) {
+	lost, err := b.store.Lost(ctx)
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	return lost, nil
+}
+
+// A Directory names those who stand in records, as the registry does now. Its maps must not be changed.
+type Directory struct {
+	Agencies  map[string]store.Agency
+	Auditors  map[string]store.Auditor
+	Services  map[string]*service.Definition // by id, the newest version, withdrawn ones too
+	Providers map[string]string              // names by id
+}
+
+// Directory of the registry as it is now.
+func (b *Broker) Directory() Directory {
+	r := b.registry.Load()
+	return Directory{r.agencies, r.auditors, r.known, r.named}
+}
+
+// PolicyText says by which keys and witnesses the log's checkpoints are checked, in the form of c2sp.org/tlog-policy: what a person's browser is told, and may compare with what others say.
+func (b *Broker) PolicyText(ctx context.Context) ([]byte, error) {
+	vkeys, err := b.LogKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	for _, k := range vkeys {
+		text.WriteString("log " + k + "\n")
+	}
+	if b.cfg.Witnesses == nil {
+		text.WriteString("quorum none\n")
+		return []byte(text.String()), nil
+	}
+	for line := range strings.Lines(string(b.cfg.Witnesses.Policy)) {
+		if words := strings.Fields(line); len(words) > 0 && words[0] != "log" {
+			text.WriteString(strings.TrimRight(line, "\r\n") + "\n")
+		}
+	}
+	if _, err := proof.ParsePolicy([]byte(text.String())); err != nil {
+		return nil, fmt.Errorf("writing the policy of the log: %w", err)
+	}
+	return []byte(text.String()), nil
+}
+
