@@ -48,6 +48,9 @@ type historyFinding struct {
 	Unaudited   uint64                 `json:"unaudited_epochs"`
 	ComparedTo  []string               `json:"compared_to,omitempty"`
 
+	// Code is that of a printed statement of the same entries (docs/formats.md, section 7).
+	Code string `json:"statement_code,omitempty"`
+
 	Says []string `json:"says,omitempty"`
 	Not  []string `json:"not_proven,omitempty"`
 
@@ -258,6 +261,9 @@ func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) histor
 		f.Verdict.ComparePage(*page, in)
 		f.Proven, f.Unusable = f.Proven && f.Verdict.Refuted == nil, f.Unusable && f.Verdict.Refuted == nil
 	}
+	if f.Proven {
+		f.Code = v.StatementCode()
+	}
 	return f
 }
 
@@ -269,6 +275,9 @@ func (f *historyFinding) print(w io.Writer) {
 	}
 	for _, k := range f.Verdict.Keys {
 		fmt.Fprintf(w, "  %s %s  %s\n", k.Role, k.Name, k.Fingerprint)
+	}
+	if f.Code != "" {
+		fmt.Fprintf(w, "  the code of a printed statement of these entries: %s\n", f.Code)
 	}
 }
 
