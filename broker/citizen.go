@@ -32,7 +32,7 @@ type OwnEntry struct {
 	// At is when it was asked, opened or erased; zero if that can't be read.
 	At time.Time
 
-	// Of a disclosure.
+	// Of a disclosure. Service is token@version.
 	ID, Role, Agency, Provider, Service, Purpose, LegalBasis, Outcome string
 	// Scopes name the data: those that were asked for, and of somebody whom the answer identifies those that hold what concerns them. Nil if that can't be told.
 	Scopes []service.Scope
@@ -68,10 +68,10 @@ func (b *Broker) OwnEntries(ctx context.Context, subject proof.Subject, before p
 	if err := b.openOwn(ctx, subject, glances); err != nil {
 		return nil, 0, err
 	}
-	reg := b.registry.Load()
+	names := b.Directory()
 	entries = make([]OwnEntry, len(glances))
 	for i := range glances {
-		entries[i] = reg.ownEntry(&glances[i])
+		entries[i] = names.ownEntry(&glances[i])
 	}
 	return entries, next, nil
 }
@@ -115,16 +115,21 @@ func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []g
 	return b.explain(ctx, glances)
 }
 
-// ownEntry reads an entry at a glance. Of a damaged record nothing is told, though a part of it may be whole.
-func (r *registry) ownEntry(g *glance) OwnEntry {
-	e := OwnEntry{Index: g.row.Index, Kind: g.entry.Kind, State: g.entry.State, Namesake: g.subject.Type() == proof.TypePerson && g.entry.Kind != proof.KindErasure}
+func (d Directory) ownEntry(g *glance) OwnEntry {
+	e := proof.VerifiedEntry{Index: g.row.Index, Kind: g.entry.Kind, Opening: g.opened}
 	if entry, err := proof.ParseEntry(g.row.Text); err == nil {
 		e.Epoch = entry.In()
 	}
-	if e.State == HistoryDamaged || g.opened.IsZero() {
+	return d.Outline(e, g.subject.Type(), g.entry.State)
+}
+
+// Outline is what a person sees at a glance of an entry under a subject of type t, by what is open of it. Of a damaged record nothing is told, though a part of it may be whole.
+func (d Directory) Outline(v proof.VerifiedEntry, t proof.SubjectType, state HistoryState) OwnEntry {
+	e := OwnEntry{Index: v.Index, Epoch: v.Epoch, Kind: v.Kind, State: state, Namesake: t == proof.TypePerson && v.Kind != proof.KindErasure}
+	if state == HistoryDamaged || v.Opening.IsZero() {
 		return e
 	}
-	o := g.opened
+	o := v.Opening
 	at := func(f proof.Field) time.Time {
 		t, ok := o.TimeOf(f)
 		if !ok {
@@ -143,9 +148,9 @@ func (r *registry) ownEntry(g *glance) OwnEntry {
 	case proof.SchemaDisclosure:
 		id, _, _ := strings.Cut(o.Text(proof.DisclosureService), "@")
 		e.At = at(proof.DisclosureAskedAt)
-		e.ID, e.Role, e.Agency, e.Provider, e.Service = o.Text(proof.DisclosureID), o.Text(proof.DisclosureRole), o.Text(proof.DisclosureAgency), o.Text(proof.DisclosureProvider), id
+		e.ID, e.Role, e.Agency, e.Provider, e.Service = o.Text(proof.DisclosureID), o.Text(proof.DisclosureRole), o.Text(proof.DisclosureAgency), o.Text(proof.DisclosureProvider), o.Text(proof.DisclosureService)
 		e.Purpose, e.LegalBasis, e.Outcome = o.Text(proof.DisclosurePurpose), o.Text(proof.DisclosureLegalBasis), o.Text(proof.DisclosureOutcome)
-		e.Scopes = r.scopesOf(o, id)
+		e.Scopes = d.scopesOf(o, id)
 	case proof.SchemaAccess:
 		e.At, e.Target = at(proof.AccessAt), index(proof.AccessTarget)
 		e.Reader, e.ReaderRole, e.Reason = o.Text(proof.AccessReader), o.Text(proof.AccessRole), o.Text(proof.AccessReason)
@@ -156,11 +161,11 @@ func (r *registry) ownEntry(g *glance) OwnEntry {
 }
 
 // scopesOf names the data of a disclosure.
-func (r *registry) scopesOf(o proof.Opening, id string) []service.Scope {
+func (d Directory) scopesOf(o proof.Opening, id string) []service.Scope {
 	if o.Text(proof.DisclosureRole) == proof.RoleAsked && o.Text(proof.DisclosureOutcome) != proof.OutcomeReleased {
 		return askedScopes(o)
 	}
-	def := r.known[id]
+	def := d.Services[id]
 	if def == nil {
 		return askedScopes(o)
 	}
@@ -244,7 +249,7 @@ func (b *Broker) OwnRecord(ctx context.Context, subjects []proof.Subject, index 
 	if err := b.openOwn(ctx, r.Subject, glances); err != nil {
 		return nil, err
 	}
-	r.OwnEntry = b.registry.Load().ownEntry(&glances[0])
+	r.OwnEntry = b.Directory().ownEntry(&glances[0])
 	if r.State == HistoryDamaged || glances[0].opened.IsZero() {
 		return r, nil
 	}
@@ -292,6 +297,27 @@ func (b *Broker) OwnLost(ctx context.Context) ([]store.Range, error) {
 	return lost, nil
 }
 
+// EpochsBetween are the closed epochs that have something of the time from from until, not including, to; false if there are none.
+func (b *Broker) EpochsBetween(ctx context.Context, from, to time.Time) (proof.EpochRange, bool, error) {
+	open := b.ledger.OpenEpoch().Number
+	first, err := b.store.EpochAt(ctx, from.UnixMilli())
+	if err != nil && !errors.Is(err, store.ErrNotFound) { // before the log began: its first epoch
+		return proof.EpochRange{}, false, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	last, err := b.store.EpochAt(ctx, to.UnixMilli()-1)
+	if errors.Is(err, store.ErrNotFound) || err == nil && open == 0 {
+		return proof.EpochRange{}, false, nil
+	}
+	if err != nil {
+		return proof.EpochRange{}, false, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	last = min(last, open-1)
+	return proof.EpochRange{From: first, To: last}, first <= last, nil
+}
+
+// LogPolicy knows the keys and witnesses of this log: with it a history can be checked that this broker made.
+func (b *Broker) LogPolicy(ctx context.Context) (*proof.Policy, error) { return b.logPolicy(ctx) }
+
 // A Directory names those who stand in records, as the registry does now. Its maps must not be changed.
 type Directory struct {
 	Agencies  map[string]store.Agency
@@ -304,6 +330,23 @@ type Directory struct {
 func (b *Broker) Directory() Directory {
 	r := b.registry.Load()
 	return Directory{r.agencies, r.auditors, r.known, r.named}
+}
+
+// Standing says where the log stands.
+type Standing struct {
+	Origin string
+	// Published is the newest published checkpoint, Witnessed the newest that has the quorum. Either may be zero.
+	Published, Witnessed proof.Checkpoint
+	// Open is the epoch that isn't closed yet: what is in it can't be shown to be complete.
+	Open ledger.OpenEpoch
+}
+
+// Standing of the log now.
+func (b *Broker) Standing() Standing {
+	s := Standing{Origin: b.cfg.Origin, Open: b.ledger.OpenEpoch()}
+	s.Published, _ = b.ledger.Published()
+	s.Witnessed, _ = b.ledger.Witnessed()
+	return s
 }
 
 // PolicyText says by which keys and witnesses the log's checkpoints are checked, in the form of c2sp.org/tlog-policy: what a person's browser is told, and may compare with what others say.
@@ -330,4 +373,3 @@ func (b *Broker) PolicyText(ctx context.Context) ([]byte, error) {
 	}
 	return []byte(text.String()), nil
 }
-

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -48,9 +49,9 @@ func TestOwnEntries(t *testing.T) {
 	pivot, person := both(t)[0], both(t)[1]
 	got := w.own(pivot)
 	want := []broker.OwnEntry{
-		{Index: indexOf(t, answers[1]), Kind: proof.KindDisclosure, State: broker.HistoryOpen, Role: "asked", Agency: "mairie", Provider: "caisse", Service: "household", Purpose: "publicite", LegalBasis: "crpa-l114-8",
+		{Index: indexOf(t, answers[1]), Kind: proof.KindDisclosure, State: broker.HistoryOpen, Role: "asked", Agency: "mairie", Provider: "caisse", Service: "household@1", Purpose: "publicite", LegalBasis: "crpa-l114-8",
 			Outcome: "denied", Scopes: []service.Scope{"members", "quotient"}},
-		{Index: indexOf(t, answers[0]), Kind: proof.KindDisclosure, State: broker.HistoryOpen, Role: "asked", Agency: "mairie", Provider: "caisse", Service: "household", Purpose: "cantine", LegalBasis: "crpa-l114-8",
+		{Index: indexOf(t, answers[0]), Kind: proof.KindDisclosure, State: broker.HistoryOpen, Role: "asked", Agency: "mairie", Provider: "caisse", Service: "household@1", Purpose: "cantine", LegalBasis: "crpa-l114-8",
 			Outcome: "released", Scopes: []service.Scope{"quotient"}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(broker.OwnEntry{}, "At", "ID", "Provider")); diff != "" {
@@ -63,7 +64,7 @@ func TestOwnEntries(t *testing.T) {
 	}
 	// In the answer about somebody else there is a namesake of hers, for all that anybody can tell.
 	got = w.own(person)
-	if len(got) != 1 || !got[0].Namesake || got[0].Agency != "mairie" || got[0].Service != "household" || got[0].At.IsZero() {
+	if len(got) != 1 || !got[0].Namesake || got[0].Agency != "mairie" || got[0].Service != "household@1" || got[0].At.IsZero() {
 		t.Fatalf("%+v", got)
 	}
 	if e := got[0]; e.ID+e.Role+e.Provider+e.Purpose+e.LegalBasis+e.Outcome != "" || e.Scopes != nil {
@@ -214,11 +215,52 @@ func TestPolicyText(t *testing.T) {
 	if _, err := proof.VerifyCheckpoint(w.b.Log().Checkpoint().Note(), p); err != nil || p.Demands() {
 		t.Errorf("%v", err)
 	}
+	if s := w.b.Standing(); s.Origin != w.cfg.Origin || s.Open.Marker != 0 || s.Published.Size() == 0 || !s.Witnessed.IsZero() {
+		t.Errorf("%+v", s)
+	}
 	ww := newWitnessedWorld(t, 2, 3, nil)
 	if text, err = ww.b.PolicyText(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if p, err = proof.ParsePolicy(text); err != nil || !p.Demands() || len(p.Witnesses()) != 3 {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestEpochsBetween: closed epochs alone, and those that a time touches.
+func TestEpochsBetween(t *testing.T) {
+	w, ahead := clocked(t, nil)
+	begin := w.b.Log().OpenEpoch().Opened
+	far := begin.Add(1000 * time.Hour)
+	if r, ok, err := w.b.EpochsBetween(t.Context(), begin, far); ok || err != nil {
+		t.Errorf("before any epoch is closed: %v, %v", r, err)
+	}
+	for range 3 {
+		w.turn(ahead)
+	}
+	second, third := proof.Marker{}, proof.Marker{}
+	for _, e := range w.entries() {
+		if m, ok := e.(proof.Marker); ok && m.Epoch == 1 {
+			second = m
+		} else if ok && m.Epoch == 2 {
+			third = m
+		}
+	}
+	for name, c := range map[string]struct {
+		from, to time.Time
+		want     proof.EpochRange
+		ok       bool
+	}{
+		"all":                       {begin.Add(-time.Hour), far, proof.EpochRange{From: 0, To: 2}, true},
+		"before the log":            {begin.Add(-time.Hour), begin, proof.EpochRange{}, false},
+		"up to where one opens":     {begin, second.Opened.Time(), proof.EpochRange{From: 0, To: 0}, true},
+		"a moment in the second":    {second.Opened.Time(), second.Opened.Time().Add(time.Millisecond), proof.EpochRange{From: 1, To: 1}, true},
+		"from the third on":         {third.Opened.Time(), far, proof.EpochRange{From: 2, To: 2}, true},
+		"in what is open, or later": {far, far.Add(time.Hour), proof.EpochRange{}, false},
+	} {
+		got, ok, err := w.b.EpochsBetween(t.Context(), c.from, c.to)
+		if err != nil || ok != c.ok || ok && got != c.want {
+			t.Errorf("%s: %v, %v, %v", name, got, ok, err)
+		}
 	}
 }

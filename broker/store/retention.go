@@ -67,6 +67,13 @@ func (s *Store) Markers(ctx context.Context, i proof.Index) (opener, closing []b
 	return opener, closing, classify(err)
 }
 
+// EpochAt returns the last epoch that was open at a time in milliseconds since 1970, or began with it; ErrNotFound before the first. Its cost grows with the epochs since then.
+func (s *Store) EpochAt(ctx context.Context, at int64) (proof.Epoch, error) {
+	var n int64
+	err := s.r.QueryRowContext(ctx, "SELECT number FROM epochs WHERE opened <= ? ORDER BY number DESC LIMIT 1", at).Scan(&n)
+	return proof.Epoch(n), classify(err) // #nosec G115 -- numbers aren't negative
+}
+
 // Notes lists the notes whose name begins with prefix, by name.
 func (s *Store) Notes(ctx context.Context, prefix string) ([]string, error) {
 	var out []string

@@ -1,0 +1,273 @@
+package portal
+
+import (
+	"encoding/csv"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// maxMaking bounds the history files that are made at once: each takes up to seconds of a processor, and megabytes.
+const maxMaking = 2
+
+// makeHistory makes a history file, one of a few at a time.
+func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange) (*proof.History, error) {
+	select {
+	case p.making <- struct{}{}:
+		defer func() { <-p.making }()
+	default:
+		return nil, errBusy
+	}
+	f, err := p.cfg.Broker.HistoryFile(r.Context(), s.Subjects, epochs)
+	if err != nil {
+		return nil, err
+	}
+	return f.History, nil
+}
+
+// downloadsPage offers what there is.
+type downloadsPage struct {
+	Entries     int
+	Identifiers []string
+	Closed      bool // an epoch is closed, so there is something to prove
+}
+
+func (p *Portal) downloads(r *request, s *Session) error {
+	j, err := p.journals.of(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	data := &downloadsPage{Entries: len(j.entries), Closed: p.cfg.Broker.Standing().Open.Number > 0}
+	for _, x := range s.Subjects {
+		data.Identifiers = append(data.Identifiers, string(x.Type()))
+	}
+	return r.render(http.StatusOK, "downloads", "downloads.title", data)
+}
+
+// historyFile hands out the complete history, all of it or the epochs that the query names: what the browser checks, and what regard-audit verify-history does.
+func (p *Portal) historyFile(r *request, s *Session) error {
+	epochs := proof.EpochRange{To: ledger.NewestEpoch}
+	if v := r.URL.Query().Get("epoques"); v != "" {
+		var ok bool
+		if epochs, ok = parseEpochs(v); !ok {
+			return &broker.Problem{Status: http.StatusBadRequest, Code: "epochs.wrong"}
+		}
+	}
+	h, err := p.makeHistory(r, s, epochs)
+	if err != nil {
+		return err
+	}
+	text, err := h.AppendText(nil)
+	if err != nil {
+		return err
+	}
+	r.download("historique.regard.json", "application/json")
+	r.write(http.StatusOK, text)
+	return nil
+}
+
+// parseEpochs reads FIRST-LAST in decimal.
+func parseEpochs(s string) (proof.EpochRange, bool) {
+	from, to, ok := strings.Cut(s, "-")
+	a, err := strconv.ParseUint(from, 10, 63)
+	b, err2 := strconv.ParseUint(to, 10, 63)
+	return proof.EpochRange{From: proof.Epoch(a), To: proof.Epoch(b)}, ok && err == nil && err2 == nil && a <= b
+}
+
+// csv hands out the outline of the history, filtered as the page is, for a spreadsheet. In French these want semicolons, and both want to be told of UTF-8.
+func (p *Portal) csv(r *request, s *Session) error {
+	j, err := p.journals.of(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	f, n := p.readFilter(r.URL.Query()), p.namer(r.lang)
+	if len(f.mistakes) > 0 {
+		return &broker.Problem{Status: http.StatusBadRequest, Code: "filter.wrong"}
+	}
+	var out strings.Builder
+	out.WriteString("\ufeff")
+	w := csv.NewWriter(&out)
+	w.UseCRLF = true // RFC 4180, section 2
+	if r.lang.code == defaultLang {
+		w.Comma = ';'
+	}
+	head := []string{}
+	for _, c := range []string{"date", "time", "status", "who", "what", "from", "why", "law", "reason", "index"} {
+		head = append(head, r.lang.fixed["csv."+c])
+	}
+	if err := w.Write(head); err != nil {
+		return err
+	}
+	for _, i := range f.of(j, n) {
+		e := &j.entries[i]
+		x := p.row(e, n)
+		day, hour := "", ""
+		if !x.At.IsZero() {
+			day, hour = x.At.Format(time.DateOnly), x.At.Format("15:04:05")
+		}
+		line := []string{day, hour, r.lang.fixed["status."+x.Status], x.Who, x.What, x.From, x.Why, n.law(e.LegalBasis), x.Reason, e.Index.String()}
+		for k := range line {
+			line[k] = harmless(line[k])
+		}
+		if err := w.Write(line); err != nil {
+			return err
+		}
+	}
+	w.Flush()
+	if err := w.Error(); err != nil {
+		return err
+	}
+	r.download("historique.csv", "text/csv; charset=utf-8")
+	r.write(http.StatusOK, []byte(out.String()))
+	return nil
+}
+
+// harmless keeps a spreadsheet from reading a cell as a formula (OWASP, CSV Injection).
+func harmless(cell string) string {
+	cell = clean(cell)
+	if cell != "" && strings.ContainsRune("=+-@|%\uff1d\uff0b\uff0d\uff20", []rune(cell)[0]) {
+		return "'" + cell
+	}
+	return cell
+}
+
+// statementPage is what is printed: a list made from a history that was verified here, with the checkpoint under which it stands and a code by which the paper is compared with the file.
+type statementPage struct {
+	From, To    time.Time
+	Fields      []field
+	Mistakes    []mistake
+	Nothing     bool // no closed epoch in that time
+	TooMany     bool
+	Made        time.Time
+	Epochs      proof.EpochRange
+	Opened      time.Time
+	Closed      time.Time
+	Days        []day
+	Count       int
+	Code        string
+	Origin      string
+	Size        uint64
+	Root        string
+	RootTime    time.Time
+	Witnessed   bool
+	Witnesses   []string
+	Complete    bool
+	Pending     uint64
+	Identifiers []string
+	File        string
+}
+
+// maxStatement bounds the rows of a statement: more are for the file.
+const maxStatement = 1000
+
+func (p *Portal) statement(r *request, s *Session) error {
+	now := p.now().In(p.zone)
+	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, p.zone)
+	f := p.readFilter(r.URL.Query())
+	data := &statementPage{From: today.AddDate(-1, 0, 0), To: today, Made: now, Mistakes: f.mistakes}
+	if !f.from.IsZero() {
+		data.From = f.from
+	}
+	if !f.to.IsZero() {
+		data.To = f.to
+	}
+	if data.To.Before(data.From) {
+		data.From = data.To.AddDate(-1, 0, 0)
+	}
+	data.Fields = []field{
+		{Name: "du", Type: "date", Label: "filter.from", Value: data.From.Format(time.DateOnly)},
+		{Name: "au", Type: "date", Label: "filter.to", Value: data.To.Format(time.DateOnly)},
+	}
+	marked(data.Fields, f.mistakes)
+	if len(f.mistakes) > 0 {
+		return r.render(http.StatusBadRequest, "statement", "statement.title", data)
+	}
+	epochs, ok, err := p.cfg.Broker.EpochsBetween(r.Context(), data.From, data.To.AddDate(0, 0, 1))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		data.Nothing = true
+		return r.render(http.StatusOK, "statement", "statement.title", data)
+	}
+	h, err := p.makeHistory(r, s, epochs)
+	if isCode(err, "history.open") { // closed in this instant, and not published yet
+		data.Nothing = true
+		return r.render(http.StatusOK, "statement", "statement.title", data)
+	}
+	if err != nil {
+		return err
+	}
+	logPolicy, err := p.cfg.Broker.LogPolicy(r.Context())
+	if err != nil {
+		return err
+	}
+	v, err := h.Verify(logPolicy, proof.HistoryOptions{Now: proof.TimeOf(now), AllowProvisional: true})
+	if err != nil {
+		p.log.Error("a person's history is refuted by its own log", "error", err)
+		return &broker.Problem{Status: http.StatusInternalServerError, Code: "history.refuted"}
+	}
+	p.fillStatement(data, r, &v)
+	return r.render(http.StatusOK, "statement", "statement.title", data)
+}
+
+func (p *Portal) fillStatement(data *statementPage, r *request, v *proof.HistoryVerdict) {
+	data.Epochs, data.Opened, data.Closed = v.Epochs, v.Opened.Time().In(p.zone), v.Closed.Time().In(p.zone)
+	data.Origin, data.Size, data.Root, data.RootTime = v.Origin, v.Size, v.Root.String(), v.RootTime.Time().In(p.zone)
+	data.Witnessed, data.Complete, data.Pending = v.State == proof.Witnessed, v.Complete(), v.Deferrals.Pending
+	data.Code, data.Count = v.StatementCode(), len(v.Entries)
+	data.File = "/historique/fichier?epoques=" + v.Epochs.From.String() + "-" + v.Epochs.To.String()
+	for _, w := range v.Witnesses {
+		data.Witnesses = append(data.Witnesses, w.Name)
+	}
+	for _, x := range v.Subjects {
+		data.Identifiers = append(data.Identifiers, string(x.Type()))
+	}
+	if data.TooMany = len(v.Entries) > maxStatement; data.TooMany {
+		return
+	}
+	n := p.namer(r.lang)
+	rows := make([]row, len(v.Entries))
+	for i := range v.Entries {
+		x := &v.Entries[i]
+		e := n.Outline(*x, v.Subjects[x.Subject].Type(), stateOf(x))
+		rows[i] = p.row(&e, n)
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return b.At.Compare(a.At) })
+	list := &historyPage{}
+	for _, x := range rows {
+		list.add(x)
+	}
+	data.Days = list.Days
+}
+
+// stateOf says of a verified entry what the history page would.
+func stateOf(e *proof.VerifiedEntry) broker.HistoryState {
+	switch e.State {
+	case proof.RecordOpen:
+		return broker.HistoryOpen
+	case proof.RecordErased, proof.RecordErasing:
+		if e.Kind == proof.KindErasure {
+			return broker.HistoryOpen
+		}
+		return broker.HistoryErased
+	case proof.RecordRetired:
+		return broker.HistoryRetired
+	}
+	return lost // or of a schema that this version doesn't know
+}
+
+// lost is the state of a record whose details were lost, as the log says: in a list of the broker's records it isn't.
+const lost broker.HistoryState = "lost"
+
+func isCode(err error, code string) bool {
+	var p *broker.Problem
+	return errors.As(err, &p) && p.Code == code
+}

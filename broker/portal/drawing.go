@@ -1,0 +1,167 @@
+package portal
+
+import (
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// proofShown is a proof in pictures, with the same as tables.
+type proofShown struct {
+	Paths       []way
+	Origin      string
+	Size        uint64
+	Root        string
+	WitnessedAt time.Time
+	Witnesses   []string
+	Entry       string // its text
+	Checkpoint  string
+	Epoch       proof.Epoch
+	Commitment  string
+	RollSize    uint64
+	Closed      time.Time
+	ReceiptURL  string
+}
+
+// way is one path from a leaf up to a root.
+type way struct {
+	ID    string // of its element
+	Title string // key of the catalogue: path.<ID>.title, .text
+	Start string // hash of the leaf, hexadecimal
+	End   string // of the root
+	Steps []step
+	SVG   template.HTML
+	Count int
+}
+
+// step is one hash that is joined on the way.
+type step struct {
+	N    int
+	Side string // "left" or "right": where the hash stands beside ours
+	Hash string
+}
+
+// showProof draws what a receipt proves: from the entry to the root that the witnesses signed, and if it is settled, from the entry to the person's roll, and from the roll to the index of its day.
+func (p *Portal) showProof(l *language, rec *broker.OwnRecord) (*proofShown, error) {
+	v, r := &rec.Verdict, rec.Receipt
+	e := r.Proven()
+	out := &proofShown{
+		Origin: v.Origin, Size: v.Size, Root: hex.EncodeToString(v.Root[:]), Entry: string(e.Text), Checkpoint: string(r.Checkpoint()), Epoch: v.Epoch, Commitment: v.Commitment.String(),
+		ReceiptURL: "/acces/" + rec.Index.String() + "/preuve",
+	}
+	for _, w := range v.Witnesses {
+		out.Witnesses = append(out.Witnesses, w.Name)
+		if t := time.Unix(int64(w.Unix), 0).In(p.zone); w.Unix > 0 && w.Unix < 1<<40 && t.After(out.WitnessedAt) { // #nosec G115 -- bounded
+			out.WitnessedAt = t
+		}
+	}
+	leaf := proof.LeafHash(e.Text)
+	out.Paths = append(out.Paths, way{ID: "log", Start: hex.EncodeToString(leaf[:]), End: out.Root, Steps: steps(uint64(e.Index), v.Size, e.Path)})
+	if s := r.Settlement(); s != nil && v.InRoll {
+		out.RollSize, out.Closed = v.RollSize, v.Closed.Time().In(p.zone)
+		root, err := s.Leaf.Root(e.Index)
+		if err != nil {
+			return nil, err
+		}
+		out.Paths = append(out.Paths, way{ID: "roll", Start: hex.EncodeToString(s.Leaf.Salt[:]), End: hex.EncodeToString(root[:]), Steps: steps(s.Leaf.Position, s.Leaf.Size, s.Leaf.Path)})
+		marker, err := proof.ParseEntry(s.Marker.Text)
+		if err != nil {
+			return nil, err
+		}
+		if m, ok := marker.(proof.Marker); ok && m.Closed != nil {
+			out.Paths = append(out.Paths, way{ID: "index", Start: hex.EncodeToString(root[:]), End: hex.EncodeToString(m.Closed.Index[:]), Steps: steps(s.Bucket.Number, 1<<m.Closed.Bits, s.BucketPath)})
+		}
+	}
+	for i := range out.Paths {
+		x := &out.Paths[i]
+		x.Title, x.Count = "path."+x.ID+".title", len(x.Steps)
+		svg, err := draw(l, x)
+		if err != nil {
+			return nil, err
+		}
+		x.SVG = svg
+	}
+	return out, nil
+}
+
+// steps says of each hash of an inclusion path on which side it stands (RFC 6962, section 2.1.1).
+func steps(index, size uint64, hashes []proof.Hash) []step {
+	out := make([]step, 0, len(hashes))
+	last := size - 1
+	for _, h := range hashes {
+		for index == last && index&1 == 0 && last > 0 { // without a sibling at this level
+			index, last = index>>1, last>>1
+		}
+		side := "right"
+		if index&1 == 1 {
+			side = "left"
+		}
+		out = append(out, step{N: len(out) + 1, Side: side, Hash: hex.EncodeToString(h[:])})
+		index, last = index>>1, last>>1
+	}
+	return out
+}
+
+// Measures of a drawing, in units of its own.
+const (
+	levelHeight = 34
+	halfWidth   = 120
+	nodeWidth   = 84
+	nodeHeight  = 22
+)
+
+// draw makes a picture of a path: our own hashes in the middle, from the entry at the bottom to the root at the top, and beside each step the hash that is joined. The same is in the table below it, so the picture has a short description
+// and its parts none. Colours are the style sheet's; each step has its number, by which a script may light it up.
+func draw(l *language, p *way) (template.HTML, error) {
+	title, err := l.text("path." + p.ID + ".title")
+	if err != nil {
+		return "", err
+	}
+	about, err := l.text("path."+p.ID+".drawing", "n", p.Count)
+	if err != nil {
+		return "", err
+	}
+	start, err := l.text("path." + p.ID + ".start")
+	if err != nil {
+		return "", err
+	}
+	end, err := l.text("path." + p.ID + ".end")
+	if err != nil {
+		return "", err
+	}
+	height := (len(p.Steps)+1)*levelHeight + nodeHeight + 16
+	width := 2*halfWidth + nodeWidth + 16
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg class="path" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-labelledby="path-%s-t path-%s-d"><title id="path-%[5]s-t">%s</title><desc id="path-%[5]s-d">%s</desc>`,
+		width, height, width, height, p.ID, p.ID, template.HTMLEscapeString(title), template.HTMLEscapeString(about))
+	x := width / 2
+	y := func(level int) int { return height - 8 - nodeHeight - level*levelHeight }
+	node := func(class string, cx, top, n int, label string) {
+		fmt.Fprintf(&b, `<g class="%s" data-step="%d"><rect x="%d" y="%d" width="%d" height="%d" rx="4"/><text x="%d" y="%d">%s</text></g>`, class, n, cx-nodeWidth/2, top, nodeWidth, nodeHeight, cx, top+15, template.HTMLEscapeString(label))
+	}
+	for i, s := range p.Steps {
+		side := x + halfWidth
+		if s.Side == "left" {
+			side = x - halfWidth
+		}
+		fmt.Fprintf(&b, `<path class="edge own" data-step="%d" d="M%d %dV%d"/><path class="edge" d="M%d %dV%dH%d"/>`, i+1, x, y(i), y(i+1)+nodeHeight, side, y(i), y(i)-6, x)
+		node("side", side, y(i), i+1, s.Hash[:8])
+	}
+	node("leaf", x, y(0), 0, start)
+	for i := range p.Steps {
+		if label := strconv.Itoa(i + 1); i+1 < len(p.Steps) {
+			node("join", x, y(i+1), i+1, label)
+		}
+	}
+	if len(p.Steps) > 0 {
+		node("root", x, y(len(p.Steps)), len(p.Steps), end)
+	}
+	b.WriteString(`</svg>`)
+	return template.HTML(b.String()), nil // #nosec G203 -- numbers, hexadecimal digits, and escaped words of the catalogue
+}

@@ -1,0 +1,249 @@
+package portal
+
+import (
+	"container/list"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Bounds of what is kept in memory about those who are signed in.
+const (
+	// maxJournal bounds the entries of one person; older ones are in the file of their history.
+	maxJournal = 50_000
+	// maxKept bounds the entries of all, at about 400 bytes each.
+	maxKept = 250_000
+	// journalAge is for how long an outline is used before it is made anew: the end of a retention takes details away without any new entry.
+	journalAge = 10 * time.Minute
+	// journalIdle is for how long one is kept of whom no page is asked.
+	journalIdle = 20 * time.Minute
+	// journalPage is how many entries are read at once.
+	journalPage = 200
+)
+
+// journals keep the outlines of the histories of those who are signed in, so that a page needs not open a person's every record. Each is brought up to date by log index before it is used.
+type journals struct {
+	broker Broker
+	now    func() time.Time
+
+	mu   sync.Mutex
+	by   map[string]*list.Element // *kept, by account
+	used *list.List               // the most recently used first
+	size int                      // entries
+}
+
+// kept is one account's place.
+type kept struct {
+	account string
+	used    time.Time // guarded by journals.mu
+	size    int       // guarded by journals.mu
+	gone    bool      // guarded by journals.mu: taken out, so its size counts no more
+
+	mu      sync.Mutex              // held while it is brought up to date
+	journal atomic.Pointer[journal] // nil at first
+}
+
+// journal is the outline of one person's history as of one moment. It is never changed.
+type journal struct {
+	subjects []proof.Subject
+	newest   []proof.Index // by subject
+	made     time.Time
+	entries  []broker.OwnEntry // by decreasing time
+	cut      bool              // older ones are left out
+
+	// What there is to filter by, each once.
+	agencies, services, statuses []string
+}
+
+func newJournals(b Broker, now func() time.Time) *journals {
+	return &journals{broker: b, now: now, by: map[string]*list.Element{}, used: list.New()}
+}
+
+// of returns the outline of somebody's history, as it is now.
+func (j *journals) of(ctx context.Context, s *Session) (*journal, error) {
+	k := j.place(s.Account)
+	newest := make([]proof.Index, len(s.Subjects))
+	for i, subject := range s.Subjects {
+		var err error
+		if newest[i], err = j.broker.NewestOwn(ctx, subject); err != nil {
+			return nil, err
+		}
+	}
+	if was := k.journal.Load(); was.usable(s, j.now()) && slices.Equal(was.newest, newest) {
+		return was, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.journal.Load()
+	if !was.usable(s, j.now()) {
+		was = nil
+	} else if covers(was.newest, newest) {
+		return was, nil // another request brought it up to date meanwhile
+	}
+	made, err := j.read(ctx, s.Subjects, was)
+	if err != nil {
+		return nil, err
+	}
+	k.journal.Store(made)
+	j.resize(k, len(made.entries))
+	return made, nil
+}
+
+// usable says whether an outline is this person's and not too old.
+func (was *journal) usable(s *Session, now time.Time) bool {
+	return was != nil && slices.EqualFunc(was.subjects, s.Subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
+}
+
+// covers says whether an outline that has these entries has those, too.
+func covers(have, want []proof.Index) bool {
+	for i := range want {
+		if have[i] < want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// read brings an outline up to date, or makes one if there is none. An erasure changes what can be read of older entries, so after one everything is read again.
+func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *journal) (*journal, error) {
+	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), made: j.now()}
+	words := interned{}
+	for i, subject := range subjects {
+		known := proof.Index(0)
+		if was != nil {
+			known = was.newest[i]
+		}
+		n.newest[i] = known
+		for before, count := proof.Index(0), 0; ; {
+			page, next, err := j.broker.OwnEntries(ctx, subject, before, journalPage)
+			if err != nil {
+				return nil, err
+			}
+			for k := range page {
+				e := &page[k]
+				if e.Index <= known {
+					next = 0
+					break
+				}
+				if was != nil && e.Kind == proof.KindErasure {
+					return j.read(ctx, subjects, nil)
+				}
+				n.newest[i] = max(n.newest[i], e.Index)
+				words.intern(e)
+				n.entries = append(n.entries, *e)
+			}
+			if count += len(page); next == 0 {
+				break
+			}
+			if count >= maxJournal {
+				n.cut = true
+				break
+			}
+			before = next
+		}
+	}
+	if was != nil {
+		n.made, n.cut = was.made, n.cut || was.cut
+		n.entries = append(n.entries, was.entries...)
+	}
+	slices.SortStableFunc(n.entries, func(a, b broker.OwnEntry) int {
+		if c := b.At.Compare(a.At); c != 0 {
+			return c
+		}
+		return int(b.Index) - int(a.Index) // #nosec G115 -- indexes are below 1<<63
+	})
+	if len(n.entries) > maxJournal {
+		clear(n.entries[maxJournal:])
+		n.entries, n.cut = n.entries[:maxJournal], true
+	}
+	n.agencies = distinct(n.entries, func(e *broker.OwnEntry) string { return e.Agency })
+	n.services = distinct(n.entries, func(e *broker.OwnEntry) string { return serviceID(e.Service) })
+	n.statuses = distinct(n.entries, statusOf)
+	return n, nil
+}
+
+func distinct(entries []broker.OwnEntry, of func(*broker.OwnEntry) string) (out []string) {
+	seen := map[string]bool{"": true}
+	for i := range entries {
+		if v := of(&entries[i]); !seen[v] {
+			seen[v] = true
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// place finds an account's place or makes one, and drops those that nobody used for long.
+func (j *journals) place(account string) *kept {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.now()
+	e, ok := j.by[account]
+	if !ok {
+		e = j.used.PushFront(&kept{account: account})
+		j.by[account] = e
+	}
+	k := e.Value.(*kept)
+	k.used = now
+	j.used.MoveToFront(e)
+	for old := j.used.Back(); old != e && now.Sub(old.Value.(*kept).used) > journalIdle; old = j.used.Back() {
+		j.drop(old)
+	}
+	return k
+}
+
+// resize counts what an account's outline takes, and drops others, the least used first, while it is too much in all.
+func (j *journals) resize(k *kept, size int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if k.gone {
+		return
+	}
+	j.size += size - k.size
+	k.size = size
+	for old := j.used.Back(); j.size > maxKept && old != nil && old.Value.(*kept) != k; old = j.used.Back() {
+		j.drop(old)
+	}
+}
+
+func (j *journals) drop(e *list.Element) {
+	k := e.Value.(*kept)
+	j.used.Remove(e)
+	delete(j.by, k.account)
+	j.size -= k.size
+	k.size, k.gone = 0, true
+}
+
+func (j *journals) forget(account string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if e, ok := j.by[account]; ok {
+		j.drop(e)
+	}
+}
+
+// interned keeps each word once: ten thousand entries name a few agencies.
+type interned map[string]string
+
+func (m interned) intern(e *broker.OwnEntry) {
+	for _, s := range []*string{&e.Role, &e.Agency, &e.Provider, &e.Service, &e.Purpose, &e.LegalBasis, &e.Outcome, &e.Reader, &e.ReaderRole, &e.Reason, (*string)(&e.Kind), (*string)(&e.State)} {
+		if known, ok := m[*s]; ok {
+			*s = known
+		} else {
+			m[*s] = *s
+		}
+	}
+	for i, s := range e.Scopes {
+		if known, ok := m[string(s)]; ok {
+			e.Scopes[i] = service.Scope(known)
+		} else {
+			m[string(s)] = string(s)
+		}
+	}
+}

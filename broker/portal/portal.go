@@ -1,0 +1,211 @@
+// Package portal is the website on which people see who asked for their data, and have it checked in their own browser.
+//
+// What it guarantees. A page of somebody's history is shown to whoever is signed in as that person and to nobody else; an entry of another person has the same answer as one that doesn't exist. Everything that comes from a record, a
+// registry or a request is shown as text, isolated from the direction and the markup around it. Pages load nothing from elsewhere, hold no inline code, and are stored by no cache. Everything but the check in the browser works without scripts.
+//
+// What it doesn't. The server of the portal is the party that is being checked: what its pages say is its word, until the file behind them is verified by a program that comes from somewhere else. While somebody is signed in, an outline of
+// their history is in this process's memory in clear.
+package portal
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+	_ "time/tzdata" // pages speak in the time of Paris, wherever they are made
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// A Broker is what the pages show. *broker.Broker satisfies it.
+//
+// Its errors are *broker.Problem where the reader can do something about it. All methods may be called concurrently; they see what was written before they were called.
+type Broker interface {
+	// OwnEntries lists a person's entries under one identifier by decreasing log index: at most limit (up to 200) of those below before (0: the newest); next is 0 at the end.
+	OwnEntries(ctx context.Context, subject proof.Subject, before proof.Index, limit int) (entries []broker.OwnEntry, next proof.Index, err error)
+	// NewestOwn is the log index of the newest of them, 0 if there is none. It is called for each page, and is cheap.
+	NewestOwn(ctx context.Context, subject proof.Subject) (proof.Index, error)
+	// OwnRecord opens one record under one of the identifiers; others are unknown (404).
+	OwnRecord(ctx context.Context, subjects []proof.Subject, index proof.Index) (*broker.OwnRecord, error)
+	// OwnLost are log indexes whose records were lost.
+	OwnLost(ctx context.Context) ([]store.Range, error)
+	// HistoryFile makes the complete history of closed epochs.
+	HistoryFile(ctx context.Context, subjects []proof.Subject, epochs proof.EpochRange) (*broker.HistoryFile, error)
+	// EpochsBetween are the closed epochs that have something of the time from from until, not including, to; false if there are none.
+	EpochsBetween(ctx context.Context, from, to time.Time) (proof.EpochRange, bool, error)
+	// LogPolicy knows the keys and witnesses of the log.
+	LogPolicy(ctx context.Context) (*proof.Policy, error)
+	// Directory names those who stand in records.
+	Directory() broker.Directory
+	// Standing says where the log stands.
+	Standing() broker.Standing
+	// PolicyText is how the log's checkpoints are checked, in the form of c2sp.org/tlog-policy.
+	PolicyText(ctx context.Context) ([]byte, error)
+}
+
+// A Session is who is signed in, as the pages need it.
+type Session struct {
+	// Account names the account within this process. It stands in no page and no log.
+	Account string
+	// Name of the person, for display.
+	Name string
+	// Subjects are the person's identifiers, all verified.
+	Subjects []proof.Subject
+	// SignedIn is when.
+	SignedIn time.Time
+	// CSRF is the token that forms carry.
+	CSRF string
+}
+
+// Sessions say who is signed in.
+type Sessions interface {
+	// Session of the request; false if nobody is signed in.
+	Session(r *http.Request) (*Session, bool)
+	// SignIn serves /connexion, what is below it, and /deconnexion. A sign-in begins with GET /connexion?suite=PATH and ends with a redirect to that path of this site.
+	SignIn() http.Handler
+	// Elsewhere is the origin of the identity provider, to which forms may lead; empty: none.
+	Elsewhere() string
+}
+
+// A Verifier is what the browser checks with.
+type Verifier struct {
+	// Handler serves what is below Prefix, which ends with a slash.
+	Handler http.Handler
+	Prefix  string
+	// Script fills the element verdict of a page; Worker and WASM are what it starts. All are paths below Prefix.
+	Script, Worker, WASM string
+	// SHA256 of the WASM file in hexadecimal, as it is published.
+	SHA256 string
+}
+
+// Operator is who runs the portal, as the law wants it to be said.
+type Operator struct {
+	Name    string // of the body
+	Address string // postal, on one line
+	Email   string
+	// Officer is the e-mail address of the data protection officer.
+	Officer string
+	// Host is who houses the servers, with address, on one line.
+	Host string
+}
+
+// Config of a portal. Broker, Sessions and Operator are mandatory.
+type Config struct {
+	Broker   Broker
+	Sessions Sessions
+	Operator Operator
+	// Verifier may be nil: then the pages say that this server has none, and how to check otherwise.
+	Verifier *Verifier
+	// Words names purposes and legal bases; nil: those that are built in.
+	Words *Words
+	// URL of the portal, with scheme and host alone.
+	URL *url.URL
+	// Log is the URL of the public log; empty: pages name it by its origin only.
+	Log string
+	// Clock gives the time; nil means time.Now.
+	Clock func() time.Time
+	// Logger gets what an operator should know, never a person; nil discards.
+	Logger *slog.Logger
+}
+
+// Portal is the website. It is safe for concurrent use.
+type Portal struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	zone     *time.Location
+	pages    map[string]*language // by code
+	assets   *assets
+	journals *journals
+	making   chan struct{} // places for history files, which cost seconds
+	handler  http.Handler
+	secure   bool
+}
+
+// New makes the portal.
+func New(cfg Config) (*Portal, error) {
+	switch {
+	case cfg.Broker == nil || cfg.Sessions == nil:
+		return nil, errors.New("portal: a broker and sessions are needed")
+	case cfg.URL == nil || cfg.URL.Host == "":
+		return nil, errors.New("portal: its own URL is needed")
+	case cfg.Operator.Name == "" || cfg.Operator.Email == "":
+		return nil, errors.New("portal: who runs it, and their e-mail address, are needed")
+	}
+	p := &Portal{cfg: cfg, log: cfg.Logger, now: cfg.Clock, secure: cfg.URL.Scheme == "https", making: make(chan struct{}, maxMaking)}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.cfg.Words == nil {
+		var err error
+		if p.cfg.Words, err = ParseWords(builtInWords); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if p.zone, err = time.LoadLocation("Europe/Paris"); err != nil {
+		return nil, err
+	}
+	if p.assets, err = loadAssets(); err != nil {
+		return nil, err
+	}
+	if p.pages, err = loadLanguages(p.assets); err != nil {
+		return nil, err
+	}
+	p.journals = newJournals(cfg.Broker, p.now)
+	p.handler = p.routes()
+	return p, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+// Forget drops what is kept in memory about an account: at sign-out, and when the person is erased.
+func (p *Portal) Forget(account string) { p.journals.forget(account) }
+
+func (p *Portal) routes() http.Handler {
+	mux := http.NewServeMux()
+	public := func(pattern string, h handler) { mux.Handle(pattern, p.handle(h)) }
+	private := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.signedIn(h))) }
+
+	public("GET /{$}", p.home)
+	public("GET /accessibilite", p.static("accessibility"))
+	public("GET /mentions-legales", p.static("legal"))
+	public("GET /donnees-personnelles", p.static("privacy"))
+	public("GET /verificateur", p.verifierPage)
+	public("GET /verificateur/politique.txt", p.policyFile)
+
+	private("GET /historique", p.history)
+	private("GET /historique/fichier", p.historyFile)
+	private("GET /acces/{id}", p.record)
+	private("GET /acces/{id}/preuve", p.receipt)
+	private("GET /telecharger", p.downloads)
+	private("GET /telecharger/historique.csv", p.csv)
+	private("GET /releve", p.statement)
+
+	mux.Handle("/connexion", p.around(p.cfg.Sessions.SignIn()))
+	mux.Handle("/connexion/", p.around(p.cfg.Sessions.SignIn()))
+	mux.Handle("/deconnexion", p.around(http.HandlerFunc(p.signOut)))
+	mux.Handle("GET /"+assetsPath+"{name}", p.around(p.assets))
+	if v := p.cfg.Verifier; v != nil {
+		mux.Handle("GET "+v.Prefix, p.around(v.Handler))
+	}
+	public("/", func(*request) error { return errUnknownPage })
+	return mux
+}
+
+// signOut forgets what is in memory before the session ends.
+func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
+	if s, ok := p.cfg.Sessions.Session(r); ok && r.Method == http.MethodPost {
+		p.Forget(s.Account)
+		p.leaveMessage(w, "flash.signed_out")
+	}
+	p.cfg.Sessions.SignIn().ServeHTTP(w, r)
+}

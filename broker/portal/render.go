@@ -1,0 +1,192 @@
+package portal
+
+import (
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+//go:embed templates/*.html
+var templates embed.FS
+
+// page is what every template gets.
+type page struct {
+	Lang     string
+	Title    string // in words
+	Path     string // of this page, for marking it in the navigation
+	Switch   []languageLink
+	Session  *Session
+	Flash    string
+	Verifier *Verifier
+	Operator *Operator
+	Data     any
+}
+
+type languageLink struct {
+	Code, Href string
+	Current    bool
+}
+
+// parseTemplates makes one template a page, all with the layout and the components around it.
+func parseTemplates(l *language, a *assets) (map[string]*template.Template, error) {
+	base, err := template.New("layout").Funcs(funcs(l, a)).Option("missingkey=error").ParseFS(templates, "templates/layout.html", "templates/components.html")
+	if err != nil {
+		return nil, fmt.Errorf("parsing the layout: %w", err)
+	}
+	names, err := fs.Glob(templates, "templates/*.html")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*template.Template{}
+	for _, file := range names {
+		name := strings.TrimSuffix(path.Base(file), ".html")
+		if name == "layout" || name == "components" {
+			continue
+		}
+		t, err := base.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if out[name], err = t.ParseFS(templates, file); err != nil {
+			return nil, fmt.Errorf("parsing the page %s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+// funcs are what templates may call.
+func funcs(l *language, a *assets) template.FuncMap {
+	return template.FuncMap{
+		"t":     l.text,
+		"asset": a.url,
+		// bdi shows what somebody else wrote: as text, and isolated from the direction of what is around it.
+		"bdi":    func(s string) template.HTML { return bdi(s) },
+		"day":    l.day,
+		"moment": l.moment,
+		"own":    func(s string) own { return own(s) },
+		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"number": func(n int) string { return l.number(uint64(max(n, 0))) }, // #nosec G115 -- not negative
+		"dict":   dict,
+		"groups": groups,
+	}
+}
+
+func bdi(s string) template.HTML {
+	return template.HTML("<bdi>" + template.HTMLEscapeString(clean(s)) + "</bdi>") // #nosec G203 -- escaped
+}
+
+// dict makes a map of names and values in turn, for components with several parameters.
+func dict(pairs ...any) (map[string]any, error) {
+	if len(pairs)%2 != 0 {
+		return nil, fmt.Errorf("dict: a name without a value")
+	}
+	out := make(map[string]any, len(pairs)/2)
+	for i := 0; i < len(pairs); i += 2 {
+		name, ok := pairs[i].(string)
+		if !ok {
+			return nil, fmt.Errorf("dict: a name that is no string")
+		}
+		out[name] = pairs[i+1]
+	}
+	return out, nil
+}
+
+// groups writes hexadecimal digits in fours, to be compared by eye.
+func groups(s string) string {
+	var b strings.Builder
+	for i, c := range s {
+		if i > 0 && i%4 == 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// render answers with a page. title is a key of the catalogue. Nothing is sent before the whole page is made, so an error leaves no half of it.
+func (r *request) render(status int, name, title string, data any) error {
+	words, err := r.lang.text(title)
+	if err != nil {
+		return err
+	}
+	p := &page{Lang: r.lang.code, Title: words, Path: r.URL.Path, Session: r.session, Verifier: r.p.cfg.Verifier, Operator: &r.p.cfg.Operator, Data: data}
+	if r.flash != "" {
+		if p.Flash, err = r.lang.text(r.flash); err != nil {
+			return err
+		}
+	}
+	for _, code := range codes() {
+		q := r.URL.Query()
+		q.Set("lang", code)
+		p.Switch = append(p.Switch, languageLink{code, r.URL.Path + "?" + q.Encode(), code == r.lang.code})
+	}
+	t := r.lang.tmpl[name]
+	if t == nil {
+		return fmt.Errorf("there is no page %s", name)
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer func() {
+		clear(buf.Bytes()) // it held somebody's history
+		buf.Reset()
+		if buf.Cap() < 1<<20 {
+			buffers.Put(buf)
+		}
+	}()
+	if err := t.ExecuteTemplate(buf, "layout", p); err != nil {
+		return fmt.Errorf("making the page %s: %w", name, err)
+	}
+	h := r.w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", r.lang.code)
+	r.write(status, buf.Bytes())
+	return nil
+}
+
+var zippers = sync.Pool{New: func() any { z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return z }}
+
+// write sends a body that is complete, compressed if the browser takes that. Attackers can't measure compressed pages of somebody else: a session's cookie comes with no cross-site request but a visible navigation.
+func (r *request) write(status int, body []byte) {
+	h := r.w.Header()
+	h.Add("Vary", "Accept-Encoding")
+	if len(body) < 1024 || !acceptsGzip(r.Request) {
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+		r.w.WriteHeader(status)
+		if r.Method != http.MethodHead {
+			_, _ = r.w.Write(body) // the reader may be gone
+		}
+		return
+	}
+	h.Set("Content-Encoding", "gzip")
+	r.w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return
+	}
+	z := zippers.Get().(*gzip.Writer)
+	z.Reset(r.w)
+	_, _ = z.Write(body)
+	_ = z.Close()
+	z.Reset(nil)
+	zippers.Put(z)
+}
+
+// acceptsGzip reads the few forms that browsers send.
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, weight, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			return strings.ReplaceAll(weight, " ", "") != "q=0"
+		}
+	}
+	return false
+}

@@ -1,0 +1,190 @@
+package portal
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+)
+
+// request is one exchange.
+type request struct {
+	*http.Request
+	w       http.ResponseWriter
+	p       *Portal
+	lang    *language
+	session *Session // nil if nobody is signed in
+	flash   string   // key of a message that an earlier exchange left
+}
+
+// handler answers a request or returns an error, which has one exit: fail.
+type handler func(*request) error
+
+// personal answers somebody who is signed in.
+type personal func(*request, *Session) error
+
+// Errors that only pages know. What they say stands in the catalogue, under error.<code>.
+var (
+	errUnknownPage = &broker.Problem{Status: http.StatusNotFound, Code: "page.unknown"}
+	errBusy        = &broker.Problem{Status: http.StatusServiceUnavailable, Code: "portal.busy", RetryAfter: 10 * time.Second}
+)
+
+// around sets what every answer of the portal carries.
+func (p *Portal) around(h http.Handler) http.Handler {
+	csp := "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'self'; img-src 'self'; form-action 'self'"
+	if e := p.cfg.Sessions.Elsewhere(); e != "" {
+		csp += " " + e // where a form's redirect may lead, as at sign-out
+	}
+	if p.cfg.Verifier != nil {
+		// WebAssembly can't run without this word; it allows no eval of scripts (https://www.w3.org/TR/CSP3/#directive-script-src).
+		csp += "; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'"
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", csp)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		header.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
+		header.Set("Cache-Control", "no-store") // assets set their own
+		if p.secure {
+			header.Set("Strict-Transport-Security", "max-age=63072000")
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// handle turns a handler into one of net/http.
+func (p *Portal) handle(h handler) http.Handler {
+	return p.around(http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		r := &request{Request: hr, w: w, p: p, lang: p.languageOf(hr)}
+		if p.chooseLanguage(w, hr) {
+			return
+		}
+		r.session, _ = p.cfg.Sessions.Session(hr)
+		r.flash = p.takeMessage(w, hr)
+		if err := h(r); err != nil {
+			p.fail(r, err)
+		}
+	}))
+}
+
+// signedIn sends whoever isn't signed in there, and back.
+func (p *Portal) signedIn(h personal) handler {
+	return func(r *request) error {
+		if r.session == nil || len(r.session.Subjects) == 0 {
+			r.seeOther("/connexion?suite=" + url.QueryEscape(r.URL.RequestURI()))
+			return nil
+		}
+		return h(r, r.session)
+	}
+}
+
+func (r *request) seeOther(path string) {
+	r.w.Header().Set("Location", path)
+	r.w.WriteHeader(http.StatusSeeOther)
+}
+
+// fail is the one exit of errors: it says what a problem's code has words for, and nothing else.
+func (p *Portal) fail(r *request, err error) {
+	if r.Context().Err() != nil {
+		return // nobody reads it
+	}
+	problem := broker.AsProblem(err)
+	code := problem.Code
+	if !r.lang.has("error." + code + ".title") {
+		code = "internal"
+		if problem.Status == http.StatusServiceUnavailable {
+			code = "unavailable"
+		}
+	}
+	if problem.Status >= 500 && !errors.Is(err, errBusy) {
+		p.log.Error("a page failed", "path", r.Pattern, "error", err)
+	}
+	if problem.RetryAfter > 0 {
+		r.w.Header().Set("Retry-After", strconv.Itoa(int((problem.RetryAfter+time.Second-1)/time.Second)))
+	}
+	if err := r.render(problem.Status, "error", "error."+code+".title", map[string]any{"Code": code, "Retry": problem.RetryAfter > 0}); err != nil {
+		p.log.Error("the page of an error failed", "error", err)
+		http.Error(r.w, "500", http.StatusInternalServerError)
+	}
+}
+
+// Languages: a cookie, which a link with ?lang= sets.
+const (
+	languageCookie = "langue"
+	messageCookie  = "message"
+	defaultLang    = "fr"
+)
+
+// cookie is not readable by scripts, sent to this host alone, and over TLS if there is any.
+func (p *Portal) cookie(name, value string, age time.Duration) *http.Cookie {
+	if p.secure {
+		name = "__Host-" + name
+	}
+	return &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age / time.Second), Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode} // #nosec G124 -- Secure unless this is http on loopback
+}
+
+func (p *Portal) cookieOf(r *http.Request, name string) string {
+	c, err := r.Cookie(p.cookie(name, "", 0).Name)
+	if err != nil {
+		return ""
+	}
+	return c.Value
+}
+
+// languageOf is what the reader chose, else what the browser prefers, else French.
+func (p *Portal) languageOf(r *http.Request) *language {
+	if l, ok := p.pages[p.cookieOf(r, languageCookie)]; ok {
+		return l
+	}
+	return p.pages[preferred(r.Header.Get("Accept-Language"))]
+}
+
+// chooseLanguage keeps the choice of ?lang= and comes back without it.
+func (p *Portal) chooseLanguage(w http.ResponseWriter, r *http.Request) bool {
+	q := r.URL.Query()
+	code := q.Get("lang")
+	if _, known := p.pages[code]; !known || r.Method != http.MethodGet {
+		return false
+	}
+	q.Del("lang")
+	http.SetCookie(w, p.cookie(languageCookie, code, 365*24*time.Hour))
+	back := url.URL{Path: r.URL.Path, RawQuery: q.Encode()}
+	if strings.HasPrefix(back.Path, "//") || strings.Contains(back.Path, `\`) {
+		back.Path = "/" // a browser would read another host in it
+	}
+	w.Header().Set("Location", back.String())
+	w.WriteHeader(http.StatusSeeOther)
+	return true
+}
+
+// leaveMessage has the next page show a message of the catalogue, under flash.…; takeMessage takes it.
+func (p *Portal) leaveMessage(w http.ResponseWriter, key string) {
+	http.SetCookie(w, p.cookie(messageCookie, key, time.Minute))
+}
+
+func (p *Portal) takeMessage(w http.ResponseWriter, r *http.Request) string {
+	key := p.cookieOf(r, messageCookie)
+	if key == "" {
+		return ""
+	}
+	http.SetCookie(w, p.cookie(messageCookie, "", -time.Second))
+	if !strings.HasPrefix(key, "flash.") || !p.pages[defaultLang].has(key) {
+		return ""
+	}
+	return key
+}
+
+// download sets the headers of a file.
+func (r *request) download(name, contentType string) {
+	h := r.w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
+}
