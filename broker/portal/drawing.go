@@ -110,10 +110,10 @@ func steps(index, size uint64, hashes []proof.Hash) []step {
 
 // Measures of a drawing, in units of its own.
 const (
-	levelHeight = 34
-	halfWidth   = 120
-	nodeWidth   = 84
-	nodeHeight  = 22
+	levelHeight = 44
+	halfWidth   = 150
+	nodeWidth   = 112
+	nodeHeight  = 28
 )
 
 // draw makes a picture of a path: our own hashes in the middle, from the entry at the bottom to the root at the top, and beside each step the hash that is joined. The same is in the table below it, so the picture has a short description
@@ -143,7 +143,7 @@ func draw(l *language, p *way) (template.HTML, error) {
 	x := width / 2
 	y := func(level int) int { return height - 8 - nodeHeight - level*levelHeight }
 	node := func(class string, cx, top, n int, label string) {
-		fmt.Fprintf(&b, `<g class="%s" data-step="%d"><rect x="%d" y="%d" width="%d" height="%d" rx="4"/><text x="%d" y="%d">%s</text></g>`, class, n, cx-nodeWidth/2, top, nodeWidth, nodeHeight, cx, top+15, template.HTMLEscapeString(label))
+		fmt.Fprintf(&b, `<g class="%s" data-step="%d"><rect x="%d" y="%d" width="%d" height="%d" rx="4"/><text x="%d" y="%d">%s</text></g>`, class, n, cx-nodeWidth/2, top, nodeWidth, nodeHeight, cx, top+19, template.HTMLEscapeString(label))
 	}
 	for i, s := range p.Steps {
 		side := x + halfWidth

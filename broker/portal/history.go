@@ -58,15 +58,15 @@ func serviceID(ref string) string {
 type namer struct {
 	broker.Directory
 	words *Words
-	lang  string
+	lang  *language
 }
 
 func (p *Portal) namer(l *language) *namer {
-	return &namer{p.cfg.Broker.Directory(), p.cfg.Words, l.code}
+	return &namer{p.cfg.Broker.Directory(), p.cfg.Words, l}
 }
 
 func (n *namer) in(t service.Text) string {
-	if n.lang == "en" {
+	if n.lang.code == "en" {
 		return t.EN
 	}
 	return t.FR
@@ -81,8 +81,8 @@ func or(name, token string) string {
 
 func (n *namer) agency(id string) string   { return or(n.Agencies[id].Name, id) }
 func (n *namer) provider(id string) string { return or(n.Providers[id], id) }
-func (n *namer) purpose(id string) string  { return or(n.words.Purposes[id].In(n.lang), id) }
-func (n *namer) law(id string) string      { return or(n.words.LegalBases[id].In(n.lang), id) }
+func (n *namer) purpose(id string) string  { return or(n.words.Purposes[id].In(n.lang.code), id) }
+func (n *namer) law(id string) string      { return or(n.words.LegalBases[id].In(n.lang.code), id) }
 
 func (n *namer) service(ref string) string {
 	id := serviceID(ref)
@@ -108,12 +108,17 @@ func (n *namer) data(e *broker.OwnEntry) string {
 	return b.String()
 }
 
-// reader names who opened a record: an auditor by the name in the registry; an operator's tokens name nobody.
+// reader says who opened a record, and in which role: an auditor by the name in the registry, others by the token that the record has.
 func (n *namer) reader(e *broker.OwnEntry) string {
+	id := e.Reader
 	if e.ReaderRole == proof.RoleAuditor {
-		return or(n.Auditors[e.Reader].Name, e.Reader)
+		id = or(n.Auditors[e.Reader].Name, e.Reader)
 	}
-	return e.Reader
+	s, err := n.lang.text("reader."+e.ReaderRole, "id", id)
+	if err != nil {
+		return id // a role that came later
+	}
+	return s
 }
 
 // filter is what a reader wants to see of the history.
@@ -131,7 +136,7 @@ type mistake struct{ Field, Key string }
 
 // readFilter takes what can be used of a query and notes what can't.
 func (p *Portal) readFilter(q url.Values) *filter {
-	f := &filter{agency: q.Get("agence"), data: q.Get("donnee"), status: q.Get("issue"), search: strings.TrimSpace(q.Get("q")), page: 1, dense: q.Get("vue") == "dense"}
+	f := &filter{agency: q.Get("agence"), data: q.Get("donnee"), status: q.Get("issue"), search: strings.TrimSpace(clean(q.Get("q"))), page: 1, dense: q.Get("vue") == "dense"}
 	for _, token := range []*string{&f.agency, &f.data} {
 		if *token != "" && !proof.IsToken(*token) {
 			*token = ""
@@ -403,7 +408,7 @@ func sameDay(a, b time.Time) bool {
 func named(tokens []string, name func(string) string) []option {
 	out := make([]option, len(tokens))
 	for i, v := range tokens {
-		out[i] = option{Value: v, Label: name(v)}
+		out[i] = option{Value: v, Label: clean(name(v))}
 	}
 	slices.SortFunc(out, func(a, b option) int { return strings.Compare(fold(a.Label), fold(b.Label)) })
 	return out

@@ -65,7 +65,14 @@ func loadLanguage(tag textlanguage.Tag) (*language, error) {
 	bundle := i18n.NewBundle(tag)
 	bundle.RegisterUnmarshalFunc("yaml", yaml.Unmarshal)
 	name := "locales/" + l.code + ".yaml"
-	f, err := bundle.LoadMessageFileFS(locales, name)
+	b, err := locales.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	if l.code == defaultLang {
+		b = []byte(french.Replace(string(b)))
+	}
+	f, err := bundle.ParseMessageFileBytes(b, name)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
@@ -87,6 +94,9 @@ func loadLanguage(tag textlanguage.Tag) (*language, error) {
 	}
 	return l, nil
 }
+
+// french puts the spaces before which no line may break where French wants them (Imprimerie nationale, Lexique des règles typographiques). No key of the catalogue has a space before its colon.
+var french = strings.NewReplacer(" :", "\u00a0:", " ;", "\u202f;", " ?", "\u202f?", " !", "\u202f!", "« ", "«\u00a0", " »", "\u00a0»", " %", "\u202f%", "n° ", "n°\u00a0", "L. ", "L.\u00a0")
 
 func (l *language) has(key string) bool { return l.keys[key] }
 

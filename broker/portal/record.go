@@ -178,9 +178,6 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 	case proof.SchemaAccess:
 		at(&data.Facts, "fact.at", proof.AccessAt)
 		data.Facts = append(data.Facts, fact{Key: "fact.reader", Value: n.reader(&rec.OwnEntry)})
-		if v := o.Text(proof.AccessRole); v != "" {
-			data.Facts = append(data.Facts, fact{Key: "fact.role", Own: "role." + v})
-		}
 		text("fact.reason", proof.AccessReason)
 		if rec.Target != 0 {
 			data.Facts = append(data.Facts, fact{Key: "fact.target", Value: rec.Target.String(), Link: "/acces/" + rec.Target.String()})
@@ -253,7 +250,7 @@ func (p *Portal) why(rec *broker.OwnRecord, n *namer) *why {
 		w.Law = basis
 	}
 	for _, r := range rec.Reasons {
-		if n.lang == "en" {
+		if n.lang.code == "en" {
 			w.Reasons = append(w.Reasons, r.EN)
 		} else {
 			w.Reasons = append(w.Reasons, r.FR)

@@ -42,10 +42,11 @@ type world struct {
 	dataDir  string
 }
 
-// Invented people: see broker/reference. Jean Foxtrot has a namesake, born elsewhere on the same day.
+// Invented people: see broker/reference. Loïc lives with Camille. Jean Foxtrot has a namesake, born elsewhere on the same day.
 var (
 	camille    = proof.Pivot{BirthName: "Exemple Alpha", GivenNames: "Camille Inès", BirthDate: "1984-03-14", Sex: "F", BirthPlace: "75107", BirthCountry: "99100"}
 	pierre     = proof.Pivot{BirthName: "Exemple Delta", GivenNames: "Pierre Marie", BirthDate: "1975-12-01", Sex: "M", BirthPlace: "59350", BirthCountry: "99100"}
+	loic       = proof.Pivot{BirthName: "Exemple Bravo", GivenNames: "Loïc", BirthDate: "1982-11-02", Sex: "M", BirthPlace: "13055", BirthCountry: "99100"}
 	jean       = proof.Pivot{BirthName: "Exemple Foxtrot", GivenNames: "Jean", BirthDate: "2001-05-05", Sex: "M", BirthPlace: "33063", BirthCountry: "99100"}
 	jeanToo    = proof.Pivot{BirthName: "Exemple Foxtrot", GivenNames: "Jean", BirthDate: "2001-05-05", Sex: "M", BirthPlace: "67482", BirthCountry: "99100"}
 	unattached = proof.Pivot{BirthName: "Exemple Personne", GivenNames: "Nul", BirthDate: "1960-01-01", Sex: "M", BirthPlace: "75056", BirthCountry: "99100"}
@@ -178,6 +179,16 @@ func (w *world) published(i proof.Index) {
 	if _, err := w.b.Log().AwaitPublished(ctx, i); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// policy is what a person checks with: what the portal hands out.
+func (w *world) policy() *proof.Policy {
+	w.t.Helper()
+	p, err := proof.ParsePolicy(w.get("", "/verificateur/politique.txt").body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
 }
 
 // sessions are those of the tests: whoever has the cookie who=NAME is signed in as that person.

@@ -1,0 +1,427 @@
+package portal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/transparency-dev/merkle/rfc6962"
+	"github.com/transparency-dev/merkle/testonly"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// TestCatalogue: no key lacks a language, a plural or a parameter, none is unused, and no page names one that isn't there.
+func TestCatalogue(t *testing.T) {
+	fr, err := loadLanguage(languages[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	en, err := loadLanguage(languages[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []struct{ a, b *language }{{fr, en}, {en, fr}} {
+		for key := range l.a.keys {
+			if !l.b.keys[key] {
+				t.Errorf("%s is in %s and not in %s", key, l.a.code, l.b.code)
+			}
+		}
+	}
+	sources := map[string]string{}
+	err = fs.WalkDir(templates, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var b []byte
+			b, err = templates.ReadFile(name)
+			sources[name] = string(b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	name := regexp.MustCompile(`(?:[{(]t|"key") "([a-z0-9_]+\.[a-z0-9_.]*[a-z0-9_])"`)
+	for file, text := range sources {
+		for _, m := range name.FindAllStringSubmatch(text, -1) {
+			used[m[1]] = true
+			if !fr.keys[m[1]] {
+				t.Errorf("%s shows %s, which the catalogue doesn't have", file, m[1])
+			}
+		}
+	}
+	for _, s := range statuses {
+		used["status."+s], used["explain."+s] = true, true
+		if !fr.keys["status."+s] || !fr.keys["explain."+s] {
+			t.Errorf("status %s has no words", s)
+		}
+	}
+	for _, typ := range []proof.SubjectType{proof.TypePivot, proof.TypePerson, proof.TypeNIR, proof.TypeINE, proof.TypeFranceTravail, proof.TypeSIREN} {
+		used["identifier."+string(typ)] = true
+		if !fr.keys["identifier."+string(typ)] {
+			t.Errorf("identifier %s has no words", typ)
+		}
+	}
+	// What the program names stands in it as a whole, or is of a family whose last part comes from a record.
+	families := regexp.MustCompile(`^((accessibility|legal|privacy)\.title$|date|csv|path|error|cause|reader|proof\.(left|right)$)`)
+	literal := regexp.MustCompile(`"([a-z0-9_]+\.[a-z0-9_.]+)"`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range literal.FindAllSubmatch(b, -1) {
+			used[string(m[1])] = true
+		}
+	}
+	for key := range fr.keys {
+		if !used[key] && !families.MatchString(key) {
+			t.Errorf("%s is shown nowhere", key)
+		}
+	}
+	// Parameters are the same in both languages.
+	for key := range fr.keys {
+		if fr.fixed[key] == "" != (en.fixed[key] == "") {
+			t.Errorf("%s has parameters in one language only", key)
+		}
+	}
+	for _, l := range []*language{fr, en} {
+		for _, s := range append(append([]string{}, l.months[:]...), l.days[:]...) {
+			if s == "" {
+				t.Errorf("%s: a month or day without a name", l.code)
+			}
+		}
+	}
+}
+
+// TestText: parameters are isolated, plurals follow the language, and what lacks something is an error.
+func TestText(t *testing.T) {
+	fr, _ := loadLanguage(languages[0])
+	en, _ := loadLanguage(languages[1])
+	for _, c := range []struct {
+		l      *language
+		key    string
+		params []any
+		want   string
+	}{
+		{fr, "nav.history", nil, "Historique"},
+		{fr, "history.count", []any{"n", 0}, "0 accès"},
+		{fr, "history.found", []any{"n", 1, "all", 12345}, "1 accès trouvé sur 12\u202f345"},
+		{en, "history.found", []any{"n", 0, "all", 12345}, "0 accesses found of 12,345"},
+		{en, "history.count", []any{"n", uint64(1)}, "1 access"},
+		{fr, "row.entry", []any{"index", own("7")}, "Inscription n°\u00a07"},
+		{fr, "row.entry", []any{"index", "a\u202eb\x00"}, "Inscription n°\u00a0\u2068ab\u2069"},
+	} {
+		if got, err := c.l.text(c.key, c.params...); err != nil || got != c.want {
+			t.Errorf("%s: %q, %v, want %q", c.key, got, err, c.want)
+		}
+	}
+	for _, c := range [][]any{{"no.such.key"}, {"row.entry"}, {"row.entry", "indexes", own("7")}, {"row.entry", "index", 1.5}, {"row.entry", 1, 2}} {
+		if s, err := fr.text(c[0].(string), c[1:]...); err == nil {
+			t.Errorf("%v gives %q", c, s)
+		}
+	}
+	day := time.Date(2026, 3, 1, 9, 5, 0, 0, time.UTC)
+	if got := fr.moment(day); got != "dimanche\u00a01er mars 2026, 09:05" {
+		t.Errorf("%q", got)
+	}
+	if got := en.day(day); got != "Sunday\u00a01 March 2026" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestSteps: on the sides that the drawing shows, the hashes make the root.
+func TestSteps(t *testing.T) {
+	for size := uint64(1); size <= 70; size++ {
+		tree := testonly.New(rfc6962.DefaultHasher)
+		for i := range size {
+			tree.AppendData([]byte{byte(i)})
+		}
+		for index := range size {
+			path, err := tree.InclusionProof(index, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes := make([]proof.Hash, len(path))
+			for i := range path {
+				copy(hashes[i][:], path[i])
+			}
+			got := tree.LeafHash(index)
+			for i, s := range steps(index, size, hashes) {
+				if s.N != i+1 {
+					t.Fatalf("step %d is called %d", i+1, s.N)
+				}
+				if s.Side == "left" {
+					got = rfc6962.DefaultHasher.HashChildren(hashes[i][:], got)
+				} else {
+					got = rfc6962.DefaultHasher.HashChildren(got, hashes[i][:])
+				}
+			}
+			if !slices.Equal(got, tree.HashAt(size)) {
+				t.Fatalf("entry %d of %d: another root", index, size)
+			}
+		}
+	}
+}
+
+// TestWords refuses what isn't one line of words at a token.
+func TestWords(t *testing.T) {
+	w, err := BuiltInWords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.LegalBases["crpa-l114-8"].URL == "" || w.Purposes["bourse"].In("en") == "" {
+		t.Errorf("%+v", w)
+	}
+	other, err := ParseWords([]byte("purposes:\n  bourse: {fr: a, en: b}\nlegal_bases:\n  x: {fr: c, en: d, url: https://x.invalid/}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if both := w.With(other); both.Purposes["bourse"].FR != "a" || both.LegalBases["x"].EN != "d" || both.LegalBases["crpa-l114-8"].FR == "" || w.Purposes["bourse"].FR == "a" {
+		t.Errorf("%+v", both)
+	}
+	if empty, err := ParseWords(nil); err != nil || len(empty.Purposes) != 0 {
+		t.Errorf("%v", err)
+	}
+	for name, text := range map[string]string{
+		"an unknown key":       "purpose: {}\n",
+		"no token":             "purposes: {A B: {fr: a, en: b}}\n",
+		"a language missing":   "purposes: {a: {fr: a}}\n",
+		"two lines":            "purposes: {a: {fr: \"a\\nb\", en: b}}\n",
+		"no https":             "legal_bases: {a: {fr: a, en: b, url: \"http://x.invalid/\"}}\n",
+		"a script as address":  "legal_bases: {a: {fr: a, en: b, url: \"javascript:alert(1)\"}}\n",
+		"an alias":             "purposes: {a: &x {fr: a, en: b}, b: *x}\n",
+		"two documents":        "purposes: {}\n---\npurposes: {}\n",
+		"not YAML":             "{",
+		"too long":             "purposes: {a: {fr: " + strings.Repeat("a", maxPhrase+1) + ", en: b}}\n",
+		"more than the bounds": strings.Repeat(" ", maxWords+1),
+	} {
+		if _, err := ParseWords([]byte(text)); err == nil {
+			t.Error(name)
+		}
+	}
+}
+
+func FuzzParseWords(f *testing.F) {
+	f.Add(builtInWords)
+	f.Add([]byte("purposes: {a: {fr: a, en: b}}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		w, err := ParseWords(text)
+		if err != nil {
+			return
+		}
+		for token, p := range w.Purposes {
+			if !proof.IsToken(token) || p.FR == "" || p.EN == "" {
+				t.Errorf("%q: %+v", token, p)
+			}
+		}
+	})
+}
+
+// FuzzFilter: whatever stands in a query, the filter is of the history's own values, and its links lead to the same filter.
+func FuzzFilter(f *testing.F) {
+	zone, err := time.LoadLocation("Europe/Paris")
+	if err != nil {
+		f.Fatal(err)
+	}
+	p := &Portal{zone: zone}
+	f.Add("agence=mairie&donnee=x&issue=denied&du=2026-03-29&au=2026-10-25&q=a%20b&page=2&vue=dense")
+	f.Add("du=2026-13-01&q=%ff&page=-1")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		a := p.readFilter(q)
+		u, err := url.Parse(a.query("", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := p.readFilter(u.Query())
+		a.page, a.mistakes = b.page, nil
+		if diff := cmp.Diff(a, b, cmp.AllowUnexported(filter{}, mistake{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// heap is a broker with made-up entries.
+type heap struct {
+	Broker
+	mu      sync.Mutex
+	entries []broker.OwnEntry // by decreasing index, all under one subject
+	reads   int
+	fail    error
+}
+
+func (h *heap) NewestOwn(context.Context, proof.Subject) (proof.Index, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.entries) == 0 {
+		return 0, h.fail
+	}
+	return h.entries[0].Index, h.fail
+}
+
+func (h *heap) OwnEntries(_ context.Context, _ proof.Subject, before proof.Index, limit int) (page []broker.OwnEntry, next proof.Index, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reads++
+	for _, e := range h.entries {
+		if before != 0 && e.Index >= before {
+			continue
+		}
+		if len(page) == limit {
+			return page, page[limit-1].Index, h.fail
+		}
+		e.Scopes = slices.Clone(e.Scopes)
+		page = append(page, e)
+	}
+	return page, 0, h.fail
+}
+
+// made are n entries of several agencies and services over some years.
+func made(n int) []broker.OwnEntry {
+	r := rand.New(rand.NewPCG(1, 2))
+	out := make([]broker.OwnEntry, n)
+	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for i := range out {
+		out[i] = broker.OwnEntry{
+			Index: proof.Index(10*(n-i) + 3), Kind: proof.KindDisclosure, State: broker.HistoryOpen, At: at, ID: fmt.Sprintf("01a21607-5bbc-7766-8a07-%012d", i), Role: proof.RoleAsked, Agency: fmt.Sprintf("agence-%d", r.IntN(20)), Provider: "cnaf",
+			Service: fmt.Sprintf("service-%d@1", r.IntN(10)), Purpose: fmt.Sprintf("but-%d", r.IntN(8)), LegalBasis: "crpa-l114-8", Outcome: statuses[r.IntN(4)], Scopes: []service.Scope{"a", "b"},
+		}
+		at = at.Add(-time.Duration(r.IntN(9*3600)) * time.Second)
+	}
+	return out
+}
+
+func subject(t testing.TB, name string) proof.Subject {
+	t.Helper()
+	s, err := proof.Pivot{BirthName: name, GivenNames: "A", BirthDate: "1990-01-01", Sex: "F", BirthPlace: "75056", BirthCountry: "99100"}.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestJournal: read once, then brought up to date by what is new alone; made anew after an erasure, with other identifiers, and when it is old.
+func TestJournal(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	all := made(1000)
+	h := &heap{entries: slices.Clone(all[10:])}
+	j := newJournals(h, func() time.Time { return now })
+	s := &Session{Account: "a", Subjects: []proof.Subject{subject(t, "Un")}}
+	read := func() *journal {
+		t.Helper()
+		x, err := j.of(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.IsSortedFunc(x.entries, func(a, b broker.OwnEntry) int { return b.At.Compare(a.At) }) {
+			t.Error("not by time")
+		}
+		return x
+	}
+	reads := func(want int, why string) {
+		t.Helper()
+		if h.reads != want {
+			t.Errorf("%s: read %d times, want %d", why, h.reads, want)
+		}
+		h.reads = 0
+	}
+	if x := read(); len(x.entries) != 990 || len(x.agencies) != 20 || len(x.services) != 10 || len(x.statuses) != 4 {
+		t.Errorf("%d entries", len(x.entries))
+	}
+	reads(5, "first")
+	read()
+	reads(0, "again")
+	h.entries = all
+	if x := read(); len(x.entries) != 1000 || x.entries[0].Index != all[0].Index {
+		t.Errorf("%d entries", len(x.entries))
+	}
+	reads(1, "ten new ones")
+	erasure := broker.OwnEntry{Index: all[0].Index + 1, Kind: proof.KindErasure, State: broker.HistoryOpen, At: all[0].At.Add(time.Second)}
+	h.entries = append([]broker.OwnEntry{erasure}, all[500:]...)
+	if x := read(); len(x.entries) != 501 {
+		t.Errorf("after an erasure %d entries", len(x.entries))
+	}
+	reads(1+3, "an erasure")
+	now = now.Add(journalAge + time.Second)
+	read()
+	reads(3, "an old one")
+	s.Subjects = []proof.Subject{subject(t, "Deux")}
+	read()
+	reads(3, "another identifier")
+	j.forget("a")
+	if j.size != 0 || len(j.by) != 0 || j.used.Len() != 0 {
+		t.Errorf("something is kept: %d", j.size)
+	}
+	read()
+	reads(3, "after it was forgotten")
+	h.fail = errors.New("down")
+	if _, err := j.of(t.Context(), s); !errors.Is(err, h.fail) {
+		t.Errorf("an error of the store: %v", err)
+	}
+}
+
+// TestJournalsAreBounded: in what one person has, in what all have, and in time.
+func TestJournalsAreBounded(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	h := &heap{entries: made(maxJournal + 300)}
+	j := newJournals(h, func() time.Time { return now })
+	one := []proof.Subject{subject(t, "Un")}
+	for i := range maxKept/maxJournal + 2 {
+		x, err := j.of(t.Context(), &Session{Account: fmt.Sprint(i), Subjects: one})
+		if err != nil || len(x.entries) != maxJournal || !x.cut || x.entries[0].Index != h.entries[0].Index {
+			t.Fatalf("%d entries, %v", len(x.entries), err)
+		}
+		if j.size > maxKept {
+			t.Fatalf("%d entries are kept", j.size)
+		}
+	}
+	if _, ok := j.by["0"]; ok || j.used.Len() != maxKept/maxJournal {
+		t.Errorf("%d are kept", j.used.Len())
+	}
+	now = now.Add(journalIdle + time.Second)
+	h.entries = h.entries[:1]
+	if _, err := j.of(t.Context(), &Session{Account: "new", Subjects: one}); err != nil || j.used.Len() != 1 || j.size != 1 {
+		t.Errorf("%v; %d are kept, %d entries", err, j.used.Len(), j.size)
+	}
+}
+
+// TestJournalTogether: requests of one account at once share what one of them reads.
+func TestJournalTogether(t *testing.T) {
+	h := &heap{entries: made(1000)}
+	j := newJournals(h, time.Now)
+	s := &Session{Account: "a", Subjects: []proof.Subject{subject(t, "Un")}}
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			if x, err := j.of(t.Context(), s); err != nil || len(x.entries) != 1000 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if h.reads != 5 {
+		t.Errorf("read %d times", h.reads)
+	}
+}
