@@ -66,6 +66,11 @@ func ListenPublic(addr string, connections int, log http.Handler, logger *slog.L
 	return listen(addr, connections, Public(log), logger, certs, false)
 }
 
+// ListenPortal opens the listener for people; certs may be nil on this machine, for trying out.
+func ListenPortal(addr string, connections int, portal http.Handler, logger *slog.Logger, certs *Certificates) (*Listener, error) {
+	return listen(addr, connections, portal, logger, certs, false)
+}
+
 // ListenOps opens the listener for operations.
 func ListenOps(addr string, ops http.Handler, logger *slog.Logger) (*Listener, error) {
 	return listen(addr, 64, ops, logger, nil, false)

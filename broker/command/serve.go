@@ -42,7 +42,7 @@ func serveCommand() *cobra.Command {
 SIGHUP reads the policy bundle, the TLS certificates, the credentials for providers and providers.ca_file anew; what can't be used is logged, and the old
 stays in force.
 
-It speaks to agencies (api.listen, mutual TLS), to readers of the log (public.listen), to monitoring (ops.listen: /healthz, /readyz, /metrics) and to
+It speaks to agencies (api.listen, mutual TLS), to readers of the log (public.listen), to people (portal.listen), to monitoring (ops.listen: /healthz, /readyz, /metrics) and to
 the other commands (admin.sock in the data directory).`,
 		Example: `  regard serve --config /etc/regard/regard.yaml
   regard serve --set log.level=debug`,
@@ -93,7 +93,7 @@ func logger(cfg config.Log, c *cobra.Command) *slog.Logger {
 // An Instance is a broker with its listeners.
 type Instance struct {
 	Broker *broker.Broker
-	// Addresses that are listened on, by name: api, public, ops, simulator.
+	// Addresses that are listened on, by name: api, public, portal, ops, simulator.
 	Addresses map[string]string
 
 	cfg     *config.Config
@@ -174,7 +174,7 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 			}
 		}()
 	}
-	log.Info("ready", "version", Version(), "origin", cfg.Origin, "api", i.Addresses["api"], "public", i.Addresses["public"], "ops", i.Addresses["ops"], "admin", cfg.Admin.Socket)
+	log.Info("ready", "version", Version(), "origin", cfg.Origin, "api", i.Addresses["api"], "public", i.Addresses["public"], "portal", i.Addresses["portal"], "ops", i.Addresses["ops"], "admin", cfg.Admin.Socket)
 	return i, nil
 }
 
@@ -360,6 +360,12 @@ func (i *Instance) listen(certs *api.Certificates) error {
 	}
 	if err := i.simulate(); err != nil {
 		return err
+	}
+	if cfg.Portal.Listen != "" {
+		ln, err := i.portal()
+		if err := add("portal", ln, err); err != nil {
+			return err
+		}
 	}
 	calls, err := admin.Handler(admin.Config{Broker: i.Broker, Status: i.status, Logger: i.log})
 	if err != nil {

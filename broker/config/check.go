@@ -81,6 +81,7 @@ func (c *Config) check(m *Mistakes) {
 	}
 	c.checkElsewhere(m)
 	c.checkListeners(m)
+	c.checkPortal(m)
 	c.checkKeys(m)
 	c.checkProviders(m)
 	c.checkWitnesses(m)
@@ -126,7 +127,7 @@ func (c *Config) checkElsewhere(m *Mistakes) {
 }
 
 func (c *Config) checkListeners(m *Mistakes) {
-	for _, l := range []struct{ key, addr string }{{"api.listen", c.API.Listen}, {"public.listen", c.Public.Listen}, {"ops.listen", c.Ops.Listen}} {
+	for _, l := range []struct{ key, addr string }{{"api.listen", c.API.Listen}, {"public.listen", c.Public.Listen}, {"portal.listen", c.Portal.Listen}, {"ops.listen", c.Ops.Listen}} {
 		if l.addr == "" {
 			if l.key == "api.listen" {
 				m.add(l.key, 0, "is missing", "give host:port, for example 127.0.0.1:8443")
@@ -151,6 +152,45 @@ func (c *Config) checkListeners(m *Mistakes) {
 	// sun_path has 108 bytes on Linux, the terminating zero included (unix(7)).
 	if len(c.Admin.Socket) > 107 {
 		m.add("admin.socket", 0, "is longer than the 107 bytes that a socket's path may have", "choose a shorter path")
+	}
+}
+
+func (c *Config) checkPortal(m *Mistakes) {
+	p := &c.Portal
+	if (p.Cert == "") != (p.Key == "") {
+		m.add("portal.cert", 0, "and portal.key go together", "give both, or neither for trying out")
+	}
+	if p.Listen != "" || p.Identity.On() || c.Mail.SMTP != "" {
+		c.checkPortalURL(m)
+	}
+	if p.Listen == "" {
+		return
+	}
+	switch https := strings.HasPrefix(p.URL, "https:"); {
+	case https && p.Cert == "":
+		m.add("portal.cert", 0, "and portal.key are missing: people see their history over TLS alone", "give the portal's certificate and key")
+	case !https && p.Cert != "":
+		m.add("portal.url", 0, "says http, and there is a certificate", "use https://")
+	}
+	if p.Log != "" {
+		if u, err := url.Parse(p.Log); err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+			m.add("portal.log", 0, "is not a URL", "give https://host/path of the public log, or leave it out")
+		}
+	}
+	for _, x := range []struct{ key, value, what string }{
+		{"portal.operator.name", p.Operator.Name, "the name of the body that runs the portal"}, {"portal.operator.email", p.Operator.Email, "an address that people can write to"},
+	} {
+		if x.value == "" {
+			m.add(x.key, 0, "is missing", "give "+x.what+": the legal notice and the accessibility statement say it")
+		}
+	}
+	for _, x := range []struct{ key, value string }{{"portal.operator.email", p.Operator.Email}, {"portal.operator.officer", p.Operator.Officer}} {
+		if _, err := mail.ParseAddress(x.value); x.value != "" && err != nil {
+			m.add(x.key, 0, "is not an e-mail address", "write for example contact@example.fr")
+		}
+	}
+	if c.Production && (p.Operator.Address == "" || p.Operator.Host == "" || p.Operator.Officer == "") {
+		m.add("portal.operator.address", 0, "and portal.operator.host and portal.operator.officer are needed in production", "the legal notice has to name them (loi n° 2004-575, article 1-1; GDPR, article 13)")
 	}
 }
 
@@ -249,12 +289,18 @@ func (c *Config) checkMail(m *Mistakes) {
 	if (x.Username == "") != (x.PasswordFile == "") {
 		m.add("mail.username", 0, "and mail.password_file go together", "give both, or neither")
 	}
+}
+
+// checkPortalURL checks where the provider sends people back to and mails lead, and under which browsers keep a session.
+func (c *Config) checkPortalURL(m *Mistakes) {
 	u, err := url.Parse(c.Portal.URL)
 	switch {
 	case c.Portal.URL == "":
-		m.add("portal.url", 0, "is missing: mails lead there", "give the portal's address, https://…")
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || c.Production || !loopback(u.Hostname())):
-		m.add("portal.url", 0, "is not a URL that mails can lead to", "give https://host, without a query")
+		m.add("portal.url", 0, "is missing", "give the address by which people reach the portal, for example https://portail.example.fr")
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" || u.Scheme != "https" && u.Scheme != "http":
+		m.add("portal.url", 0, "is not scheme and host alone", "write for example https://portail.example.fr")
+	case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
+		m.add("portal.url", 0, "has no TLS: browsers keep no session then", "use https://")
 	}
 }
 

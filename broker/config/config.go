@@ -66,11 +66,27 @@ type Public struct {
 	Key    string `koanf:"key"`
 }
 
-// Portal is the citizens' portal.
+// Portal is the website for people. It speaks plain HTTP only for trying out.
 type Portal struct {
-	// URL by which people reach it, scheme and host alone.
-	URL      string   `koanf:"url"`
+	Listen string `koanf:"listen"` // empty: none
+	URL    string `koanf:"url"`    // by which people reach it, scheme and host alone
+	Cert   string `koanf:"cert"`   // PEM, the server's chain
+	Key    string `koanf:"key"`    // PEM, secret
+	// Log is the public log's base URL, for people who check; empty: pages name it by its origin.
+	Log string `koanf:"log"`
+	// Words is a file that names purposes and legal bases; empty: those that are built in.
+	Words    string   `koanf:"words"`
+	Operator Operator `koanf:"operator"`
 	Identity Identity `koanf:"identity"`
+}
+
+// Operator is who runs the portal, as the legal notice has to say.
+type Operator struct {
+	Name    string `koanf:"name"`
+	Address string `koanf:"address"` // postal, on one line
+	Email   string `koanf:"email"`
+	Officer string `koanf:"officer"` // e-mail of the data protection officer
+	Host    string `koanf:"host"`    // who houses the servers, on one line
 }
 
 // Ops is the listener for health checks and metrics, plain HTTP.
@@ -324,6 +340,9 @@ func (c *Config) paths() []namedPath {
 		{"api.key", &c.API.Key, true, true},
 		{"public.cert", &c.Public.Cert, false, true},
 		{"public.key", &c.Public.Key, true, true},
+		{"portal.cert", &c.Portal.Cert, false, true},
+		{"portal.key", &c.Portal.Key, true, true},
+		{"portal.words", &c.Portal.Words, false, true},
 		{"portal.identity.client_secret_file", &c.Portal.Identity.ClientSecretFile, true, true},
 		{"admin.socket", &c.Admin.Socket, false, false},
 		{"keys.keystore.path", &c.Keys.Keystore.Path, false, false},

@@ -265,7 +265,7 @@ func TestIdentity(t *testing.T) {
 		"issuer: https://app.franceconnect.gouv.fr/api/v2=>issuer: x":     "portal.identity.issuer is not a URL",
 		"    issuer: https://app.franceconnect.gouv.fr/api/v2\n=>":        "portal.identity.issuer is missing",
 		"url: https=>url: http":                                           "portal.url has no TLS",
-		"example.fr=>example.fr/x":                                        "portal.url is not a URL of a host",
+		"example.fr=>example.fr/x":                                        "portal.url is not scheme and host alone",
 		"  url: https://portail.example.fr\n=>":                           "portal.url is missing",
 		"client_id: abc=>pkce: true":                                      "portal.identity.client_id and",
 		"acr: eidas2=>acr: low":                                           "portal.identity.acr is unknown",
@@ -295,6 +295,47 @@ func TestIdentity(t *testing.T) {
 		}
 		if want == "" && strings.Contains(fmt.Sprint(err), "portal") {
 			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
+// The portal says who runs it, and shows nothing without TLS but on this machine.
+func TestPortal(t *testing.T) {
+	d := dir(t)
+	portal := func(change ...string) string {
+		p := `portal:
+  listen: 127.0.0.1:8444
+  url: https://portail.example.fr
+  cert: tls.pem
+  key: tls.key
+  log: https://log.example.fr
+  operator: {name: Agence, email: contact@example.fr, officer: dpo@example.fr}
+`
+		return good + strings.NewReplacer(change...).Replace(p)
+	}
+	plain := []string{"https://portail.example.fr", "http://127.0.0.1:8444", "  cert: tls.pem\n  key: tls.key\n  log", "  log"}
+	for name, text := range map[string]string{"with TLS": portal(), "on this machine": portal(plain...), "none": good} {
+		if _, err := load(t, d, text, nil, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for want, text := range map[string]string{
+		"portal.url is missing":                           portal("  url: https://portail.example.fr\n", ""),
+		"portal.url is not scheme and host alone":         portal("portail.example.fr\n", "portail.example.fr/x\n"),
+		"portal.url has no TLS":                           portal("https://portail.example.fr", "http://portail.example.fr"),
+		"portal.url says http, and there is a certificat": portal("https://portail.example.fr", "http://127.0.0.1:8444"),
+		"portal.cert and portal.key are missing":          portal("  cert: tls.pem\n  key: tls.key\n", ""),
+		"portal.cert and portal.key go together":          portal("  key: tls.key\n", ""),
+		"portal.listen is reachable from other":           portal("127.0.0.1:8444", "0.0.0.0:8444"),
+		"portal.log is not a URL":                         portal("https://log.example.fr", "log.example.fr"),
+		"portal.operator.name is missing":                 portal("name: Agence, ", ""),
+		"portal.operator.email is not an e-mail":          portal("contact@example.fr", "contact"),
+		"portal.operator.officer is not an e-mail":        portal("officer: dpo@example.fr", "officer: \"DPO <dpo@example.fr>\""),
+		"portal.words can't be read":                      portal("  log:", "  words: nowhere.yaml\n  log:"),
+		"portal.operator.address and":                     "production: true\n" + portal(),
+	} {
+		if _, err := load(t, d, text, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
 		}
 	}
 }

@@ -151,15 +151,6 @@ func (c *Config) checkIdentity(m *Mistakes) {
 	case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
 		m.add(at+"issuer", 0, "has no TLS", "use https://")
 	}
-	u, err = url.Parse(c.Portal.URL)
-	switch {
-	case c.Portal.URL == "":
-		m.add("portal.url", 0, "is missing: the provider sends people back to it", "give https://host, as people see it")
-	case err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http"):
-		m.add("portal.url", 0, "is not a URL of a host", "give https://host, without a path")
-	case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
-		m.add("portal.url", 0, "has no TLS: browsers keep no session then", "use https://")
-	}
 	if i.ClientID == "" || i.ClientSecretFile == "" {
 		m.add(at+"client_id", 0, "and "+at+"client_secret_file are both needed", "the provider gives them when you register the portal")
 	}

@@ -81,7 +81,7 @@ func (p *Portal) showProof(l *language, rec *broker.OwnRecord) (*proofShown, err
 	for i := range out.Paths {
 		x := &out.Paths[i]
 		x.Title, x.Count = "path."+x.ID+".title", len(x.Steps)
-		svg, err := draw(l, x)
+		svg, err := draw(l, x, rec.Index)
 		if err != nil {
 			return nil, err
 		}
@@ -117,8 +117,8 @@ const (
 )
 
 // draw makes a picture of a path: our own hashes in the middle, from the entry at the bottom to the root at the top, and beside each step the hash that is joined. The same is in the table below it, so the picture has a short description
-// and its parts none. Colours are the style sheet's; each step has its number, by which a script may light it up.
-func draw(l *language, p *way) (template.HTML, error) {
+// and its parts none. Colours are the style sheet's; each step has its number, and the whole the log index, by which a script lights it up.
+func draw(l *language, p *way, index proof.Index) (template.HTML, error) {
 	title, err := l.text("path." + p.ID + ".title")
 	if err != nil {
 		return "", err
@@ -138,8 +138,8 @@ func draw(l *language, p *way) (template.HTML, error) {
 	height := (len(p.Steps)+1)*levelHeight + nodeHeight + 16
 	width := 2*halfWidth + nodeWidth + 16
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="path" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-labelledby="path-%s-t path-%s-d"><title id="path-%[5]s-t">%s</title><desc id="path-%[5]s-d">%s</desc>`,
-		width, height, width, height, p.ID, p.ID, template.HTMLEscapeString(title), template.HTMLEscapeString(about))
+	fmt.Fprintf(&b, `<svg class="path" data-proof="%d" viewBox="0 0 %d %d" width="%[2]d" height="%[3]d" role="img" aria-labelledby="path-%[4]s-t path-%[4]s-d"><title id="path-%[4]s-t">%[5]s</title><desc id="path-%[4]s-d">%[6]s</desc>`,
+		index, width, height, p.ID, template.HTMLEscapeString(title), template.HTMLEscapeString(about))
 	x := width / 2
 	y := func(level int) int { return height - 8 - nodeHeight - level*levelHeight }
 	node := func(class string, cx, top, n int, label string) {

@@ -206,7 +206,7 @@ func (f *filter) query(name, value string) string {
 func (f *filter) of(j *journal, n *namer) []int32 {
 	var search matcher
 	if f.search != "" {
-		search = matcher{n: n, want: fold(f.search), known: map[[5]string]bool{}}
+		search = matcher{n: n, want: fold(f.search), known: map[searched]bool{}}
 	}
 	to := f.to
 	if !to.IsZero() {
@@ -233,33 +233,39 @@ func (f *filter) of(j *journal, n *namer) []int32 {
 type matcher struct {
 	n     *namer
 	want  string
-	known map[[5]string]bool
+	known map[searched]bool
+}
+
+// searched is what a search looks at, as tokens. Entries with the same scopes share them (interned).
+type searched struct {
+	agency, service, provider, purpose, reader, reason string
+	scopes                                             *service.Scope
 }
 
 func (m *matcher) matches(e *broker.OwnEntry) bool {
-	key := [5]string{e.Agency, e.Service, e.Provider, e.Purpose, e.Reader + "\n" + e.Reason}
-	is, ok := m.known[key]
-	if !ok {
-		text := []string{}
-		if e.Agency != "" {
-			text = append(text, m.n.agency(e.Agency))
-		}
-		if e.Service != "" {
-			text = append(text, m.n.service(e.Service))
-		}
-		if e.Provider != "" {
-			text = append(text, m.n.provider(e.Provider))
-		}
-		if e.Purpose != "" {
-			text = append(text, m.n.purpose(e.Purpose))
-		}
-		if e.Reader != "" {
-			text = append(text, m.n.reader(e), e.Reason)
-		}
-		is = strings.Contains(fold(strings.Join(text, "\n")), m.want)
-		m.known[key] = is
+	key := searched{agency: e.Agency, service: e.Service, provider: e.Provider, purpose: e.Purpose, reader: e.Reader, reason: e.Reason}
+	if len(e.Scopes) > 0 {
+		key.scopes = &e.Scopes[0]
 	}
-	return is || len(e.Scopes) > 0 && strings.Contains(fold(m.n.data(e)), m.want)
+	is, ok := m.known[key]
+	if ok {
+		return is
+	}
+	var text strings.Builder
+	for _, x := range []struct {
+		token string
+		name  func() string
+	}{
+		{e.Agency, func() string { return m.n.agency(e.Agency) }}, {e.Service, func() string { return m.n.service(e.Service) + "\n" + m.n.data(e) }}, {e.Provider, func() string { return m.n.provider(e.Provider) }},
+		{e.Purpose, func() string { return m.n.purpose(e.Purpose) }}, {e.Reader, func() string { return m.n.reader(e) + "\n" + e.Reason }},
+	} {
+		if x.token != "" {
+			text.WriteString(x.name() + "\n")
+		}
+	}
+	is = strings.Contains(fold(text.String()), m.want)
+	m.known[key] = is
+	return is
 }
 
 // fold makes text comparable: without case, marks and ligatures.
@@ -271,24 +277,8 @@ type day struct {
 	Rows []row
 }
 
-// row is a line of the history.
-type row struct {
-	Index     proof.Index
-	Kind      proof.Kind
-	Epoch     proof.Epoch
-	At        time.Time
-	Status    string
-	Who, What string
-	From, Why string
-	Reason    string // of an access
-	Target    proof.Index
-	Agency    string // tokens, for the check in the browser
-	Service   string
-	Outcome   string
-}
-
 func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
-	r := row{Index: e.Index, Kind: e.Kind, Epoch: e.Epoch, At: e.At.In(p.zone), Status: statusOf(e), Agency: e.Agency, Service: e.Service, Outcome: e.Outcome, Target: e.Target}
+	r := row{Index: e.Index, Kind: e.Kind, Epoch: e.Epoch, At: e.At.In(p.zone), Status: statusOf(e), Agency: or(e.Agency, e.Reader), Service: e.Service, Outcome: markOf(e), Target: e.Target}
 	if e.At.IsZero() {
 		r.At = time.Time{}
 	}
@@ -307,6 +297,16 @@ func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
 	return r
 }
 
+// markOf is an outcome as the check in the browser compares it (docs/verifier.md); empty: it isn't compared. Whether an erasure covers a record for good is only known when its day is closed.
+func markOf(e *broker.OwnEntry) string {
+	switch s := statusOf(e); s {
+	case "erased", "homonym", "damaged":
+		return ""
+	default:
+		return s
+	}
+}
+
 // historyPage is what the template shows.
 type historyPage struct {
 	Open         []row // of the epoch that isn't closed
@@ -316,6 +316,8 @@ type historyPage struct {
 	Total, Count int // entries in all, and that the filter lets through
 	First, Last  int // of these on this page
 	Filtered     bool
+	Full         bool        // all entries with indexes from From to To are on this page
+	From, To     proof.Index // To 0: no end
 	Cut          bool
 	Lost         bool
 	Fields       []field
@@ -370,6 +372,9 @@ func (p *Portal) history(r *request, s *Session) error {
 		}
 		data.add(line)
 	}
+	if !data.Filtered && !j.cut {
+		data.Full, data.From, data.To = j.span(first, last)
+	}
 	if f.page > 1 {
 		data.Newer = f.query("page", strconv.Itoa(f.page-1))
 	}
@@ -387,6 +392,24 @@ func (p *Portal) history(r *request, s *Session) error {
 		status = 400
 	}
 	return r.render(status, "history", "history.title", data)
+}
+
+// span says whether the entries from first to before last are all with certain log indexes, and which: then whoever verifies them knows that none is left out. The list is by time, which is nearly the order of the log.
+func (j *journal) span(first, last int) (full bool, from, to proof.Index) {
+	for i := range j.entries[last:] {
+		from = max(from, j.entries[last+i].Index+1)
+	}
+	for i := range j.entries[:first] {
+		if to == 0 || j.entries[i].Index <= to {
+			to = j.entries[i].Index - 1
+		}
+	}
+	for i := first; i < last; i++ {
+		if x := j.entries[i].Index; x < from || to > 0 && x > to {
+			return false, 0, 0
+		}
+	}
+	return to == 0 || from <= to, from, to
 }
 
 // add puts a row into its day; rows come by decreasing time.

@@ -77,7 +77,7 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	// What the program names stands in it as a whole, or is of a family whose last part comes from a record.
-	families := regexp.MustCompile(`^((accessibility|legal|privacy)\.title$|date|csv|path|error|cause|reader|proof\.(left|right)$)`)
+	families := regexp.MustCompile(`^((accessibility|legal|privacy)\.title$|notice|date|csv|path|error|cause|reader|proof\.(left|right)$)`)
 	literal := regexp.MustCompile(`"([a-z0-9_]+\.[a-z0-9_.]+)"`)
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -127,14 +127,14 @@ func TestText(t *testing.T) {
 		{fr, "history.found", []any{"n", 1, "all", 12345}, "1 accès trouvé sur 12\u202f345"},
 		{en, "history.found", []any{"n", 0, "all", 12345}, "0 accesses found of 12,345"},
 		{en, "history.count", []any{"n", uint64(1)}, "1 access"},
-		{fr, "row.entry", []any{"index", own("7")}, "Inscription n°\u00a07"},
-		{fr, "row.entry", []any{"index", "a\u202eb\x00"}, "Inscription n°\u00a0\u2068ab\u2069"},
+		{fr, "reader.operator", []any{"id", own("7")}, "Service d'assistance (7)"},
+		{fr, "reader.operator", []any{"id", "a\u202eb\x00"}, "Service d'assistance (\u2068ab\u2069)"},
 	} {
 		if got, err := c.l.text(c.key, c.params...); err != nil || got != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.key, got, err, c.want)
 		}
 	}
-	for _, c := range [][]any{{"no.such.key"}, {"row.entry"}, {"row.entry", "indexes", own("7")}, {"row.entry", "index", 1.5}, {"row.entry", 1, 2}} {
+	for _, c := range [][]any{{"no.such.key"}, {"reader.court"}, {"reader.court", "ids", own("7")}, {"reader.court", "id", 1.5}, {"reader.court", 1, 2}} {
 		if s, err := fr.text(c[0].(string), c[1:]...); err == nil {
 			t.Errorf("%v gives %q", c, s)
 		}
@@ -379,6 +379,28 @@ func TestJournal(t *testing.T) {
 	h.fail = errors.New("down")
 	if _, err := j.of(t.Context(), s); !errors.Is(err, h.fail) {
 		t.Errorf("an error of the store: %v", err)
+	}
+}
+
+// TestSpan: a page says that it shows all entries of a stretch of the log only if it does.
+func TestSpan(t *testing.T) {
+	j := &journal{}
+	for _, i := range []proof.Index{90, 80, 70, 65, 68, 50, 40} { // 65 was recorded before 68 and asked after it
+		j.entries = append(j.entries, broker.OwnEntry{Index: i})
+	}
+	for _, c := range []struct {
+		first, last int
+		full        bool
+		from, to    proof.Index
+	}{
+		{0, 7, true, 0, 0}, {0, 2, true, 71, 0}, {2, 5, true, 51, 79}, {5, 7, true, 0, 64}, {0, 4, false, 0, 0}, {4, 7, false, 0, 0}, {0, 0, true, 91, 0},
+	} {
+		if full, from, to := j.span(c.first, c.last); full != c.full || full && (from != c.from || to != c.to) {
+			t.Errorf("%d to %d: %v, %d to %d", c.first, c.last, full, from, to)
+		}
+	}
+	if full, from, to := (&journal{}).span(0, 0); !full || from != 0 || to != 0 {
+		t.Errorf("of an empty one: %v, %d to %d", full, from, to)
 	}
 }
 

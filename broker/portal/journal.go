@@ -113,7 +113,7 @@ func covers(have, want []proof.Index) bool {
 // read brings an outline up to date, or makes one if there is none. An erasure changes what can be read of older entries, so after one everything is read again.
 func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *journal) (*journal, error) {
 	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), made: j.now()}
-	words := interned{}
+	words := interned{map[string]string{}, map[string][]service.Scope{}}
 	for i, subject := range subjects {
 		known := proof.Index(0)
 		if was != nil {
@@ -228,22 +228,30 @@ func (j *journals) forget(account string) {
 	}
 }
 
-// interned keeps each word once: ten thousand entries name a few agencies.
-type interned map[string]string
+// interned keeps each word once, and each list of scopes: ten thousand entries name a few agencies.
+type interned struct {
+	words  map[string]string
+	scopes map[string][]service.Scope
+}
 
 func (m interned) intern(e *broker.OwnEntry) {
 	for _, s := range []*string{&e.Role, &e.Agency, &e.Provider, &e.Service, &e.Purpose, &e.LegalBasis, &e.Outcome, &e.Reader, &e.ReaderRole, &e.Reason, (*string)(&e.Kind), (*string)(&e.State)} {
-		if known, ok := m[*s]; ok {
+		if known, ok := m.words[*s]; ok {
 			*s = known
 		} else {
-			m[*s] = *s
+			m.words[*s] = *s
 		}
 	}
-	for i, s := range e.Scopes {
-		if known, ok := m[string(s)]; ok {
-			e.Scopes[i] = service.Scope(known)
-		} else {
-			m[string(s)] = string(s)
-		}
+	if len(e.Scopes) == 0 {
+		return
+	}
+	key := string(e.Scopes[0])
+	for _, s := range e.Scopes[1:] {
+		key += "," + string(s)
+	}
+	if known, ok := m.scopes[key]; ok {
+		e.Scopes = known
+	} else {
+		m.scopes[key] = e.Scopes
 	}
 }

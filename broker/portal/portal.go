@@ -10,9 +10,11 @@ package portal
 import (
 	"context"
 	"errors"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 	_ "time/tzdata" // pages speak in the time of Paris, wherever they are made
 
@@ -61,25 +63,46 @@ type Session struct {
 	CSRF string
 }
 
-// Sessions say who is signed in.
+// Sessions say who is signed in, and sign people in and out.
 type Sessions interface {
-	// Session of the request; false if nobody is signed in.
+	// Middleware gives each request its session, and refuses what another site sent. It is around all of the portal.
+	Middleware(next http.Handler) http.Handler
+	// Session of a request that came through Middleware; false if nobody is signed in.
 	Session(r *http.Request) (*Session, bool)
-	// SignIn serves /connexion, what is below it, and /deconnexion. A sign-in begins with GET /connexion?suite=PATH and ends with a redirect to that path of this site.
-	SignIn() http.Handler
+	// Handler serves what is below /connexion/, and /deconnexion with what is below it.
+	Handler() http.Handler
+	// Begin is the path at which a sign-in begins that comes back to a path of the portal. Empty: nobody can sign in, and the pages say so.
+	Begin(back string) string
 	// Elsewhere is the origin of the identity provider, to which forms may lead; empty: none.
 	Elsewhere() string
 }
 
-// A Verifier is what the browser checks with.
+// Nobody are the sessions of a portal without an identity provider: all that it shows is for everybody.
+type Nobody struct{}
+
+// Middleware implements Sessions.
+func (Nobody) Middleware(next http.Handler) http.Handler { return next }
+
+// Session implements Sessions.
+func (Nobody) Session(*http.Request) (*Session, bool) { return nil, false }
+
+// Handler implements Sessions.
+func (Nobody) Handler() http.Handler { return http.NotFoundHandler() }
+
+// Begin implements Sessions.
+func (Nobody) Begin(string) string { return "" }
+
+// Elsewhere implements Sessions.
+func (Nobody) Elsewhere() string { return "" }
+
+// A Verifier is what the browser checks histories with.
 type Verifier struct {
-	// Handler serves what is below Prefix, which ends with a slash.
+	// Handler serves what is below /verificateur/.
 	Handler http.Handler
-	Prefix  string
-	// Script fills the element verdict of a page; Worker and WASM are what it starts. All are paths below Prefix.
-	Script, Worker, WASM string
-	// SHA256 of the WASM file in hexadecimal, as it is published.
-	SHA256 string
+	// Hash is published: the SHA-256 of all its files, in hexadecimal.
+	Hash string
+	// Element renders the part of a page in which the verdict on a bundle is said, with its script. list is the id of the element that holds the rows; empty: there are none.
+	Element func(lang, bundle, list string) (template.HTML, error)
 }
 
 // Operator is who runs the portal, as the law wants it to be said.
@@ -190,22 +213,40 @@ func (p *Portal) routes() http.Handler {
 	private("GET /telecharger/historique.csv", p.csv)
 	private("GET /releve", p.statement)
 
-	mux.Handle("/connexion", p.around(p.cfg.Sessions.SignIn()))
-	mux.Handle("/connexion/", p.around(p.cfg.Sessions.SignIn()))
+	public("GET /connexion", p.signIn)
+	mux.Handle("/connexion/", p.around(p.cfg.Sessions.Handler()))
 	mux.Handle("/deconnexion", p.around(http.HandlerFunc(p.signOut)))
+	mux.Handle("/deconnexion/", p.around(p.cfg.Sessions.Handler()))
 	mux.Handle("GET /"+assetsPath+"{name}", p.around(p.assets))
 	if v := p.cfg.Verifier; v != nil {
-		mux.Handle("GET "+v.Prefix, p.around(v.Handler))
+		mux.Handle("GET /verificateur/", p.around(v.Handler))
 	}
 	public("/", func(*request) error { return errUnknownPage })
-	return mux
+	return p.cfg.Sessions.Middleware(mux)
+}
+
+// signInPage says what signing in is.
+type signInPage struct {
+	Begin string // empty: nobody can
+}
+
+// back is a path of this site, from a query; anything else is the history.
+func back(v string) string {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.Opaque != "" || !strings.HasPrefix(v, "/") || strings.HasPrefix(v, "//") || strings.ContainsAny(v, "\\\x00\r\n") {
+		return "/historique"
+	}
+	return v
+}
+
+func (p *Portal) signIn(r *request) error {
+	return r.render(http.StatusOK, "signin", "signin.title", &signInPage{p.cfg.Sessions.Begin(back(r.URL.Query().Get("retour")))})
 }
 
 // signOut forgets what is in memory before the session ends.
 func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 	if s, ok := p.cfg.Sessions.Session(r); ok && r.Method == http.MethodPost {
 		p.Forget(s.Account)
-		p.leaveMessage(w, "flash.signed_out")
 	}
-	p.cfg.Sessions.SignIn().ServeHTTP(w, r)
+	p.cfg.Sessions.Handler().ServeHTTP(w, r)
 }

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/csv"
+	"html/template"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/html"
@@ -21,12 +24,15 @@ import (
 )
 
 // everyPage of somebody who is signed in; {id} is an entry of theirs.
-var everyPage = []string{"/", "/historique", "/historique?vue=dense&q=mairie", "/historique?du=x", "/acces/{id}", "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/rien", "/acces/0"}
+var everyPage = []string{"/", "/historique", "/historique?vue=dense&q=mairie", "/historique?du=x", "/acces/{id}", "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion", "/rien", "/acces/0"}
 
 func withVerifier(c *portal.Config) {
 	c.Verifier = &portal.Verifier{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "script "+r.URL.Path) }),
-		Prefix:  "/verificateur/programme/", Script: "/verificateur/programme/verify.js", Worker: "/verificateur/programme/worker.js", WASM: "/verificateur/programme/verifier.wasm", SHA256: strings.Repeat("0123456789abcdef", 4),
+		Hash:    strings.Repeat("0123456789abcdef", 4),
+		Element: func(lang, bundle, list string) (template.HTML, error) {
+			return template.HTML(`<div id="verdict" lang="` + lang + `" data-bundle="` + template.HTMLEscapeString(bundle) + `" data-list="` + list + `"></div><script type="module" src="/verificateur/verify.js"></script>`), nil
+		},
 	}
 }
 
@@ -37,7 +43,7 @@ func TestHeaders(t *testing.T) {
 	i := w.disclose("mairie", canteen(camille))
 	w.published(i)
 	var css string
-	for _, path := range append(slices.Clone(everyPage), "/acces/{id}/preuve", "/telecharger/historique.csv", "/historique/fichier", "/verificateur/politique.txt", "/verificateur/programme/verify.js", "/connexion", "/deconnexion") {
+	for _, path := range append(slices.Clone(everyPage), "/acces/{id}/preuve", "/telecharger/historique.csv", "/historique/fichier", "/verificateur/politique.txt", "/verificateur/verify.js", "/connexion/exemple", "/deconnexion") {
 		a := w.get("camille", strings.ReplaceAll(path, "{id}", i.String()))
 		for key, want := range map[string]string{
 			"Content-Security-Policy":    "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'self'; img-src 'self'; form-action 'self' https://fc.exemple.invalid; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'",
@@ -168,7 +174,7 @@ func TestSignedOut(t *testing.T) {
 	for _, path := range []string{"/historique?q=x", "/historique/fichier", "/acces/" + i.String(), "/acces/" + i.String() + "/preuve", "/telecharger", "/telecharger/historique.csv", "/releve"} {
 		for _, who := range []string{"", "forged"} {
 			a := w.get(who, path)
-			if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/connexion?suite="+url.QueryEscape(path) || len(a.body) != 0 {
+			if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/connexion?retour="+url.QueryEscape(path) || len(a.body) != 0 {
 				t.Errorf("%s as %q: %s %s %s", path, who, a.Status, a.Header.Get("Location"), a.body)
 			}
 		}
@@ -176,25 +182,91 @@ func TestSignedOut(t *testing.T) {
 	if a := w.do(http.MethodPost, "camille", "/historique"); a.StatusCode != http.StatusMethodNotAllowed && a.StatusCode != http.StatusNotFound {
 		t.Errorf("POST: %s", a.Status)
 	}
-	// At sign-out the outline in memory goes, the session's own handler does its work, and the next page says so, once.
+	// At sign-out the outline in memory goes, and the session's own handler does its work.
 	w.page("camille", "/historique")
 	a := w.do(http.MethodPost, "camille", "/deconnexion")
 	if w.sessions.out.Load() != 1 || a.StatusCode != http.StatusSeeOther {
 		t.Errorf("sign-out: %s", a.Status)
 	}
-	var flash string
-	for _, c := range a.Cookies() {
-		if c.Name == "__Host-message" && c.HttpOnly && c.Secure && c.Path == "/" {
-			flash = c.Name + "=" + c.Value
+	// Where the sign-in comes back to is a path of this site, whatever the query says.
+	for q, want := range map[string]string{"/acces/7": "/acces/7", "": "/historique", "//evil.invalid": "/historique", "https://evil.invalid/": "/historique", `/\evil.invalid`: "/historique", "javascript:alert(1)": "/historique", "/historique?q=a&page=2": "/historique?q=a&page=2"} {
+		a := w.page("", "/connexion?retour="+url.QueryEscape(q))
+		if len(a.all(func(n *html.Node) bool {
+			return n.Data == "a" && attr(n, "href") == "/connexion/exemple?retour="+url.QueryEscape(want)
+		})) != 1 {
+			t.Errorf("%q:\n%s", q, a.body)
 		}
 	}
-	home := w.page("", "/", "Cookie", flash)
-	if !strings.Contains(home.text(), "Vous êtes déconnecté") || !slices.ContainsFunc(home.Cookies(), func(c *http.Cookie) bool { return c.Name == "__Host-message" && c.MaxAge < 0 }) {
-		t.Errorf("%s %v", home.text(), home.Cookies())
+	// A portal without an identity provider says that nobody can sign in.
+	cfg := w.cfg
+	cfg.Sessions = portal.Nobody{}
+	nobody, err := portal.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.p = nobody
+	if a := w.page("camille", "/connexion"); !strings.Contains(a.text(), "personne ne peut s'y connecter") {
+		t.Errorf("%s", a.text())
+	}
+	if a := w.get("camille", "/historique"); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("%s", a.Status)
+	}
+}
+
+// TestNotices: each thing that can happen at a sign-in has words in both languages; one without words is an error.
+func TestNotices(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, code := range []string{"refused", "too_low", "expired", "used", "unavailable", "untrusted", "incomplete", "other_person", "unconfirmed", "ended", "forged", "signed_out", "signed_out_here", "unheard_of"} {
+		for _, lang := range []string{"fr", "en"} {
+			r := httptest.NewRequest(http.MethodGet, "https://regard.example/connexion/retour", nil)
+			r.Header.Set("Cookie", "__Host-langue="+lang)
+			rec := httptest.NewRecorder()
+			w.p.Tell(rec, r, portal.Notice{Code: code, Status: http.StatusForbidden, Return: "/acces/7", Missing: []string{hostile}, RetryAfter: 1500 * time.Millisecond})
+			a := answer{Response: rec.Result(), body: rec.Body.Bytes()}
+			var err error
+			if a.doc, err = html.Parse(bytes.NewReader(a.body)); err != nil {
+				t.Fatal(err)
+			}
+			if code == "unheard_of" {
+				if a.StatusCode != http.StatusInternalServerError {
+					t.Errorf("%s: %s", code, a.Status)
+				}
+				continue
+			}
+			again := len(a.all(func(n *html.Node) bool {
+				return strings.HasPrefix(attr(n, "href"), "/connexion/exemple?retour=%2Facces%2F7")
+			})) == 1
+			if a.StatusCode != http.StatusForbidden || a.Header.Get("Retry-After") != "2" || a.Header.Get("Cache-Control") != "no-store" || again == slices.Contains([]string{"untrusted", "incomplete", "signed_out", "signed_out_here"}, code) {
+				t.Errorf("%s in %s: %s %v, again: %v", code, lang, a.Status, a.Header, again)
+			}
+			harmless(t, code, a)
+		}
+	}
+}
+
+// TestMessages are shown on the next page, once, and only if they are the catalogue's.
+func TestMessages(t *testing.T) {
+	w := newWorld(t, nil)
+	said := func(a answer) string {
+		for _, n := range a.all(func(n *html.Node) bool { return attr(n, "role") == "status" }) {
+			return text(n)
+		}
+		return ""
+	}
+	var cookies []string
+	for _, c := range w.get("", "/?lang=en").Cookies() {
+		if !c.HttpOnly || !c.Secure || c.Path != "/" || c.SameSite != http.SameSiteLaxMode {
+			t.Errorf("%+v", c)
+		}
+		cookies = append(cookies, c.Name+"="+c.Value)
+	}
+	a := w.page("", "/", "Cookie", strings.Join(cookies, "; "))
+	if said(a) != "This site is now in English." || !slices.ContainsFunc(a.Cookies(), func(c *http.Cookie) bool { return c.Name == "__Host-message" && c.MaxAge < 0 }) {
+		t.Errorf("%q %v", said(a), a.Cookies())
 	}
 	for _, forged := range []string{"error.internal.title", "flash.<script>", "x"} {
-		if s := w.page("", "/", "Cookie", "__Host-message="+forged); len(s.all(func(n *html.Node) bool { return attr(n, "role") == "status" })) != 0 {
-			t.Errorf("a forged message is shown: %s", forged)
+		if s := said(w.page("", "/", "Cookie", "__Host-message="+forged)); s != "" {
+			t.Errorf("a forged message is shown: %s", s)
 		}
 	}
 }
@@ -210,7 +282,7 @@ func TestLanguage(t *testing.T) {
 		}
 	}
 	a := w.get("", "/verificateur?lang=en&x=1")
-	if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/verificateur?x=1" || len(a.Cookies()) != 1 || a.Cookies()[0].Value != "en" {
+	if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/verificateur?x=1" || len(a.Cookies()) != 2 || a.Cookies()[0].Value != "en" {
 		t.Errorf("%s %v", a.Status, a.Header)
 	}
 	for _, evil := range []string{"//evil.invalid/?lang=en", "/%5cevil.invalid/?lang=en", "/%2fevil.invalid/?lang=en"} {
@@ -248,7 +320,7 @@ func TestCompression(t *testing.T) {
 
 // TestDownloads: the file verifies by what the portal hands out, the spreadsheet has every entry, and paper and file have one code.
 func TestDownloads(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { withVerifier(c) })
 	w.signIn("camille", camille)
 	if a := w.get("camille", "/historique/fichier"); a.StatusCode != http.StatusNotFound || !strings.Contains(a.text(), "Pas encore d'historique prouvé") {
 		t.Errorf("before any day is closed: %s %s", a.Status, a.text())

@@ -70,6 +70,8 @@ func funcs(l *language, a *assets) template.FuncMap {
 		"asset": a.url,
 		// bdi shows what somebody else wrote: as text, and isolated from the direction of what is around it.
 		"bdi":    func(s string) template.HTML { return bdi(s) },
+		"rows":   l.rowsHTML,
+		"status": l.statusHTML,
 		"day":    l.day,
 		"moment": l.moment,
 		"own":    func(s string) own { return own(s) },
@@ -81,7 +83,9 @@ func funcs(l *language, a *assets) template.FuncMap {
 }
 
 func bdi(s string) template.HTML {
-	return template.HTML("<bdi>" + template.HTMLEscapeString(clean(s)) + "</bdi>") // #nosec G203 -- escaped
+	var m markup
+	m.bdi(s)
+	return m.html()
 }
 
 // dict makes a map of names and values in turn, for components with several parameters.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func (p *Portal) handle(h handler) http.Handler {
 func (p *Portal) signedIn(h personal) handler {
 	return func(r *request) error {
 		if r.session == nil || len(r.session.Subjects) == 0 {
-			r.seeOther("/connexion?suite=" + url.QueryEscape(r.URL.RequestURI()))
+			r.seeOther("/connexion?retour=" + url.QueryEscape(r.URL.RequestURI()))
 			return nil
 		}
 		return h(r, r.session)
@@ -108,13 +109,63 @@ func (p *Portal) fail(r *request, err error) {
 		p.log.Error("a page failed", "path", r.Pattern, "error", err)
 	}
 	if problem.RetryAfter > 0 {
-		r.w.Header().Set("Retry-After", strconv.Itoa(int((problem.RetryAfter+time.Second-1)/time.Second)))
+		r.w.Header().Set("Retry-After", seconds(problem.RetryAfter))
 	}
 	if err := r.render(problem.Status, "error", "error."+code+".title", map[string]any{"Code": code, "Retry": problem.RetryAfter > 0}); err != nil {
 		p.log.Error("the page of an error failed", "error", err)
 		http.Error(r.w, "500", http.StatusInternalServerError)
 	}
 }
+
+// A Notice is what is told about a sign-in or sign-out, or about a request that was refused before a page was made. It holds no personal data.
+type Notice struct {
+	// Code names it; the catalogue has notice.<code>.title and .text.
+	Code   string
+	Status int
+	// Return is where the person wanted to go, a path of the portal; empty: nowhere.
+	Return string
+	// Missing are names of claims that an identity lacks.
+	Missing    []string
+	RetryAfter time.Duration
+}
+
+// notice is what the template shows of one.
+type notice struct {
+	Notice
+	Begin string // a path to begin again; empty: it makes no sense, or nobody can
+}
+
+// notAgain are notices after which there is nothing to begin again.
+var notAgain = []string{"signed_out", "signed_out_here", "untrusted", "incomplete"}
+
+// Tell shows a page about a sign-in, a sign-out or a refused request. One that it has no words for is an internal error.
+func (p *Portal) Tell(w http.ResponseWriter, hr *http.Request, n Notice) {
+	p.around(http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		r := &request{Request: hr, w: w, p: p, lang: p.languageOf(hr)}
+		r.session, _ = p.cfg.Sessions.Session(hr)
+		title := "notice." + n.Code + ".title"
+		if !r.lang.has(title) {
+			p.fail(r, fmt.Errorf("there are no words for the notice %q", n.Code))
+			return
+		}
+		data := &notice{Notice: n}
+		if !slices.Contains(notAgain, n.Code) {
+			data.Begin = p.cfg.Sessions.Begin(back(n.Return))
+		}
+		if n.RetryAfter > 0 {
+			w.Header().Set("Retry-After", seconds(n.RetryAfter))
+		}
+		if err := r.render(n.Status, "notice", title, data); err != nil {
+			p.fail(r, err)
+		}
+	})).ServeHTTP(w, hr)
+}
+
+// Language is the code of the language in which a browser's pages are.
+func (p *Portal) Language(r *http.Request) string { return p.languageOf(r).code }
+
+// seconds of a Retry-After, rounded up.
+func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 
 // Languages: a cookie, which a link with ?lang= sets.
 const (
@@ -156,11 +207,12 @@ func (p *Portal) chooseLanguage(w http.ResponseWriter, r *http.Request) bool {
 	}
 	q.Del("lang")
 	http.SetCookie(w, p.cookie(languageCookie, code, 365*24*time.Hour))
-	back := url.URL{Path: r.URL.Path, RawQuery: q.Encode()}
-	if strings.HasPrefix(back.Path, "//") || strings.Contains(back.Path, `\`) {
-		back.Path = "/" // a browser would read another host in it
+	p.leaveMessage(w, "flash.language")
+	to := url.URL{Path: r.URL.Path, RawQuery: q.Encode()}
+	if strings.HasPrefix(to.Path, "//") || strings.Contains(to.Path, `\`) {
+		to.Path = "/" // a browser would read another host in it
 	}
-	w.Header().Set("Location", back.String())
+	w.Header().Set("Location", to.String())
 	w.WriteHeader(http.StatusSeeOther)
 	return true
 }

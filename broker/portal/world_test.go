@@ -193,9 +193,9 @@ func (w *world) policy() *proof.Policy {
 
 // sessions are those of the tests: whoever has the cookie who=NAME is signed in as that person.
 type sessions struct {
-	mu  sync.Mutex
-	by  map[string]*portal.Session
-	out atomic.Int64 // sign-outs
+	mu           sync.Mutex
+	by           map[string]*portal.Session
+	out, through atomic.Int64 // sign-outs, requests
 }
 
 func (s *sessions) Session(r *http.Request) (*portal.Session, bool) {
@@ -209,13 +209,25 @@ func (s *sessions) Session(r *http.Request) (*portal.Session, bool) {
 	return x, ok
 }
 
-func (s *sessions) SignIn() http.Handler {
+// Middleware marks what came through it.
+func (s *sessions) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.through.Add(1)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *sessions) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/deconnexion" {
 			s.out.Add(1)
-			http.Redirect(w, r, "/", http.StatusSeeOther)
 		}
+		http.Redirect(w, r, "/", http.StatusSeeOther)
 	})
+}
+
+func (s *sessions) Begin(back string) string {
+	return "/connexion/exemple?retour=" + url.QueryEscape(back)
 }
 
 func (s *sessions) Elsewhere() string { return "https://fc.exemple.invalid" }

@@ -1,0 +1,151 @@
+package portal
+
+import (
+	"html/template"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// row is a line of the history.
+type row struct {
+	Index     proof.Index
+	Kind      proof.Kind
+	Epoch     proof.Epoch
+	At        time.Time
+	Status    string
+	Who, What string
+	From, Why string
+	Reason    string // of an access
+	Target    proof.Index
+	Agency    string // tokens, for the check in the browser
+	Service   string
+	Outcome   string
+}
+
+// columns of a history, in their order: keys of the catalogue.
+var columns = [...]string{"column.time", "column.who", "column.what", "column.from", "column.why", "column.outcome"}
+
+// markup writes HTML: its own, and text that it escapes.
+type markup struct{ strings.Builder }
+
+func (m *markup) add(own ...string) {
+	for _, s := range own {
+		m.WriteString(s)
+	}
+}
+
+func (m *markup) text(s string) { m.WriteString(template.HTMLEscapeString(s)) }
+
+func (m *markup) bdi(s string) {
+	m.WriteString("<bdi>")
+	m.text(clean(s))
+	m.WriteString("</bdi>")
+}
+
+func (m *markup) attr(name, value string) {
+	if value != "" {
+		m.add(" ", name, `="`)
+		m.text(value)
+		m.WriteByte('"')
+	}
+}
+
+func (m *markup) html() template.HTML { return template.HTML(m.String()) } // #nosec G203 -- whatever isn't markup of this package went through text
+
+// rowsHTML is a table of lines, cards on a narrow screen; id names its heading, and first one shows its columns. The data of a row are what the check in the browser compares (docs/verifier.md). It isn't a template because a page of a
+// long history has to be made in a millisecond: templates take three times as long for its lines.
+func (l *language) rowsHTML(id string, rows []row, first bool) template.HTML {
+	var m markup
+	m.Grow(1024 + 768*len(rows))
+	m.add(`<table class="rows`)
+	if first {
+		m.add(" first")
+	}
+	m.add(`" role="table"`)
+	m.attr("aria-labelledby", id)
+	m.add(`><thead role="rowgroup"><tr role="row">`)
+	for _, c := range columns {
+		m.add(`<th role="columnheader" scope="col">`)
+		m.text(l.fixed[c])
+		m.add(`</th>`)
+	}
+	m.add("</tr></thead><tbody role=\"rowgroup\">\n")
+	for i := range rows {
+		l.rowHTML(&m, &rows[i])
+	}
+	m.add("</tbody></table>")
+	return m.html()
+}
+
+func (l *language) rowHTML(m *markup, r *row) {
+	index := r.Index.String()
+	m.add(`<tr role="row" data-index="`, index, `"`)
+	m.attr("data-kind", string(r.Kind))
+	m.attr("data-outcome", r.Outcome)
+	m.attr("data-agency", r.Agency)
+	m.attr("data-service", r.Service)
+	m.add(`><td role="cell" class="time">`)
+	if r.At.IsZero() {
+		m.add("–")
+	} else {
+		m.add(`<time datetime="`, r.At.UTC().Format(time.RFC3339), `">`, r.At.Format("15:04"), `</time>`)
+	}
+	m.add(`</td><td role="cell" class="who">`)
+	switch {
+	case r.Who != "":
+		m.bdi(r.Who)
+	case r.Status == "erasure":
+		m.text(l.fixed["row.you"])
+	default:
+		m.add("–")
+	}
+	m.add(`</td><td role="cell" class="what"><a href="/acces/`, index, `">`)
+	l.what(m, r)
+	m.add(`</a></td><td role="cell" class="from">`)
+	l.labelled(m, "column.from", r.From)
+	m.add(`</td><td role="cell" class="why">`)
+	l.labelled(m, "column.why", or(r.Why, r.Reason))
+	m.add(`</td><td role="cell" class="outcome">`, string(l.statusHTML(r.Status)), " <span class=\"mark\" data-mark></span></td></tr>\n")
+}
+
+// what names the data, or what else happened.
+func (l *language) what(m *markup, r *row) {
+	switch {
+	case r.What != "":
+		m.bdi(r.What)
+	case r.Status == "access":
+		m.text(l.fixed["row.record"])
+	case r.Status == "erasure":
+		m.text(l.fixed["row.erasure"])
+	default:
+		m.text(l.fixed["row.entry"] + "\u00a0" + r.Index.String())
+	}
+}
+
+func (l *language) labelled(m *markup, key, value string) {
+	if value == "" {
+		return
+	}
+	m.add(`<span class="label">`)
+	m.text(l.fixed[key])
+	m.add(`</span> `)
+	m.bdi(value)
+}
+
+// statusHTML shows an outcome by icon and word.
+func (l *language) statusHTML(status string) template.HTML {
+	icon := status
+	switch status {
+	case "erased", "retired":
+		icon = "erasure"
+	case "damaged", "lost":
+		icon = "failed"
+	}
+	var m markup
+	m.add(`<span class="status `, status, `"><svg class="icon" aria-hidden="true" focusable="false"><use href="#i-`, icon, `"/></svg>`)
+	m.text(l.fixed["status."+status])
+	m.add(`</span>`)
+	return m.html()
+}
