@@ -1,6 +1,7 @@
 package portal_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/html"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/portal"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -115,52 +120,106 @@ func BenchmarkHistoryPage(b *testing.B) {
 	b.ReportMetric(float64(size.Load()), "page-B")
 }
 
-// TestTenThousandEntries: every entry is on exactly one page, in order, and no page is large.
+// many is a broker with a person who has very many entries: one real one, told again under every index.
+type many struct {
+	portal.Broker
+	first broker.OwnEntry
+	n     int
+}
+
+func (m *many) NewestOwn(context.Context, proof.Subject) (proof.Index, error) {
+	return proof.Index(m.n), nil
+}
+
+func (m *many) OwnEntries(_ context.Context, s proof.Subject, before proof.Index, limit int) (page []broker.OwnEntry, next proof.Index, err error) {
+	if s.Type() != proof.TypePivot {
+		return nil, 0, nil
+	}
+	for i := proof.Index(m.n); i > 0; i-- {
+		if before > 0 && i >= before {
+			continue
+		}
+		if len(page) == limit {
+			return page, i + 1, nil
+		}
+		e := m.first
+		e.Index, e.At = i, m.first.At.Add(-time.Duration(m.n-int(i))*17*time.Minute) // #nosec G115 -- small
+		page = append(page, e)
+	}
+	return page, 0, nil
+}
+
+// TestTenThousandEntries: every entry is on exactly one page, in order, of the open day or not; no page is large, and together the pages say that they show all.
 func TestTenThousandEntries(t *testing.T) {
-	if testing.Short() {
-		t.Skip("ten thousand disclosures")
-	}
-	w := newWorld(t, nil)
+	m := &many{n: 10_000}
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { c.Broker = m })
+	m.Broker = w.b
 	w.signIn("camille", camille)
-	const n = 10_000
-	crowd(t, w, n)
-	seen := map[proof.Index]bool{}
-	pages, last := 0, time.Now().AddDate(1, 0, 0)
-	for path := "/historique?vue=dense"; path != ""; pages++ {
-		a := w.page("camille", path)
-		for _, r := range a.rows() {
-			i := attr(r, "data-index")
-			var index proof.Index
-			if _, err := fmt.Sscan(i, &index); err != nil || seen[index] {
-				t.Fatalf("entry %s is there twice, or isn't a number", i)
-			}
-			seen[index] = true
-		}
-		times := a.tag("time")
-		for _, x := range times {
-			if at, err := time.Parse(time.RFC3339, attr(x, "datetime")); err == nil && attr(x.Parent, "class") == "time" {
-				if at.After(last) {
-					t.Fatalf("%s comes after %s", at, last)
-				}
-				last = at
-			}
-		}
-		path = ""
-		for _, x := range a.tag("a") {
-			if attr(x, "rel") == "next" {
-				path = attr(x, "href")
-			}
-		}
-		if pages == 0 && !strings.Contains(a.text(), "10\u202f000 accès") {
-			t.Errorf("the count isn't said: %s", a.text()[:300])
-		}
+	w.disclose("mairie", canteen(camille))
+	own, _, err := w.b.OwnEntries(t.Context(), w.sessions.by["camille"].Subjects[0], 0, 1)
+	if err != nil || len(own) != 1 {
+		t.Fatal(err)
 	}
-	if len(seen) != n || pages != n/100 {
-		t.Errorf("%d entries on %d pages", len(seen), pages)
+	m.first = own[0]
+	w.turn()
+	if open := w.b.Log().OpenEpoch().Marker; open < 5 {
+		t.Fatalf("the open epoch begins at %d", open) // all but a few of the entries are in it
+	}
+	for _, query := range []string{"?vue=dense", "?issue=released&vue=dense"} {
+		seen := map[proof.Index]bool{}
+		pages, end, last := 0, proof.Index(0), time.Now().AddDate(1, 0, 0)
+		for path := "/historique" + query; path != ""; pages++ {
+			a := w.page("camille", path)
+			for _, i := range a.indexes() {
+				if seen[i] {
+					t.Fatalf("entry %d is there twice", i)
+				}
+				seen[i] = true
+			}
+			for _, x := range a.tag("time") {
+				if at, err := time.Parse(time.RFC3339, attr(x, "datetime")); err == nil && attr(x.Parent, "class") == "time" {
+					if at.After(last) {
+						t.Fatalf("%s comes after %s", at, last)
+					}
+					last = at
+				}
+			}
+			full := a.all(func(n *html.Node) bool {
+				return attr(n, "id") == "acces" && slices.ContainsFunc(n.Attr, func(x html.Attribute) bool { return x.Key == "data-full" })
+			})
+			if (len(full) == 1) != (query == "?vue=dense") {
+				t.Fatalf("%s: says that it shows all: %d", path, len(full))
+			}
+			if len(full) == 1 {
+				if to := attr(full[0], "data-to"); pages == 0 && to != "" || pages > 0 && to != (end-1).String() {
+					t.Fatalf("%s ends with %s, the one before began with %d", path, to, end)
+				}
+				if _, err := fmt.Sscan(attr(full[0], "data-from"), &end); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path = ""
+			for _, x := range a.tag("a") {
+				if attr(x, "rel") == "next" {
+					path = attr(x, "href")
+				}
+			}
+			if pages == 0 && !strings.Contains(a.text(), "10 000 accès") {
+				t.Errorf("the count isn't said: %s", a.text())
+			}
+		}
+		if len(seen) != m.n || pages != m.n/100 || query == "?vue=dense" && end != 0 {
+			t.Errorf("%s: %d entries on %d pages, from %d", query, len(seen), pages, end)
+		}
 	}
 	zipped := w.get("camille", "/historique?vue=dense&page=7", "Accept-Encoding", "gzip")
 	plain := w.get("camille", "/historique?page=7")
 	if len(zipped.body) > 60<<10 || len(plain.body) > 60<<10 {
 		t.Errorf("a dense page is sent in %d bytes, an airy one has %d", len(zipped.body), len(plain.body))
+	}
+	for _, page := range []string{"401", "99999999999999999999", "-1", "0", "x"} {
+		if a := w.page("camille", "/historique?page="+page); len(a.rows()) != 25 {
+			t.Errorf("page %s has %d rows", page, len(a.rows()))
+		}
 	}
 }
