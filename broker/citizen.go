@@ -205,6 +205,8 @@ type OwnRecord struct {
 	Opening proof.Opening
 	// Reasons say why it was denied: what the recorded policy says to the recorded input. Empty if it was granted, or if the decision isn't shown.
 	Reasons []policy.Reason
+	// Agreement on which the request relied, as the recorded decision saw it; nil if there was none, or if it isn't shown.
+	Agreement *policy.Agreement
 	// Receipt was verified; nil if the entry isn't published yet, which takes seconds, or if nothing can be read.
 	Receipt *proof.Receipt
 	Verdict proof.Verdict // of the receipt
@@ -256,6 +258,10 @@ func (b *Broker) OwnRecord(ctx context.Context, subjects []proof.Subject, index 
 	r.Opening = glances[0].opened
 	if err := b.proveOwn(ctx, r); err != nil {
 		return nil, err
+	}
+	input, _ := r.Opening.Value(proof.DisclosureInput)
+	if in, err := policy.ParseInput(input); err == nil && r.Role == proof.RoleAsked {
+		r.Agreement = in.Agreement
 	}
 	if r.Outcome == proof.OutcomeDenied && r.Role == proof.RoleAsked {
 		said, err := b.replay(ctx, r.Opening)

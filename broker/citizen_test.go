@@ -138,6 +138,9 @@ func TestOwnRecord(t *testing.T) {
 			t.Errorf("%s: hidden %v", f.Name, p == proof.Hidden)
 		}
 	}
+	if r.Agreement == nil || r.Agreement.ID != "cantine" {
+		t.Errorf("%+v", r.Agreement)
+	}
 	text, err := r.Receipt.AppendText(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +164,7 @@ func TestOwnRecord(t *testing.T) {
 	// Her entry in that answer, under her name alone, shows no more in full than at a glance.
 	namesake := w.own(both(t)[1])[0].Index
 	r = w.ownRecord(namesake)
-	if _, p := r.Opening.Value(proof.DisclosureOutcome); !r.Namesake || p != proof.Hidden || r.Receipt == nil || r.Opening.Text(proof.DisclosureAgency) != "mairie" {
+	if _, p := r.Opening.Value(proof.DisclosureOutcome); !r.Namesake || r.Agreement != nil || p != proof.Hidden || r.Receipt == nil || r.Opening.Text(proof.DisclosureAgency) != "mairie" {
 		t.Errorf("%+v", r)
 	}
 	if text, err = r.Receipt.AppendText(nil); err != nil || bytes.Contains(text, []byte("household@1\n")) && bytes.Contains(text, []byte("cantine")) {

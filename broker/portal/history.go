@@ -297,7 +297,7 @@ func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
 	return r
 }
 
-// markOf is an outcome as the check in the browser compares it (docs/verifier.md); empty: it isn't compared. Whether an erasure covers a record for good is only known when its day is closed.
+// markOf is an outcome as the check in the browser compares it; empty: it isn't compared. Whether an erasure covers a record for good is only known when its day is closed.
 func markOf(e *broker.OwnEntry) string {
 	switch s := statusOf(e); s {
 	case "erased", "homonym", "damaged":

@@ -11,7 +11,6 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
-	"github.com/regard-broker/regard/policy"
 )
 
 // recordPage is what the template of one entry shows. Texts that others wrote are shown by bdi.
@@ -259,10 +258,9 @@ func (p *Portal) why(rec *broker.OwnRecord, n *namer) *why {
 	if len(w.Reasons) > 0 {
 		w.Codes = nil
 	}
-	input, _ := o.Value(proof.DisclosureInput)
-	if in, err := policy.ParseInput(input); err == nil && in.Agreement != nil {
-		w.From, w.To = in.Agreement.NotBefore.In(p.zone), in.Agreement.NotAfter.In(p.zone)
-		for _, x := range in.Agreement.Purposes {
+	if a := rec.Agreement; a != nil {
+		w.From, w.To = a.NotBefore.In(p.zone), a.NotAfter.In(p.zone)
+		for _, x := range a.Purposes {
 			w.Purposes = append(w.Purposes, n.purpose(string(x)))
 		}
 	}

@@ -54,7 +54,7 @@ func (m *markup) attr(name, value string) {
 
 func (m *markup) html() template.HTML { return template.HTML(m.String()) } // #nosec G203 -- whatever isn't markup of this package went through text
 
-// rowsHTML is a table of lines, cards on a narrow screen; id names its heading, and first one shows its columns. The data of a row are what the check in the browser compares (docs/verifier.md). It isn't a template because a page of a
+// rowsHTML is a table of lines, cards on a narrow screen; id names its heading, and first one shows its columns. The data of a row are what the check in the browser compares. It isn't a template because a page of a
 // long history has to be made in a millisecond: templates take three times as long for its lines.
 func (l *language) rowsHTML(id string, rows []row, first bool) template.HTML {
 	var m markup
