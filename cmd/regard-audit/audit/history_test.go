@@ -70,6 +70,10 @@ func TestVerifyHistory(t *testing.T) {
 		if want := g.State == "provisional"; (code == Input) != want || strings.Contains(out, "UNUSABLE") != want || strings.Contains(out, "PROVEN") == want || strings.Contains(out, "\x1b") {
 			t.Errorf("%d: exit code %d: %s", i, code, out)
 		}
+		// The code of a printed statement is said of what is proven, and of nothing else.
+		if says := "the code of a printed statement of these entries: " + f.Code + "\n"; len(f.Code) != 24 || strings.Contains(out, says) == (g.State == "provisional") {
+			t.Errorf("%d: code %q in %s", i, f.Code, out)
+		}
 		if strings.Contains(out, "LEFEVRE") || strings.Contains(errs, "LEFEVRE") {
 			t.Error("the person's name is shown")
 		}
