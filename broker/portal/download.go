@@ -17,13 +17,20 @@ import (
 // maxMaking bounds the history files that are made at once: each takes up to seconds of a processor, and megabytes.
 const maxMaking = 2
 
+// makingWait is how long somebody waits for a place: a page of a history has its file made when it is opened, so several at once are nothing unusual.
+const makingWait = 10 * time.Second
+
 // makeHistory makes a history file, one of a few at a time.
 func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange) (*proof.History, error) {
+	late := time.NewTimer(p.wait)
+	defer late.Stop()
 	select {
 	case p.making <- struct{}{}:
 		defer func() { <-p.making }()
-	default:
+	case <-late.C:
 		return nil, errBusy
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
 	}
 	f, err := p.cfg.Broker.HistoryFile(r.Context(), s.Subjects, epochs)
 	if err != nil {

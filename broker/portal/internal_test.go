@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -427,6 +429,51 @@ func TestJournalsAreBounded(t *testing.T) {
 	if _, err := j.of(t.Context(), &Session{Account: "new", Subjects: one}); err != nil || j.used.Len() != 1 || j.size != 1 {
 		t.Errorf("%v; %d are kept, %d entries", err, j.used.Len(), j.size)
 	}
+}
+
+// HistoryFile fails: what is tested is who comes so far.
+func (h *heap) HistoryFile(context.Context, []proof.Subject, proof.EpochRange) (*broker.HistoryFile, error) {
+	return nil, h.fail
+}
+
+// TestPlaces: a few histories are made at a time; others wait for a place, and are told so when there is none.
+func TestPlaces(t *testing.T) {
+	h := &heap{fail: errors.New("came so far")}
+	p := &Portal{cfg: Config{Broker: h}, making: make(chan struct{}, 1), wait: time.Minute}
+	r := &request{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
+	attempt := func() error {
+		_, err := p.makeHistory(r, &Session{}, proof.EpochRange{})
+		return err
+	}
+	for range 3 { // a place is given back
+		if err := attempt(); !errors.Is(err, h.fail) {
+			t.Fatal(err)
+		}
+	}
+	p.making <- struct{}{}
+	done := inBackground(attempt)
+	<-p.making // one place becomes free
+	if err := <-done; !errors.Is(err, h.fail) {
+		t.Error(err)
+	}
+	p.making <- struct{}{}
+	p.wait = time.Millisecond
+	if err := attempt(); !errors.Is(err, errBusy) {
+		t.Error(err)
+	}
+	p.wait = time.Minute
+	gone, cancel := context.WithCancel(t.Context())
+	r.Request = r.WithContext(gone)
+	cancel()
+	if err := attempt(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func inBackground(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return done
 }
 
 // TestJournalTogether: requests of one account at once share what one of them reads.

@@ -145,6 +145,7 @@ type Portal struct {
 	assets   *assets
 	journals *journals
 	making   chan struct{} // places for history files, which cost seconds
+	wait     time.Duration // for one of these
 	handler  http.Handler
 	secure   bool
 }
@@ -159,7 +160,7 @@ func New(cfg Config) (*Portal, error) {
 	case cfg.Operator.Name == "" || cfg.Operator.Email == "":
 		return nil, errors.New("portal: who runs it, and their e-mail address, are needed")
 	}
-	p := &Portal{cfg: cfg, log: cfg.Logger, now: cfg.Clock, secure: cfg.URL.Scheme == "https", making: make(chan struct{}, maxMaking)}
+	p := &Portal{cfg: cfg, log: cfg.Logger, now: cfg.Clock, secure: cfg.URL.Scheme == "https", making: make(chan struct{}, maxMaking), wait: makingWait}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
