@@ -343,10 +343,6 @@ func (p *Portal) history(r *request, s *Session) error {
 	if err != nil {
 		return err
 	}
-	lost, err := p.cfg.Broker.OwnLost(r.Context())
-	if err != nil {
-		return err
-	}
 	f, n := p.readFilter(r.URL.Query()), p.namer(r.lang)
 	found := f.of(j, n)
 	size := rowsOfPage
@@ -359,7 +355,7 @@ func (p *Portal) history(r *request, s *Session) error {
 	last := min(first+size, len(found))
 	standing := p.cfg.Broker.Standing()
 	data := &historyPage{
-		Total: len(j.entries), Count: len(found), First: first + 1, Last: last, Filtered: f.set(), Cut: j.cut, Lost: len(lost) > 0,
+		Total: len(j.entries), Count: len(found), First: first + 1, Last: last, Filtered: f.set(), Cut: j.cut, Lost: j.lost,
 		OpenSince: standing.Open.Opened.In(p.zone), OpenUntil: standing.Open.Until.In(p.zone),
 		Mistakes: f.mistakes, Page: f.page, Pages: pages, IsDense: f.dense, Clear: "/historique", CSV: strings.Replace(f.query("vue", ""), "/historique", "/telecharger/historique.csv", 1),
 	}

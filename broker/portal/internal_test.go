@@ -24,6 +24,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -272,6 +273,7 @@ type heap struct {
 	entries []broker.OwnEntry // by decreasing index, all under one subject
 	reads   int
 	fail    error
+	lost    []store.Range
 }
 
 func (h *heap) NewestOwn(context.Context, proof.Subject) (proof.Index, error) {
@@ -299,6 +301,8 @@ func (h *heap) OwnEntries(_ context.Context, _ proof.Subject, before proof.Index
 	}
 	return page, 0, h.fail
 }
+
+func (h *heap) OwnLost(context.Context) ([]store.Range, error) { return h.lost, nil }
 
 // made are n entries of several agencies and services over some years.
 func made(n int) []broker.OwnEntry {
@@ -372,6 +376,15 @@ func TestJournal(t *testing.T) {
 	s.Subjects = []proof.Subject{subject(t, "Deux")}
 	read()
 	reads(3, "another identifier")
+	if read().lost {
+		t.Error("nothing was lost")
+	}
+	h.lost = []store.Range{{From: 1, To: 2}}
+	now = now.Add(journalAge + time.Second)
+	if !read().lost {
+		t.Error("that something was lost isn't known")
+	}
+	reads(3, "an old one")
 	j.forget("a")
 	if j.size != 0 || len(j.by) != 0 || j.used.Len() != 0 {
 		t.Errorf("something is kept: %d", j.size)

@@ -56,6 +56,7 @@ type journal struct {
 	made     time.Time
 	entries  []broker.OwnEntry // by decreasing time
 	cut      bool              // older ones are left out
+	lost     bool              // details of some entries, nobody knows whose, were lost
 
 	// What there is to filter by, each once.
 	agencies, services, statuses []string
@@ -113,6 +114,11 @@ func covers(have, want []proof.Index) bool {
 // read brings an outline up to date, or makes one if there is none. An erasure changes what can be read of older entries, so after one everything is read again.
 func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *journal) (*journal, error) {
 	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), made: j.now()}
+	lost, err := j.broker.OwnLost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.lost = len(lost) > 0
 	words := interned{map[string]string{}, map[string][]service.Scope{}}
 	for i, subject := range subjects {
 		known := proof.Index(0)
