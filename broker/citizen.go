@@ -101,7 +101,7 @@ func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []g
 	err := b.openGlances(ctx, glances, func(g *glance, rec *proof.Record) {
 		o := rec.Open(proof.ReaderPerson)
 		whose, err := o.Subject()
-		if rec.Schema() != g.entry.Kind.Schema() || err == nil && !whose.Equal(g.subject) || err != nil && !rec.Erased() {
+		if rec.Schema() != g.schema() || err == nil && !whose.Equal(g.subject) || err != nil && !rec.Erased() {
 			return // another's record under this owner
 		}
 		if err == nil || g.entry.Kind == proof.KindErasure {

@@ -151,6 +151,28 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// TestWordsOfDelays: a request that was delayed is told from the opening of its record, which was delayed with it.
+func TestWordsOfDelays(t *testing.T) {
+	v, p := load(t)
+	for lang, want := range map[Lang][]string{
+		English: {"Among them: 1 data request that was delayed by law.", "Among them: 1 opening of the record of such a request, delayed with it.", "No disclosure about anybody is kept secret"},
+		French:  {"Parmi elles : 1 demande de données différée par la loi", "Parmi elles : 1 ouverture de la fiche"},
+	} {
+		found := 0
+		for _, g := range v.Good {
+			if r, in := check(t, p, g.Text, lang, proof.HistoryOptions{AllowProvisional: true}); r.State == Limited || r.State == Proven || r.State == Provisional {
+				says, _ := Words(in.Verdict, lang)
+				if all := strings.Join(says, "\n"); !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(all, w) }) {
+					found++
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d histories say %q", lang, found, want)
+		}
+	}
+}
+
 // TestStates: what Verify returns besides.
 func TestStates(t *testing.T) {
 	v, p := load(t)
