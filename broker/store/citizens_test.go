@@ -34,9 +34,11 @@ func TestWatched(t *testing.T) {
 		a := &store.AccessLogged{}
 		for n, o := range owners {
 			g.Leaves = append(g.Leaves, leaf(i+proof.Index(n), kind))
-			a.Records = append(a.Records, store.Record{Owner: keys.Owner{o}, Person: []byte{o}, Admin: []byte{o, 'a'}})
+			a.Records, a.Targets = append(a.Records, store.Record{Owner: keys.Owner{o}, Person: []byte{o}, Admin: []byte{o, 'a'}}), append(a.Targets, 0)
 		}
-		g.Attach = a
+		if kind != proof.KindDeferred { // the records of these lie apart
+			g.Attach = a
+		}
 		return g
 	}
 	if err := commit(t, s, 0, place(0, proof.KindDisclosure, 1)); err != nil {
