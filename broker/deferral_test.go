@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -601,4 +603,65 @@ func TestRetentionWaitsForADelay(t *testing.T) {
 	w.tamper("UPDATE deferrals SET person = (SELECT person FROM intents WHERE slot = 5000) WHERE log_index = ?", index)
 	w.waitFor("it is opened", func() bool { return w.kinds()[proof.KindOpened] == 2 && w.b.Damage().Delays == 0 })
 	w.waitFor("the month is ended", func() bool { return there() == 0 })
+}
+
+// TestDelayEndsMeanwhile: in the instant in which a delay ends, whoever reads its records is shown those of the end. Nobody hears that they were erased, or that anything is damaged.
+func TestDelayEndsMeanwhile(t *testing.T) {
+	w, _ := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
+	published := func(a *broker.Answer) *broker.Answer {
+		t.Helper()
+		w.published()
+		return a
+	}
+
+	a := published(w.disclose(secretly()))
+	r, err := w.b.ReceiptsAfter(t.Context(), "caisse", a.ID, func() { w.end(a.ID); w.published() })
+	if err != nil || r.Erased || len(r.Receipts) != 2 {
+		t.Fatalf("the provider: %+v, %v", r, err)
+	}
+	for _, text := range r.Receipts {
+		r := receiptOf(t, text)
+		if _, err := r.Opening().Subject(); err != nil || r.Entry().Kind() != proof.KindOpened {
+			t.Errorf("the provider is shown %s, %v", r.Entry().Kind(), err)
+		}
+	}
+
+	a = w.disclose(secretly())
+	index, erased, err := w.b.EntryAfter(t.Context(), a.ID, func() { w.end(a.ID) })
+	if err != nil || erased || index <= indexOf(t, a) {
+		t.Errorf("the agency is shown entry %d, erased: %v, %v; deferred was %d", index, erased, err, indexOf(t, a))
+	}
+
+	w.auditor("cour")
+	a = published(w.disclose(secretly()))
+	entries, err := w.b.OpeningsAfter(t.Context(), "cour", a.ID, func() { w.end(a.ID) })
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("the auditor: %+v, %v", entries, err)
+	}
+	for _, e := range entries {
+		if e.State != broker.OpeningOpened || e.Opened == 0 {
+			t.Errorf("the auditor is shown entry %d as %s, opened by %d", e.Index, e.State, e.Opened)
+		}
+	}
+}
+
+// TestDeferredKeyGone: no erasure destroys the key of a deferred record, so nobody is told that there was one.
+func TestDeferredKeyGone(t *testing.T) {
+	w, _ := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
+	cour := w.auditor("cour")
+	a := w.disclose(secretly())
+	w.published()
+	w.tamper("DELETE FROM keys WHERE kind = 'deferred'")
+	if r, err := w.b.ReceiptsAfter(t.Context(), "caisse", a.ID, func() {}); !errors.Is(err, keys.ErrAltered) || r.Erased || len(r.Receipts) != 0 {
+		t.Errorf("the provider: %+v, %v", r, err)
+	}
+	if _, err := w.b.Disclosure(t.Context(), w.caller, a.ID); !errors.Is(err, keys.ErrAltered) {
+		t.Errorf("the agency: %v", err)
+	}
+	o := w.openings(cour, broker.OpeningsRequest{Disclosure: a.ID})
+	for _, e := range o.Entries {
+		if e.State != broker.OpeningDamaged || e.Opened != 0 {
+			t.Errorf("the auditor: %+v", e)
+		}
+	}
 }

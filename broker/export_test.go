@@ -161,3 +161,46 @@ func (b *Broker) Keyless(subject proof.Subject) bool {
 
 // Tell tells accounts of new entries.
 func (b *Broker) Tell(ctx context.Context) error { return b.tell(ctx) }
+
+// ReceiptsAfter makes a provider's receipts of a disclosure from what is read before f.
+func (b *Broker) ReceiptsAfter(ctx context.Context, provider string, id store.ID, f func()) (Receipts, error) {
+	out := Receipts{ID: id}
+	policy, err := b.logPolicy(ctx)
+	if err != nil {
+		return out, err
+	}
+	rows, err := b.recordsFor(ctx, id)
+	if err != nil {
+		return out, err
+	}
+	f()
+	return out, b.receiptsFrom(ctx, []string{provider}, policy, rows, &out)
+}
+
+// EntryAfter is that of the record which a repeat of a disclosure's request is answered from, of what is read before f. erased: its subject is hidden.
+func (b *Broker) EntryAfter(ctx context.Context, id store.ID, f func()) (index proof.Index, erased bool, err error) {
+	d, err := b.store.Disclosure(ctx, id)
+	if err != nil {
+		return 0, false, err
+	}
+	rows, err := b.store.Records(ctx, d.Seq)
+	if err != nil {
+		return 0, false, err
+	}
+	f()
+	p, err := b.pastFrom(ctx, d, rows)
+	if err != nil {
+		return 0, false, err
+	}
+	return p.records[0].Index, p.rec.Erased(), nil
+}
+
+// OpeningsAfter opens the records of a disclosure for an auditor from what is read before f.
+func (b *Broker) OpeningsAfter(ctx context.Context, auditor string, id store.ID, f func()) ([]OpenedEntry, error) {
+	rows, err := b.store.RowsOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	f()
+	return b.openRows(ctx, AccessBy{Reader: auditor, Role: proof.RoleAuditor, Reason: "test"}, rows, nil)
+}

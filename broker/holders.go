@@ -132,7 +132,7 @@ func (b *Broker) ProviderReceipts(ctx context.Context, providers []string, ids [
 		if out[i].Problem != nil {
 			continue
 		}
-		if err := b.receiptsFor(ctx, providers, policy, rows[i], &out[i]); err != nil {
+		if err := b.receiptsFrom(ctx, providers, policy, rows[i], &out[i]); err != nil {
 			out[i].Receipts, out[i].Problem = nil, AsProblem(err)
 			if out[i].Problem.Status >= 500 {
 				b.log.Error("no receipts for a provider", "disclosure", uuid.UUID(ids[i]), "providers", providers, "error", err)
@@ -167,7 +167,19 @@ func (b *Broker) recordsFor(ctx context.Context, id store.ID) ([]store.PlacedRec
 	return rows, nil
 }
 
+// receiptsFrom makes the receipts from rows that were read a moment ago, and from others if a delay ended since.
+func (b *Broker) receiptsFrom(ctx context.Context, providers []string, policy *proof.Policy, rows []store.PlacedRecord, to *Receipts) error {
+	err := b.receiptsFor(ctx, providers, policy, rows, to)
+	if errors.Is(err, errDelayEnded) {
+		if rows, err = b.recordsFor(ctx, to.ID); err == nil {
+			err = b.receiptsFor(ctx, providers, policy, rows, to)
+		}
+	}
+	return err
+}
+
 func (b *Broker) receiptsFor(ctx context.Context, providers []string, policy *proof.Policy, rows []store.PlacedRecord, to *Receipts) error {
+	to.Receipts, to.Erased = nil, false
 	last := slices.MaxFunc(rows, func(x, y store.PlacedRecord) int { return int(x.Index) - int(y.Index) }).Index
 	for i := range rows {
 		rec, err := b.openEntry(ctx, &rows[i])

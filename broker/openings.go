@@ -112,6 +112,15 @@ func (b *Broker) Openings(ctx context.Context, caller Caller, req *OpeningsReque
 	if err := b.provable(ctx, rows); err != nil {
 		return nil, err
 	}
+	entries, err := b.openRows(ctx, by, rows, audit)
+	if err != nil {
+		return nil, err
+	}
+	return &Openings{Entries: entries, Next: next}, nil
+}
+
+// openRows has the log say which of the rows are opened, and opens them.
+func (b *Broker) openRows(ctx context.Context, by AccessBy, rows []store.Row, audit *store.Audit) ([]OpenedEntry, error) {
 	v, err := b.viewOf(ctx, rows)
 	if err != nil {
 		return nil, err
@@ -141,9 +150,7 @@ func (b *Broker) Openings(ctx context.Context, caller Caller, req *OpeningsReque
 	if err := b.explain(ctx, v.glances); err != nil {
 		return nil, err
 	}
-	out := &Openings{Next: next}
-	out.Entries, err = b.shownTo(ctx, v)
-	return out, err
+	return b.shownTo(ctx, v)
 }
 
 // auditedRows finds the entries that are asked for.
@@ -418,6 +425,11 @@ func (b *Broker) shownTo(ctx context.Context, v *view) ([]OpenedEntry, error) {
 			if e.State, err = b.openingState(ctx, g); err != nil {
 				return nil, err
 			}
+			if e.State == OpeningDamaged && g.delay != nil {
+				if err := b.openedSince(ctx, &e); err != nil {
+					return nil, err
+				}
+			}
 		}
 		if e.State == OpeningOpen {
 			if e.Receipt, e.ReceiptState, err = b.auditReceipt(ctx, logPolicy, e.Index, v.opened[e.Index]); err != nil {
@@ -427,6 +439,18 @@ func (b *Broker) shownTo(ctx context.Context, v *view) ([]OpenedEntry, error) {
 		out[i] = e
 	}
 	return out, nil
+}
+
+// openedSince finds out whether the delay of a record that can't be read ended after its row was read: then nothing is wrong with it.
+func (b *Broker) openedSince(ctx context.Context, e *OpenedEntry) error {
+	row, err := b.store.RowAt(ctx, e.Index)
+	if err != nil {
+		return unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	if row.Opened > 0 {
+		e.State, e.Opened = OpeningOpened, row.Opened
+	}
+	return nil
 }
 
 func (b *Broker) openingState(ctx context.Context, g *glance) (OpeningState, error) {

@@ -131,7 +131,10 @@ func (b *Broker) openRecord(ctx context.Context, row *store.Record) (*proof.Reco
 	return proof.OpenParts(person, admin)
 }
 
-// openEntry opens the record of an entry and refuses one that is not what the entry commits to.
+// errDelayEnded: the key of a deferred person part is gone, and no erasure does that. The delay ended since the row was read, and it is to be read anew; if it is still deferred then, it is damaged.
+var errDelayEnded = fmt.Errorf("the key of a deferred record is gone: %w", keys.ErrAltered)
+
+// openEntry opens the record of an entry and refuses one that is not what the entry commits to. A deferred one is never erased: see errDelayEnded.
 func (b *Broker) openEntry(ctx context.Context, row *store.PlacedRecord) (*proof.Record, error) {
 	rec, err := b.openRecord(ctx, &row.Record)
 	if err != nil {
@@ -143,6 +146,9 @@ func (b *Broker) openEntry(ctx context.Context, row *store.PlacedRecord) (*proof
 	}
 	if c, ok := proof.CommitmentOf(entry); !ok || c != rec.Commitment() {
 		return nil, fmt.Errorf("record %d is not what its entry commits to: %w", row.Index, keys.ErrAltered)
+	}
+	if entry.Kind() == proof.KindDeferred && rec.Erased() {
+		return nil, fmt.Errorf("record %d: %w", row.Index, errDelayEnded)
 	}
 	return rec, nil
 }

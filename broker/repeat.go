@@ -178,6 +178,22 @@ func (b *Broker) past(ctx context.Context, d store.Disclosure) (*past, error) {
 	if err != nil {
 		return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
+	return b.pastFrom(ctx, d, rows)
+}
+
+// pastFrom opens rows that were read a moment ago, and others if a delay ended since.
+func (b *Broker) pastFrom(ctx context.Context, d store.Disclosure, rows []store.PlacedRecord) (*past, error) {
+	p, err := b.pastOf(ctx, d, rows)
+	if errors.Is(err, errDelayEnded) {
+		if rows, err = b.store.Records(ctx, d.Seq); err != nil {
+			return nil, unavailable("store.unavailable", "The broker can't read its records now.", err)
+		}
+		p, err = b.pastOf(ctx, d, rows)
+	}
+	return p, err
+}
+
+func (b *Broker) pastOf(ctx context.Context, d store.Disclosure, rows []store.PlacedRecord) (*past, error) {
 	if len(rows) == 0 {
 		// Its delay had ended when an older backup was restored: a record that is opened again would be another one.
 		return nil, &Problem{Status: 410, Code: "disclosure.lost", Title: "The details of this disclosure were lost when a backup was restored.", Detail: "The log says so (restart@v1); your receipt remains valid.", err: fmt.Errorf("disclosure %v has an outcome and no records", uuid.UUID(d.ID))}
