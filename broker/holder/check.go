@@ -108,6 +108,10 @@ func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, er
 	if r.verdict, err = r.parsed.Verify(policy, proof.VerifyOptions{AllowProvisional: true}); err != nil {
 		return r, refute("receipt.invalid", "%v", err)
 	}
+	// No erasure reaches what is deferred: its subject is hidden by an operator who doesn't want to end the delay.
+	if _, err := r.parsed.Opening().Subject(); err != nil && r.until() > 0 {
+		return r, refute("subject.hidden", "the subject of a delayed entry is hidden, and no erasure reaches it before the delay ends")
+	}
 	switch {
 	case r.verdict.State == proof.Settled, r.verdict.InRoll && signedIsEnough:
 		r.state = Settled
@@ -152,6 +156,11 @@ func keptIndex(kept []*proof.Receipt, r *receipt) proof.Index {
 		}
 	}
 	return r.verdict.Index
+}
+
+// ends reports whether a receipt is of the entry that ended a delay, and nothing of its end is kept.
+func ends(kept []*proof.Receipt, r *receipt) bool {
+	return slices.ContainsFunc(newest(kept), func(earlier *proof.Receipt) bool { return follows(earlier, r.parsed) })
 }
 
 // newest leaves out receipts of delays of which there is one of their end.
@@ -240,7 +249,9 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 		if h.State < Witnessed {
 			return p, errErased
 		}
-		p.state, p.code, p.receipts = Accepted, "erased", nil // what was shown before the erasure is kept
+		// What was shown before the erasure is kept, with what shows that a delay ended before it.
+		p.state, p.code = Accepted, "erased"
+		p.receipts = slices.DeleteFunc(p.receipts, func(r receipt) bool { return !ends(kept, &r) })
 		return p, nil
 	}
 	if err := matches(h, asked, &p); err != nil {

@@ -2,6 +2,7 @@ package holder_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -312,5 +314,124 @@ func TestStoreOfBefore(t *testing.T) {
 	st, err := s.Status(t.Context(), holder.Witnessed)
 	if err != nil || !st.OldestUnsettled.Equal(time.UnixMilli(1000)) || !st.OldestDelay.IsZero() || st.Counts[holder.Witnessed] != 1 {
 		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// erasing has the broker's API hide in every receipt what an erasure hides, and claim one, of entries of some kind.
+func (w *world) erasing(kind proof.Kind) {
+	keep := slices.DeleteFunc(proof.SchemaDisclosure.Fields(), func(f proof.FieldInfo) bool { return f.Person })
+	var fields []proof.Field
+	for _, f := range keep {
+		fields = append(fields, f.Field)
+	}
+	hide := func(text any) any {
+		r, err := proof.ParseReceipt([]byte(fmt.Sprint(text)))
+		if err != nil || r.Entry().Kind() != kind {
+			return text
+		}
+		hidden, err := w.b.Log().Receipt(context.Background(), r.Index(), r.Opening().Only(fields...))
+		if err != nil {
+			w.t.Error(err)
+			return text
+		}
+		b, err := hidden.AppendText(nil)
+		if err != nil {
+			w.t.Error(err)
+		}
+		return string(b)
+	}
+	f := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := &recorder{header: http.Header{}}
+		next.ServeHTTP(rec, r)
+		var body map[string]any
+		if json.Unmarshal(rec.body.Bytes(), &body) == nil {
+			if text, ok := body["receipt"]; ok {
+				body["receipt"] = hide(text)
+			}
+			list, _ := body["disclosures"].([]any)
+			for _, d := range list {
+				d := d.(map[string]any)
+				receipts, _ := d["receipts"].([]any)
+				for i := range receipts {
+					receipts[i], d["erased"] = hide(receipts[i]), true
+				}
+			}
+		}
+		text, _ := json.Marshal(body)
+		rw.Header().Set("Content-Type", "application/json")
+		rw.WriteHeader(rec.status)
+		_, _ = rw.Write(text)
+	}
+	w.tamper.Store(&f)
+}
+
+// TestErasedDuringADelay: no erasure reaches what is deferred, so a broker that claims one is refuted, by agency and provider. Afterwards it does, and what shows that the delay ended is kept.
+func TestErasedDuringADelay(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		name  string
+		kind  proof.Kind
+		state holder.State
+	}{{"before its end", proof.KindDeferred, holder.Refuted}, {"after it", proof.KindOpened, holder.Accepted}} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, time.Hour)
+			w.protect(nil)
+			k := w.keeper(t, t.TempDir(), nil)
+			defer k.Close()
+			res, err := w.newClient().Disclose(t.Context(), w.delaying(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Keep(res); err != nil {
+				t.Fatal(err)
+			}
+			w.counts(map[holder.State]int64{holder.Witnessed: 1})
+			w.erasing(x.kind)
+			if x.kind == proof.KindOpened {
+				w.end(res.ID)
+			}
+			w.counts(map[holder.State]int64{x.state: 1})
+			eventually(t, "the agency", func() error {
+				if _, _, err := k.Upgrade(t.Context()); err != nil {
+					return err
+				}
+				s, err := k.Status(t.Context())
+				if err == nil && s.Counts[x.state] != 1 {
+					err = fmt.Errorf("%v", s.Counts)
+				}
+				return err
+			})
+			for who, s := range map[string]*holder.Store{"agency": k.Store(), "provider": w.guard.Load().Store()} {
+				evidence, err := s.Evidence(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var out bytes.Buffer
+				if err := s.Export(t.Context(), &out); err != nil {
+					t.Fatal(err)
+				}
+				var line holder.Exported
+				if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+					t.Fatal(err)
+				}
+				ended := 0
+				for _, text := range line.Receipts {
+					r, err := proof.ParseReceipt([]byte(text))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if r.Entry().Kind() == proof.KindOpened {
+						ended++
+					}
+				}
+				switch {
+				case x.state == holder.Refuted && (len(evidence) == 0 || evidence[0].Refutation.Code != "subject.hidden" || len(line.Erased) != 0):
+					t.Errorf("%s: %+v, %v", who, evidence, line.Erased)
+				case x.state == holder.Accepted && (len(evidence) != 0 || len(line.Erased) == 0 || ended != len(line.Erased)):
+					t.Errorf("%s: %+v; %d of %v are shown to have ended", who, evidence, ended, line.Erased)
+				}
+			}
+		})
 	}
 }

@@ -247,7 +247,10 @@ func (k *Keeper) upgrade(ctx context.Context, id string) (better bool, pause tim
 		if err != nil {
 			return false, 0, err
 		}
-		to.state, to.code, to.until, to.receipts, to.erased = Accepted, "erased", 0, nil, []proof.Index{keptIndex(kept, &r)} // the first one is kept
+		to.state, to.code, to.erased = Accepted, "erased", []proof.Index{keptIndex(kept, &r)}
+		if !ends(kept, &r) {
+			to.receipts = nil // the first one is kept
+		}
 	}
 	return true, res.Pause, k.store.advance(id, to, now, now.Add(k.cfg.Times.pause(to.state, 0)))
 }

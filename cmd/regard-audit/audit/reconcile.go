@@ -328,7 +328,8 @@ func (r *reconciler) delay(h *heldLine, at proof.Index, d delay) {
 	case d.began == nil: // held since it ended
 	case len(d.ended) == 1 && d.ended[0].Commitment != d.began.Commitment:
 		r.find(h.ID, "delay.other", "what ends the delay of log index %s opens something else", at)
-	case len(d.ended) == 0 && d.began.Over(r.now) && h.State != "accepted":
+	// A person may have accepted that. That somebody was erased is no reason: no erasure reaches what is deferred.
+	case len(d.ended) == 0 && d.began.Over(r.now) && (h.State != "accepted" || len(h.Erased) > 0):
 		r.find(h.ID, "delay.overdue", "the delay of log index %s was until %s, and nothing shows that its person was told", at, d.began.Month)
 	}
 }
