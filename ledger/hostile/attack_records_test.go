@@ -54,6 +54,27 @@ var lawAttacks = []attack{
 		},
 	},
 	{
+		name: "claims an erasure before a delay ends, so that nobody waits for its end",
+		cheat: func(s *scene) {
+			s.o.Cheats.File = func(o *hostile.Operator, f *hostile.Filing) bool {
+				if s.isDeed(f.Subject) && f.Kind == proof.KindDisclosure {
+					f.Kind, f.Month = proof.KindDeferred, o.Now.AddDate(0, 2, 0).Format("2006-01")
+				}
+				return true
+			}
+			s.o.Record = func(_ *hostile.Operator, f *hostile.Filing, reader proof.Reader) *proof.Record {
+				if f == s.income && s.at >= atOnce {
+					return must(proof.OpenParts(nil, f.Record.AppendAdminPart(nil)))
+				}
+				return f.Record
+			}
+		},
+		rows: []row{
+			agencyKeeps.says(atOnce, "subject.hidden"),
+			providerGuards.says(atOnce, "subject.hidden"),
+		},
+	},
+	{
 		name: "logs an erasure that nobody asked for, to hide what a record says",
 		cheat: func(s *scene) {
 			var reach proof.Index

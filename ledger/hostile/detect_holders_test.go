@@ -110,6 +110,7 @@ func (a *api) receipts(w http.ResponseWriter, r *http.Request) {
 	type one struct {
 		ID       string   `json:"id"`
 		Receipts []string `json:"receipts"`
+		Erased   bool     `json:"erased"`
 		Code     string   `json:"code,omitempty"`
 	}
 	out := struct {
@@ -119,6 +120,8 @@ func (a *api) receipts(w http.ResponseWriter, r *http.Request) {
 		x := one{ID: id, Code: "receipts.none"}
 		if f, text := a.s.receipt(id, proof.ReaderProvider); f != nil {
 			x.Receipts, x.Code = []string{text}, ""
+			_, err := must(proof.ParseReceipt([]byte(text))).Opening().Subject()
+			x.Erased = err != nil
 		}
 		out.Disclosures = append(out.Disclosures, x)
 	}
