@@ -124,7 +124,8 @@ type StoredKey struct {
 // KeyStore keeps wrapped keys; the broker's SQL store satisfies it. All methods may be called concurrently.
 // An error that is none of those named leaves open what was written; the Ring then behaves as if nothing was, which is safe: ids are never used twice.
 type KeyStore interface {
-	// LoadKeys lists the keys of one kind with exactly this owner and period, in increasing ID order; none is no error. It sees every write that returned before.
+	// LoadKeys lists the keys of one kind with exactly this owner and period, in increasing ID order; none is no error. It sees every write that returned before. By an owner
+	// only those of KindSubject are listed, in a time that doesn't depend on how many of KindDeferred there are: it would tell somebody that there are some.
 	LoadKeys(ctx context.Context, kind Kind, owner Owner, period string) ([]StoredKey, error)
 	// FindKeys returns those of the named keys that are there, in any order; missing ones are no error.
 	FindKeys(ctx context.Context, ids []KeyID) ([]StoredKey, error)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
@@ -232,5 +233,73 @@ func TestDeferredUnder(t *testing.T) {
 		if got, err := s.DeferredUnder(t.Context(), map[keys.KeyID]bool{id: true}); err != nil || got != want {
 			t.Errorf("key %v: %v, %v", id, got, err)
 		}
+	}
+}
+
+// TestKeysOfDelaysAreApart: looking for a person's keys takes the same steps however many records of theirs are deferred, and none if no other record is.
+func TestKeysOfDelaysAreApart(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	known, secret := keys.Owner{1}, keys.Owner{2}
+	s, err := Open(ctx, Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	save := func(n int, kind keys.Kind, owner keys.Owner) {
+		t.Helper()
+		ks := make([]keys.StoredKey, n)
+		for i := range ks {
+			ks[i] = keys.StoredKey{Kind: kind, Owner: owner, Wrapped: []byte("w"), Created: time.UnixMilli(1)}
+			_, _ = rand.Read(ks[i].ID[:])
+		}
+		if err := s.SaveKeys(ctx, ks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a look goes through: the rows of the index under its owner.
+	steps := func() int {
+		t.Helper()
+		var n int
+		if err := s.r.QueryRowContext(ctx, "SELECT sum(ncell) FROM dbstat WHERE name = 'keys_owner'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	save(2, keys.KindSubject, known)
+	before := steps()
+	save(1000, keys.KindDeferred, known)
+	save(1000, keys.KindDeferred, secret)
+	if n := steps(); n != before {
+		t.Errorf("the index grew from %d to %d by keys of delays", before, n)
+	}
+	var plan strings.Builder
+	if err := s.each(ctx, "EXPLAIN QUERY PLAN "+ownerKeys, func(scan func(...any) error) error {
+		var a, b, c int
+		var text string
+		err := scan(&a, &b, &c, &text)
+		plan.WriteString(text + "\n")
+		return err
+	}, known[:]); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(plan.String(), "keys_owner") || strings.Contains(plan.String(), "SCAN") {
+		t.Errorf("a person's keys are looked for by\n%s", &plan)
+	}
+	for range 2 {
+		if !s.owners.may(known) || s.owners.may(secret) {
+			t.Error("the filter knows those who have keys of delays alone, or not the others")
+		}
+		if ks, err := s.LoadKeys(ctx, keys.KindSubject, known, ""); err != nil || len(ks) != 2 || ks[0].Kind != keys.KindSubject {
+			t.Errorf("%d keys, %v", len(ks), err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Open(ctx, Config{Dir: dir}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.LoadKeys(ctx, keys.KindDeferred, known, ""); err == nil {
+		t.Error("keys of delays are found by their owner")
 	}
 }

@@ -279,11 +279,13 @@ func (s *Store) DropPayloads(ctx context.Context, now time.Time, limit int) (int
 // statements that the paths of every request read by.
 type statements struct{ filedUpto, unfiled, ownerKeys *sql.Stmt }
 
+const ownerKeys = selectKey + " WHERE owner = ? AND kind = '" + string(keys.KindSubject) + "' ORDER BY id" // by the index keys_owner, which has no others
+
 func (r *statements) prepare(ctx context.Context, db *sql.DB) (err error) {
 	if r.filedUpto, err = db.PrepareContext(ctx, "SELECT filed_upto FROM epochs WHERE number = ?"); err != nil {
 		return err
 	}
-	if r.ownerKeys, err = db.PrepareContext(ctx, selectKey+" WHERE owner = ? ORDER BY id"); err != nil {
+	if r.ownerKeys, err = db.PrepareContext(ctx, ownerKeys); err != nil {
 		return err
 	}
 	r.unfiled, err = db.PrepareContext(ctx, `SELECT r.log_index, r.owner, r.person FROM records r

@@ -48,6 +48,9 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 	if owner.IsZero() {
 		return s.listKeys(ctx, selectKey+" WHERE owner IS NULL AND kind = ? AND period = ? ORDER BY id", string(kind), period)
 	}
+	if kind != keys.KindSubject || period != "" {
+		return nil, fmt.Errorf("store: keys of kind %s are not found by their owner", kind)
+	}
 	if !s.owners.may(owner) {
 		return nil, nil
 	}
@@ -63,9 +66,7 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 		if err != nil {
 			return nil, classify(err)
 		}
-		if k.Kind == kind && k.Period == period {
-			out = append(out, k)
-		}
+		out = append(out, k)
 	}
 	return out, classify(rows.Err())
 }
@@ -123,6 +124,8 @@ func saveKeys(t *tx, ks []*keys.StoredKey) error {
 		var owner any
 		if !k.Owner.IsZero() {
 			owner = k.Owner[:]
+		}
+		if k.Kind == keys.KindSubject {
 			t.owners.add(k.Owner) // before anybody can see the key
 		}
 		if _, err := t.exec("INSERT INTO keys (id, kind, owner, period, wrapped, created) VALUES (?, ?, ?, ?, ?, ?)",

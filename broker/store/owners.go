@@ -8,8 +8,8 @@ import (
 	"github.com/regard-broker/regard/keys"
 )
 
-// owners tells of most people who have no key that they have none, without a look into the database: a Bloom filter. Owners are keyed pseudonyms, so their bytes are as
-// good as hashes. Every owner of a stored key is in it: it is filled when the store opens, and this process is the only one that writes. Nobody is taken out of it: for
+// owners tells of most people who have no subject's key that they have none, without a look into the database: a Bloom filter. Owners are keyed pseudonyms, so their bytes are as
+// good as hashes. Every owner of a stored subject's key is in it, and who has keys of deferred records alone isn't: it is filled when the store opens, and this process is the only one that writes. Nobody is taken out of it: for
 // those whose keys were destroyed, and for few others, the database is asked in vain.
 type owners struct {
 	words []atomic.Uint64
@@ -56,14 +56,14 @@ func (s *owners) may(o keys.Owner) bool {
 	return true
 }
 
-// load reads the owners of all keys.
+// load reads the owners of all subjects' keys.
 func (s *owners) load(c *conn) error {
 	var n int64
-	if err := c.row("SELECT count(*) FROM keys WHERE owner IS NOT NULL").Scan(&n); err != nil {
+	if err := c.row("SELECT count(*) FROM keys WHERE kind = 'subject'").Scan(&n); err != nil {
 		return err
 	}
 	*s = *newOwners(uint64(n)) // #nosec G115 -- a count
-	return c.rows("SELECT owner FROM keys WHERE owner IS NOT NULL", func(r row) error {
+	return c.rows("SELECT owner FROM keys WHERE kind = 'subject'", func(r row) error {
 		var b []byte
 		if err := r.Scan(&b); err != nil {
 			return err

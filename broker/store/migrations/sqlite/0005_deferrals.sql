@@ -17,6 +17,10 @@ CREATE TABLE deferrals (
 CREATE INDEX deferrals_due ON deferrals (due, disclosure);
 CREATE INDEX deferrals_disclosure ON deferrals (disclosure, position);
 
+-- By owner only subjects' keys are looked for, for every request: how many records of somebody are deferred mustn't count.
+DROP INDEX keys_owner;
+CREATE INDEX keys_owner ON keys (owner) WHERE kind = 'subject';
+
 -- Delays that are over.
 CREATE TABLE opened (
   log_index INTEGER PRIMARY KEY,         -- of opened@v1
