@@ -64,7 +64,7 @@ func TestDelaysAfterRestore(t *testing.T) {
 	w.provider.answer = couple
 	p := &past{watched: w, backup: filepath.Join(t.TempDir(), "backup")}
 	opened, erased := w.disclose(late("TUE OUVERT")), w.disclose(late("TUE EFFACE"))
-	w.disclose(asker("TUE EFFACE"))
+	w.disclose(openly(asker("TUE EFFACE")))
 	if _, err := w.b.Backup(t.Context(), p.backup); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -39,6 +40,12 @@ func investigating(t testing.TB, change func(*broker.Config)) (*world, *atomic.I
 		t.Fatal(err)
 	}
 	return w, ahead
+}
+
+// openly names the agreement without a delay, as an agency must that has one with a delay.
+func openly(r *broker.Request) *broker.Request {
+	r.Agreement = "cantine"
+	return r
 }
 
 // secretly asks under the delay.
@@ -202,7 +209,7 @@ func TestDeferred(t *testing.T) {
 
 func TestEndDeferralRefuses(t *testing.T) {
 	w, _ := investigating(t, nil)
-	a := w.disclose(request())
+	a := w.disclose(openly(request()))
 	for name, c := range map[string]struct {
 		id     store.ID
 		reason string
@@ -306,7 +313,7 @@ func TestDelayEndsByItself(t *testing.T) {
 	was := w.b.Log().OpenEpoch().Number
 	ahead.Add(int64(11 * time.Minute))
 	w.waitFor("the epoch closes", func() bool {
-		other := request()
+		other := openly(request())
 		other.Subject.Pivot.BirthName = "Passage"
 		w.disclose(other)
 		return w.b.Log().OpenEpoch().Number > was
@@ -324,7 +331,7 @@ func TestDelayEndsByItself(t *testing.T) {
 func TestErasureDuringADelay(t *testing.T) {
 	w, ahead := investigating(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
 	marie := subjectOf(t, marie)
-	plain := w.disclose(request())
+	plain := w.disclose(openly(request()))
 	a := w.disclose(secretly())
 	if _, err := w.b.Erase(t.Context(), marie, "rgpd-17"); err != nil {
 		t.Fatal(err)
@@ -406,7 +413,7 @@ func TestOpeningWaitsForAnErasure(t *testing.T) {
 	f := newFaulty(t)
 	w, _ := investigating(t, func(c *broker.Config) { c.SweepEvery, c.Custodian = time.Hour, f })
 	a := w.disclose(secretly())
-	w.disclose(request())
+	w.disclose(openly(request()))
 	w.b.HoldErasure(subjectOf(t, marie), true)
 	if _, err := w.b.EndDeferral(t.Context(), a.ID, "lifted"); codeOf(err) != "deferral.waiting" {
 		t.Errorf("while somebody is erased: %v", err)
@@ -447,7 +454,7 @@ func TestDeferredRepeat(t *testing.T) {
 func TestDelayedAccess(t *testing.T) {
 	w, ahead := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	cour := w.auditor("cour")
-	plain, a := w.disclose(request()), w.disclose(secretly())
+	plain, a := w.disclose(openly(request())), w.disclose(secretly())
 	target := indexOf(t, a)
 	before := w.kinds()
 	o := w.openings(cour, broker.OpeningsRequest{Indexes: []proof.Index{target, indexOf(t, plain)}})
@@ -663,5 +670,68 @@ func TestDeferredKeyGone(t *testing.T) {
 		if e.State != broker.OpeningDamaged || e.Opened != 0 {
 			t.Errorf("the auditor: %+v", e)
 		}
+	}
+}
+
+// TestAgreementUnclear: an agency some of whose requests are told later says of each whether it is such a one. What doesn't say so is refused before anything is recorded.
+func TestAgreementUnclear(t *testing.T) {
+	w, _ := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
+	yaml, err := os.ReadFile("testdata/household.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := strings.NewReplacer("id: household", "id: elsewhere", "http://127.0.0.1:1", w.provider.URL).Replace(string(yaml))
+	if _, err := w.b.PutService(t.Context(), []byte(elsewhere)); err != nil {
+		t.Fatal(err)
+	}
+	cert := newCert(t, time.Hour)
+	if err := w.b.AddAgency(t.Context(), "lycee", "Lycée d'Exemple", mairie, cert); err != nil {
+		t.Fatal(err)
+	}
+	lycee, err := w.b.Authenticate(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const none = "" // is recorded
+	cases := []struct {
+		name               string
+		caller             broker.Caller
+		agreement, service string
+		want               string
+	}{
+		{"names none", w.caller, "", "household", "agreement.unclear"},
+		{"mistypes it", w.caller, "enquetes", "household", "agreement.unclear"},
+		{"names it for another service", w.caller, "enquete", "elsewhere", "agreement.unclear"},
+		{"mistypes it for another service", w.caller, "enquetes", "elsewhere", "agreement.unclear"},
+		{"names none for another service", w.caller, "", "elsewhere", none},
+		{"another agency names none", lycee, "", "household", none},
+		{"another agency names it", lycee, "enquete", "household", none},
+		{"names it", w.caller, "enquete", "household", none},
+		{"names the one without a delay", w.caller, "cantine", "household", none},
+	}
+	problems := map[string]bool{}
+	for _, state := range []string{"in force", "revoked"} { // over or not, it would be by mistake that somebody is told
+		for _, c := range cases {
+			before, asked := w.count("SELECT count(*) FROM disclosures"), len(w.provider.requests())
+			req := secretly()
+			req.Agreement, req.Service = c.agreement, c.service
+			_, err := w.b.Disclose(t.Context(), c.caller, req)
+			recorded := w.count("SELECT count(*) FROM disclosures") - before
+			if codeOf(err) != c.want || (recorded == 0) != (c.want != none) || c.want != none && len(w.provider.requests()) != asked {
+				t.Errorf("%s, %s: %v, %d recorded", state, c.name, err, recorded)
+			}
+			if err != nil {
+				problems[fmt.Sprintf("%+v", *broker.AsProblem(err))] = true
+			}
+		}
+		if state == "in force" {
+			if _, err := w.b.RevokeAgreement(t.Context(), "enquete"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// One form for all: an agency learns nothing of what others agreed on.
+	if len(problems) != 1 {
+		t.Errorf("%d forms of the problem: %v", len(problems), problems)
 	}
 }

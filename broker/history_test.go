@@ -307,7 +307,7 @@ func (w *world) travel(ahead *atomic.Int64) {
 	for range 2 {
 		now := time.Now().Add(time.Duration(ahead.Add(int64(20 * 24 * time.Hour))))
 		for deadline := time.Now().Add(patience); w.b.Log().OpenEpoch().Opened.Before(now.Add(-time.Minute)); time.Sleep(20 * time.Millisecond) {
-			other := request() // somebody else's: any entry tells the log the time
+			other := openly(request()) // somebody else's: any entry tells the log the time
 			other.Subject.Pivot.BirthName = "Voyage"
 			if _, err := w.b.Disclose(w.t.Context(), w.caller, other); time.Now().After(deadline) {
 				w.t.Fatalf("no new epoch: %v", err)

@@ -534,7 +534,7 @@ func (w *world) serve(socket string, armed *atomic.Bool) {
 		})
 	}
 	handle("/disclose", func(ctx context.Context, q *killRequest) (*broker.Answer, error) {
-		req := request()
+		req := openly(request())
 		if q.Later {
 			req = secretly()
 		}

@@ -69,6 +69,9 @@ func (b *Broker) plan(reg *registry, caller Caller, req *Request) (*plan, error)
 		}
 	}
 	p.agreed = reg.choose(caller.ID, req)
+	if err := reg.mustName(caller.ID, req, p.agreed); err != nil {
+		return nil, err
+	}
 	p.input = p.decisionInput()
 	return p, nil
 }

@@ -28,6 +28,7 @@ type registry struct {
 	witnessed  map[string]bool                    // services whose answers wait for witnesses, withdrawn ones too
 	latest     map[string]store.Service           // withdrawn ones, too
 	agreements map[agreementKey][]*agreementEntry // by id; revoked ones last
+	delays     map[agreementKey]bool              // there is one with a lawful delay, revoked or not; without a service: for any of them
 	byID       map[policy.AgreementID]*agreementEntry
 }
 
@@ -85,7 +86,7 @@ func (e *serviceEntry) planFor(grant policy.Grant) (*service.Plan, error) {
 func newRegistry(rows *store.Registry) (*registry, error) {
 	r := &registry{
 		keys: map[[32]byte]callerKey{}, agencies: map[string]store.Agency{}, auditors: map[string]store.Auditor{}, services: map[string]*serviceEntry{}, witnessed: map[string]bool{}, latest: map[string]store.Service{},
-		agreements: map[agreementKey][]*agreementEntry{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{}, known: map[string]*service.Definition{}, named: map[string]string{},
+		agreements: map[agreementKey][]*agreementEntry{}, delays: map[agreementKey]bool{}, byID: map[policy.AgreementID]*agreementEntry{}, providers: map[[32]byte][]string{}, known: map[string]*service.Definition{}, named: map[string]string{},
 	}
 	for _, a := range rows.Agencies {
 		r.agencies[a.ID] = a
@@ -134,6 +135,9 @@ func newRegistry(rows *store.Registry) (*registry, error) {
 		k := agreementKey{row.Agency, row.Service}
 		r.agreements[k] = append(r.agreements[k], e)
 		r.byID[a.ID] = e
+		if a.Deferral != nil {
+			r.delays[k], r.delays[agreementKey{agency: row.Agency}] = true, true
+		}
 	}
 	for _, list := range r.agreements {
 		slices.SortStableFunc(list, func(a, b *agreementEntry) int {
@@ -196,6 +200,16 @@ func (r *registry) choose(agency string, req *Request) *agreementEntry {
 		}
 	}
 	return best
+}
+
+// mustName refuses a request of an agency some of whose requests are told later, if it names no agreement, or one that isn't the agency's for this service: what was meant to be told later would be
+// told at once, if only as a refusal. That an agreement is over changes nothing: it is when it is asked under most easily by mistake.
+func (r *registry) mustName(agency string, req *Request, chosen *agreementEntry) error {
+	if req.Agreement == "" && !r.delays[agreementKey{agency, req.Service}] || req.Agreement != "" && (chosen != nil || !r.delays[agreementKey{agency: agency}]) {
+		return nil
+	}
+	return &Problem{Status: 422, Code: "agreement.unclear", Title: "The request doesn't say under which of your agreements for this service it is made.",
+		Detail: "Name it in agreement; GET /v1/services lists yours. Nothing was recorded, and the provider was not asked.", Parameter: "/agreement"}
 }
 
 // errUnknownCaller has one form for certificates that are unknown, revoked or retired: who asks learns nothing about the registry.

@@ -161,7 +161,7 @@ func document(version string) *huma.OpenAPI {
 	add("POST", "/v1/disclosures", "disclose", "Ask for data about one person or business", answerBody{}, map[int]string{
 		400: "The request is malformed; nothing was recorded.", 403: "Policy refused; recorded.", 404: "The provider knows nobody, which is recorded; or the service is unknown.", 408: "The body did not arrive in time.",
 		409: "The Idempotency-Key was used with another request, or its request is still running.", 410: "It was released, and the time to repeat it is over; the receipt is there.",
-		413: "The body is too large.", 415: "The body is not JSON.", 422: "The provider finds the request unprocessable; recorded.", 502: "The provider failed; recorded.", 504: "The provider did not answer in time; recorded.",
+		413: "The body is too large.", 415: "The body is not JSON.", 422: "The agreement must be named, and nothing was recorded; or the provider finds the request unprocessable, which is recorded.", 502: "The provider failed; recorded.", 504: "The provider did not answer in time; recorded.",
 	},
 		text("Idempotency-Key", "header", "1 to 255 printable ASCII characters without spaces, of the agency's choice: the same key and body give the same answer, and the provider is asked once.", false),
 		text("traceparent", "header", "W3C trace context; its trace id is recorded.", false),

@@ -117,6 +117,9 @@ func (s *scene) request() ([]byte, error) {
 		"service": service, "scopes": s.scopes, "purpose": s.purpose, "legal_basis": basis, "recipient": recipient,
 		"context": "Démonstration", "object": "dossier inventé", "official": "agent-7", "subject": s.subject,
 	}
+	if s.agreement != "" {
+		m["agreement"] = s.agreement
+	}
 	if s.parameters != nil {
 		m["parameters"] = s.parameters
 	}
