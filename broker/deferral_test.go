@@ -594,15 +594,27 @@ func TestRetentionWaitsForADelay(t *testing.T) {
 	if _, err := w.b.PutAgreement(t.Context(), short); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := w.b.PutAgreement(t.Context(), policy.Agreement{
+		ID: "cantine", Agency: "mairie", Service: "household", Scopes: []policy.Scope{"quotient"}, Purposes: []policy.Purpose{"cantine"}, LegalBases: []policy.LegalBasis{"crpa-l114-8"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * 24 * time.Hour),
+	}); err != nil {
+		t.Fatal(err)
+	}
 	a := w.disclose(secretly())
 	index := int64(indexOf(t, a))
 	month := a.AskedAt.UTC().Format("2006-01")
 	there := func() int { return w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", month) }
 	w.tamper("INSERT INTO intents (slot, disclosure, person, admin) SELECT 5000, 0, person, x'' FROM deferrals WHERE log_index = ?", index) // a place where nobody looks
 	w.tamper("UPDATE deferrals SET person = zeroblob(length(person)) WHERE log_index = ?", index)
+	w.travel(ahead) // 40 days
+	other := w.disclose(openly(request())).AskedAt.UTC().Format("2006-01")
 	for range 3 {
-		w.travel(ahead) // 40 days each
+		w.travel(ahead)
 	}
+	// A later month, of which nothing is deferred, doesn't wait for it.
+	w.waitFor("the end of another month", func() bool {
+		return w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", other) == 0
+	})
 	w.waitFor("the alarm", func() bool { return strings.Contains(logs.text(), "a delay should have ended long ago") })
 	if there() != 1 || w.b.Damage().Delays != 1 {
 		t.Errorf("the month is gone, or nothing is damaged: %+v", w.b.Damage())

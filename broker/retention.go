@@ -215,8 +215,8 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	under := map[keys.KeyID]bool{}
 	var ended []*month
+	var waits error
 	kept := keys.MonthOf(b.now()) // the first month that stays
 	for _, m := range months {
 		// The log's own time counts, too: keys don't come back when a clock is set right.
@@ -224,18 +224,30 @@ func (b *Broker) endRetention(ctx context.Context) error {
 			kept = min(kept, m.name)
 			continue
 		}
+		deferred, err := b.store.DeferredUnder(ctx, m.record)
+		if err != nil {
+			return err
+		}
+		if deferred {
+			kept = min(kept, m.name)
+			waits = errors.Join(waits, fmt.Errorf("month %s: a delay should have ended long ago, and the record's month isn't ended before it is: see docs/operate.md, Damaged records", m.name))
+			continue
+		}
 		ended = append(ended, m)
+	}
+	if len(ended) == 0 {
+		return waits
+	}
+	return errors.Join(waits, b.endMonths(ctx, ended, kept))
+}
+
+// endMonths is endRetention of these months; kept is the first one that stays.
+func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) error {
+	under := map[keys.KeyID]bool{}
+	for _, m := range ended {
 		for i := range m.record {
 			under[m.record[i].ID] = true
 		}
-	}
-	if len(ended) == 0 {
-		return nil
-	}
-	if waits, err := b.store.DeferredUnder(ctx, under); err != nil {
-		return err
-	} else if waits {
-		return errors.New("a delay should have ended long ago, and the record's month isn't ended before it is: see docs/operate.md, Damaged records")
 	}
 	last, finished, err := b.allFiled(ctx, under)
 	if err != nil || !finished {

@@ -211,15 +211,17 @@ func (s *Store) CountDeferrals(ctx context.Context, now time.Time) (pending, ove
 }
 
 // DeferredUnder says whether a deferred record is sealed under one of these keys.
-func (s *Store) DeferredUnder(ctx context.Context, under map[keys.KeyID]bool) (bool, error) {
-	for id := range under {
-		var n int
-		if err := s.r.QueryRowContext(ctx, "SELECT count(*) FROM deferrals WHERE substr(admin, 3, 16) = ?", id[:]).Scan(&n); err != nil || n > 0 {
-			return n > 0, classify(err)
+func (s *Store) DeferredUnder(ctx context.Context, under []keys.StoredKey) (bool, error) {
+	for i := range under {
+		var found bool
+		if err := s.r.QueryRowContext(ctx, deferredUnder, under[i].ID[:]).Scan(&found); err != nil || found {
+			return found, classify(err)
 		}
 	}
 	return false, nil
 }
+
+const deferredUnder = "SELECT EXISTS (SELECT 1 FROM deferrals WHERE substr(admin, 3, 16) = ?)" // where keys.KeyOf finds it, by the index deferrals_month
 
 // An Ended delay.
 type Ended struct {

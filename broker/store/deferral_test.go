@@ -207,7 +207,7 @@ func TestDeferrals(t *testing.T) {
 	if all, err = s.Deferrals(ctx, first, 10); err != nil || len(all) != 1 || all[0].Index != 4 {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if waits, err := s.DeferredUnder(ctx, map[keys.KeyID]bool{{1}: true}); err != nil || waits {
+	if waits, err := s.DeferredUnder(ctx, []keys.StoredKey{{ID: keys.KeyID{1}}}); err != nil || waits {
 		t.Errorf("%v, %v", waits, err)
 	}
 }
@@ -230,10 +230,20 @@ func TestDeferredUnder(t *testing.T) {
 		return saveDeferral(t, &r, 1, 1, int64(0), 5000, "")
 	}))
 	for id, want := range map[keys.KeyID]bool{{1}: false, {2}: true} {
-		if got, err := s.DeferredUnder(t.Context(), map[keys.KeyID]bool{id: true}); err != nil || got != want {
+		if got, err := s.DeferredUnder(t.Context(), []keys.StoredKey{{ID: keys.KeyID{9}}, {ID: id}}); err != nil || got != want {
 			t.Errorf("key %v: %v, %v", id, got, err)
 		}
 	}
+	// It is asked in every round while a delay is late: no look through all of them.
+	ok(s.each(t.Context(), "EXPLAIN QUERY PLAN "+deferredUnder, func(scan func(...any) error) error {
+		var a, b, c int
+		var text string
+		err := scan(&a, &b, &c, &text)
+		if strings.Contains(text, "deferrals") && !strings.Contains(text, "deferrals_month") {
+			t.Errorf("looked for by %q", text)
+		}
+		return err
+	}, []byte("k")))
 }
 
 // TestKeysOfDelaysAreApart: looking for a person's keys takes the same steps however many records of theirs are deferred, and none if no other record is.

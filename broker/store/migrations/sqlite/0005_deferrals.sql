@@ -16,6 +16,7 @@ CREATE TABLE deferrals (
 );
 CREATE INDEX deferrals_due ON deferrals (due, disclosure);
 CREATE INDEX deferrals_disclosure ON deferrals (disclosure, position);
+CREATE INDEX deferrals_month ON deferrals (substr(admin, 3, 16)); -- the key that sealed it
 
 -- By owner only subjects' keys are looked for, for every request: how many records of somebody are deferred mustn't count.
 DROP INDEX keys_owner;
