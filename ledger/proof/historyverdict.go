@@ -107,8 +107,17 @@ type VerifiedEntry struct {
 	// Withheld counts the fields that the person may read, that are there, and that
 	// Opening hides all the same.
 	Withheld int
-	// Deferred is the entry whose delay ended with this one, nil if there was none.
+	// Deferred is the entry whose delay ended with this one, nil if there was none;
+	// it stands at Began.
 	Deferred *Deferred
+	Began    Index
+	// Agreed: the record names an agreement that has this delay; an access is to a
+	// record that was delayed likewise, and told no later. Otherwise nobody can tell.
+	Agreed bool
+	// Told is when the epoch was closed in which the delay ended. Late: the month of
+	// the delay was over before that epoch was opened. Both as the log says.
+	Told Time
+	Late bool
 }
 
 // EpochRange are epochs From to To, both included.

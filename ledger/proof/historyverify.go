@@ -96,7 +96,7 @@ func (c *historyCheck) verify(p *Policy) (HistoryVerdict, error) {
 		check func() error
 	}{
 		{StepMarkers, c.markers}, {StepTree, c.entries}, {StepTree, c.tree}, {StepTree, c.context}, {StepRolls, c.epochs},
-		{StepRecords, c.records}, {StepRecords, c.lostEntries}, {StepDeferrals, c.deferrals}, {StepAudits, c.audits},
+		{StepRecords, c.records}, {StepRecords, c.ended}, {StepRecords, c.lostEntries}, {StepDeferrals, c.deferrals}, {StepAudits, c.audits},
 	} {
 		c.begin(s.step)
 		if err := s.check(); err != nil {
@@ -628,7 +628,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 		if d.Commitment != x.Commitment || x.Deferred >= e.Index {
 			return 0, unproven("it ends a delay of something else, entry %d", x.Deferred)
 		}
-		c.opened[x.Deferred], v.Deferred = true, &d
+		c.opened[x.Deferred], v.Deferred, v.Began = true, &d, x.Deferred
 		var ok1, ok2 bool
 		opener, ok1 = c.marker(d.Epoch)
 		closing, ok2 = c.marker(d.Epoch + 1)
