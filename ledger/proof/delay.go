@@ -101,6 +101,7 @@ func (c *historyCheck) ended() error {
 		if e.Deferred == nil {
 			continue
 		}
+		c.atEntry(e.Index)
 		opener, closing := c.chain[e.Epoch-c.first()], c.chain[e.Epoch-c.first()+1]
 		e.Told, e.Late = closing.Opened, monthOver(e.Deferred.Month, opener.Opened)
 		var err error

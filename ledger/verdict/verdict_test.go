@@ -155,7 +155,8 @@ func TestVectors(t *testing.T) {
 func TestWordsOfDelays(t *testing.T) {
 	v, p := load(t)
 	for lang, want := range map[Lang][]string{
-		English: {"Among them: 1 data request that was delayed by law.", "Among them: 1 opening of the record of such a request, delayed with it.", "No disclosure about anybody is kept secret"},
+		English: {"Among them: 1 data request that was delayed by law.", "Among them: 1 opening of the record of such a request, delayed with it.", "No disclosure about anybody is kept secret",
+			"told to you by 2025-11-2", "by Tribunal judiciaire de Lyon, allowed to delay that until the end of "},
 		French:  {"Parmi elles : 1 demande de données différée par la loi", "Parmi elles : 1 ouverture de la fiche"},
 	} {
 		found := 0
@@ -169,6 +170,26 @@ func TestWordsOfDelays(t *testing.T) {
 		}
 		if found != 1 {
 			t.Errorf("%s: %d histories say %q", lang, found, want)
+		}
+	}
+}
+
+// TestWordsOfLateDelays: what can't be compared, and what was told too late, is said, of many only the first ones.
+func TestWordsOfLateDelays(t *testing.T) {
+	v := &proof.HistoryVerdict{State: proof.Witnessed}
+	for i := range 22 {
+		v.Entries = append(v.Entries, proof.VerifiedEntry{Index: proof.Index(i), Kind: proof.KindOpened, State: proof.RecordOpen, Deferred: &proof.Deferred{Authority: "a", Article: "b", Month: "2025-01"}, Late: i == 0})
+	}
+	for lang, want := range map[Lang][]string{
+		English: {"Entry 0 was made at a time that is not open", "until the end of 2025-01: after its month.", "2 more entries were delayed likewise", "that a law delayed 22 entries as agreed", "why 1 entry was told to you after the month"},
+		French:  {"L'entrée 0 a été faite à un moment qui n'est pas ouvert", "du mois 2025-01 : après son mois.", "2 autres entrées ont été différées de même", "qu'une loi différait 22 entrées comme convenu", "pourquoi 1 entrée vous a été dite après le mois"},
+	} {
+		says, not := Words(v, lang)
+		all := strings.Join(append(says, not...), "\n")
+		for _, w := range want {
+			if !strings.Contains(all, w) {
+				t.Errorf("no %q in\n%s", w, all)
+			}
 		}
 	}
 }

@@ -230,6 +230,7 @@ func (w *words) states() {
 func (w *words) delays() {
 	d := w.v.Deferrals
 	w.at = checkDelays
+	w.ended()
 	if d.Pending == 0 && d.Counted {
 		w.say("Aucune communication, sur qui que ce soit, n'est gardée secrète en ce moment.", "No disclosure about anybody is kept secret for the time being.")
 		return
@@ -246,6 +247,43 @@ func (w *words) delays() {
 	}
 	if d.Lost > 0 {
 		w.deny("ce que devient le secret de %s dont les détails ont été perdus.", "what becomes of %s whose details were lost.", many(w, d.Lost, "d'entre elles", "d'entre elles", "of these", "of these"))
+	}
+}
+
+// ended says of what was told later when it was asked and told; of many only the first ones.
+func (w *words) ended() {
+	const shown = 20
+	n := 0
+	for i := range w.v.Entries {
+		e := &w.v.Entries[i]
+		if e.Deferred == nil {
+			continue
+		}
+		if n++; n > shown {
+			continue
+		}
+		asked := w.lang.pick("à un moment qui n'est pas ouvert", "at a time that is not open")
+		if t, ok := e.AskedAt(); ok {
+			asked = w.lang.pick("le ", "on ") + utc(t)
+		}
+		late := ""
+		if e.Late {
+			late = w.lang.pick(" : après son mois", ": after its month")
+		}
+		w.say("L'entrée %d a été faite %s, et vous a été dite au plus tard le %s. %s, par %s, permettait de la différer jusqu'à la fin du mois %s%s.",
+			"Entry %d was made %s and told to you by %s. %s, by %s, allowed to delay that until the end of %s%s.", e.Index, asked, utc(e.Told), e.Deferred.Article, e.Deferred.Authority, e.Deferred.Month, late)
+	}
+	if n > shown {
+		w.say("%s de même.", "%s delayed likewise.", many(w, n-shown, "autre entrée a été différée", "autres entrées ont été différées", "more entry was", "more entries were"))
+	}
+	untold, late := w.v.Delays()
+	if untold > 0 {
+		w.deny("qu'une loi différait %s comme convenu : ce à quoi le comparer est caché, n'est pas dans cet historique, ou a une autre forme.",
+			"that a law delayed %s as agreed: what that could be compared with is hidden, not in this history, or of another form.", many(w, untold, "entrée", "entrées", "entry", "entries"))
+	}
+	if late > 0 {
+		w.deny("pourquoi %s après le mois où vous deviez l'apprendre.", "why %s told to you after the month in which you should have been.",
+			many(w, late, "entrée vous a été dite", "entrées vous ont été dites", "entry was", "entries were"))
 	}
 }
 
