@@ -112,6 +112,9 @@ func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, er
 	if _, err := r.parsed.Opening().Subject(); err != nil && r.until() > 0 {
 		return r, refute("subject.hidden", "the subject of a delayed entry is hidden, and no erasure reaches it before the delay ends")
 	}
+	if _, err := r.parsed.CheckDelay(); err != nil {
+		return r, refute("delay.other", "%v", err)
+	}
 	switch {
 	case r.verdict.State == proof.Settled, r.verdict.InRoll && signedIsEnough:
 		r.state = Settled
@@ -119,6 +122,22 @@ func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, er
 		r.state = Witnessed
 	}
 	return r, nil
+}
+
+// alike refutes entries of one disclosure of which not all are delayed, or not all in the same way, or not all ended.
+func alike(entries []proof.Entry) error {
+	for _, y := range entries {
+		x := entries[0]
+		if x.Kind() != y.Kind() {
+			return refute("delay.mixed", "an entry is %s, and another of the same disclosure %s", x.Kind(), y.Kind())
+		}
+		d, ok1 := x.(proof.Deferred)
+		e, ok2 := y.(proof.Deferred)
+		if ok1 && ok2 && (d.Authority != e.Authority || d.Article != e.Article || d.Month != e.Month) {
+			return refute("delay.mixed", "two entries of one disclosure are delayed differently")
+		}
+	}
+	return nil
 }
 
 // until is when the delay has to be over of which a receipt tells; 0: none.
@@ -231,6 +250,13 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 	}
 	if asked == nil {
 		return p, refute("entry.missing", "no entry of the asked identifier")
+	}
+	entries := make([]proof.Entry, len(p.receipts))
+	for i := range p.receipts {
+		entries[i] = p.receipts[i].parsed.Entry()
+	}
+	if err := alike(entries); err != nil {
+		return p, err
 	}
 	kept = newest(kept)
 	if len(kept) > 0 && len(kept) != len(p.receipts) {

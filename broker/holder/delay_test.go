@@ -435,3 +435,76 @@ func TestErasedDuringADelay(t *testing.T) {
 		})
 	}
 }
+
+// TestAlike: what the broker shows of one disclosure is told in one way.
+func TestAlike(t *testing.T) {
+	d := proof.Deferred{Authority: "a", Article: "b", Month: "2027-01", Commitment: proof.Commitment{1}}
+	with := func(change func(*proof.Deferred)) proof.Deferred {
+		x := d
+		x.Commitment = proof.Commitment{2}
+		change(&x)
+		return x
+	}
+	for name, c := range map[string]struct {
+		entries []proof.Entry
+		ok      bool
+	}{
+		"one":               {[]proof.Entry{d}, true},
+		"delayed alike":     {[]proof.Entry{d, with(func(*proof.Deferred) {})}, true},
+		"ended":             {[]proof.Entry{proof.Opened{Deferred: 1}, proof.Opened{Deferred: 2}}, true},
+		"at once":           {[]proof.Entry{proof.Disclosure{}, proof.Disclosure{}}, true},
+		"one at once":       {[]proof.Entry{proof.Disclosure{}, d}, false},
+		"one ended":         {[]proof.Entry{d, proof.Opened{Deferred: 2}}, false},
+		"another month":     {[]proof.Entry{d, with(func(x *proof.Deferred) { x.Month = "2028-01" })}, false},
+		"another authority": {[]proof.Entry{d, with(func(x *proof.Deferred) { x.Authority = "c" })}, false},
+		"another article":   {[]proof.Entry{d, with(func(x *proof.Deferred) { x.Article = "c" })}, false},
+	} {
+		err := holder.Alike(c.entries...)
+		var wrong *holder.Refutation
+		if (err == nil) != c.ok || err != nil && (!errors.As(err, &wrong) || wrong.Code != "delay.mixed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestDelayEndsForAll: a broker that shows a provider the end of one entry's delay, and not that of another of the same disclosure, is refuted.
+func TestDelayEndsForAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	res, err := w.newClient().Disclose(t.Context(), w.delaying(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first atomic.Pointer[any]
+	mix := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := &recorder{header: http.Header{}}
+		next.ServeHTTP(rec, r)
+		var body struct {
+			Disclosures []map[string]any `json:"disclosures"`
+		}
+		if r.URL.Path == "/v1/provider/receipts" && json.Unmarshal(rec.body.Bytes(), &body) == nil {
+			for _, d := range body.Disclosures {
+				if list, ok := d["receipts"].([]any); ok && len(list) == 2 {
+					if was := first.Load(); was != nil {
+						list[1] = *was
+					} else {
+						first.Store(&list[1])
+					}
+				}
+			}
+			rec.body.Reset()
+			_ = json.NewEncoder(&rec.body).Encode(body)
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		rw.WriteHeader(rec.status)
+		_, _ = rw.Write(rec.body.Bytes())
+	}
+	w.tamper.Store(&mix)
+	w.counts(map[holder.State]int64{holder.Witnessed: 1})
+	w.end(res.ID)
+	w.counts(map[holder.State]int64{holder.Refuted: 1})
+	if found, err := w.guard.Load().Store().Evidence(t.Context()); err != nil || len(found) == 0 || found[0].Refutation.Code != "delay.mixed" {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

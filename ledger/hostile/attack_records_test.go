@@ -47,7 +47,8 @@ var lawAttacks = []attack{
 		},
 		rows: []row{
 			auditorReplays.says(atOnce, "delay"),
-			agencyKeeps.neverSays(anyDelay),
+			agencyVerifies.says(atOnce, "names no agreement that has a delay"),
+			agencyKeeps.says(atOnce, "delay.other"),
 			providerGuards.neverSays(anyDelay),
 			anybodyChecks.neverSays(anyDelay),
 			personHistory.neverSays("they are told later: that some are, and how many, every verdict says"),
@@ -56,9 +57,12 @@ var lawAttacks = []attack{
 	{
 		name: "claims an erasure before a delay ends, so that nobody waits for its end",
 		cheat: func(s *scene) {
+			agreed := *s.brigade().agreement.Deferral
+			agreed.Days = 60
+			s.bend = func(a *asker) { a.agreement.Deferral = &agreed }
 			s.o.Cheats.File = func(o *hostile.Operator, f *hostile.Filing) bool {
 				if s.isDeed(f.Subject) && f.Kind == proof.KindDisclosure {
-					f.Kind, f.Month = proof.KindDeferred, o.Now.AddDate(0, 2, 0).Format("2006-01")
+					f.Kind, f.Month = proof.KindDeferred, agreed.Month(o.Now)
 				}
 				return true
 			}

@@ -64,11 +64,29 @@ func (a *AgreedDelay) Is(asked Time, d Deferred) bool {
 	return d.Authority == a.Authority && d.Article == a.Article && d.Month == asked.Time().AddDate(0, 0, int(a.Days)).Format("2006-01") // #nosec G115 -- at most maxDelay
 }
 
-// CheckDelay compares a delay with what the record behind its entry says, which
-// must be of a disclosure: agreed is false if too much of the record is hidden or
-// unknown to tell. An error wraps ErrUnproven: the record names another delay, or
-// none.
-func CheckDelay(o Opening, d Deferred) (agreed bool, err error) {
+// CheckDelay compares when the person is told of a receipt's entry with the
+// agreement that its record names: agreed is false if too much of the record is
+// hidden or unknown to tell, as for everybody but the person, the agency and
+// auditors. An error wraps ErrUnproven: the agreement has another delay, or none,
+// or one of an entry that isn't delayed.
+func (r *Receipt) CheckDelay() (agreed bool, err error) {
+	o := r.Opening()
+	switch e := r.Entry().(type) {
+	case Deferred:
+		return o.delayed(e)
+	case Disclosure:
+		input, _ := o.Value(DisclosureInput)
+		a, err := DelayIn(input)
+		if err == nil && a != nil {
+			return false, unproven("its person is told at once, and its agreement has a delay")
+		}
+		return err == nil, nil
+	}
+	return false, nil
+}
+
+// delayed compares a delay with the agreement in a record.
+func (o Opening) delayed(d Deferred) (agreed bool, err error) {
 	input, there := o.Value(DisclosureInput)
 	asked, ok := o.TimeOf(DisclosureAskedAt)
 	if there != Present || !ok {
@@ -107,7 +125,7 @@ func (c *historyCheck) ended() error {
 		var err error
 		switch e.Opening.Schema() {
 		case SchemaDisclosure:
-			e.Agreed, err = CheckDelay(e.Opening, *e.Deferred)
+			e.Agreed, err = e.Opening.delayed(*e.Deferred)
 		case SchemaAccess:
 			e.Agreed, err = c.accessDelay(e, epochs)
 		}

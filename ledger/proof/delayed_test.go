@@ -243,3 +243,45 @@ func FuzzDelayIn(f *testing.F) {
 		}
 	})
 }
+
+// TestReceiptDelay: whoever holds a receipt that shows the agreement can tell whether the delay is its.
+func TestReceiptDelay(t *testing.T) {
+	plain := proof.Deferred{Authority: "Tribunal judiciaire de Lyon", Article: "CPP art. 60-1", Month: "2027-11"}
+	other := plain
+	other.Month = "2031-01"
+	for name, c := range map[string]struct {
+		input  string
+		entry  proof.Entry
+		reader proof.Reader
+		agreed bool
+		want   string
+	}{
+		"as agreed":                  {input(lyon), plain, proof.ReaderAgency, true, ""},
+		"longer than agreed":         {input(lyon), other, proof.ReaderAgency, false, "its agreement has another delay"},
+		"without an agreement":       {input(""), plain, proof.ReaderAgency, false, "names no agreement that has a delay"},
+		"at once":                    {input(lyon), proof.Disclosure{}, proof.ReaderAgency, false, "told at once"},
+		"at once, as agreed":         {input(""), proof.Disclosure{}, proof.ReaderAgency, true, ""},
+		"the provider can't tell":    {input(lyon), other, proof.ReaderProvider, false, ""},
+		"nor at once":                {input(lyon), proof.Disclosure{}, proof.ReaderProvider, false, ""},
+		"of a form that isn't known": {`{}`, other, proof.ReaderAgency, false, ""},
+	} {
+		w := &historyWorld{world: emptyWorld("receipts of delays")}
+		w.open()
+		r := w.record(proof.KindDeferred, w.alice)
+		if err := r.SetText(proof.DisclosureInput, c.input); err != nil {
+			t.Fatal(err)
+		}
+		switch e := c.entry.(type) {
+		case proof.Deferred:
+			e.Commitment = r.Commitment()
+			c.entry = e
+		case proof.Disclosure:
+			c.entry = proof.Disclosure{Commitment: r.Commitment()}
+		}
+		receipt := w.receipt(filed{w.add(c.entry), w.alice, r}, c.reader, nil, false)
+		agreed, err := receipt.CheckDelay()
+		if agreed != c.agreed || (err == nil) != (c.want == "") || err != nil && (!errors.Is(err, proof.ErrUnproven) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, %v; want %q", name, agreed, err, c.want)
+		}
+	}
+}

@@ -140,6 +140,10 @@ func verifyFile(c *cobra.Command, name string, p *proof.Policy, provisional bool
 func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	// A policy that demands no witnesses accepts the log's signature alone.
 	v, err := r.Verify(p, proof.VerifyOptions{AllowProvisional: provisional || !p.Demands()})
+	agreed, derr := r.CheckDelay()
+	if err == nil {
+		err = derr
+	}
 	f := finding{Proven: err == nil, State: v.State.String()}
 	if err != nil {
 		f.Problem = problem(err)
@@ -170,6 +174,11 @@ func verify(r *proof.Receipt, p *proof.Policy, provisional bool) finding {
 	switch e := r.Entry().(type) {
 	case proof.Deferred:
 		f.say("A law delays that the person learns of it: %s, by %s. The delay has to end by the end of %s.", e.Article, e.Authority, e.Month)
+		if agreed {
+			f.say("That is the delay of the agreement which the record names.")
+		} else {
+			f.deny("that a delay was agreed on, and this one: the agreement is not open to you.")
+		}
 	case proof.Opened:
 		f.say("It ends the delay of the entry at index %d, if that has the same commitment: compare the two receipts.", e.Deferred)
 	}
