@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +24,7 @@ type governance struct {
 	keys       []keyAt
 	restarts   []restartAt
 	deferred   map[proof.Index]proof.Deferred
+	opened     map[proof.Index]proof.Index // the first entries that ended these
 }
 
 type markerAt struct {
@@ -55,7 +58,7 @@ var errMarkers = errors.New("the log's markers don't follow each other (regard-a
 
 // govern reads the whole log, and tells show, if there is one, how far it came. Entries of later versions are passed over: whoever counts entries looks at them again.
 func govern(ctx context.Context, tree *reader.Tree, show func(done, total uint64)) (*governance, error) {
-	g := &governance{agreements: map[string][]agreementAt{}, deferred: map[proof.Index]proof.Deferred{}}
+	g := &governance{agreements: map[string][]agreementAt{}, deferred: map[proof.Index]proof.Deferred{}, opened: map[proof.Index]proof.Index{}}
 	for b, err := range tree.Bundles(ctx, 0, readers) {
 		if err != nil {
 			return nil, err
@@ -66,7 +69,7 @@ func govern(ctx context.Context, tree *reader.Tree, show func(done, total uint64
 			if err != nil {
 				return nil, fmt.Errorf("entry %d: %w", i, err)
 			}
-			if kind.Filed() {
+			if kind.Filed() && kind != proof.KindOpened {
 				continue // they are the most, and say nothing here
 			}
 			e, err := proof.ParseEntry(text)
@@ -108,8 +111,23 @@ func (g *governance) take(i proof.Index, e proof.Entry, leaf proof.Hash) error {
 		g.restarts = append(g.restarts, restartAt{e, i})
 	case proof.Deferred:
 		g.deferred[i] = e
+	case proof.Opened:
+		if _, twice := g.opened[e.Deferred]; !twice {
+			g.opened[e.Deferred] = i
+		}
 	}
 	return nil
+}
+
+// epochOf is the number of the epoch in which an entry stands.
+func (g *governance) epochOf(i proof.Index) proof.Epoch {
+	n, _ := slices.BinarySearchFunc(g.markers, i+1, func(m markerAt, i proof.Index) int { return cmp.Compare(m.index, i) })
+	return proof.Epoch(max(n, 1) - 1) // #nosec G115 -- the first entry is a marker
+}
+
+// lost says whether the log tells that an entry's details were lost.
+func (g *governance) lost(i proof.Index) bool {
+	return slices.ContainsFunc(g.restarts, func(r restartAt) bool { return r.Lost.Explains(i, proof.KindDeferred) })
 }
 
 // closed is the number of closed epochs.

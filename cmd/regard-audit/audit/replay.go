@@ -336,22 +336,51 @@ func (r *replayer) delay(receipt *proof.Receipt, in *policy.Input, asked proof.T
 	}
 }
 
-// accessDelay checks that an access is told later only if that to which it was is, and with it.
+// accessDelay checks that an access is told when that is to which it was: not before, which would tell of the delay, and not long after.
 func (r *replayer) accessDelay(receipt *proof.Receipt, d *replayed) {
+	gov := r.log.gov
 	entry, delayed, there := r.delayOf(receipt)
+	n, err := strconv.ParseUint(receipt.Opening().Text(proof.AccessTarget), 10, 63)
+	at := proof.Index(n)
+	target, ok := gov.deferred[at]
+	ended, told := gov.opened[at]
 	if !delayed {
+		if receipt.Opening().Schema() == proof.SchemaAccess && err == nil && ok && (!told || receipt.Index() < ended) {
+			d.differ("delay", "", clauses(target))
+		}
 		return
 	}
-	n, err := strconv.ParseUint(receipt.Opening().Text(proof.AccessTarget), 10, 63)
-	target, ok := r.log.gov.deferred[proof.Index(n)]
+	began := receipt.Index()
+	if o, ok := receipt.Entry().(proof.Opened); ok {
+		began = o.Deferred
+	}
 	switch {
 	case !there:
 		d.differ("delay", "of another entry, or of none", "")
-	case err != nil || !ok:
+	case err != nil || !ok || at >= began:
 		d.differ("delay", clauses(entry), "")
 	case clauses(entry) != clauses(target):
 		d.differ("delay", clauses(entry), clauses(target))
+	case told && began > ended:
+		d.differ("delay", clauses(entry), fmt.Sprintf("none: entry %d had ended it", ended))
+	case gov.lost(at) || gov.lost(began):
+	case !r.withTarget(began, ended, told):
+		d.differ("delay", "told at another time than what was opened", clauses(target))
 	}
+}
+
+// withTarget reports whether a delayed access was told with its target: not in an earlier epoch, and in the next one at the latest, for of very many the broker ends some a moment later.
+func (r *replayer) withTarget(began, ended proof.Index, told bool) bool {
+	gov := r.log.gov
+	mine, ok := gov.opened[began]
+	switch {
+	case !told:
+		return !ok
+	case !ok:
+		return gov.closed() <= gov.epochOf(ended)+1
+	}
+	of, is := gov.epochOf(ended), gov.epochOf(mine)
+	return of <= is && is <= of+1
 }
 
 // blob reads the bytes behind a digest that stands in the log.

@@ -317,10 +317,83 @@ func TestReplayFindsWrongDelays(t *testing.T) {
 	access := func(d *decided, target proof.Index) proof.Index {
 		return d.record(proof.SchemaAccess, func(r *proof.Record) error { return r.SetIndex(proof.AccessTarget, target) })
 	}
+	// looked has a delayed decision and a delayed access to its record, and ends them as end does.
+	looked := func(end func(d *decided, i, a proof.Index) proof.Index) func(*decided) proof.Index {
+		return func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			i := d.ask(nil)
+			return end(d, i, access(d, i))
+		}
+	}
+	none := func(*proof.Opened) {}
+	turn := func(d *decided) { d.close(alone(d.filed()), nil) }
 	for name, c := range map[string]struct {
 		want bool
 		do   func(d *decided) proof.Index
 	}{
+		"an access that tells of the delay": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			i := d.ask(nil)
+			d.delay = nil
+			return access(d, i)
+		}},
+		"an access at once, after the end": {false, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			i := d.ask(nil)
+			ended(d, i, none)
+			d.delay = nil
+			return access(d, i)
+		}},
+		"an access that is delayed after the end": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			i := d.ask(nil)
+			ended(d, i, none)
+			return access(d, i)
+		}},
+		"an access to what is yet to come": {true, func(d *decided) proof.Index {
+			delaying(d)
+			d.delay = later(d, as)
+			a := access(d, proof.Index(len(d.entries)+1))
+			d.ask(nil)
+			return a
+		}},
+		"an access, told with its record": {false, looked(func(d *decided, i, a proof.Index) proof.Index { ended(d, i, none); return ended(d, a, none) })},
+		"an access, told in the next epoch": {false, looked(func(d *decided, i, a proof.Index) proof.Index {
+			ended(d, i, none)
+			turn(d)
+			return ended(d, a, none)
+		})},
+		"an access, told before its record": {true, looked(func(d *decided, i, a proof.Index) proof.Index {
+			a = ended(d, a, none)
+			turn(d)
+			ended(d, i, none)
+			return a
+		})},
+		"an access, told while its record isn't": {true, looked(func(d *decided, _, a proof.Index) proof.Index { return ended(d, a, none) })},
+		"an access, told long after its record": {true, looked(func(d *decided, i, a proof.Index) proof.Index {
+			ended(d, i, none)
+			turn(d)
+			turn(d)
+			return ended(d, a, none)
+		})},
+		"an access that was lost before it was told": {false, looked(func(d *decided, i, a proof.Index) proof.Index {
+			ended(d, i, none)
+			turn(d)
+			d.restart("restored", a, a)
+			turn(d)
+			return a
+		})},
+		"an access, not told after its record": {true, looked(func(d *decided, i, a proof.Index) proof.Index {
+			ended(d, i, none)
+			turn(d)
+			turn(d)
+			return a
+		})},
+
 		"as agreed": {false, func(d *decided) proof.Index { delaying(d); d.delay = later(d, as); return d.ask(nil) }},
 		"its end": {false, func(d *decided) proof.Index {
 			delaying(d)
