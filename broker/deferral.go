@@ -65,14 +65,25 @@ const (
 	openRound = 5 * time.Second
 	// openAccesses is how many accesses to the records of one disclosure are opened in one group of the log. What is left over is due, too, and comes next.
 	openAccesses = 256
+	// openAhead is how far the clock may be ahead of the end of the log's open epoch for a delay to be over.
+	openAhead = time.Hour
 )
+
+// overBy is the time by which delays are over. The log's own time counts, too, which doesn't follow a clock that leaps: nobody can be untold.
+func (b *Broker) overBy() time.Time {
+	now, epoch := b.now(), b.ledger.OpenEpoch().Until.Add(openAhead)
+	if epoch.Before(now) {
+		return epoch
+	}
+	return now
+}
 
 // openDeferred opens what is due. One that can't be opened doesn't hold up the others: it is damaged, or somebody whom it concerns is being erased.
 func (b *Broker) openDeferred(ctx context.Context) error {
 	var after store.Due
 	seen := map[proof.Index]bool{}
 	for end := time.Now().Add(openRound); time.Now().Before(end); {
-		due, err := b.store.DueDeferrals(ctx, b.now(), after, openPage)
+		due, err := b.store.DueDeferrals(ctx, b.overBy(), after, openPage)
 		if err != nil {
 			return fmt.Errorf("reading which delays are over: %w", err)
 		}

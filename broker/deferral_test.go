@@ -747,3 +747,23 @@ func TestAgreementUnclear(t *testing.T) {
 		t.Errorf("%d forms of the problem: %v", len(problems), problems)
 	}
 }
+
+// TestClockLeaps: a clock that leaps ahead for a moment, farther than the log follows it, ends no delay.
+func TestClockLeaps(t *testing.T) {
+	w, ahead := investigating(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
+	a := w.disclose(secretly())
+	ahead.Add(int64(400 * 24 * time.Hour))
+	if err := w.b.OpenDeferred(t.Context()); err != nil || w.kinds()[proof.KindOpened] != 0 {
+		t.Errorf("%v; %v", err, w.kinds())
+	}
+	ahead.Store(0)
+	list, _, err := w.b.Deferrals(t.Context(), 0)
+	if err != nil || len(list) != 1 || list[0].Overdue || list[0].Disclosure != a.ID {
+		t.Errorf("%+v, %v", list, err)
+	}
+	// It ends in its time.
+	w.travel(ahead)
+	if err := w.b.OpenDeferred(t.Context()); err != nil || w.kinds()[proof.KindOpened] != 2 {
+		t.Errorf("%v; %v", err, w.kinds())
+	}
+}

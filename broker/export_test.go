@@ -110,6 +110,9 @@ func (b *Broker) SealAdmin(ctx context.Context, at time.Time, rec *proof.Record)
 // EndRetention is a round of the sweeper's, at a time of the test's choice. Only one may be under way.
 func (b *Broker) EndRetention(ctx context.Context) error { return b.endRetention(ctx) }
 
+// OpenDeferred is a round of the sweeper's. Only one may be under way.
+func (b *Broker) OpenDeferred(ctx context.Context) error { return b.openDeferred(ctx) }
+
 // AnnounceEnd has the log tell the end of a month's retention as if it were over now, and stops there, as a crash would.
 func (b *Broker) AnnounceEnd(ctx context.Context, name string) error {
 	months, err := b.kept(ctx)
