@@ -258,16 +258,15 @@ func (g *Guard) admit(r *http.Request, b *buffered) (proof.Intent, usedKey, *pro
 	case !i.ValidAt(now, g.cfg.Tolerance):
 		return refused("intent.expired", "The intent is not valid now. Compare the clocks.")
 	}
-	if !g.room.has(g.cfg.MaxBody + g.cfg.MaxAnswer) {
+	// Room for as much as may come, before it is read.
+	if !g.room.has(g.cfg.MaxBody+g.cfg.MaxAnswer) || !b.take(g.cfg.MaxBody) {
 		return proof.Intent{}, usedKey{}, busy // nothing is used up: the same question may come again
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, g.cfg.MaxBody+1))
 	if err != nil || int64(len(body)) > g.cfg.MaxBody {
 		return refused("request.large", "The request's body is too large, or was cut off.")
 	}
-	if !b.take(int64(len(body))) {
-		return proof.Intent{}, usedKey{}, busy
-	}
+	b.give(g.cfg.MaxBody - int64(len(body)))
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if i.Question != proof.QuestionDigest(r.Method, g.cfg.Target(r), body) {
 		return refused("intent.question", "The intent is for another question.")
@@ -435,6 +434,12 @@ func (b *buffered) take(n int64) bool {
 	}
 	b.taken += n
 	return true
+}
+
+// give gives a part of it back.
+func (b *buffered) give(n int64) {
+	b.room.held.Add(-n)
+	b.taken -= n
 }
 
 func (b *buffered) close() {

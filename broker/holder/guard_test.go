@@ -864,3 +864,47 @@ func TestNotWitnessed(t *testing.T) {
 	w.alarm(holder.AlarmOverdue)
 	w.disclose("Refusée", broker.Failed)
 }
+
+// slowBody is a request's body that comes when it may.
+type slowBody struct{ read, end chan struct{} }
+
+func (b slowBody) Read([]byte) (int, error) {
+	b.read <- struct{}{}
+	<-b.end
+	return 0, io.EOF
+}
+
+// TestRoomForBodies: what may come of a body has its room before it is read, however slowly it comes.
+func TestRoomForBodies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	g := w.protect(func(c *holder.GuardConfig) {
+		c.MaxBody, c.MaxAnswer, c.MaxHeld, c.Tolerance = 1000, 100_000, 101_000, time.Hour
+		c.Times.MaxAge, c.Times.SettleAge = time.Hour, 2*time.Hour // these questions were never the broker's
+	})
+	w.disclose("Exemple", broker.Released)
+	w.mu.Lock()
+	announced := w.seen[0]
+	w.mu.Unlock()
+	_, slow := w.announce(announced, announced.target, uuid.NewString())
+	_, intent := w.announce(announced, announced.target, uuid.NewString())
+	body := slowBody{make(chan struct{}), make(chan struct{})}
+	r := httptest.NewRequest(http.MethodGet, announced.target, body)
+	r.Header.Set(holder.IntentHeader, slow)
+	first, done := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Handler(http.HandlerFunc(household)).ServeHTTP(first, r)
+	}()
+	<-body.read
+	if status, code := w.ask(t, announced.target, intent); status != 503 || code != "holder.busy" {
+		t.Errorf("while a body is read: %d %s", status, code)
+	}
+	close(body.end)
+	if <-done; first.Code != 200 {
+		t.Errorf("the first: %d %s", first.Code, first.Body)
+	}
+	if status, code := w.ask(t, announced.target, intent); status != 200 {
+		t.Errorf("asked again: %d %s", status, code)
+	}
+}
