@@ -89,6 +89,8 @@ func (b *Broker) GrantDelegation(ctx context.Context, g Grant) (store.ID, error)
 		switch {
 		case (s.Type() == proof.TypeSIREN) != (g.Kind == Representative):
 			return store.ID{}, invalid("/subjects", "An identifier doesn't fit the kind of delegation.", "A representative has SIRENs, a guardian identifiers of a person.")
+		case s.Type() == proof.TypePerson:
+			return store.ID{}, invalid("/subjects", "Under names without a birth place the records of namesakes are filed, too.", "Leave it out: the delegate would read about them, and they would read who the delegate is.")
 		case s.Equal(g.Delegate):
 			return store.ID{}, invalid("/subjects", "Nobody is their own delegate.", "Give the other person's identifiers.")
 		}

@@ -14,14 +14,14 @@ import (
 )
 
 func grant(t testing.TB, delegate, ward broker.Account) broker.Grant {
-	return broker.Grant{Kind: broker.Guardian, Delegate: delegate.Pivot, Subjects: ward.Subjects, Evidence: "jugement du 3 mars 2026"}
+	return broker.Grant{Kind: broker.Guardian, Delegate: delegate.Pivot, Subjects: erasable(ward), Evidence: "jugement du 3 mars 2026"}
 }
 
 func TestDelegation(t *testing.T) {
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, 0, nil)
 	ctx := t.Context()
-	ward, guardian, other := account(t, marie), account(t, killPivot("guardian")), account(t, killPivot("other"))
+	ward, guardian, other := studying(t, account(t, marie)), account(t, killPivot("guardian")), account(t, killPivot("other"))
 	for _, a := range []broker.Account{ward, guardian} {
 		if err := w.b.Enrol(ctx, a); err != nil {
 			t.Fatal(err)
@@ -158,6 +158,7 @@ func TestDelegationsThatAreRefused(t *testing.T) {
 		"a partial delegate":          func(g *broker.Grant) { g.Delegate = partial },
 		"nobody's history":            func(g *broker.Grant) { g.Subjects = nil },
 		"one's own":                   func(g *broker.Grant) { g.Subjects = []proof.Subject{g.Delegate} },
+		"what may be a namesake's":    func(g *broker.Grant) { g.Subjects = ward.Subjects },
 		"no evidence":                 func(g *broker.Grant) { g.Evidence = "" },
 		"no kind":                     func(g *broker.Grant) { g.Kind = "friend" },
 		"a guardian of a business":    func(g *broker.Grant) { g.Subjects = []proof.Subject{siren} },

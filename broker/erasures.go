@@ -58,6 +58,8 @@ func (e *ErasureRequest) Undoable() bool {
 }
 
 // RequestErasure asks for the erasure of identifiers of the account's person. It is carried out by itself when the time to think it over has ended; a hold or an open contest makes it wait beyond that.
+// What is filed under names without a birth place isn't erased so: it may be a namesake's, and nothing of theirs is destroyed, or told, on somebody else's word. See Erase.
+//
 // signedIn is when the person last showed who they are, which must have been just now. What the person has asked for already isn't asked twice.
 func (b *Broker) RequestErasure(ctx context.Context, a Account, subjects []proof.Subject, signedIn time.Time) error {
 	if err := b.fresh(signedIn); err != nil {
@@ -82,6 +84,9 @@ func (b *Broker) RequestErasure(ctx context.Context, a Account, subjects []proof
 		}
 		if _, mine := p.subjects[owner]; !mine {
 			return invalid("/subjects", "This identifier isn't one of the account's.", "Choose among those that are.")
+		}
+		if s.Type() == proof.TypePerson { // whoever has the same names, sex and birth date has the same keys
+			return conflict("erasure.shared", "What is filed under these names may be about a namesake, whose records would be destroyed, too.", "Leave this identifier out, and write to the operator, who can find out whose records these are.")
 		}
 		if seen[owner] {
 			continue

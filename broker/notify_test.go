@@ -370,7 +370,7 @@ func TestErasedAddress(t *testing.T) {
 	var ahead atomic.Int64
 	w, s := posting(t, &ahead)
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	w.subscribe(me, s, "camille@exemple.fr")
 	w.disclose(request())
 	s.Await(t, 2)
@@ -379,7 +379,7 @@ func TestErasedAddress(t *testing.T) {
 	s.Refuse("MAIL", 451)
 	ahead.Add(int64(2 * time.Hour))
 	until(t, "it is being announced", func() bool { m, err := w.b.Mails(ctx); return err == nil && m.Waiting > 0 })
-	if w.erasing(me) != "pivot:waiting: person:waiting:" {
+	if w.erasing(me) != "pivot:waiting: ine:waiting:" {
 		t.Errorf("states: %s", w.erasing(me))
 	}
 	s.Refuse("MAIL", 0)

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"database/sql"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,10 +40,26 @@ func (w *world) erasing(a broker.Account) string {
 	return strings.Join(out, " ")
 }
 
-// ask asks for the erasure of all of an account's identifiers.
+// studying adds an identifier to an account that is its person's alone, as names without a birth place aren't.
+func studying(t testing.TB, a broker.Account) broker.Account {
+	t.Helper()
+	ine, err := proof.INE("012345678AB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Subjects = append(slices.Clone(a.Subjects), ine)
+	return a
+}
+
+// erasable are the identifiers of an account that its person can have erased.
+func erasable(a broker.Account) []proof.Subject {
+	return slices.DeleteFunc(slices.Clone(a.Subjects), func(s proof.Subject) bool { return s.Type() == proof.TypePerson })
+}
+
+// ask asks for the erasure of all of an account's identifiers that can be erased so.
 func (w *world) ask(a broker.Account) store.ID {
 	w.t.Helper()
-	if err := w.b.RequestErasure(w.t.Context(), a, a.Subjects, w.now()); err != nil {
+	if err := w.b.RequestErasure(w.t.Context(), a, erasable(a), w.now()); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.asked(a)[0].ID
@@ -68,7 +85,7 @@ func (w *world) now() time.Time {
 
 func (w *world) erased(a broker.Account) func() bool {
 	return func() bool {
-		return w.erasing(a) == "pivot:done: person:done:" || w.erasing(a) == "person:done: pivot:done:"
+		return w.erasing(a) == "pivot:done: ine:done:" || w.erasing(a) == "ine:done: pivot:done:"
 	}
 }
 
@@ -76,14 +93,15 @@ func TestErasureIsAskedForUndoneAndCarriedOut(t *testing.T) {
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, 0, nil)
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	if err := w.b.Enrol(ctx, me); err != nil {
 		t.Fatal(err)
 	}
 	w.disclose(request())
 	for name, at := range map[string]time.Time{"an old sign-in": w.now().Add(-6 * time.Minute), "none": {}, "one that is yet to come": w.now().Add(time.Hour)} {
-		wantCode(t, name, w.b.RequestErasure(ctx, me, me.Subjects, at), 403, "session.stale")
+		wantCode(t, name, w.b.RequestErasure(ctx, me, erasable(me), at), 403, "session.stale")
 	}
+	wantCode(t, "what may be a namesake's", w.b.RequestErasure(ctx, me, me.Subjects, w.now()), 409, "erasure.shared")
 	wantCode(t, "nothing", w.b.RequestErasure(ctx, me, nil, w.now()), 400, "request.invalid")
 	wantCode(t, "somebody else's identifier", w.b.RequestErasure(ctx, me, []proof.Subject{me.Pivot, subjectOf(t, killPivot("other"))}, w.now()), 400, "request.invalid")
 	if len(w.asked(me)) != 0 {
@@ -144,7 +162,7 @@ func TestHoldKeepsFromErasure(t *testing.T) {
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, 0, func(c *broker.Config) { c.CoolOff = time.Second })
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	if err := w.b.Enrol(ctx, me); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +184,7 @@ func TestHoldKeepsFromErasure(t *testing.T) {
 		_, err := w.b.AddHold(ctx, x.subjects, x.basis, x.ref, x.until)
 		wantCode(t, name, err, 400, "request.invalid")
 	}
-	id, err := w.b.AddHold(ctx, me.Subjects, "code de procédure pénale, article 60-1", "TJ 2026/123 HOLDMARKER", time.Time{})
+	id, err := w.b.AddHold(ctx, erasable(me), "code de procédure pénale, article 60-1", "TJ 2026/123 HOLDMARKER", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +232,7 @@ func TestHoldKeepsFromErasure(t *testing.T) {
 	}
 	wantCode(t, "removing it twice", w.b.RemoveHold(ctx, id), 404, "hold.unknown")
 	ahead.Add(int64(2 * time.Minute))
-	until(t, "the one that isn't held is erased", func() bool { return strings.Contains(w.erasing(me), "person:done:") })
+	until(t, "the one that isn't held is erased", func() bool { return strings.Contains(w.erasing(me), "ine:done:") })
 	if !strings.Contains(w.erasing(me), "pivot:waiting:hold") {
 		t.Errorf("states: %s", w.erasing(me))
 	}
@@ -234,14 +252,14 @@ func TestErasureWaitsForAContest(t *testing.T) {
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, 0, func(c *broker.Config) { c.CoolOff = time.Second })
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	c, err := w.b.FileContest(ctx, me, w.disclose(request()).ID, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.ask(me)
 	ahead.Add(int64(time.Minute))
-	until(t, "the other identifier is erased", func() bool { return strings.Contains(w.erasing(me), "person:done:") })
+	until(t, "the other identifier is erased", func() bool { return strings.Contains(w.erasing(me), "ine:done:") })
 	if !strings.Contains(w.erasing(me), "pivot:waiting:contest") {
 		t.Errorf("states: %s", w.erasing(me))
 	}
@@ -255,7 +273,7 @@ func TestErasureWaitsForAContest(t *testing.T) {
 // TestErasureByTheOperatorEndsTheRequest: what a person asked for is done, whoever did it.
 func TestErasureByTheOperatorEndsTheRequest(t *testing.T) {
 	w := newWorld(t, nil)
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	w.disclose(request())
 	w.ask(me)
 	e, err := w.b.Erase(t.Context(), me.Pivot, "rgpd-17")
@@ -273,7 +291,7 @@ func TestErasureByTheOperatorEndsTheRequest(t *testing.T) {
 func TestUndoneInTheLastInstant(t *testing.T) {
 	w := newWorld(t, func(c *broker.Config) { c.SweepEvery = time.Hour })
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	w.disclose(request())
 	id := w.ask(me)
 	due, err := w.b.Store().DueErasures(ctx, w.now().Add(31*day), 10)
@@ -284,7 +302,7 @@ func TestUndoneInTheLastInstant(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range due {
-		err := w.b.EraseFor(ctx, me.Subjects[i], due[i].ID)
+		err := w.b.EraseFor(ctx, erasable(me)[i], due[i].ID)
 		wantCode(t, "the sweeper's erasure", err, 409, "erasure.ended")
 	}
 	if w.b.Erasing(me.Pivot) || w.state() != broker.HistoryOpen {
@@ -296,7 +314,7 @@ func TestUndoneInTheLastInstant(t *testing.T) {
 func TestErasureKilledAtTheEnd(t *testing.T) {
 	w := newWorld(t, func(c *broker.Config) { c.CoolOff, c.SweepEvery = time.Millisecond, 20*time.Millisecond })
 	ctx := t.Context()
-	me := account(t, marie)
+	me := studying(t, account(t, marie))
 	w.disclose(request())
 	// As if it were killed there, each time.
 	w.sql("CREATE TRIGGER kill BEFORE UPDATE OF done ON erasures BEGIN SELECT RAISE(ABORT, 'killed'); END")
