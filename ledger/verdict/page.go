@@ -67,8 +67,13 @@ func (r *Report) ComparePage(p Page, in Input) {
 	}
 	for _, row := range p.Rows {
 		mark := RowMark{RowVerified, l.pick("Vérifié", "Verified")}
+		say := func(s RowState, fr, en string) {
+			if mark.State != RowWrong { // whatever else is in the row
+				mark = RowMark{s, l.pick(fr, en)}
+			}
+		}
 		if len(row.Index) == 0 {
-			mark = RowMark{RowWrong, l.pick("Sans preuve", "Without proof")}
+			say(RowWrong, "Sans preuve", "Without proof")
 			refute(closed, l.pick("la page montre un accès sans preuve", "the page shows a request without proof"))
 		}
 		for _, i := range row.Index {
@@ -76,14 +81,14 @@ func (r *Report) ComparePage(p Page, in Input) {
 			e, ok := entries[i]
 			switch {
 			case i > closed:
-				mark = RowMark{RowOpen, l.pick("Provisoire", "Provisional")}
+				say(RowOpen, "Provisoire", "Provisional")
 			case i < marker(in.History.Markers[0]).At():
-				mark = RowMark{RowOutside, l.pick("Avant la période vérifiée", "Before what was verified")}
+				say(RowOutside, "Avant la période vérifiée", "Before what was verified")
 			case !ok:
-				mark = RowMark{RowWrong, l.pick("Pas dans le registre", "Not in the log")}
+				say(RowWrong, "Pas dans le registre", "Not in the log")
 				refute(i, l.pick("la page montre un accès qui n'est pas dans votre liste", "the page shows a request that is not in your list"))
 			case !agrees(row, e):
-				mark = RowMark{RowWrong, l.pick("Le registre dit autre chose", "The log says something else")}
+				say(RowWrong, "Le registre dit autre chose", "The log says something else")
 				refute(i, l.pick("la page montre un accès autrement qu'il a été enregistré", "the page shows a request otherwise than it was recorded"))
 			}
 		}
@@ -105,10 +110,40 @@ func (r *Report) ComparePage(p Page, in Input) {
 	for _, m := range r.Rows {
 		n[m.State]++
 	}
+	r.partOf(p, in, shown, n[RowOutside])
 	r.Checks = append(r.Checks, Check{Code: "page", Title: pageTitle(l), State: Held, Evidence: []Fact{
 		{l.pick("accès affichés et comparés", "requests shown and compared"), fmt.Sprint(n[RowVerified])},
 		{l.pick("accès de la période en cours", "requests of the current period"), fmt.Sprint(n[RowOpen])},
 	}})
+}
+
+// partOf says how much of the verified history a page shows: a sentence about all requests must not stand above a list from which some were left out, whoever left them out.
+func (r *Report) partOf(p Page, in Input, shown map[proof.Index]bool, outside int) {
+	l, v := in.Lang, in.Verdict
+	all, there := len(v.Entries), 0
+	for i := range v.Entries {
+		if shown[v.Entries[i].Index] {
+			there++
+		}
+	}
+	limit := func(fr, en, liftFR, liftEN string, args ...any) {
+		r.Limits = append(r.Limits, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN)})
+		if r.State == Proven {
+			r.State, r.Title = Limited, Title(Limited, l)
+		}
+	}
+	if there < all {
+		if r.State != Provisional {
+			r.Sentence = sentence(v, l, false)
+		}
+		r.Sentence += " " + fmt.Sprintf(l.pick("Cette page en montre %d sur %d.", "This page shows %d of %d."), there, all)
+		if !p.Full {
+			limit("Ce que cette page laisse de côté n'est pas comparé.", "What this page leaves out isn't compared.", "Retirez les filtres, ou téléchargez le fichier : il a tout.", "Remove the filters, or download the file: it has all.")
+		}
+	}
+	if outside > 0 {
+		limit("Accès affichés qui sont d'avant la période vérifiée : %d.", "Requests shown that are of before the time that was verified: %d.", "Demandez un historique plus long.", "Ask for a longer history.", outside)
+	}
 }
 
 func pageTitle(l Lang) string {

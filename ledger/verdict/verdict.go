@@ -143,15 +143,23 @@ func (r *Report) held(in Input) {
 	if len(r.Limits) > 0 {
 		r.State = Limited
 	}
+	r.Sentence = sentence(v, l, true)
+	r.Quiet = quiet(v, l)
+}
+
+// sentence is the verdict of what is proven: of a list that is whole, or of a history of which a list shows a part.
+func sentence(v *proof.HistoryVerdict, l Lang, whole bool) string {
+	list := l.pick("l'historique vérifié", "the history that was verified")
+	if whole {
+		list = l.pick("cette liste", "this list")
+	}
 	from, to := l.when(v.Opened), l.when(v.Closed)
 	if v.Complete() {
-		r.Sentence = fmt.Sprintf(l.pick("Tous les accès enregistrés à vos données sous ces identifiants, du %s au %s, sont dans cette liste, et rien n'y a été changé.",
-			"All recorded requests about you under these identifiers, from %s to %s, are in this list, and nothing in it was changed."), from, to)
-	} else {
-		r.Sentence = fmt.Sprintf(l.pick("Du %s au %s, tout ce qui peut encore être montré des accès enregistrés à vos données sous ces identifiants est dans cette liste, et rien n'y a été changé.",
-			"From %s to %s, all that can still be shown of the recorded requests about you under these identifiers is in this list, and nothing in it was changed."), from, to)
+		return fmt.Sprintf(l.pick("Tous les accès enregistrés à vos données sous ces identifiants, du %s au %s, sont dans %s, et rien n'y a été changé.",
+			"All recorded requests about you under these identifiers, from %s to %s, are in %s, and nothing in it was changed."), from, to, list)
 	}
-	r.Quiet = quiet(v, l)
+	return fmt.Sprintf(l.pick("Du %s au %s, tout ce qui peut encore être montré des accès enregistrés à vos données sous ces identifiants est dans %s, et rien n'y a été changé.",
+		"From %s to %s, all that can still be shown of the recorded requests about you under these identifiers is in %s, and nothing in it was changed."), from, to, list)
 }
 
 // quiet says in how many epochs nobody asked anything.

@@ -253,6 +253,55 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestPartOfThePage: a page that leaves something out, or shows what wasn't verified, doesn't stand under the sentence that all of it is in its list.
+func TestPartOfThePage(t *testing.T) {
+	v, p := load(t)
+	for _, lang := range []Lang{French, English} {
+		whole, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+		rows := make([]Row, len(in.Verdict.Entries))
+		for i := range rows {
+			rows[i] = Row{Index: []proof.Index{in.Verdict.Entries[i].Index}}
+		}
+		end, n := closer(in.History), len(rows)
+		const top = proof.Index(1) << 40
+		list := lang.pick("sont dans cette liste", "are in this list")
+		count := func(there int) string {
+			return fmt.Sprintf(lang.pick("Cette page en montre %d sur %d.", "This page shows %d of %d."), there, n)
+		}
+		for name, c := range map[string]struct {
+			page   Page
+			says   string
+			limits int // more than the history's own
+		}{
+			"all":                        {Page{Rows: rows, Full: true, To: top}, list, 0},
+			"all, without a claim":       {Page{Rows: rows, To: top}, list, 0},
+			"a part":                     {Page{Rows: rows[2:], To: top}, count(n - 2), 1},
+			"nothing":                    {Page{To: top}, count(0), 1},
+			"a narrow claim":             {Page{Rows: rows[:1], Full: true, From: rows[0].Index[0], To: rows[0].Index[0]}, count(1), 0},
+			"rows of the open day alone": {Page{Rows: []Row{{Index: []proof.Index{end + 1}}}, To: top}, count(0), 1},
+		} {
+			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+			r.ComparePage(c.page, in)
+			if r.State != Limited || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
+				t.Errorf("%s: %s, %d limits: %s", name, r.State, len(r.Limits)-len(whole.Limits), r.Sentence)
+			}
+			// Without other limits it is proven, and what is left out is one.
+			r, _ = check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+			r.State, r.Title, r.Limits = Proven, Title(Proven, lang), nil
+			r.ComparePage(c.page, in)
+			if (r.State == Limited) != (c.limits > 0) || r.Title != Title(r.State, lang) {
+				t.Errorf("%s: %s, %s", name, r.State, r.Title)
+			}
+		}
+		// What is wrong in a row stays wrong, whatever else the row names.
+		r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+		r.ComparePage(Page{Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
+		if r.State != Refuted || r.Rows[0].State != RowWrong {
+			t.Errorf("%s, %+v", r.State, r.Rows)
+		}
+	}
+}
+
 // TestLimits: each thing that isn't proven and could be is a limit, in both languages; without any it is proven.
 func TestLimits(t *testing.T) {
 	const day = 86_400_000

@@ -88,8 +88,8 @@ func TestPage(t *testing.T) {
 		says   string
 	}{
 		{"all of it", "data-full", all, verdict.Limited, ""},
-		{"some of it", "", func(r []row) []row { return r[1:3] }, verdict.Limited, ""},
-		{"a page of it", `data-full data-from="` + rows[2].index + `" data-to="` + rows[1].index + `"`, func(r []row) []row { return r[1:3] }, verdict.Limited, ""},
+		{"some of it", "", func(r []row) []row { return r[1:3] }, verdict.Limited, "Cette page en montre 2 sur "},
+		{"a page of it", `data-full data-from="` + rows[2].index + `" data-to="` + rows[1].index + `"`, func(r []row) []row { return r[1:3] }, verdict.Limited, "Cette page en montre 2 sur "},
 		{"a service without its version", "data-full", func(r []row) []row {
 			r[of("released")].service, _, _ = strings.Cut(r[of("released")].service, "@")
 			return r
@@ -170,4 +170,15 @@ func TestProofDrawing(t *testing.T) {
 		t.Error(got)
 	}
 	p.Axe()
+}
+
+// TestNoList: where the list is missing that should be compared, nothing is said to be proven.
+func TestNoList(t *testing.T) {
+	s, v, p := open(t)
+	s.set(verdict.French, v.Good[0].Text, "<p>Rien</p>")
+	p.Goto(s.URL)
+	p.Wait(`document.querySelector("#verdict button")`)
+	if got, want := p.Text("#verdict [role=status]"), verdict.CauseVerifier.Sentence(verdict.French); got != want || state(p) != "unverified" {
+		t.Errorf("%s: %q, want %q", state(p), got, want)
+	}
 }

@@ -89,6 +89,11 @@ class Verdict {
       show();
       this.root.dispatchEvent(new CustomEvent("regard:verdict", { bubbles: true, detail: { state: this.root.dataset.state } }));
     };
+    if (this.root.dataset.list && !this.list) {
+      // What would be compared isn't there: nothing may be said of it.
+      end(() => this.notVerified("verifier"));
+      return;
+    }
     try {
       if (typeof WebAssembly?.instantiateStreaming !== "function") throw new Error("too old");
       job = new Worker(worker, { type: "module" });
