@@ -10,7 +10,7 @@
 //	options   object: lang ("fr" or "en"), now and maxAge in milliseconds (0: not judged)
 //	progress  function(done, of): epochs verified
 //
-// It returns the report, an object (verdict.Report). What can't be checked is a report, too; only a fault of the program returns nothing.
+// It returns an object: report (verdict.Report) and whose (of verdict.Fact): whose history it is, which the report doesn't say. What can't be checked is a report, too; only a fault of the program returns nothing.
 package main
 
 import (
@@ -33,21 +33,22 @@ func verify(_ js.Value, args []js.Value) any {
 	js.CopyBytesToGo(file, args[0])
 	options, progress := args[3], args[4]
 	in := verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file)}
-	return value(reflect.ValueOf(check(in, file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
+	report, whose := check(in, file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
 		Now:              proof.Time(options.Get("now").Float()),
 		MaxAge:           time.Duration(options.Get("maxAge").Float()) * time.Millisecond,
 		AllowProvisional: true, // it is called so
 		Progress:         func(done, of int) { progress.Invoke(done, of) },
-	})))
+	})
+	return map[string]any{"report": value(reflect.ValueOf(report)), "whose": value(reflect.ValueOf(whose))}
 }
 
-func check(in verdict.Input, file []byte, policy string, page *verdict.Page, opt proof.HistoryOptions) *verdict.Report {
+func check(in verdict.Input, file []byte, policy string, page *verdict.Page, opt proof.HistoryOptions) (*verdict.Report, []verdict.Fact) {
 	var err error
 	if in.Policy, err = proof.ParsePolicy([]byte(policy)); err != nil {
-		return verdict.NotVerified(verdict.CauseServer, in.Lang)
+		return verdict.NotVerified(verdict.CauseServer, in.Lang), nil
 	}
 	if in.History, err = proof.ParseHistory(file); err != nil {
-		return verdict.New(in)
+		return verdict.New(in), nil
 	}
 	v, err := in.History.Verify(in.Policy, opt)
 	in.Verdict, in.Err = &v, err
@@ -55,7 +56,7 @@ func check(in verdict.Input, file []byte, policy string, page *verdict.Page, opt
 	if page != nil {
 		r.ComparePage(*page, in)
 	}
-	return r
+	return r, verdict.Whose(r, in)
 }
 
 // readPage reads what verify.js found on the page.

@@ -16,6 +16,7 @@ type Around struct {
 	Evidence  string `json:"evidence"`
 	Times     string `json:"times"` // said where evidence is shown
 	Keys      string `json:"keys"`
+	Whose     string `json:"whose"`   // of whom the history is, and that the reader has to compare it
 	Compare   string `json:"compare"` // what to do with the fingerprints
 	// Independent says what this check is worth, and what is worth more.
 	Independent string `json:"independent"`
@@ -45,6 +46,7 @@ func NewAround(l Lang) Around {
 		Evidence:    l.pick("Éléments de preuve", "Evidence"),
 		Times:       l.pick("Heures de Paris dans les phrases, UTC dans les preuves.", "Times of Paris in sentences, UTC in proofs."),
 		Keys:        l.pick("Clés et empreintes", "Keys and fingerprints"),
+		Whose:       l.pick("De qui est cet historique. Si ce n'est pas exactement vous, ce verdict ne dit rien de vous :", "Whose history this is. If it isn't exactly you, this verdict says nothing about you:"),
 		Compare:     l.pick("Comparez ces empreintes (SHA-256 de la clé) avec celles que publient l'autorité de contrôle, les témoins ou vos proches.", "Compare these fingerprints (SHA-256 of the key) with those that the supervisory authority, the witnesses or people you know have."),
 		Independent: l.pick("Cette vérification est une commodité : le programme vient de ce serveur. L'outil séparé, regard-audit, ne dépend pas de lui et donne le même verdict sur le fichier téléchargé.", "This check is a convenience: the program comes from this server. The separate tool, regard-audit, is independent of it and gives the same verdict on the downloaded file."),
 		Held:        l.pick("vérifié", "verified"),

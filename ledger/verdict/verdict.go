@@ -191,6 +191,14 @@ func period(v *proof.HistoryVerdict, l Lang) (one, more string) {
 
 // identifierNames lists what people call the types.
 func identifierNames(v *proof.HistoryVerdict, l Lang) []string {
+	var out []string
+	for _, s := range v.Subjects {
+		out = append(out, identifierName(s.Type(), l))
+	}
+	return slices.Compact(out)
+}
+
+func identifierName(t proof.SubjectType, l Lang) string {
 	names := map[proof.SubjectType]string{
 		proof.TypePivot:  l.pick("identité pivot", "pivot identity"),
 		proof.TypePerson: l.pick("état civil sans lieu de naissance", "civil status without place of birth"),
@@ -198,15 +206,22 @@ func identifierNames(v *proof.HistoryVerdict, l Lang) []string {
 		proof.TypeINE:    l.pick("identifiant étudiant (INE)", "student number (INE)"),
 		proof.TypeSIREN:  "SIREN",
 	}
-	var out []string
-	for _, s := range v.Subjects {
-		name, ok := names[s.Type()]
-		if !ok {
-			name = strings.ReplaceAll(string(s.Type()), "_", " ")
-		}
-		out = append(out, name)
+	if name, ok := names[t]; ok {
+		return name
 	}
-	return slices.Compact(out)
+	return strings.ReplaceAll(string(t), "_", " ")
+}
+
+// Whose says of whom a history is that holds, for the person's own eyes: a server could show the history of somebody whom nobody ever asked about. It is nil of one that doesn't hold.
+func Whose(r *Report, in Input) []Fact {
+	if r.State != Proven && r.State != Limited && r.State != Provisional {
+		return nil
+	}
+	var out []Fact
+	for _, s := range in.Verdict.Subjects {
+		out = append(out, Fact{identifierName(s.Type(), in.Lang), strings.ReplaceAll(s.Value(), "|", " · ")})
+	}
+	return out
 }
 
 // refute is for what contradicts the log.

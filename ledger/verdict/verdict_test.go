@@ -125,7 +125,10 @@ func TestVectors(t *testing.T) {
 	}
 	seen := map[State]int{}
 	for name, text := range texts {
-		fr, _ := check(t, p, text, French, opt)
+		fr, in := check(t, p, text, French, opt)
+		if whose := Whose(fr, in); (whose != nil) != strings.HasPrefix(name, "good") || whose != nil && (len(whose) != len(in.Verdict.Subjects) || whose[0].Value != strings.ReplaceAll(in.Verdict.Subjects[0].Value(), "|", " · ")) {
+			t.Errorf("%s: of %+v", name, whose)
+		}
 		en, _ := check(t, p, text, English, opt)
 		if a, b := shape(fr), shape(en); a != b {
 			t.Errorf("%s:\n%s\n%s", name, a, b)

@@ -202,8 +202,14 @@ func TestGood(t *testing.T) {
 					t.Errorf("%d (%s): the page doesn't say %q:\n%s", i, g.Note, line, text)
 				}
 			}
-			if strings.Contains(text, "LEFEVRE") {
-				t.Error("a name is in the verdict")
+			h, err := proof.ParseHistory([]byte(g.Text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range h.Subjects {
+				if !strings.Contains(text, verdict.NewAround(lang).Whose) || !strings.Contains(text, strings.ReplaceAll(s.Value(), "|", " · ")) {
+					t.Errorf("%d (%s): whose history it is isn't said:\n%s", i, g.Note, text)
+				}
 			}
 			if i < 2 {
 				p.Axe()
@@ -228,6 +234,9 @@ func TestBad(t *testing.T) {
 		}
 		if exit := map[string]int{"refuted": audit.Refused, "unverified": audit.Input}[got]; code != exit {
 			t.Errorf("%s: exit code %d for %s", b.Reason, code, got)
+		}
+		if strings.Contains(p.Text("#verdict"), "LEFEVRE") {
+			t.Errorf("%s: a name is in what isn't proven", b.Reason)
 		}
 		sentence := p.Text("#verdict [role=status]")
 		if sentence != want.Sentence {

@@ -134,7 +134,7 @@ class Verdict {
   }
 
   report(data, page, rows) {
-    const { report } = data;
+    const { report, whose } = data;
     (report.rows ?? []).forEach(({ state, text }, i) => {
       rows[i].dataset.verified = state;
       const mark = rows[i].querySelector("[data-mark]");
@@ -143,7 +143,7 @@ class Verdict {
       for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
     });
     const actions = report.state === "refuted" ? this.save(data, page) : report.state === "unverified" ? [this.retry()] : [];
-    this.show(report, actions);
+    this.show(report, actions, whose);
   }
 
   // The evidence comes before anything else: nothing invites to load the page again before it is saved.
@@ -165,13 +165,14 @@ class Verdict {
     return [element("p", {}, report.refuted.keep), button, said];
   }
 
-  show(report, actions) {
+  show(report, actions, whose = []) {
     const w = this.words;
     const { refuted } = report;
     const body = [...actions];
     if (refuted) {
       body.push(element("h3", {}, w.tell), list(refuted.tell), element("p", {}, w.reference, " ", element("code", {}, refuted.reference)));
     }
+    if (whose.length) body.push(element("p", { class: "verdict-whose" }, w.whose), facts(whose));
     for (const text of [report.covers, report.quiet, ...(report.next ?? [])]) if (text) body.push(element("p", {}, text));
     if (report.limits) body.push(element("h3", {}, w.limits), element("ul", { class: "verdict-limits" }, ...report.limits.map(limit)));
     if (report.scope) body.push(fold(w.scope, element("ul", {}, ...report.scope.map(limit))));

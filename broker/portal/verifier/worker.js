@@ -68,13 +68,13 @@ async function verify({ bundle, wasm, policy, page, options }) {
   const [file, text] = await Promise.all([get(bundle, "no-store").then(read), get(policy, "default").then((r) => r.text()), start(wasm)]);
   postMessage({ began: true });
   let percent = -1;
-  const report = regardVerify(file, text, page, options, (done, of) => {
+  const out = regardVerify(file, text, page, options, (done, of) => {
     const now = Math.floor((100 * done) / of);
     if (now !== percent) postMessage({ done, of });
     percent = now;
   });
-  if (typeof report !== "object" || report === null) throw new Stop("verifier");
-  postMessage({ report, policy: text, file }, [file.buffer]);
+  if (typeof out?.report !== "object" || out.report === null) throw new Stop("verifier");
+  postMessage({ ...out, policy: text, file }, [file.buffer]);
 }
 
 onmessage = ({ data }) => {
