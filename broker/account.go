@@ -85,11 +85,11 @@ type beside struct {
 	plain []byte
 }
 
-// keepBeside seals and stores in one go, unless one of the people is being erased: what is stored then would survive the erasure.
-func (b *Broker) keepBeside(ctx context.Context, items []beside, put func([]*store.Sealed) error) error {
-	owners := make([]keys.Owner, len(items))
+// keepBeside seals and stores in one go, unless one of the people, or of those whom the rows name besides, is being erased: what is stored then would survive the erasure.
+func (b *Broker) keepBeside(ctx context.Context, items []beside, put func([]*store.Sealed) error, named ...keys.Owner) error {
+	owners := slices.Clone(named)
 	for i := range items {
-		owners[i] = items[i].owner
+		owners = append(owners, items[i].owner)
 	}
 	err := b.gate.pass(owners, func() (err error) {
 		var sealed []*store.Sealed

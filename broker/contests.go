@@ -120,7 +120,7 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 	err = b.keepBeside(ctx, []beside{{row.Owner, "contest", c.ID, []byte(text)}}, func(s []*store.Sealed) (err error) {
 		filed, err = b.store.FileContest(ctx, c, s[0], now.Add(-24*time.Hour), contestsADay)
 		return err
-	})
+	}, p.owner)
 	switch {
 	case errors.Is(err, store.ErrExists):
 		return nil, conflict("contest.open", "You contest this disclosure already.", "Wait for the answer, or withdraw that contest first.")

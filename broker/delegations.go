@@ -108,7 +108,7 @@ func (b *Broker) GrantDelegation(ctx context.Context, g Grant) (store.ID, error)
 		d.Subjects = append(d.Subjects, store.Delegated{Owner: owners[i]})
 		items = append(items, beside{owners[i], "delegation", d.ID, plain})
 	}
-	return d.ID, storeProblem(b.keepBeside(ctx, items, func(sealed []*store.Sealed) error { return b.store.AddDelegation(ctx, &d, sealed) }))
+	return d.ID, storeProblem(b.keepBeside(ctx, items, func(sealed []*store.Sealed) error { return b.store.AddDelegation(ctx, &d, sealed) }, d.Delegate))
 }
 
 // inForce says whether a delegation counts now.

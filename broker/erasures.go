@@ -99,7 +99,7 @@ func (b *Broker) RequestErasure(ctx context.Context, a Account, subjects []proof
 	return storeProblem(b.keepBeside(ctx, items, func(sealed []*store.Sealed) error {
 		_, err := b.store.RequestErasure(ctx, rows, sealed)
 		return err
-	}))
+	}, p.owner))
 }
 
 // ErasureRequests lists those of an account, newest first.

@@ -346,3 +346,28 @@ func (w *world) sql(query string) {
 		w.t.Fatal(err)
 	}
 }
+
+// TestNothingIsKeptOfWhoIsBeingErased: what stands under another identifier names the account, too, so it waits for an erasure of either.
+func TestNothingIsKeptOfWhoIsBeingErased(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := t.Context()
+	me, ward := studying(t, account(t, marie)), account(t, killPivot("ward"))
+	other := request()
+	other.Subject.Pivot = killPivot("other")
+	id := w.disclose(other).ID // the answer names her, without a place of birth
+	writes := map[string]func() error{
+		"a contest":    func() error { _, err := w.b.FileContest(ctx, me, id, "Pourquoi ?"); return err },
+		"a request":    func() error { return w.b.RequestErasure(ctx, me, me.Subjects[2:], w.now()) },
+		"a delegation": func() error { _, err := w.b.GrantDelegation(ctx, grant(t, me, ward)); return err },
+	}
+	w.b.HoldErasure(me.Pivot, true)
+	for name, write := range writes {
+		wantCode(t, name, write(), 503, "subject.erasing")
+	}
+	w.b.HoldErasure(me.Pivot, false)
+	for name, write := range writes {
+		if err := write(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

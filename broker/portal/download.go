@@ -1,12 +1,14 @@
 package portal
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/broker"
@@ -20,23 +22,71 @@ const maxMaking = 2
 // makingWait is how long somebody waits for a place: a page of a history has its file made when it is opened, so several at once are nothing unusual.
 const makingWait = 10 * time.Second
 
-// makeHistory makes a history file, one of a few at a time.
-func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange) (*proof.History, error) {
+// makeHistory makes a history file and has it used, one of a few at a time, and of one account one at a time: nobody takes all places. What use does costs as much as the making.
+func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange, use func(*proof.History) error) error {
 	late := time.NewTimer(p.wait)
 	defer late.Stop()
+	done, err := p.turns.take(r.Context(), s.Account, late.C)
+	if err != nil {
+		return err
+	}
+	defer done()
 	select {
 	case p.making <- struct{}{}:
 		defer func() { <-p.making }()
 	case <-late.C:
-		return nil, errBusy
+		return errBusy
 	case <-r.Context().Done():
-		return nil, r.Context().Err()
+		return r.Context().Err()
 	}
 	f, err := p.cfg.Broker.HistoryFile(r.Context(), s.Subjects, epochs)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return f.History, nil
+	return use(f.History)
+}
+
+// turns let through one of an account at a time. The zero value is ready.
+type turns struct {
+	mu sync.Mutex
+	by map[string]*turn // of accounts that have one, or wait; no others
+}
+
+type turn struct {
+	taken chan struct{}
+	here  int // guarded by turns.mu
+}
+
+// take waits for an account's turn, which the caller gives back; errBusy when it is too late.
+func (t *turns) take(ctx context.Context, account string, late <-chan time.Time) (done func(), err error) {
+	t.mu.Lock()
+	x := t.by[account]
+	if x == nil {
+		if t.by == nil {
+			t.by = map[string]*turn{}
+		}
+		x = &turn{taken: make(chan struct{}, 1)}
+		t.by[account] = x
+	}
+	x.here++
+	t.mu.Unlock()
+	leave := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if x.here--; x.here == 0 {
+			delete(t.by, account)
+		}
+	}
+	select {
+	case x.taken <- struct{}{}:
+		return func() { <-x.taken; leave() }, nil
+	case <-late:
+		err = errBusy
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	leave()
+	return nil, err
 }
 
 // downloadsPage offers what there is.
@@ -67,11 +117,11 @@ func (p *Portal) historyFile(r *request, s *Session) error {
 			return &broker.Problem{Status: http.StatusBadRequest, Code: "epochs.wrong"}
 		}
 	}
-	h, err := p.makeHistory(r, s, epochs)
-	if err != nil {
+	var text []byte
+	err := p.makeHistory(r, s, epochs, func(h *proof.History) (err error) {
+		text, err = h.AppendText(nil)
 		return err
-	}
-	text, err := h.AppendText(nil)
+	})
 	if err != nil {
 		return err
 	}
@@ -204,22 +254,25 @@ func (p *Portal) statement(r *request, s *Session) error {
 		data.Nothing = true
 		return r.render(http.StatusOK, "statement", "statement.title", data)
 	}
-	h, err := p.makeHistory(r, s, epochs)
+	logPolicy, err := p.cfg.Broker.LogPolicy(r.Context())
+	if err != nil {
+		return err
+	}
+	var v proof.HistoryVerdict
+	err = p.makeHistory(r, s, epochs, func(h *proof.History) error {
+		var err error
+		if v, err = h.Verify(logPolicy, proof.HistoryOptions{Now: proof.TimeOf(now), AllowProvisional: true}); err != nil {
+			p.log.Error("a person's history is refuted by its own log", "error", err)
+			return &broker.Problem{Status: http.StatusInternalServerError, Code: "history.refuted"}
+		}
+		return nil
+	})
 	if isCode(err, "history.open") { // closed in this instant, and not published yet
 		data.Nothing = true
 		return r.render(http.StatusOK, "statement", "statement.title", data)
 	}
 	if err != nil {
 		return err
-	}
-	logPolicy, err := p.cfg.Broker.LogPolicy(r.Context())
-	if err != nil {
-		return err
-	}
-	v, err := h.Verify(logPolicy, proof.HistoryOptions{Now: proof.TimeOf(now), AllowProvisional: true})
-	if err != nil {
-		p.log.Error("a person's history is refuted by its own log", "error", err)
-		return &broker.Problem{Status: http.StatusInternalServerError, Code: "history.refuted"}
 	}
 	p.fillStatement(data, r, &v)
 	return r.render(http.StatusOK, "statement", "statement.title", data)

@@ -446,7 +446,7 @@ func TestJournalsAreBounded(t *testing.T) {
 
 // HistoryFile fails: what is tested is who comes so far.
 func (h *heap) HistoryFile(context.Context, []proof.Subject, proof.EpochRange) (*broker.HistoryFile, error) {
-	return nil, h.fail
+	return &broker.HistoryFile{}, h.fail
 }
 
 // TestPlaces: a few histories are made at a time; others wait for a place, and are told so when there is none.
@@ -455,8 +455,7 @@ func TestPlaces(t *testing.T) {
 	p := &Portal{cfg: Config{Broker: h}, making: make(chan struct{}, 1), wait: time.Minute}
 	r := &request{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
 	attempt := func() error {
-		_, err := p.makeHistory(r, &Session{}, proof.EpochRange{})
-		return err
+		return p.makeHistory(r, &Session{}, proof.EpochRange{}, nil)
 	}
 	for range 3 { // a place is given back
 		if err := attempt(); !errors.Is(err, h.fail) {
@@ -480,6 +479,36 @@ func TestPlaces(t *testing.T) {
 	cancel()
 	if err := attempt(); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestTurns: whoever asks again and again takes one place; the others are for others, and what is made of a history is made in its place.
+func TestTurns(t *testing.T) {
+	h := &heap{}
+	p := &Portal{cfg: Config{Broker: h}, making: make(chan struct{}, 2), wait: time.Minute}
+	r := &request{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
+	at, on := make(chan struct{}), make(chan struct{})
+	first := inBackground(func() error {
+		return p.makeHistory(r, &Session{Account: "a"}, proof.EpochRange{}, func(*proof.History) error { close(at); <-on; return nil })
+	})
+	<-at
+	used := func(account string) error {
+		return p.makeHistory(r, &Session{Account: account}, proof.EpochRange{}, func(*proof.History) error { return nil })
+	}
+	if err := used("b"); err != nil {
+		t.Error(err)
+	}
+	p.wait = time.Millisecond
+	if err := used("a"); !errors.Is(err, errBusy) {
+		t.Errorf("a second place of the same account: %v", err)
+	}
+	p.wait = time.Minute
+	close(on)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := used("a"); err != nil || len(p.turns.by) != 0 || len(p.making) != 0 {
+		t.Errorf("%v; %d accounts are kept", err, len(p.turns.by))
 	}
 }
 

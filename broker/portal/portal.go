@@ -145,7 +145,8 @@ type Portal struct {
 	assets   *assets
 	journals *journals
 	making   chan struct{} // places for history files, which cost seconds
-	wait     time.Duration // for one of these
+	turns    turns         // for one of these, of an account
+	wait     time.Duration // for both
 	handler  http.Handler
 	secure   bool
 }
