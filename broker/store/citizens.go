@@ -243,8 +243,20 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 			return err
 		}
 	}
-	if _, err := t.exec(`UPDATE contests SET account = x'', owner = x'', body = NULL, text = x'', extension = x'', reply = NULL, answer = x'', answered = coalesce(answered, ?2),
-		state = CASE state WHEN 'open' THEN 'withdrawn' ELSE state END WHERE account = ?1 OR owner = ?1`, owner[:], done.UnixMilli()); err != nil {
+	for _, column := range []string{"account", "owner"} { // each by its index: with OR all contests would be read
+		if _, err := t.exec(`UPDATE contests SET account = x'', owner = x'', body = NULL, text = x'', extension = x'', reply = NULL, answer = x'', answered = coalesce(answered, ?2),
+			state = CASE state WHEN 'open' THEN 'withdrawn' ELSE state END WHERE `+column+` = ?1`, owner[:], done.UnixMilli()); err != nil {
+			return err
+		}
+	}
+	var about []ID // delegations that may be about nobody then
+	err = t.rows("SELECT delegation FROM delegated WHERE owner = ?", func(r row) error {
+		var b []byte
+		err := r.Scan(&b)
+		about = append(about, idOf(b))
+		return err
+	}, owner[:])
+	if err != nil {
 		return err
 	}
 	for _, q := range []string{
@@ -254,9 +266,14 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 		"DELETE FROM outbox WHERE account = ?",
 		"DELETE FROM holds WHERE owner = ?",
 		"DELETE FROM delegated WHERE owner = ?1 OR delegation IN (SELECT id FROM delegations WHERE delegate = ?1)",
-		"DELETE FROM delegations WHERE delegate = ? OR id NOT IN (SELECT delegation FROM delegated)",
+		"DELETE FROM delegations WHERE delegate = ?",
 	} {
 		if _, err := t.exec(q, owner[:]); err != nil {
+			return err
+		}
+	}
+	for _, id := range about {
+		if _, err := t.exec("DELETE FROM delegations WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delegated WHERE delegation = ?1)", id[:]); err != nil {
 			return err
 		}
 	}

@@ -189,7 +189,7 @@ func (s *Store) SetBlocked(ctx context.Context, e *ErasureRequest, why string, n
 // Announce tells the account that its erasure begins, once, and says whether the mails to it are out: after that nothing could be sent any more.
 func (s *Store) Announce(ctx context.Context, e *ErasureRequest, now time.Time) (ready bool, err error) {
 	err = s.do(ctx, func(t *tx) error {
-		n, err := t.exec("UPDATE erasure_requests SET announced = ? WHERE request = ? AND state = 'waiting' AND announced IS NULL", now.UnixMilli(), e.Request[:])
+		n, err := t.exec("UPDATE erasure_requests SET announced = ? WHERE account = ? AND request = ? AND state = 'waiting' AND announced IS NULL", now.UnixMilli(), e.Account[:], e.Request[:])
 		if err != nil {
 			return err
 		}

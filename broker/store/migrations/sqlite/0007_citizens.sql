@@ -59,6 +59,7 @@ CREATE TABLE outbox (
   tries   INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX outbox_due ON outbox (due);
+CREATE INDEX outbox_ref ON outbox (ref) WHERE ref IS NOT NULL;
 CREATE UNIQUE INDEX outbox_account ON outbox (account, kind) WHERE account IS NOT NULL;
 
 -- A contest of a disclosure. text, answer and extension are sealed under a key of owner's, the identifier under which the entry is filed; both pseudonyms and the three are emptied by an erasure.
@@ -87,7 +88,7 @@ CREATE TABLE contests (
 ) WITHOUT ROWID;
 CREATE INDEX contests_agency ON contests (agency, id);
 CREATE INDEX contests_account ON contests (account, id);
-CREATE INDEX contests_owner ON contests (owner) WHERE state = 'open';
+CREATE INDEX contests_owner ON contests (owner);
 CREATE INDEX contests_open ON contests (due) WHERE state = 'open';
 CREATE INDEX contests_ended ON contests (answered) WHERE answered IS NOT NULL;
 CREATE UNIQUE INDEX contests_one ON contests (account, disclosure) WHERE state = 'open';
