@@ -86,11 +86,16 @@ func (l *language) rowHTML(m *markup, r *row) {
 	m.attr("data-outcome", r.Outcome)
 	m.attr("data-agency", r.Agency)
 	m.attr("data-service", r.Service)
+	at := ""
+	if !r.At.IsZero() {
+		at = r.At.UTC().Format(time.RFC3339)
+	}
+	m.attr("data-at", at)
 	m.add(`><td role="cell" class="time">`)
-	if r.At.IsZero() {
+	if at == "" {
 		m.add("–")
 	} else {
-		m.add(`<time datetime="`, r.At.UTC().Format(time.RFC3339), `">`, r.At.Format("15:04"), `</time>`)
+		m.add(`<time datetime="`, at, `">`, r.At.Format("15:04"), `</time>`)
 	}
 	m.add(`</td><td role="cell" class="who">`)
 	switch {

@@ -69,7 +69,7 @@ func readPage(v js.Value) *verdict.Page {
 	rows := v.Get("rows")
 	for i := range rows.Length() {
 		r := rows.Index(i)
-		row := verdict.Row{Agency: r.Get("agency").String(), Service: r.Get("service").String(), Outcome: r.Get("outcome").String()}
+		row := verdict.Row{Agency: r.Get("agency").String(), Service: r.Get("service").String(), Outcome: r.Get("outcome").String(), At: r.Get("at").String()}
 		for n := range r.Get("index").Length() {
 			row.Index = append(row.Index, index(r.Get("index").Index(n)))
 		}

@@ -23,6 +23,7 @@ type Row struct {
 	Agency  string        `json:"agency"`
 	Service string        `json:"service"`
 	Outcome string        `json:"outcome"`
+	At      string        `json:"at,omitempty"` // when it was asked, opened or erased: RFC 3339, UTC, to the second
 }
 
 // RowMark is what is said beside a row.
@@ -152,7 +153,7 @@ func pageTitle(l Lang) string {
 
 // agrees reports whether a row shows an entry as its record has it. A part of the row that the record can't confirm any more is not shown by an honest page.
 func agrees(row Row, e *proof.VerifiedEntry) bool {
-	agency, service := "", ""
+	agency, service, when := "", "", proof.Field(0)
 	outcome := e.State.String()
 	value := func(f proof.Field) string {
 		v, _ := e.Opening.Value(f)
@@ -161,9 +162,15 @@ func agrees(row Row, e *proof.VerifiedEntry) bool {
 	if !e.Opening.IsZero() {
 		switch e.Opening.Schema() {
 		case proof.SchemaDisclosure:
-			agency, service = value(proof.DisclosureAgency), value(proof.DisclosureService)
+			agency, service, when = value(proof.DisclosureAgency), value(proof.DisclosureService), proof.DisclosureAskedAt
 		case proof.SchemaAccess:
-			agency = value(proof.AccessReader)
+			agency, when = value(proof.AccessReader), proof.AccessAt
+		case proof.SchemaErasure:
+			when = proof.ErasureErasedAt
+		}
+		// A delayed one has two times, and pages may show either.
+		if at, ok := e.Opening.TimeOf(when); ok && row.At != "" && e.Kind != proof.KindOpened && row.At != utc(at) {
+			return false
 		}
 	}
 	if e.State == proof.RecordOpen {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/cmd/regard-audit/audit"
@@ -15,6 +16,7 @@ import (
 type row struct {
 	index                    string
 	agency, service, outcome string
+	at                       string
 }
 
 // shown reads from a history what an honest page shows of it, newest first.
@@ -37,6 +39,11 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 			return string(b)
 		}
 		r := row{index: e.Index.String()}
+		for schema, f := range map[proof.Schema]proof.Field{proof.SchemaDisclosure: proof.DisclosureAskedAt, proof.SchemaAccess: proof.AccessAt, proof.SchemaErasure: proof.ErasureErasedAt} {
+			if at, ok := e.Opening.TimeOf(f); ok && e.Opening.Schema() == schema {
+				r.at = at.Time().UTC().Format(time.RFC3339)
+			}
+		}
 		switch e.Kind {
 		case proof.KindDisclosure:
 			r.agency, r.service, r.outcome = field(proof.DisclosureAgency), field(proof.DisclosureService), field(proof.DisclosureOutcome)
@@ -56,7 +63,7 @@ func markup(full string, rows []row) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<ul id="acces" %s>`, full)
 	for _, r := range rows {
-		fmt.Fprintf(&b, `<li data-index="%s" data-agency="%s" data-service="%s" data-outcome="%s">%s %s <span data-mark></span></li>`, r.index, r.agency, r.service, r.outcome, r.agency, r.outcome)
+		fmt.Fprintf(&b, `<li data-index="%s" data-agency="%s" data-service="%s" data-outcome="%s" data-at="%s">%s %s <span data-mark></span></li>`, r.index, r.agency, r.service, r.outcome, r.at, r.agency, r.outcome)
 	}
 	return b.String() + "</ul>"
 }
@@ -94,19 +101,20 @@ func TestPage(t *testing.T) {
 			r[of("released")].service, _, _ = strings.Cut(r[of("released")].service, "@")
 			return r
 		}, verdict.Limited, ""},
-		{"a request of the open epoch", "data-full", func(r []row) []row { return append([]row{{"40000", "mairie", "", "released"}}, r...) }, verdict.Limited, ""},
+		{"a request of the open epoch", "data-full", func(r []row) []row { return append([]row{{"40000", "mairie", "", "released", ""}}, r...) }, verdict.Limited, ""},
 		{"two entries in a line", "data-full", func(r []row) []row {
-			r[0].index, r[0].agency, r[0].service, r[0].outcome = r[0].index+" "+r[1].index, "", "", ""
+			r[0] = row{index: r[0].index + " " + r[1].index}
 			return append(r[:1], r[2:]...)
 		}, verdict.Limited, ""},
 		{"one that is hidden", "data-full", func(r []row) []row { return append(r[:2:2], r[3:]...) }, verdict.Refuted, "la page cache un accès enregistré"},
 		{"all are hidden", "data-full", func([]row) []row { return nil }, verdict.Refuted, "la page cache un accès enregistré"},
 		{"a range that can't be read", `data-full data-from="x" data-to="-1"`, func(r []row) []row { return r[1:] }, verdict.Refuted, "la page cache un accès enregistré"},
-		{"one that is invented", "data-full", func(r []row) []row { return append(r, row{"1", "mairie", "", "released"}) }, verdict.Refuted, "la page montre un accès qui n'est pas dans votre liste"},
+		{"one that is invented", "data-full", func(r []row) []row { return append(r, row{"1", "mairie", "", "released", ""}) }, verdict.Refuted, "la page montre un accès qui n'est pas dans votre liste"},
 		{"another agency", "data-full", func(r []row) []row { r[of("released")].agency = "police"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another service", "", func(r []row) []row { r[of("released")].service = "autre@1"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another outcome", "data-full", func(r []row) []row { r[of("released")].outcome = "denied"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"a delay that is not told", "data-full", func(r []row) []row { r[of("opened")].outcome = "released"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"another day", "data-full", func(r []row) []row { r[of("released")].at = "2025-11-01T12:00:00Z"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another reader", "data-full", func(r []row) []row { r[of("access")].agency = "personne"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"without an index", "", func(r []row) []row { r[0].index = "x"; return r }, verdict.Refuted, "la page montre un accès sans preuve"},
 	} {

@@ -44,7 +44,7 @@ function readPage(at) {
   const page = {
     rows: rows.map(({ dataset: d }) => {
       const index = d.index.split(" ").map((n) => number(n));
-      return { index: index.every(Number.isSafeInteger) ? index : [], agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "" };
+      return { index: index.every(Number.isSafeInteger) ? index : [], agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", at: d.at ?? "" };
     }),
     full: "full" in at.dataset,
     from: number(at.dataset.from, 0),
