@@ -208,13 +208,6 @@ func (s *Service) complete(r *http.Request, f *flow, q url.Values) (*signedIn, e
 		return nil, err
 	}
 	defer leave()
-	// Before anything is asked: the code of a repeated callback isn't redeemed, and nothing else can come of it.
-	switch err := s.cfg.Store.SpendSignIn(ctx, sha256.Sum256([]byte(f.seed.text("state"))), f.began.Add(flowLife)); {
-	case errors.Is(err, store.ErrExists):
-		return nil, failed(Used, "the sign-in came back twice", nil)
-	case err != nil:
-		return nil, failed(Unavailable, "remembering that a sign-in came back", err)
-	}
 	// RFC 9207: who answers, if it is said.
 	if iss := q["iss"]; len(iss) > 1 || len(iss) == 1 && iss[0] != s.cfg.Issuer {
 		return nil, failed(Untrusted, "the answer is another provider's (iss)", nil)
@@ -236,6 +229,13 @@ func (s *Service) complete(r *http.Request, f *flow, q url.Values) (*signedIn, e
 	code := q["code"]
 	if len(code) != 1 || len(code[0]) > maxPath || code[0] == "" || strings.ContainsFunc(code[0], func(r rune) bool { return r < 0x20 || r > 0x7e }) {
 		return nil, failed(Untrusted, "the provider's answer holds no code", nil)
+	}
+	// Before anything is asked, and not before there is something to ask, for anybody can say that a sign-in failed: the code of a repeated callback isn't redeemed, and nothing else can come of it.
+	switch err := s.cfg.Store.SpendSignIn(ctx, sha256.Sum256([]byte(f.seed.text("state"))), f.began.Add(flowLife)); {
+	case errors.Is(err, store.ErrExists):
+		return nil, failed(Used, "the sign-in came back twice", nil)
+	case err != nil:
+		return nil, failed(Unavailable, "remembering that a sign-in came back", err)
 	}
 	return s.provider.redeem(ctx, f, code[0])
 }

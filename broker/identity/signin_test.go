@@ -145,9 +145,10 @@ func TestRefusedConsent(t *testing.T) {
 	b.mustSignIn(camille) // another time
 }
 
-// Whatever the provider says in the redirect, it is one of our codes for the person.
+// Whatever the provider says in the redirect, it is one of our codes for the person. Nothing is stored of it: whoever knocks could say it as often as they like.
 func TestErrorsOfTheProvider(t *testing.T) {
-	w := newWorld(t)
+	h := &holder{fail: map[string]bool{"SpendSignIn": true}}
+	w := newWorld(t, func(w *world, _ *simulator.Config) { h.Store, w.cfg.Store = w.cfg.Store, h })
 	for code, want := range map[string]identity.Code{
 		"access_denied": identity.Refused, "consent_required": identity.Refused, "temporarily_unavailable": identity.Unavailable, "server_error": identity.Unavailable,
 		"login_required": identity.Unconfirmed, "invalid_scope": identity.Untrusted, "EXEMPLE\n<script>": identity.Untrusted, "": identity.Untrusted,
