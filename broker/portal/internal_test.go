@@ -518,6 +518,19 @@ func inBackground(f func() error) <-chan error {
 	return done
 }
 
+// TestJournalOfMany: however many identifiers somebody has, what is in memory while their outline is made is bounded.
+func TestJournalOfMany(t *testing.T) {
+	h := &heap{entries: made(maxJournal)}
+	s := &Session{Account: "a"}
+	for i := range 8 {
+		s.Subjects = append(s.Subjects, subject(t, "Nom "+string(rune('A'+i))))
+	}
+	x, err := newJournals(h, time.Now).of(t.Context(), s)
+	if err != nil || len(x.entries) != maxJournal || !x.cut || cap(x.entries) > 4*maxJournal {
+		t.Errorf("%v; %d entries of %d, cut: %v", err, len(x.entries), cap(x.entries), x.cut)
+	}
+}
+
 // TestJournalTogether: requests of one account at once share what one of them reads.
 func TestJournalTogether(t *testing.T) {
 	h := &heap{entries: made(1000)}

@@ -153,11 +153,23 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *jour
 			}
 			before = next
 		}
+		if len(n.entries) > maxJournal { // before the next identifier's are read: somebody may have many
+			n.order()
+		}
 	}
 	if was != nil {
 		n.made, n.cut = was.made, n.cut || was.cut
 		n.entries = append(n.entries, was.entries...)
 	}
+	n.order()
+	n.agencies = distinct(n.entries, func(e *broker.OwnEntry) string { return e.Agency })
+	n.services = distinct(n.entries, func(e *broker.OwnEntry) string { return serviceID(e.Service) })
+	n.statuses = distinct(n.entries, statusOf)
+	return n, nil
+}
+
+// order sorts the entries by decreasing time, and leaves out the oldest of too many.
+func (n *journal) order() {
 	slices.SortStableFunc(n.entries, func(a, b broker.OwnEntry) int {
 		if c := b.At.Compare(a.At); c != 0 {
 			return c
@@ -168,10 +180,6 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *jour
 		clear(n.entries[maxJournal:])
 		n.entries, n.cut = n.entries[:maxJournal], true
 	}
-	n.agencies = distinct(n.entries, func(e *broker.OwnEntry) string { return e.Agency })
-	n.services = distinct(n.entries, func(e *broker.OwnEntry) string { return serviceID(e.Service) })
-	n.statuses = distinct(n.entries, statusOf)
-	return n, nil
 }
 
 func distinct(entries []broker.OwnEntry, of func(*broker.OwnEntry) string) (out []string) {
