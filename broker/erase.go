@@ -151,9 +151,9 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.ring.Erase(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
-	// Afterwards: what was attached meanwhile under a key that is gone would stand in the way of attaching it again.
-	if err := b.store.ForgetOwner(ctx, e.Owner); err != nil {
-		return index, fmt.Errorf("deleting the person's account: %w", err)
+	// Again: what was attached meanwhile under a key that is gone would stand in the way of attaching it anew.
+	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
+		return index, fmt.Errorf("forgetting what came meanwhile about the person: %w", err)
 	}
 	return index, b.store.EndErasure(ctx, e.Owner, b.now())
 }

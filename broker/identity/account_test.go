@@ -166,7 +166,7 @@ func TestErasedIdentifiers(t *testing.T) {
 	if got := w.sessionOf(b).Subjects; len(got) != 3 || got[2].Type() != proof.TypeSIREN {
 		t.Errorf("after the erasure: %v", got)
 	}
-	if err := w.store.ForgetOwner(t.Context(), owner(nir)); err != nil {
+	if err := w.store.Forget(t.Context(), owner(nir), w.clock.now()); err != nil {
 		t.Fatal(err)
 	}
 	if rows, err := w.store.Identifiers(t.Context(), s.Account); err != nil || len(rows) != 1 {
@@ -182,7 +182,7 @@ func TestErasedIdentifiers(t *testing.T) {
 	if got := w.sessionOf(b).Attached; len(got) != 0 {
 		t.Errorf("after the erasure of the person: %v", got)
 	}
-	if err := w.store.ForgetOwner(t.Context(), s.Account); err != nil {
+	if err := w.store.Forget(t.Context(), s.Account, w.clock.now()); err != nil {
 		t.Fatal(err)
 	}
 	if b.signedIn() {

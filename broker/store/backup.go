@@ -288,9 +288,6 @@ func (r *Restoration) erase(t *tx) error {
 		if _, err := t.exec("DELETE FROM keys WHERE owner = ? AND kind = ?", e.Owner[:], string(keys.KindSubject)); err != nil {
 			return err
 		}
-		if err := forgetOwner(t, e.Owner); err != nil {
-			return err
-		}
 		// A guess of what was asked could be confirmed by it.
 		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE owner = ? AND due IS NULL", e.Owner[:]); err != nil {
 			return err

@@ -224,7 +224,7 @@ func (s *Store) Unsubscribe(ctx context.Context, unsubscribe ID) error {
 	})
 }
 
-// forget removes what stands beside the log about somebody who is being erased: all of their account's, and what others' accounts have under this identifier. Contests that were answered stay
+// forget removes what stands beside the log about somebody who is being erased: all of their account's with its sessions, and what others' accounts have under this identifier. Contests that were answered stay
 // for their agency, with nothing in them that leads to the person. done is when.
 func forget(t *tx, owner keys.Owner, done time.Time) error {
 	// Accounts that have this identifier among others are told; this one's own is gone.
@@ -265,6 +265,9 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 		"DELETE FROM notices WHERE account = ?",
 		"DELETE FROM outbox WHERE account = ?",
 		"DELETE FROM holds WHERE owner = ?",
+		"DELETE FROM sessions WHERE account = ?",
+		"DELETE FROM identifiers WHERE account = ?1 OR owner = ?1",
+		"DELETE FROM identifier_checks WHERE account = ?",
 		"DELETE FROM delegated WHERE owner = ?1 OR delegation IN (SELECT id FROM delegations WHERE delegate = ?1)",
 		"DELETE FROM delegations WHERE delegate = ?",
 	} {
@@ -280,7 +283,8 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 	return nil
 }
 
-// Forget does that before the keys are destroyed, which also wipes from the files what was deleted here. It may be repeated.
+// Forget removes what stands beside the log about somebody who is being erased: contests, notices, holds and delegations, the account with its sessions, and what is attached under this identifier to any account. Before
+// the keys are destroyed, which also wipes from the files what was deleted here; and again afterwards, for what came in between and is sealed under a key that is gone.
 func (s *Store) Forget(ctx context.Context, owner keys.Owner, now time.Time) error {
 	return s.do(ctx, func(t *tx) error { return forget(t, owner, now) })
 }

@@ -212,22 +212,3 @@ func (s *Store) DropSessions(ctx context.Context, now time.Time, limit int) (tot
 	})
 	return total, err
 }
-
-// ForgetOwner deletes what there is of an owner as the holder of an account, and as an identifier that is attached to one: for an erasure. What it deletes can't be read any more once their keys are destroyed.
-func (s *Store) ForgetOwner(ctx context.Context, owner keys.Owner) error {
-	return s.do(ctx, func(t *tx) error { return forgetOwner(t, owner) })
-}
-
-func forgetOwner(t *tx, owner keys.Owner) error {
-	for _, query := range []string{
-		"DELETE FROM sessions WHERE account = ?",
-		"DELETE FROM identifiers WHERE account = ?",
-		"DELETE FROM identifiers WHERE owner = ?",
-		"DELETE FROM identifier_checks WHERE account = ?",
-	} {
-		if _, err := t.exec(query, owner[:]); err != nil {
-			return err
-		}
-	}
-	return nil
-}

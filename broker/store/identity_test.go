@@ -189,12 +189,12 @@ func TestIdentifiers(t *testing.T) {
 	if err := s.BeginSession(t.Context(), session(1, b), [32]byte{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ForgetOwner(t.Context(), siren); err != nil {
+	if err := s.Forget(t.Context(), siren, t0); err != nil {
 		t.Fatal(err)
 	}
 	list(a, identifier(a, keys.Owner{5}, proof.TypeINE).Identifier)
 	list(b, identifier(b, nir, proof.TypeNIR).Identifier, lost.Identifier)
-	if err := s.ForgetOwner(t.Context(), b); err != nil {
+	if err := s.Forget(t.Context(), b, t0); err != nil {
 		t.Fatal(err)
 	}
 	list(b)
