@@ -28,6 +28,9 @@ const (
 	erasureLook = time.Minute
 )
 
+// CoolOff is for how long a person can undo their request for erasure.
+func (b *Broker) CoolOff() time.Duration { return b.cfg.CoolOff }
+
 // An ErasureRequest of an account's person: everything that was asked for at once.
 type ErasureRequest struct {
 	ID          store.ID

@@ -128,6 +128,22 @@ type glance struct {
 // shownFields are the fields that a reader is shown, by schema: an access@v1 entry names exactly these.
 type shownFields map[proof.Schema][]proof.Field
 
+// shows are those of fields that the reader may see under a subject of type t: a delegate sees no more of what may be about a namesake than the person would.
+func (by AccessBy) shows(fields shownFields, t proof.SubjectType) shownFields {
+	if by.Role != proof.RoleDelegate {
+		return fields
+	}
+	out := shownFields{}
+	for schema, list := range fields {
+		for _, f := range list {
+			if proof.ForSubject(schema, f, t) {
+				out[schema] = append(out[schema], f)
+			}
+		}
+	}
+	return out
+}
+
 // History shows the entries filed under one identifier of a person, as that person would see them (never the agency's agent). Before anything is opened, an access@v1 entry for
 // each record stands in the log under a signed checkpoint; if the log can't record that, nothing is opened. The accesses and erasures are part of the history.
 //
@@ -148,7 +164,7 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 	if err != nil {
 		return nil, keysProblem(err)
 	}
-	h, glances := &History{}, []glance(nil)
+	h, glances, fields := &History{}, []glance(nil), by.shows(shown, subject.Type())
 	err = b.gate.pass([]keys.Owner{owner}, func() (err error) {
 		if glances, h.Next, err = b.glances(ctx, owner, page); err != nil {
 			return err
@@ -156,13 +172,13 @@ func (b *Broker) History(ctx context.Context, subject proof.Subject, by AccessBy
 		for i := range glances {
 			glances[i].subject = subject
 		}
-		h.Logged, err = b.logAccess(ctx, by, shown, glances, nil)
+		h.Logged, err = b.logAccess(ctx, by, fields, glances, nil)
 		return err
 	})
 	if err != nil {
 		return nil, erasingProblem(err)
 	}
-	if err := b.openGlances(ctx, glances, (*glance).show); err != nil {
+	if err := b.openGlances(ctx, glances, func(g *glance, rec *proof.Record) { g.show(rec, fields) }); err != nil {
 		return nil, err
 	}
 	if err := b.explain(ctx, glances); err != nil {
@@ -528,7 +544,7 @@ func (b *Broker) erasedUpTo(ctx context.Context, owner keys.Owner) (proof.Index,
 		case err != nil:
 			return 0, keysProblem(err)
 		case rec.Schema() == proof.SchemaErasure:
-			return max(lost, seen{rec.Open(proof.ReaderPerson), proof.SchemaErasure}.index(proof.ErasureReach)), nil
+			return max(lost, seen{rec.Open(proof.ReaderPerson), shown[proof.SchemaErasure]}.index(proof.ErasureReach)), nil
 		}
 	}
 	return lost, nil

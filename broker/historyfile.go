@@ -174,7 +174,7 @@ func (m *historyMaker) page(ctx context.Context, subject int, page HistoryPage, 
 		if m.by == nil {
 			return nil
 		}
-		n, err := m.b.logAccess(ctx, *m.by, shownInFile, glances, nil)
+		n, err := m.b.logAccess(ctx, *m.by, m.by.shows(shownInFile, m.d.Subjects[subject].Type()), glances, nil)
 		m.logged += n
 		return err
 	}
@@ -206,7 +206,7 @@ func (m *historyMaker) show(g *glance, rec *proof.Record) {
 	case m.by != nil && g.rest:
 		o = o.Only()
 	case m.by != nil:
-		o = o.Only(shownInFile[rec.Schema()]...)
+		o = o.Only(m.by.shows(shownInFile, g.subject.Type())[rec.Schema()]...)
 	default:
 		o = o.ForSubject(g.subject.Type())
 	}

@@ -9,14 +9,14 @@ import (
 )
 
 // show fills an entry from its record: the fields that its access@v1 entry names and no others.
-func (g *glance) show(rec *proof.Record) {
+func (g *glance) show(rec *proof.Record, fields shownFields) {
 	whole := rec.Open(proof.ReaderPerson)
 	whose, err := whole.Subject()
 	erasure := g.entry.Kind == proof.KindErasure && rec.Erased()
 	if rec.Schema() != g.schema() || !erasure && (err != nil || !whose.Equal(g.subject)) {
 		return // erased in this instant, or another's record under this owner
 	}
-	o := seen{whole, rec.Schema()}
+	o := seen{whole, fields[rec.Schema()]}
 	g.entry.State = HistoryOpen
 	switch rec.Schema() {
 	case proof.SchemaDisclosure:
@@ -40,11 +40,11 @@ func (g *glance) show(rec *proof.Record) {
 // seen reads fields that may be shown; the others are empty.
 type seen struct {
 	o      proof.Opening
-	schema proof.Schema
+	fields []proof.Field
 }
 
 func (s seen) may(f proof.Field) bool {
-	return slices.Contains(shown[s.schema], f)
+	return slices.Contains(s.fields, f)
 }
 
 func (s seen) text(f proof.Field) string {

@@ -677,7 +677,7 @@ func (c *historyCheck) record(e *HistoryEntry, entry Entry, place rollPlace, v *
 func withheld(o Opening, t SubjectType, person bool) (n int) {
 	for i := range o.fields {
 		info := &o.info.fields[i]
-		if o.fields[i].presence == Hidden && forSubject(o.info.schema, info.Field, t) && (person || !info.Person) {
+		if o.fields[i].presence == Hidden && ForSubject(o.info.schema, info.Field, t) && (person || !info.Person) {
 			n++
 		}
 	}

@@ -16,10 +16,12 @@ var namesake = map[Schema][]Field{
 // under a subject of type t: the fields for ReaderPerson, and under TypePerson
 // only those that may be shown to a namesake (docs/formats.md, section 4).
 func (o Opening) ForSubject(t SubjectType) Opening {
-	return o.only(func(f Field) bool { return forSubject(o.info.schema, f, t) })
+	return o.only(func(f Field) bool { return ForSubject(o.info.schema, f, t) })
 }
 
-func forSubject(s Schema, f Field, t SubjectType) bool {
+// ForSubject reports whether the person sees a field of their records under a
+// subject of type t.
+func ForSubject(s Schema, f Field, t SubjectType) bool {
 	if !ReaderPerson.Sees(s, f) {
 		return false
 	}
