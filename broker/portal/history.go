@@ -121,6 +121,14 @@ func (n *namer) reader(e *broker.OwnEntry) string {
 	return s
 }
 
+// reason is why somebody opened a record: their own words, or for a delegate what the delegation is.
+func (n *namer) reason(e *broker.OwnEntry) string {
+	if key := "reason." + e.Reason; e.ReaderRole == proof.RoleDelegate && n.lang.has(key) {
+		return n.lang.fixed[key]
+	}
+	return e.Reason
+}
+
 // filter is what a reader wants to see of the history.
 type filter struct {
 	agency, data, status string
@@ -257,7 +265,7 @@ func (m *matcher) matches(e *broker.OwnEntry) bool {
 		name  func() string
 	}{
 		{e.Agency, func() string { return m.n.agency(e.Agency) }}, {e.Service, func() string { return m.n.service(e.Service) + "\n" + m.n.data(e) }}, {e.Provider, func() string { return m.n.provider(e.Provider) }},
-		{e.Purpose, func() string { return m.n.purpose(e.Purpose) }}, {e.Reader, func() string { return m.n.reader(e) + "\n" + e.Reason }},
+		{e.Purpose, func() string { return m.n.purpose(e.Purpose) }}, {e.Reader, func() string { return m.n.reader(e) + "\n" + m.n.reason(e) }},
 	} {
 		if x.token != "" {
 			text.WriteString(x.name() + "\n")
@@ -292,7 +300,7 @@ func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
 			r.Why = n.purpose(e.Purpose)
 		}
 	case e.Reader != "":
-		r.Who, r.Reason = n.reader(e), e.Reason
+		r.Who, r.Reason = n.reader(e), n.reason(e)
 	}
 	return r
 }

@@ -181,6 +181,19 @@ func (l *language) moment(t time.Time) string {
 	return l.day(t) + ", " + t.Format("15:04")
 }
 
+// duration is a time in words, in its largest unit that says it well.
+func (l *language) duration(d time.Duration) (string, error) {
+	for _, u := range []struct {
+		key  string
+		unit time.Duration
+	}{{"duration.days", 24 * time.Hour}, {"duration.hours", time.Hour}, {"duration.minutes", time.Minute}} {
+		if d >= 2*u.unit {
+			return l.text(u.key, "n", int(d/u.unit))
+		}
+	}
+	return l.text("duration.seconds", "n", int(d/time.Second))
+}
+
 // clean takes out what could change the text around a value that somebody else wrote: control characters and marks of direction (Unicode Standard Annex #9, section 2), which isolation makes needless. The record itself stays as it is, and so does its receipt.
 func clean(s string) string {
 	if !strings.ContainsFunc(s, disturbs) {

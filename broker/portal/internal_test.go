@@ -80,7 +80,7 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	// What the program names stands in it as a whole, or is of a family whose last part comes from a record.
-	families := regexp.MustCompile(`^((accessibility|legal|privacy)\.title$|notice|date|csv|path|error|cause|reader|proof\.(left|right)$)`)
+	families := regexp.MustCompile(`^((accessibility|legal|privacy)\.title$|notice|date|csv|path|error|cause|reader|reason|their|delegation|proof\.(left|right)$)`)
 	literal := regexp.MustCompile(`"([a-z0-9_]+\.[a-z0-9_.]+)"`)
 	files, err := filepath.Glob("*.go")
 	if err != nil {

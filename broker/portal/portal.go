@@ -19,6 +19,7 @@ import (
 	_ "time/tzdata" // pages speak in the time of Paris, wherever they are made
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -47,6 +48,7 @@ type Broker interface {
 	Standing() broker.Standing
 	// PolicyText is how the log's checkpoints are checked, in the form of c2sp.org/tlog-policy.
 	PolicyText(ctx context.Context) ([]byte, error)
+	Acts
 }
 
 // A Session is who is signed in, as the pages need it.
@@ -121,6 +123,8 @@ type Config struct {
 	Broker   Broker
 	Sessions Sessions
 	Operator Operator
+	// Identity signs in those whom Sessions know, has them show again who they are, and attaches identifiers. Nil: nobody can, and there are no pages for it.
+	Identity *identity.Service
 	// Verifier may be nil: then the pages say that this server has none, and how to check otherwise.
 	Verifier *Verifier
 	// Words names purposes and legal bases; nil: those that are built in.
@@ -214,6 +218,8 @@ func (p *Portal) routes() http.Handler {
 	private("GET /telecharger", p.downloads)
 	private("GET /telecharger/historique.csv", p.csv)
 	private("GET /releve", p.statement)
+
+	p.accountRoutes(mux)
 
 	public("GET /connexion", p.signIn)
 	mux.Handle("/connexion/", p.around(p.cfg.Sessions.Handler()))

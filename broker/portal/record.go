@@ -177,7 +177,12 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 	case proof.SchemaAccess:
 		at(&data.Facts, "fact.at", proof.AccessAt)
 		data.Facts = append(data.Facts, fact{Key: "fact.reader", Value: n.reader(&rec.OwnEntry)})
-		text("fact.reason", proof.AccessReason)
+		if v := n.reason(&rec.OwnEntry); v != "" {
+			data.Facts = append(data.Facts, fact{Key: "fact.reason", Value: v})
+		}
+		if rec.ReaderRole == proof.RoleDelegate && p.cfg.Identity != nil {
+			data.Facts = append(data.Facts, fact{Key: "fact.mandate", Own: "nav.delegations", Link: "/mandats"})
+		}
 		if rec.Target != 0 {
 			data.Facts = append(data.Facts, fact{Key: "fact.target", Value: rec.Target.String(), Link: "/acces/" + rec.Target.String()})
 		}

@@ -25,6 +25,7 @@ type page struct {
 	Path     string // of this page, for marking it in the navigation
 	Switch   []languageLink
 	Session  *Session
+	Acting   bool // there are the pages on which people act
 	Flash    string
 	Verifier *Verifier
 	Operator *Operator
@@ -124,7 +125,7 @@ func (r *request) render(status int, name, title string, data any) error {
 	if err != nil {
 		return err
 	}
-	p := &page{Lang: r.lang.code, Title: words, Path: r.URL.Path, Session: r.session, Verifier: r.p.cfg.Verifier, Operator: &r.p.cfg.Operator, Data: data}
+	p := &page{Lang: r.lang.code, Title: words, Path: r.URL.Path, Session: r.session, Acting: r.p.cfg.Identity != nil, Verifier: r.p.cfg.Verifier, Operator: &r.p.cfg.Operator, Data: data}
 	if r.flash != "" {
 		if p.Flash, err = r.lang.text(r.flash); err != nil {
 			return err

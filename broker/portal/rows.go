@@ -22,6 +22,7 @@ type row struct {
 	Agency    string // tokens, for the check in the browser
 	Service   string
 	Outcome   string
+	Bare      bool // another person's: it leads to no page
 }
 
 // columns of a history, in their order: keys of the catalogue.
@@ -106,9 +107,15 @@ func (l *language) rowHTML(m *markup, r *row) {
 	default:
 		m.add("–")
 	}
-	m.add(`</td><td role="cell" class="what"><a href="/acces/`, index, `">`)
+	m.add(`</td><td role="cell" class="what">`)
+	if !r.Bare {
+		m.add(`<a href="/acces/`, index, `">`)
+	}
 	l.what(m, r)
-	m.add(`</a></td><td role="cell" class="from">`)
+	if !r.Bare {
+		m.add(`</a>`)
+	}
+	m.add(`</td><td role="cell" class="from">`)
 	l.labelled(m, "column.from", r.From)
 	m.add(`</td><td role="cell" class="why">`)
 	l.labelled(m, "column.why", or(r.Why, r.Reason))

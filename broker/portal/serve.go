@@ -76,10 +76,13 @@ func (p *Portal) handle(h handler) http.Handler {
 	}))
 }
 
-// signedIn sends whoever isn't signed in there, and back.
+// signedIn sends whoever isn't signed in there, and back. What they sent isn't done.
 func (p *Portal) signedIn(h personal) handler {
 	return func(r *request) error {
 		if r.session == nil || len(r.session.Subjects) == 0 {
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				return r.ended()
+			}
 			r.seeOther("/connexion?retour=" + url.QueryEscape(r.URL.RequestURI()))
 			return nil
 		}

@@ -1,0 +1,130 @@
+package portal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Acts are what people do with their account beside reading. *broker.Broker satisfies it.
+//
+// What an account doesn't have is unknown (404) in the same words as what isn't there. A write that returned nil is durable.
+type Acts interface {
+	// Enrol says under which identifiers an account is known from now on.
+	Enrol(ctx context.Context, a broker.Account) error
+
+	// CoolOff is for how long an erasure can be undone.
+	CoolOff() time.Duration
+	RequestErasure(ctx context.Context, a broker.Account, subjects []proof.Subject, signedIn time.Time) error
+	ErasureRequests(ctx context.Context, a broker.Account) ([]broker.ErasureRequest, error)
+	UndoErasure(ctx context.Context, a broker.Account, request store.ID) error
+
+	DelegationsOf(ctx context.Context, a broker.Account) ([]broker.Delegation, error)
+	RevokeDelegation(ctx context.Context, a broker.Account, id store.ID) error
+	// DelegatedHistory logs an access to each record before it opens it.
+	DelegatedHistory(ctx context.Context, a broker.Account, id store.ID, subject proof.Subject, page broker.HistoryPage) (*broker.History, error)
+}
+
+// known answers somebody who is signed in, as the identity service knows them.
+type known func(*request, *Session, *identity.Session) error
+
+// accountRoutes are the pages on which people act. Where nobody can show who they are, there are none.
+func (p *Portal) accountRoutes(mux *http.ServeMux) {
+	if p.cfg.Identity == nil {
+		return
+	}
+	act := func(pattern string, h known) { mux.Handle(pattern, p.handle(p.signedIn(h.personal))) }
+	// Whoever left a browser open an hour ago isn't asked by these: they are sent to the identity provider, and come back.
+	fresh := func(pattern string, h known) {
+		mux.Handle(pattern, p.around(p.cfg.Identity.Fresh(p.handle(p.signedIn(h.personal)))))
+	}
+	act("GET /effacer", p.erasures)
+	act("POST /effacer/{id}/annuler", p.undoErasure)
+	fresh("GET /effacer/demande", p.askErasure)
+	fresh("POST /effacer/demande", p.requestErasure)
+
+	act("GET /mandats", p.delegations)
+	act("POST /mandats/{id}/revoquer", p.revokeDelegation)
+	fresh("GET /mandats/{id}", p.delegated)
+	fresh("POST /mandats/{id}", p.readDelegated)
+
+	act("GET /identifiants", p.identifiers)
+	act("POST /identifiants", p.attach)
+	act("POST /identifiants/retirer", p.detach)
+}
+
+func (h known) personal(r *request, s *Session) error {
+	who, ok := identity.From(r.Context())
+	if !ok {
+		return r.ended()
+	}
+	return h(r, s, who)
+}
+
+// ended tells somebody whose session is over that what they sent wasn't done. They come back to the page above what they sent it to.
+func (r *request) ended() error {
+	section, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: "/" + section})
+	return nil
+}
+
+// account is the person as the broker knows them, under these identifiers; the first is the pivot identity.
+func (r *request) account(subjects []proof.Subject) broker.Account {
+	return broker.Account{Pivot: subjects[0], Subjects: subjects, Lang: r.lang.code}
+}
+
+// mark names an identifier in the forms of one session, without saying it.
+func mark(s *Session, x proof.Subject) string {
+	h := sha256.New()
+	for _, part := range []string{"identifier", s.CSRF, string(x.Type()), x.Value()} {
+		h.Write([]byte(part))
+		h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// marked finds the identifier that a form names.
+func markedSubject(s *Session, subjects []proof.Subject, v string) (proof.Subject, bool) {
+	for _, x := range subjects {
+		if mark(s, x) == v {
+			return x, true
+		}
+	}
+	return proof.Subject{}, false
+}
+
+// identifier is one as pages show it.
+type identifier struct {
+	Type  string // for the catalogue
+	Value string // as much of it as tells it from others; empty for names
+	Mark  string
+}
+
+func showIdentifier(s *Session, x proof.Subject) identifier {
+	out := identifier{Type: string(x.Type()), Mark: mark(s, x)}
+	switch v := x.Value(); x.Type() {
+	case proof.TypePivot, proof.TypePerson:
+	case proof.TypeSIREN:
+		out.Value = v // public
+	default: // a screen has more readers than one
+		out.Value = "…" + v[max(0, len(v)-4):]
+	}
+	return out
+}
+
+// nameOf is the name in a pivot identity, in its canonical spelling; empty for other identifiers.
+func nameOf(x proof.Subject) string {
+	p, ok := x.Pivot()
+	if !ok {
+		return ""
+	}
+	return p.GivenNames + " " + p.BirthName
+}
