@@ -235,4 +235,3 @@ func (n *namer) seen(h *broker.HistoryEntry, t proof.SubjectType) broker.OwnEntr
 	}
 	return e
 }
-

@@ -1,0 +1,175 @@
+package portal_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// accesses are the openings of records in somebody's history, as the log has them.
+func (w *real) accesses(subjects []proof.Subject) (n int) {
+	w.t.Helper()
+	for _, s := range subjects {
+		list, _, err := w.b.OwnEntries(w.t.Context(), s, 0, 200)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Kind == proof.KindAccess {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// TestDelegation: whoever has one is told before anything is opened; what they open the other person sees; either side ends it.
+func TestDelegation(t *testing.T) {
+	w := newReal(t, pierre, loic, jean)
+	ward, guardian := w.account(loic), w.account(pierre)
+	for _, a := range []broker.Account{ward, guardian} {
+		if err := w.b.Enrol(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.disclose("mairie", canteen(camille)) // he lives with her: it is in his history without a place of birth
+	for range 27 {
+		w.disclose("mairie", canteen(loic))
+	}
+	id := uuid.UUID(must[store.ID](t)(w.b.GrantDelegation(t.Context(), broker.Grant{Kind: broker.Guardian, Delegate: guardian.Pivot, Subjects: ward.Subjects, Evidence: hostile[:60]}))).String()
+	v, his, other := w.visitor(pierre), w.visitor(loic), w.visitor(jean)
+
+	for name, x := range map[string]struct {
+		a     answer
+		words []string
+	}{
+		"the delegate": {v.page("/mandats"), []string{"LOIC EXEMPLE BRAVO", "Vous êtes son représentant légal", "En vigueur", "Lire l'historique", "=X<script>", "sans date de fin"}},
+		"the person":   {his.page("/mandats"), []string{"PIERRE MARIE EXEMPLE DELTA", "Votre représentant légal", "En vigueur", "Mettre fin", "=X<script>"}},
+		"anybody":      {other.page("/mandats"), []string{"Vous n'avez pas de mandat", "Personne d'autre que vous"}},
+	} {
+		harmless(t, name, x.a)
+		for _, word := range x.words {
+			if !strings.Contains(x.a.text(), word) {
+				t.Errorf("%s doesn't see %q:\n%s", name, word, x.a.text())
+			}
+		}
+	}
+	if s := other.page("/mandats").text(); strings.Contains(s, "EXEMPLE") || strings.Contains(his.page("/mandats").text(), "Lire l'historique") {
+		t.Error("a delegation is shown to somebody else")
+	}
+
+	// To read, the delegate shows again who they are, and is told what it leaves. Nothing is opened by looking.
+	path := "/mandats/" + id
+	a := v.confirm(v.get(path), pierre)
+	if a.Request.URL.Path != path || !strings.Contains(a.text(), "Rien n'est encore ouvert") || !strings.Contains(a.text(), "la personne la voit") || len(a.rows()) != 0 {
+		t.Fatalf("%s %s\n%s", a.Status, a.Request.URL, a.text())
+	}
+	form := func(x proof.Subject, kind, before string) url.Values {
+		return url.Values{"identifiant": {v.mark(x)}, "genre": {kind}, "avant": {before}}
+	}
+	v.forged(path, form(ward.Pivot, "demandes", ""))
+	for name, f := range map[string]url.Values{
+		"no identifier": {}, "his own": form(guardian.Pivot, "demandes", ""), "another session's": {"identifiant": {his.mark(ward.Pivot)}, "genre": {"demandes"}},
+		"no such kind": form(ward.Pivot, "marker@v1", ""), "no such place": form(ward.Pivot, "demandes", "-1"), "hostile": form(ward.Pivot, hostile, hostile),
+	} {
+		if a := v.post(path, f); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.text(), "Formulaire illisible") {
+			t.Errorf("%s: %s\n%s", name, a.Status, a.text())
+		}
+	}
+	if n := w.accesses(ward.Subjects); n != 0 {
+		t.Fatalf("%d records were opened", n)
+	}
+	// Those who have none, the person himself, and one that isn't.
+	for _, x := range []*visitor{other, his} {
+		x.confirm(x.get(path), x.who)
+		nobody := "/mandats/" + uuid.New().String()
+		if a, b := x.get(path), x.get(nobody); a.StatusCode != http.StatusNotFound || !sameAnswer(a, b, path, nobody) {
+			t.Errorf("%s\n%s\n%s", a.Status, a.body, b.body)
+		}
+		if a, b := x.post(path, form(ward.Pivot, "demandes", "")), x.post(nobody, form(ward.Pivot, "demandes", "")); a.StatusCode != http.StatusNotFound || !sameAnswer(a, b, path, nobody) {
+			t.Errorf("%s\n%s\n%s", a.Status, a.body, b.body)
+		}
+	}
+	if a, b := other.post(path+"/revoquer", nil), other.post("/mandats/"+uuid.Nil.String()+"/revoquer", nil); a.StatusCode != http.StatusNotFound || !sameAnswer(a, b, path+"/revoquer", "/mandats/"+uuid.Nil.String()+"/revoquer") {
+		t.Errorf("%s\n%s", a.Status, a.body)
+	}
+
+	// A page of 25, and the rest.
+	a = v.post(path, form(ward.Pivot, "demandes", ""))
+	if len(a.rows()) != 25 || !strings.Contains(a.text(), "25 enregistrements viennent d'être ouverts") || !strings.Contains(a.text(), "Mairie d'Exempleville") || strings.Contains(a.text(), "Inscription à la cantine") {
+		t.Fatalf("%s: %d rows\n%s", a.Status, len(a.rows()), a.text())
+	}
+	for _, link := range a.tag("a") {
+		if strings.HasPrefix(attr(link, "href"), "/acces/") {
+			t.Error("a line leads to a page that the delegate doesn't have")
+		}
+	}
+	if n := w.accesses(ward.Subjects); n != 25 {
+		t.Errorf("%d accesses", n)
+	}
+	indexes := a.indexes()
+	a = v.post(path, form(ward.Pivot, "demandes", indexes[24].String()))
+	if len(a.rows()) != 2 || w.accesses(ward.Subjects) != 27 {
+		t.Errorf("%d rows, %d accesses", len(a.rows()), w.accesses(ward.Subjects))
+	}
+	// What may be a namesake's is no more open to the delegate than to the person, and the access says what was opened.
+	a = v.post(path, form(ward.Subjects[1], "demandes", ""))
+	if len(a.rows()) != 1 || !strings.Contains(a.text(), "Concerne peut-être un homonyme") || strings.Contains(a.text(), "calculer le tarif") || strings.Contains(a.text(), "Transmis") {
+		t.Errorf("%s", a.text())
+	}
+	h := must[*broker.History](t)(w.b.DelegatedHistory(t.Context(), guardian, store.ID(uuid.MustParse(id)), ward.Subjects[1], broker.HistoryPage{}))
+	for _, e := range h.Entries {
+		if d := e.Disclosure; d != nil && (d.Purpose != "" || d.Outcome != "" || d.LegalBasis != "" || d.Released != nil || d.ID != "" || d.Agency == "") {
+			t.Errorf("%+v", *d)
+		}
+		if x := e.Access; x != nil && x.Reason != "" {
+			t.Errorf("%+v", *x)
+		}
+	}
+	if a := v.post(path, form(ward.Pivot, "effacements", "")); !strings.Contains(a.text(), "Rien de tel") {
+		t.Errorf("%s", a.text())
+	}
+	// The person sees who read, and where that comes from.
+	a = his.page("/historique?issue=access")
+	if s := a.text(); len(a.rows()) != 25 || !strings.Contains(s, "Une personne qui a un mandat") || !strings.Contains(s, "Représentant légal") {
+		t.Errorf("%d rows\n%s", len(a.rows()), s)
+	}
+	a = his.page("/acces/" + a.indexes()[0].String())
+	found := false
+	for _, link := range a.tag("a") {
+		found = found || attr(link, "href") == "/mandats" && text(link) == "Mandats" && link.Parent.Data == "dd"
+	}
+	if !found || !strings.Contains(a.text(), "delegation."+id) {
+		t.Errorf("no way from the access to the delegation:\n%s", a.text())
+	}
+	// An old sign-in opens nothing.
+	before := w.accesses(ward.Subjects)
+	w.ahead.Add(int64(6 * time.Minute))
+	if a := v.post(path, form(ward.Pivot, "demandes", "")); !a.asked() {
+		t.Errorf("%s %s", a.Status, a.Request.URL)
+	}
+	// The person ends it, and it is over at once.
+	his = w.visitor(loic)
+	his.forged(path+"/revoquer", url.Values{})
+	if a := his.post(path+"/revoquer", nil); a.Request.URL.Path != "/mandats" || !strings.Contains(a.text(), "Le mandat est terminé") || !strings.Contains(a.text(), "la personne y a mis fin le") {
+		t.Errorf("%s\n%s", a.Status, a.text())
+	}
+	v = w.visitor(pierre)
+	if a := v.confirm(v.get(path), pierre); a.StatusCode != http.StatusNotFound {
+		t.Errorf("%s\n%s", a.Status, a.text())
+	}
+	if a := v.post(path, form(ward.Pivot, "demandes", "")); a.StatusCode != http.StatusNotFound || w.accesses(ward.Subjects) != before {
+		t.Errorf("%s: %d accesses, %d before", a.Status, w.accesses(ward.Subjects), before)
+	}
+	if s := v.page("/mandats").text(); strings.Contains(s, "Lire l'historique") || !strings.Contains(s, "Terminé") {
+		t.Errorf("%s", s)
+	}
+}

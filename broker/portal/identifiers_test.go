@@ -1,0 +1,119 @@
+package portal_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// TestIdentifiers: attached by the word of the body that holds it and by nothing else, shown in part, followed, and removed.
+func TestIdentifiers(t *testing.T) {
+	w := newReal(t, jeanToo, jean, camille)
+	ine := must[proof.Subject](t)(proof.INE("0EXEMPLE02B"))
+	v, namesake := w.visitor(jeanToo), w.visitor(jean)
+	for _, p := range []proof.Pivot{jeanToo, jean} { // as the sign-in does in the server
+		if err := w.b.Enrol(t.Context(), w.account(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attach := func(v *visitor, typ, value string) answer {
+		return v.post("/identifiants", url.Values{"type": {typ}, "valeur": {value}})
+	}
+	if s := v.page("/identifiants").text(); !strings.Contains(s, "votre identité complète") || !strings.Contains(s, "Aucun autre identifiant") || !strings.Contains(s, "L'organisme qui détient l'identifiant est interrogé") {
+		t.Error(s)
+	}
+	v.forged("/identifiants", url.Values{"type": {"ine"}, "valeur": {"0EXEMPLE02B"}})
+	refused := func(a answer, status int, word string) {
+		t.Helper()
+		if a.StatusCode != status || !strings.Contains(a.text(), word) || !strings.Contains(a.text(), "Il y a une erreur") {
+			t.Errorf("%s, want %d and %q:\n%s", a.Status, status, word, a.text())
+		}
+		harmless(t, word, a)
+	}
+	// What can't be right costs no question.
+	refused(attach(v, "ine", "12"), http.StatusBadRequest, "n'a pas la bonne forme")
+	refused(attach(v, "ine", hostile), http.StatusBadRequest, "n'a pas la bonne forme")
+	refused(attach(v, "nir", "284037510700105"), http.StatusBadRequest, "ne peut pas être vérifiée ici")
+	refused(attach(v, hostile, "0EXEMPLE02B"), http.StatusBadRequest, "ne peut pas être vérifiée ici")
+	// The body can't be asked yet: nobody knows.
+	refused(attach(v, "ine", "0EXEMPLE02B"), http.StatusServiceUnavailable, "ne répond pas en ce moment")
+	w.agency("portail", "Portail")
+	w.agree("rattachement", "portail", "statut-etudiant", "espace-personnel", "identite")
+	refused(attach(v, "ine", "0EXEMPLE02B"), http.StatusServiceUnavailable, "ne répond pas en ce moment") // the agreement has another legal basis
+	w.consent()
+	refused(attach(v, "ine", "0EXEMPLE03C"), http.StatusForbidden, "ne confirme pas")
+
+	a := attach(v, "ine", "0exemple02b")
+	if a.Request.URL.Path != "/identifiants" || !strings.Contains(a.text(), "est rattaché à votre compte") || !strings.Contains(a.text(), "Confirmé par l'organisme") || !strings.Contains(a.text(), "…E02B") || strings.Contains(a.text(), "0EXEMPLE02B") {
+		t.Fatalf("%s\n%s", a.Status, a.text())
+	}
+	// The question stands in the history, which now covers the identifier, and the person is told of what comes.
+	if s := v.page("/historique").text(); !strings.Contains(s, "Portail") || !strings.Contains(s, "votre identifiant national étudiant") {
+		t.Errorf("%s", s)
+	}
+	w.agree("bourse", "mairie", "statut-etudiant", "tarif-cantine", "identite")
+	w.disclose("mairie", &broker.Request{
+		Service: "statut-etudiant", Scopes: []string{"identite"}, Purpose: "tarif-cantine", LegalBasis: "crpa-l114-8", Recipient: siret, Context: "Inscription", Object: "dossier", Official: "A",
+		Subject: broker.SubjectInput{Type: "ine", Value: "0EXEMPLE02B"},
+	})
+	until(t, "told of an access under the identifier", func() bool {
+		page, err := w.b.Notices(t.Context(), w.account(jeanToo, ine), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Notices) > 0
+	})
+	// The namesake, born elsewhere, who knows the number: the body confirms it by name and date, but it belongs to one account.
+	refused(attach(namesake, "ine", "0EXEMPLE02B"), http.StatusConflict, "déjà rattaché à un autre compte")
+	if s := namesake.page("/historique").text(); strings.Contains(s, "Portail") {
+		t.Error("the namesake sees it")
+	}
+
+	// Removed by its own account alone.
+	v.forged("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}})
+	for name, a := range map[string]answer{
+		"another's": namesake.post("/identifiants/retirer", url.Values{"identifiant": {namesake.mark(ine)}}), "by another's form": namesake.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}}),
+		"the identity": v.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(w.account(jeanToo).Pivot)}}), "nothing": v.post("/identifiants/retirer", url.Values{}),
+	} {
+		if a.StatusCode != http.StatusNotFound || !strings.Contains(a.text(), "n'est pas rattaché") {
+			t.Errorf("%s: %s\n%s", name, a.Status, a.text())
+		}
+	}
+	if !strings.Contains(v.page("/identifiants").text(), "…E02B") {
+		t.Fatal("it was removed all the same")
+	}
+	if a := v.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}}); !strings.Contains(a.text(), "est retiré de votre compte") || !strings.Contains(a.text(), "Aucun autre identifiant") {
+		t.Errorf("%s\n%s", a.Status, a.text())
+	}
+	if a := v.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}}); a.StatusCode != http.StatusNotFound {
+		t.Errorf("%s", a.Status)
+	}
+	if s := v.page("/historique").text(); strings.Contains(s, "Portail") {
+		t.Error("the history still covers it")
+	}
+	// Five questions a day, whatever comes of them: v has asked four.
+	refused(attach(v, "ine", "0EXEMPLE03C"), http.StatusForbidden, "ne confirme pas")
+	refused(attach(v, "ine", "0EXEMPLE02B"), http.StatusTooManyRequests, "Revenez demain")
+
+	// What the sign-in states comes back with the next one, and the page says so.
+	c := w.visitor(camille)
+	siren := must[proof.Subject](t)(proof.SIREN("900000118"))
+	if s := c.page("/identifiants").text(); !strings.Contains(s, "900000118") || !strings.Contains(s, "Communiqué par FranceConnect") || !strings.Contains(s, "à votre prochaine connexion") {
+		t.Error(s)
+	}
+	if a := c.post("/identifiants/retirer", url.Values{"identifiant": {c.mark(siren)}}); !strings.Contains(a.text(), "Aucun autre identifiant") {
+		t.Error(a.text())
+	}
+	if s := w.visitor(camille).page("/identifiants").text(); !strings.Contains(s, "900000118") {
+		t.Error(s)
+	}
+	for _, secret := range []string{"0EXEMPLE02B", "0EXEMPLE03C", "EXEMPLE FOXTROT"} {
+		if strings.Contains(w.logs.String(), secret) {
+			t.Errorf("the log says %q", secret)
+		}
+	}
+}
