@@ -60,12 +60,18 @@ func (s identities) Elsewhere() string { return s.issuer }
 
 func newReal(t *testing.T, people ...proof.Pivot) *real {
 	t.Helper()
+	return newRealAt(t, httptest.NewTLSServer, people...)
+}
+
+// newRealAt is a portal at a server of its own: in a browser without TLS, which on this machine is as good.
+func newRealAt(t *testing.T, server func(http.Handler) *httptest.Server, people ...proof.Pivot) *real {
+	t.Helper()
 	if !slices.Contains(people, camille) {
 		people = append(people, camille) // the one with a business: without one the provider knows no such scope
 	}
 	w := &real{people: people}
 	w.world = newWorld(t, func(b *broker.Config, _ *portal.Config) { b.CoolOff, b.SweepEvery = time.Hour, 20*time.Millisecond })
-	w.server = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.p.ServeHTTP(rw, r) }))
+	w.server = server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.p.ServeHTTP(rw, r) }))
 	t.Cleanup(w.server.Close)
 	provider := httptest.NewUnstartedServer(nil)
 	w.issuer = "http://" + provider.Listener.Addr().String() + "/api/v2"
