@@ -1,10 +1,12 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,10 +73,18 @@ func (h known) personal(r *request, s *Session) error {
 
 // ended tells somebody whose session is over that what they sent wasn't done. They come back to the page above what they sent it to.
 func (r *request) ended() error {
-	section, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: "/" + section})
+	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: "/" + r.section()})
 	return nil
 }
+
+// section is the first part of the path.
+func (r *request) section() string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	return first
+}
+
+// accountSections are those of the pages on which people act.
+var accountSections = []string{"identifiants", "mandats", "effacer"}
 
 // account is the person as the broker knows them, under these identifiers; the first is the pivot identity.
 func (r *request) account(subjects []proof.Subject) broker.Account {
@@ -91,7 +101,7 @@ func mark(s *Session, x proof.Subject) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// marked finds the identifier that a form names.
+// markedSubject finds the identifier that a form names.
 func markedSubject(s *Session, subjects []proof.Subject, v string) (proof.Subject, bool) {
 	for _, x := range subjects {
 		if mark(s, x) == v {
@@ -118,6 +128,14 @@ func showIdentifier(s *Session, x proof.Subject) identifier {
 		out.Value = "…" + v[max(0, len(v)-4):]
 	}
 	return out
+}
+
+// ordered are identifiers as people know them best: the full identity first, what may be a namesake's last.
+func ordered(subjects []proof.Subject) []proof.Subject {
+	types := []proof.SubjectType{proof.TypePivot, proof.TypeNIR, proof.TypeINE, proof.TypeFranceTravail, proof.TypeSIREN, proof.TypePerson}
+	return slices.SortedStableFunc(slices.Values(subjects), func(a, b proof.Subject) int {
+		return cmp.Or(cmp.Compare(slices.Index(types, a.Type()), slices.Index(types, b.Type())), strings.Compare(a.Value(), b.Value()))
+	})
 }
 
 // nameOf is the name in a pivot identity, in its canonical spelling; empty for other identifiers.

@@ -51,7 +51,7 @@ func (p *Portal) showDelegation(s *Session, d *broker.Delegation) delegation {
 	if !d.Mine && !d.Delegate.IsZero() {
 		out.Name = nameOf(d.Delegate)
 	}
-	for _, x := range d.Subjects {
+	for _, x := range ordered(d.Subjects) {
 		if d.Mine && out.Name == "" {
 			out.Name = nameOf(x)
 		}
@@ -149,7 +149,7 @@ func (p *Portal) delegated(r *request, s *Session, _ *identity.Session) error {
 
 func (r *request) delegatedFields(s *Session, d *broker.Delegation) ([]field, error) {
 	whose := field{Name: "identifiant", Type: "select", Label: "delegated.under"}
-	for _, x := range d.Subjects {
+	for _, x := range ordered(d.Subjects) {
 		i := showIdentifier(s, x)
 		label, err := r.lang.text("their." + i.Type)
 		if err != nil {

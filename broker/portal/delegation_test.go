@@ -1,6 +1,7 @@
 package portal_test
 
 import (
+	"bytes"
 	"net/http"
 	"net/url"
 	"strings"
@@ -150,6 +151,17 @@ func TestDelegation(t *testing.T) {
 	if !found || !strings.Contains(a.text(), "delegation."+id) {
 		t.Errorf("no way from the access to the delegation:\n%s", a.text())
 	}
+	// A business has a number and no name.
+	siren := must[proof.Subject](t)(proof.SIREN("900000118"))
+	business := "/mandats/" + uuid.UUID(must[store.ID](t)(w.b.GrantDelegation(t.Context(), broker.Grant{Kind: broker.Representative, Delegate: guardian.Pivot, Subjects: []proof.Subject{siren}, Evidence: "extrait"}))).String()
+	if a := v.page(business); !strings.Contains(text(a.tag("h1")[0]), "numéro SIREN 900000118") || !strings.Contains(a.text(), "Vous représentez cette entreprise") {
+		t.Errorf("%s", a.text())
+	}
+	// Nor does one that hasn't begun, or is over, open anything.
+	soon := "/mandats/" + uuid.UUID(must[store.ID](t)(w.b.GrantDelegation(t.Context(), broker.Grant{Kind: broker.Guardian, Delegate: guardian.Pivot, Subjects: ward.Subjects[:1], Evidence: "acte", Since: w.now().Add(24 * time.Hour)}))).String()
+	if a := v.get(soon); a.StatusCode != http.StatusNotFound || !strings.Contains(v.page("/mandats").text(), "Pas encore en vigueur") {
+		t.Errorf("%s", a.Status)
+	}
 	// An old sign-in opens nothing.
 	before := w.accesses(ward.Subjects)
 	w.ahead.Add(int64(6 * time.Minute))
@@ -169,7 +181,7 @@ func TestDelegation(t *testing.T) {
 	if a := v.post(path, form(ward.Pivot, "demandes", "")); a.StatusCode != http.StatusNotFound || w.accesses(ward.Subjects) != before {
 		t.Errorf("%s: %d accesses, %d before", a.Status, w.accesses(ward.Subjects), before)
 	}
-	if s := v.page("/mandats").text(); strings.Contains(s, "Lire l'historique") || !strings.Contains(s, "Terminé") {
-		t.Errorf("%s", s)
+	if a := v.page("/mandats"); bytes.Contains(a.body, []byte(`"`+path+`"`)) || !strings.Contains(a.text(), "Terminé") {
+		t.Errorf("%s", a.text())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,12 +21,14 @@ var templates embed.FS
 
 // page is what every template gets.
 type page struct {
-	Lang     string
-	Title    string // in words
-	Path     string // of this page, for marking it in the navigation
-	Switch   []languageLink
-	Session  *Session
-	Acting   bool // there are the pages on which people act
+	Lang    string
+	Title   string // in words
+	Path    string // of this page, for marking it in the navigation
+	Switch  []languageLink
+	Session *Session
+	// Acting: there are the pages on which people act. InAccount: this is one.
+	Acting, InAccount bool
+
 	Flash    string
 	Verifier *Verifier
 	Operator *Operator
@@ -125,7 +128,7 @@ func (r *request) render(status int, name, title string, data any) error {
 	if err != nil {
 		return err
 	}
-	p := &page{Lang: r.lang.code, Title: words, Path: r.URL.Path, Session: r.session, Acting: r.p.cfg.Identity != nil, Verifier: r.p.cfg.Verifier, Operator: &r.p.cfg.Operator, Data: data}
+	p := &page{Lang: r.lang.code, Title: words, Path: r.URL.Path, Session: r.session, Acting: r.p.cfg.Identity != nil, InAccount: r.session != nil && r.p.cfg.Identity != nil && slices.Contains(accountSections, r.section()), Verifier: r.p.cfg.Verifier, Operator: &r.p.cfg.Operator, Data: data}
 	if r.flash != "" {
 		if p.Flash, err = r.lang.text(r.flash); err != nil {
 			return err
