@@ -40,7 +40,9 @@ const (
 // A Contest of a disclosure, as its person and its agency see it.
 type Contest struct {
 	ID, Disclosure store.ID
-	Agency         string
+	// Entry of the person that is contested; 0 for others than that person, and once it isn't theirs any more.
+	Entry  proof.Index
+	Agency string
 	// Role is asked, or answer: of somebody whom only the answer of the provider identifies.
 	Role string
 	// Namesake: the entry is filed by names and birth date alone, so whoever contests may be somebody else of that name.
@@ -82,6 +84,45 @@ func monthsAfter(t time.Time, n int) time.Time {
 	return first.AddDate(0, 0, min(t.Day(), last)-1)
 }
 
+// ContestDue is by when a contest is to be answered that is filed at a time.
+func ContestDue(filed time.Time) time.Time { return monthsAfter(filed, contestMonths) }
+
+// ContestEntry contests the disclosure that an entry of the account's person records: somebody who sees it in outline only, as a namesake does, knows no more of it.
+func (b *Broker) ContestEntry(ctx context.Context, a Account, index proof.Index, text string) (*Contest, error) {
+	p, err := b.person(&a)
+	if err != nil {
+		return nil, err
+	}
+	row, err := b.store.RowAt(ctx, index)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, storeProblem(err)
+	}
+	if _, mine := p.subjects[row.Owner]; err != nil || !mine || row.None || !row.Kind.Filed() {
+		return nil, errNoOwnRecord()
+	}
+	rec, err := b.openContested(ctx, &row.PlacedRecord)
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.Parse(rec.Open(proof.ReaderPerson).Text(proof.DisclosureID))
+	if rec.Schema() != proof.SchemaDisclosure || err != nil {
+		return nil, &Problem{Status: 409, Code: "contest.other", Title: "This entry is no request of an agency.", Detail: "Contest an entry that is one."}
+	}
+	return b.FileContest(ctx, a, store.ID(id), text)
+}
+
+// openContested opens the record of an entry, unless its retention has ended.
+func (b *Broker) openContested(ctx context.Context, row *store.PlacedRecord) (*proof.Record, error) {
+	rec, err := b.openEntry(ctx, row)
+	if errors.Is(err, keys.ErrNoKey) {
+		return nil, &Problem{Status: 410, Code: "disclosure.retired", Title: "The retention of this disclosure has ended.", Detail: "Its details were destroyed, so nobody can answer for it any more."}
+	}
+	if err != nil {
+		return nil, keysProblem(err)
+	}
+	return rec, nil
+}
+
 // FileContest contests a disclosure that concerns the account's person, and has its agency told. The same text again is the same contest; while one is open there is no other about the same disclosure.
 func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID, text string) (*Contest, error) {
 	text, err := letter("/text", text)
@@ -96,12 +137,9 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 	if err != nil {
 		return nil, err
 	}
-	rec, err := b.openEntry(ctx, row)
-	if errors.Is(err, keys.ErrNoKey) {
-		return nil, &Problem{Status: 410, Code: "disclosure.retired", Title: "The retention of this disclosure has ended.", Detail: "Its details were destroyed, so nobody can answer for it any more."}
-	}
+	rec, err := b.openContested(ctx, row)
 	if err != nil {
-		return nil, keysProblem(err)
+		return nil, err
 	}
 	o := rec.Open(proof.ReaderPerson)
 	if rec.Schema() != proof.SchemaDisclosure || o.Text(proof.DisclosureID) != uuid.UUID(disclosure).String() {
@@ -114,7 +152,7 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 	now := b.now()
 	c := &store.Contest{
 		ID: newID(), Account: p.owner, Owner: row.Owner, Disclosure: disclosure, Agency: o.Text(proof.DisclosureAgency), Role: o.Text(proof.DisclosureRole),
-		Namesake: p.subjects[row.Owner].Type() == proof.TypePerson, Lang: p.lang, Body: body[:], Filed: now, Due: monthsAfter(now, contestMonths),
+		Namesake: p.subjects[row.Owner].Type() == proof.TypePerson, Lang: p.lang, Body: body[:], Filed: now, Due: ContestDue(now),
 	}
 	var filed store.Contest
 	err = b.keepBeside(ctx, []beside{{row.Owner, "contest", c.ID, []byte(text)}}, func(s []*store.Sealed) (err error) {
@@ -129,7 +167,7 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 	case err != nil:
 		return nil, storeProblem(err)
 	}
-	return b.contest(ctx, &filed)
+	return b.ownContest(ctx, p, &filed)
 }
 
 func newID() store.ID { return store.ID(uuid.Must(uuid.NewV7())) }
@@ -146,6 +184,22 @@ func (b *Broker) entryOf(ctx context.Context, p *person, disclosure store.ID) (*
 		}
 	}
 	return nil, errNoDisclosure()
+}
+
+// ownContest is contest for its person.
+func (b *Broker) ownContest(ctx context.Context, p *person, c *store.Contest) (*Contest, error) {
+	out, err := b.contest(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	row, err := b.entryOf(ctx, p, c.Disclosure)
+	switch problem := (*Problem)(nil); {
+	case err == nil:
+		out.Entry = row.Index
+	case !errors.As(err, &problem) || problem.Status != 404:
+		return nil, err
+	}
+	return out, nil
 }
 
 // contest opens what a contest says.
@@ -197,7 +251,15 @@ func (b *Broker) ContestsOf(ctx context.Context, a Account) ([]Contest, error) {
 	if err != nil {
 		return nil, storeProblem(err)
 	}
-	return b.contests(ctx, list)
+	out := make([]Contest, len(list))
+	for i := range list {
+		c, err := b.ownContest(ctx, p, &list[i])
+		if err != nil {
+			return nil, err
+		}
+		out[i] = *c
+	}
+	return out, nil
 }
 
 // ContestOf finds one of them.
@@ -206,18 +268,19 @@ func (b *Broker) ContestOf(ctx context.Context, a Account, id store.ID) (*Contes
 	if err != nil {
 		return nil, err
 	}
-	return b.foundContest(ctx, id, "", p.owner)
+	c, err := b.foundContest(ctx, id, "", p.owner)
+	if err != nil {
+		return nil, err
+	}
+	return b.ownContest(ctx, p, c)
 }
 
-func (b *Broker) foundContest(ctx context.Context, id store.ID, agency string, account keys.Owner) (*Contest, error) {
+func (b *Broker) foundContest(ctx context.Context, id store.ID, agency string, account keys.Owner) (*store.Contest, error) {
 	c, err := b.store.Contest(ctx, id, agency, account)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, errNoContest()
 	}
-	if err != nil {
-		return nil, storeProblem(err)
-	}
-	return b.contest(ctx, &c)
+	return &c, storeProblem(err)
 }
 
 // WithdrawContest ends a contest that its person doesn't want any more.
@@ -286,7 +349,11 @@ func (b *Broker) Contest(ctx context.Context, caller Caller, id store.ID) (*Cont
 	if caller.Auditor || caller.ID == "" {
 		return nil, errNoContest()
 	}
-	return b.foundContest(ctx, id, caller.ID, keys.Owner{})
+	c, err := b.foundContest(ctx, id, caller.ID, keys.Owner{})
+	if err != nil {
+		return nil, err
+	}
+	return b.contest(ctx, c)
 }
 
 // AcknowledgeContest tells the person that the agency has it in hand. The deadline stays.

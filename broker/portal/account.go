@@ -44,23 +44,22 @@ func (p *Portal) accountRoutes(mux *http.ServeMux) {
 		return
 	}
 	act := func(pattern string, h known) { mux.Handle(pattern, p.handle(p.signedIn(h.personal))) }
+	change := func(pattern string, h known) { mux.Handle(pattern, p.handle(p.posted(p.signedIn(h.personal)))) }
 	// Whoever left a browser open an hour ago isn't asked by these: they are sent to the identity provider, and come back.
-	fresh := func(pattern string, h known) {
-		mux.Handle(pattern, p.around(p.cfg.Identity.Fresh(p.handle(p.signedIn(h.personal)))))
-	}
+	fresh := func(pattern string, h handler) { mux.Handle(pattern, p.around(p.cfg.Identity.Fresh(p.handle(h)))) }
 	act("GET /effacer", p.erasures)
-	act("POST /effacer/{id}/annuler", p.undoErasure)
-	fresh("GET /effacer/demande", p.askErasure)
-	fresh("POST /effacer/demande", p.requestErasure)
+	change("POST /effacer/{id}/annuler", p.undoErasure)
+	fresh("GET /effacer/demande", p.signedIn(known(p.askErasure).personal))
+	fresh("POST /effacer/demande", p.posted(p.signedIn(known(p.requestErasure).personal)))
 
 	act("GET /mandats", p.delegations)
-	act("POST /mandats/{id}/revoquer", p.revokeDelegation)
-	fresh("GET /mandats/{id}", p.delegated)
-	fresh("POST /mandats/{id}", p.readDelegated)
+	change("POST /mandats/{id}/revoquer", p.revokeDelegation)
+	fresh("GET /mandats/{id}", p.signedIn(known(p.delegated).personal))
+	fresh("POST /mandats/{id}", p.posted(p.signedIn(known(p.readDelegated).personal)))
 
 	act("GET /identifiants", p.identifiers)
-	act("POST /identifiants", p.attach)
-	act("POST /identifiants/retirer", p.detach)
+	change("POST /identifiants", p.attach)
+	change("POST /identifiants/retirer", p.detach)
 }
 
 func (h known) personal(r *request, s *Session) error {

@@ -169,9 +169,6 @@ func (r *request) delegatedFields(s *Session, d *broker.Delegation) ([]field, er
 
 // readDelegated opens a page of another person's history. It is no GET: opening leaves an access in the log.
 func (p *Portal) readDelegated(r *request, s *Session, _ *identity.Session) error {
-	if err := r.ParseForm(); err != nil {
-		return errForm(err)
-	}
 	d, err := p.delegatedBy(r, s)
 	if err != nil {
 		return err

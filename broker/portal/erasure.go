@@ -1,7 +1,6 @@
 package portal
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -142,9 +141,6 @@ func count(subjects []proof.Subject, t proof.SubjectType) (n int) {
 }
 
 func (p *Portal) requestErasure(r *request, s *Session, who *identity.Session) error {
-	if err := r.ParseForm(); err != nil {
-		return errForm(err)
-	}
 	var subjects []proof.Subject
 	var mistakes []mistake
 	for _, v := range r.PostForm["identifiant"] {
@@ -189,13 +185,4 @@ func (p *Portal) undoErasure(r *request, s *Session, _ *identity.Session) error 
 func storeID(s string) (store.ID, bool) {
 	id, err := uuid.Parse(s)
 	return store.ID(id), err == nil && id.String() == s
-}
-
-// errForm is a form that can't be read: too long, or not of a form of these pages.
-func errForm(err error) error {
-	status := http.StatusBadRequest
-	if long := (*http.MaxBytesError)(nil); errors.As(err, &long) {
-		status = http.StatusRequestEntityTooLarge
-	}
-	return &broker.Problem{Status: status, Code: "form.wrong"}
 }

@@ -71,9 +71,6 @@ var attachMistakes = []struct {
 }
 
 func (p *Portal) attach(r *request, s *Session, who *identity.Session) error {
-	if err := r.ParseForm(); err != nil {
-		return errForm(err)
-	}
 	typ, value := proof.SubjectType(r.PostForm.Get("type")), r.PostForm.Get("valeur")
 	if err := p.cfg.Identity.Attach(r.Context(), who, typ, value); err != nil {
 		for _, m := range attachMistakes {
@@ -97,9 +94,6 @@ func (p *Portal) attach(r *request, s *Session, who *identity.Session) error {
 }
 
 func (p *Portal) detach(r *request, s *Session, who *identity.Session) error {
-	if err := r.ParseForm(); err != nil {
-		return errForm(err)
-	}
 	var own []proof.Subject
 	for _, a := range who.Attached {
 		own = append(own, a.Subject)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -46,6 +47,8 @@ type Broker interface {
 	Directory() broker.Directory
 	// Standing says where the log stands.
 	Standing() broker.Standing
+	Contesting
+	Telling
 	// PolicyText is how the log's checkpoints are checked, in the form of c2sp.org/tlog-policy.
 	PolicyText(ctx context.Context) ([]byte, error)
 	Acts
@@ -61,7 +64,7 @@ type Session struct {
 	Subjects []proof.Subject
 	// SignedIn is when.
 	SignedIn time.Time
-	// CSRF is the token that forms carry.
+	// CSRF is the token that forms carry; the pages compare it, too.
 	CSRF string
 }
 
@@ -203,6 +206,7 @@ func (p *Portal) routes() http.Handler {
 	mux := http.NewServeMux()
 	public := func(pattern string, h handler) { mux.Handle(pattern, p.handle(h)) }
 	private := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.signedIn(h))) }
+	change := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.posted(p.signedIn(h)))) }
 
 	public("GET /{$}", p.home)
 	public("GET /accessibilite", p.static("accessibility"))
@@ -220,6 +224,24 @@ func (p *Portal) routes() http.Handler {
 	private("GET /releve", p.statement)
 
 	p.accountRoutes(mux)
+	private("GET /contester/{id}", p.contestForm)
+	change("POST /contester/{id}", p.contest)
+	private("GET /contestations", p.contests)
+	private("GET /contestations/{id}", p.contestShown)
+	change("POST /contestations/{id}", p.withdraw)
+
+	private("GET "+mail.PageNotices, p.notices)
+	change("POST "+mail.PageNotices, p.markRead)
+	private("GET "+pageKinds, p.kinds)
+	change("POST "+pageKinds, p.setKinds)
+	private("GET "+pageSilence, p.silenceForm)
+	change("POST "+pageSilence, p.silence)
+	private("GET "+pageAddress, p.address)
+	change("POST "+pageAddress, p.setAddress)
+	public("GET "+mail.PageConfirm, p.tokenForm(confirmWords))
+	public("POST "+mail.PageConfirm, p.posted(p.tokenUsed(confirmWords, p.cfg.Broker.ConfirmAddress)))
+	public("GET "+mail.PageUnsubscribe, p.tokenForm(unsubscribeWords))
+	public("POST "+mail.PageUnsubscribe, p.posted(p.tokenUsed(unsubscribeWords, p.cfg.Broker.Unsubscribe)))
 
 	public("GET /connexion", p.signIn)
 	mux.Handle("/connexion/", p.around(p.cfg.Sessions.Handler()))

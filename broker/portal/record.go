@@ -29,7 +29,8 @@ type recordPage struct {
 	Proof       *proofShown
 	Details     []fact // one fold below: ids, digests, times in UTC
 	Subject     string // type of the identifier, for the catalogue
-	Older       string
+	Contestable bool
+	Silence     string // link by which one isn't told of such entries any more; empty: one never was
 }
 
 type erasure struct{ Reach proof.Index }
@@ -92,6 +93,10 @@ func (p *Portal) record(r *request, s *Session) error {
 	data := &recordPage{
 		Row: p.row(&rec.OwnEntry, n), State: rec.State, Namesake: rec.Namesake, Subject: string(rec.Subject.Type()),
 		Published: rec.Receipt != nil, Settled: rec.Verdict.InRoll, Witnessed: rec.Verdict.State == proof.Witnessed,
+	}
+	data.Contestable = contestable(rec)
+	if k := kindOf(&rec.OwnEntry); k != "" {
+		data.Silence = pageSilence + "?type=" + string(k) + "&acces=" + rec.Index.String()
 	}
 	data.Provisional = rec.Index >= standing.Open.Marker || !data.Witnessed
 	if rec.Kind == proof.KindErasure {

@@ -26,6 +26,7 @@ type page struct {
 	Path    string // of this page, for marking it in the navigation
 	Switch  []languageLink
 	Session *Session
+	Unread  int // notices; 0 if there are none, or if they can't be counted
 	// Acting: there are the pages on which people act. InAccount: this is one.
 	Acting, InAccount bool
 
@@ -74,6 +75,7 @@ func funcs(l *language, a *assets) template.FuncMap {
 		"asset": a.url,
 		// bdi shows what somebody else wrote: as text, and isolated from the direction of what is around it.
 		"bdi":    func(s string) template.HTML { return bdi(s) },
+		"letter": letter,
 		"rows":   l.rowsHTML,
 		"status": l.statusHTML,
 		"day":    l.day,
@@ -133,6 +135,13 @@ func (r *request) render(status int, name, title string, data any) error {
 		if p.Flash, err = r.lang.text(r.flash); err != nil {
 			return err
 		}
+	}
+	if r.session != nil {
+		n, err := r.p.cfg.Broker.Unread(r.Context(), r.account(r.session.Subjects))
+		if err != nil {
+			r.p.log.Warn("a page doesn't say how many notices weren't read", "error", err)
+		}
+		p.Unread = int(n)
 	}
 	for _, code := range codes() {
 		q := r.URL.Query()

@@ -76,7 +76,7 @@ func (p *Portal) handle(h handler) http.Handler {
 	}))
 }
 
-// signedIn sends whoever isn't signed in there, and back. What they sent isn't done.
+// signedIn sends whoever isn't signed in there, and back. What they sent isn't done; each page that takes a form has one at the same address, to which they come back.
 func (p *Portal) signedIn(h personal) handler {
 	return func(r *request) error {
 		if r.session == nil || len(r.session.Subjects) == 0 {
