@@ -24,7 +24,8 @@ import (
 )
 
 // everyPage of somebody who is signed in; {id} is an entry of theirs.
-var everyPage = []string{"/", "/historique", "/historique?vue=dense&q=mairie", "/historique?du=x", "/acces/{id}", "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion", "/rien", "/acces/0"}
+var everyPage = []string{"/", "/historique", "/historique?vue=dense&q=mairie", "/historique?du=x", "/acces/{id}", "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion", "/rien", "/acces/0",
+	"/contester/{id}", "/contestations", "/notifications", "/notifications/reglages", "/notifications/adresse", "/notifications/taire?type=access&acces={id}", "/notifications/confirmer?jeton=x", "/notifications/desabonner?jeton=x"}
 
 func withVerifier(c *portal.Config) {
 	c.Verifier = &portal.Verifier{

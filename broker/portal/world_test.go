@@ -38,6 +38,7 @@ type world struct {
 	ahead    atomic.Int64
 	logs     *logs
 	agencies map[string]broker.Caller
+	certs    map[string]*x509.Certificate // of the agencies
 	cfg      portal.Config
 	dataDir  string
 }
@@ -56,7 +57,7 @@ const siret = "90000101700012"
 
 func newWorld(t testing.TB, change func(*broker.Config, *portal.Config)) *world {
 	t.Helper()
-	w := &world{t: t, sessions: &sessions{by: map[string]*portal.Session{}}, logs: &logs{}, agencies: map[string]broker.Caller{}, dataDir: t.TempDir()}
+	w := &world{t: t, sessions: &sessions{by: map[string]*portal.Session{}}, logs: &logs{}, agencies: map[string]broker.Caller{}, certs: map[string]*x509.Certificate{}, dataDir: t.TempDir()}
 	ours, theirs := brokertest.NewCurrentIdentity(t, "broker"), brokertest.NewCurrentIdentity(t, "reference")
 	front := httptest.NewUnstartedServer(nil)
 	base := "https://" + front.Listener.Addr().String()
@@ -122,7 +123,7 @@ func (w *world) agency(id, name string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.agencies[id] = caller
+	w.agencies[id], w.certs[id] = caller, own.Leaf
 }
 
 func (w *world) agree(id, agency, service, purpose string, scopes ...policy.Scope) {
@@ -232,7 +233,7 @@ func (s *sessions) Begin(back string) string {
 
 func (s *sessions) Elsewhere() string { return "https://fc.exemple.invalid" }
 
-// signIn makes a session of somebody under their pivot, their name alone and whatever else.
+// signIn makes a session of somebody under their pivot, their name alone and whatever else, and enrols them as a sign-in does.
 func (w *world) signIn(name string, p proof.Pivot, more ...proof.Subject) {
 	w.t.Helper()
 	pivot, err := p.Subject()
@@ -241,6 +242,9 @@ func (w *world) signIn(name string, p proof.Pivot, more ...proof.Subject) {
 	}
 	person, err := p.Person().Subject()
 	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.b.Enrol(w.t.Context(), broker.Account{Pivot: pivot, Subjects: append([]proof.Subject{person}, more...), Lang: "fr"}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.sessions.mu.Lock()
@@ -263,7 +267,26 @@ func (w *world) get(who, path string, header ...string) answer {
 
 func (w *world) do(method, who, path string, header ...string) answer {
 	w.t.Helper()
-	r := httptest.NewRequest(method, "https://regard.example"+path, nil)
+	return w.send(who, httptest.NewRequest(method, "https://regard.example"+path, nil), header...)
+}
+
+// post sends a form as somebody, with the token of their session unless it has one.
+func (w *world) post(who, path string, form url.Values, header ...string) answer {
+	w.t.Helper()
+	sent := url.Values{}
+	if who != "" {
+		sent.Set("csrf", "csrf-"+who)
+	}
+	for k, v := range form {
+		sent[k] = v
+	}
+	r := httptest.NewRequest(http.MethodPost, "https://regard.example"+path, strings.NewReader(sent.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return w.send(who, r, header...)
+}
+
+func (w *world) send(who string, r *http.Request, header ...string) answer {
+	w.t.Helper()
 	if who != "" {
 		r.AddCookie(&http.Cookie{Name: "who", Value: who})
 	}
