@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,8 +62,11 @@ func TestContest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if filed.State != "open" || filed.Agency != "mairie" || filed.Role != "asked" || filed.Namesake || filed.Overdue || filed.Text != strings.ReplaceAll(contested, "\r\n", "\n") || filed.Disclosure != a.ID {
+	if filed.State != "open" || filed.Agency != "mairie" || filed.Role != "asked" || filed.Namesake || filed.Overdue || filed.Text != strings.ReplaceAll(contested, "\r\n", "\n") || filed.Disclosure != a.ID || filed.Entry != entryOf(t, a) || filed.Due != broker.ContestDue(filed.Filed) {
 		t.Errorf("%+v", filed)
+	}
+	if again, err := w.b.ContestEntry(ctx, me, filed.Entry, contested); err != nil || again.ID != filed.ID {
+		t.Errorf("the same by its entry: %+v, %v", again, err)
 	}
 	if again, err := w.b.FileContest(ctx, me, a.ID, contested); err != nil || again.ID != filed.ID {
 		t.Errorf("the same again: %+v, %v", again, err)
@@ -166,6 +170,52 @@ func TestContest(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// entryOf is the log index of the asked entry.
+func entryOf(t testing.TB, a *broker.Answer) proof.Index {
+	t.Helper()
+	r, err := proof.ParseReceipt(a.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Index()
+}
+
+// TestContestOfAnEntry: an entry that isn't there, that is nobody's and that is somebody else's are one; what isn't a request can't be contested.
+func TestContestOfAnEntry(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := t.Context()
+	me, other := account(t, marie), account(t, killPivot("other"))
+	i := entryOf(t, w.disclose(request()))
+	_, unknown := w.b.ContestEntry(ctx, me, 1<<40, "x")
+	wantCode(t, "an entry that isn't there", unknown, 404, "record.unknown")
+	for name, err := range map[string]error{
+		"somebody else's": func() error { _, err := w.b.ContestEntry(ctx, other, i, "x"); return err }(),
+		"a marker":        func() error { _, err := w.b.ContestEntry(ctx, me, 0, "x"); return err }(),
+		"beyond any log":  func() error { _, err := w.b.ContestEntry(ctx, me, math.MaxUint64, "x"); return err }(),
+	} {
+		if err == nil || *broker.AsProblem(err) != *broker.AsProblem(unknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.history(me.Pivot, broker.HistoryPage{})
+	for _, e := range w.own(me.Pivot) {
+		if e.Kind == proof.KindAccess {
+			_, err := w.b.ContestEntry(ctx, me, e.Index, "x")
+			wantCode(t, "an access", err, 409, "contest.other")
+		}
+	}
+	if _, err := w.b.ContestEntry(ctx, broker.Account{}, i, "x"); err == nil {
+		t.Error("an account without an identity was taken")
+	}
+	c, err := w.b.ContestEntry(ctx, me, i, "x")
+	if err != nil || c.Entry != i {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if c, err = w.b.Contest(ctx, w.caller, c.ID); err != nil || c.Entry != 0 {
+		t.Errorf("the agency sees where it is filed: %+v, %v", c, err)
 	}
 }
 

@@ -113,7 +113,7 @@ func (p *Portal) contestWords(r *request, rec *broker.OwnRecord) (string, error)
 		return "", nil
 	}
 	n := p.namer(r.lang)
-	return r.lang.text("contest.proposal", "agency", own(clean(n.agency(rec.Agency))), "data", own(clean(n.data(&rec.OwnEntry))), "day", own(r.lang.day(rec.At.In(p.zone))))
+	return r.lang.text("contest.proposal", "data", own(clean(n.data(&rec.OwnEntry))), "day", own(r.lang.day(rec.At.In(p.zone))))
 }
 
 func (p *Portal) showContestForm(r *request, s *Session, rec *broker.OwnRecord, status int, text string, mistakes ...mistake) error {

@@ -103,7 +103,7 @@ func TestContest(t *testing.T) {
 	due := broker.ContestDue(time.Now().Add(time.Duration(w.ahead.Load())))
 	form.says(t, "À Mairie d'Exempleville, et à personne d'autre", "ni votre nom ni votre texte", "Ne sont pas envoyés", fmt.Sprint(due.Year()), "deux mois de plus", "Envoyer à Mairie d'Exempleville")
 	proposed := form.tag("textarea")
-	if len(proposed) != 1 || !strings.Contains(text(proposed[0]), "je conteste votre demande") || !strings.Contains(text(proposed[0]), "Mairie d'Exempleville") || strings.ContainsAny(text(proposed[0]), "\u2068\u2069") {
+	if len(proposed) != 1 || !strings.Contains(text(proposed[0]), "je conteste votre demande") || !strings.Contains(text(proposed[0]), "Quotient familial") || strings.ContainsAny(text(proposed[0]), "\u2068\u2069") {
 		t.Errorf("%s", form.body)
 	}
 	to := w.file("camille", i, "Je n'ai rien demandé.\r\nPourquoi ?")
@@ -301,7 +301,7 @@ func TestOtherPeoplesContests(t *testing.T) {
 
 // TestNamesakeContests: somebody who sees an entry in outline only can contest it, and both sides know that it may be a namesake's.
 func TestNamesakeContests(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *broker.Config, _ *portal.Config) { c.SweepEvery = 20 * time.Millisecond })
 	w.signIn("loic", loic)
 	w.disclose("mairie", canteen(camille)) // he lives with her; the answer names him without his place of birth
 	rows := w.page("loic", "/historique?issue=homonym").rows()
@@ -324,6 +324,8 @@ func TestNamesakeContests(t *testing.T) {
 	if w.agencyAPI("mairie")("GET", "/v1/contests", "", &list); len(list.Contests) != 1 || !list.Contests[0].Namesake || list.Contests[0].Role != "answer" {
 		t.Errorf("%+v", list)
 	}
+	until(t, "a notice", func() bool { return len(w.page("loic", "/notifications").news()) == 1 })
+	w.page("loic", "/notifications").says(t, "concerne peut-être un homonyme", "Mairie d'Exempleville")
 	// She doesn't see his.
 	w.signIn("camille", camille)
 	w.page("camille", "/contestations").says(t, "Vous ne contestez aucune demande.")

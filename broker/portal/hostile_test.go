@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"golang.org/x/net/html"
@@ -54,7 +55,8 @@ func (s *spiteful) Directory() broker.Directory {
 // TestHostileValues: whatever stands in a displayed field, it is text, in its own direction, and changes nothing around it.
 func TestHostileValues(t *testing.T) {
 	var s *spiteful
-	w := newWorld(t, func(_ *broker.Config, c *portal.Config) {
+	w := newWorld(t, func(b *broker.Config, c *portal.Config) {
+		b.SweepEvery = 20 * time.Millisecond
 		s = &spiteful{}
 		c.Broker = s
 		c.Operator = portal.Operator{Name: hostile, Address: hostile, Email: "a@b.invalid", Officer: "c@d.invalid", Host: hostile}
@@ -75,7 +77,9 @@ func TestHostileValues(t *testing.T) {
 	denied.OwnEntry.Outcome = proof.OutcomeDenied
 	access := broker.OwnEntry{Index: 9, Kind: proof.KindAccess, State: broker.HistoryOpen, At: rec.At, Reader: "cour", ReaderRole: proof.RoleAuditor, Reason: hostile, Target: 3}
 	s.Broker, s.entry, s.rec = w.b, rec.OwnEntry, rec
-	for _, path := range []string{"/", "/historique", "/historique?q=" + escape(hostile[:20]), "/historique?vue=dense&agence=" + escape(hostile), "/acces/" + i.String(), "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur"} {
+	contest := w.file("camille", i, printableHostile())
+	until(t, "a notice", func() bool { return w.get("camille", "/").unread() == "1" })
+	for _, path := range []string{"/", "/historique", "/historique?q=" + escape(hostile[:20]), "/historique?vue=dense&agence=" + escape(hostile), "/acces/" + i.String(), "/contester/" + i.String(), "/contestations", contest, "/notifications", "/notifications/reglages", "/notifications/adresse", "/notifications/taire?type=access&acces=1", "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur"} {
 		for _, lang := range []string{"fr", "en"} {
 			a := w.page("camille", path, "Cookie", "__Host-langue="+lang)
 			harmless(t, path, a)

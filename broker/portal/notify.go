@@ -126,15 +126,27 @@ func (p *Portal) notices(r *request, s *Session) error {
 		case store.NoticeDelegation:
 			shown.Href = "/mandats"
 		default:
-			// One that the history doesn't show, as of an identifier that was given up, has no page.
-			if at := slices.IndexFunc(j.entries, func(e broker.OwnEntry) bool { return e.Index == x.Index }); x.Entry && at >= 0 {
-				line := p.row(&j.entries[at], n)
-				shown.Row, shown.Href = &line, "/acces/"+x.Index.String()
-			}
+			p.noticeOfEntry(&shown, x, j, n)
 		}
 		data.Notices = append(data.Notices, shown)
 	}
 	return r.render(http.StatusOK, "notices", "notices.title", data)
+}
+
+// noticeOfEntry leads to the entry, and says no more of it than its row does: what may be a namesake's doesn't tell that it was refused. One that the history doesn't show, as of an identifier that was given up, has no page.
+func (p *Portal) noticeOfEntry(shown *noticeShown, x *store.Notice, j *journal, n *namer) {
+	at := slices.IndexFunc(j.entries, func(e broker.OwnEntry) bool { return e.Index == x.Index })
+	switch {
+	case !x.Entry:
+	case at >= 0:
+		line := p.row(&j.entries[at], n)
+		shown.Row, shown.Href = &line, "/acces/"+x.Index.String()
+		if j.entries[at].Namesake && (x.Kind == store.NoticeRefusal || x.Event == "asked") {
+			shown.Key = "news.homonym"
+		}
+	case x.Kind == store.NoticeRefusal:
+		shown.Key = noticeWords[store.NoticeAccess]["asked"]
+	}
 }
 
 func (p *Portal) markRead(r *request, s *Session) error {

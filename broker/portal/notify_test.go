@@ -1,6 +1,8 @@
 package portal_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"mime/quotedprintable"
 	"net/http"
@@ -18,6 +20,8 @@ import (
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/mail/mailtest"
 	"github.com/regard-broker/regard/broker/portal"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // newPosting is a world whose broker sends mails.
@@ -157,7 +161,7 @@ func TestKinds(t *testing.T) {
 	// From an entry: it says what that means, and asks.
 	i := w.disclose("mairie", canteen(camille))
 	silence := "/notifications/taire?type=access&acces=" + i.String()
-	w.page("camille", silence).says(t, "Vous ne serez plus prévenu quand", "Une administration demande mes données", "Rien n'est envoyé à personne")
+	w.page("camille", silence).says(t, "Vous ne serez plus prévenu de ceci", "Une administration demande mes données", "Rien n'est envoyé à personne")
 	form := url.Values{"type": {"access"}, "acces": {i.String()}}
 	w.forgeries(t, "camille", "/notifications/taire", form)
 	if got := len(checked()); got != 4 {
@@ -318,3 +322,75 @@ func TestAddress(t *testing.T) {
 }
 
 const hostileQuery = "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"
+
+// unsteady is a broker that can't count, or tells of what there are no words for.
+type unsteady struct {
+	portal.Broker
+	uncounted error
+	notice    store.Notice
+	contest   broker.Contest
+}
+
+func (u *unsteady) Unread(ctx context.Context, a broker.Account) (int64, error) {
+	if u.uncounted != nil {
+		return 0, u.uncounted
+	}
+	return u.Broker.Unread(ctx, a)
+}
+
+func (u *unsteady) Notices(context.Context, broker.Account, int64, int) (*broker.NoticePage, error) {
+	return &broker.NoticePage{Notices: []store.Notice{u.notice}}, nil
+}
+
+func (u *unsteady) ContestsOf(context.Context, broker.Account) ([]broker.Contest, error) {
+	return []broker.Contest{u.contest}, nil
+}
+
+// TestUnsteady: a number in the header holds up no page; what there are no words for is an error, and no blank line.
+func TestUnsteady(t *testing.T) {
+	var u *unsteady
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) {
+		u = &unsteady{}
+		c.Broker = u
+	})
+	u.Broker = w.b
+	w.signIn("camille", camille)
+	u.uncounted = errors.New("the store is slow")
+	if a := w.page("camille", "/historique"); a.unread() != "" || !strings.Contains(w.logs.String(), "the store is slow") {
+		t.Errorf("%q unread\n%s", a.unread(), w.logs)
+	}
+	u.uncounted = nil
+	for kind, event := range map[store.NoticeKind]string{"access": "sold", "sale": "asked"} {
+		u.notice = store.Notice{ID: 1, Kind: kind, Event: event}
+		if a := w.get("camille", "/notifications"); a.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%s.%s: %s", kind, event, a.Status)
+		}
+	}
+	for state, outcome := range map[string]broker.ContestOutcome{"lost": "", "answered": "maybe"} {
+		u.contest = broker.Contest{State: state, Outcome: outcome}
+		if a := w.get("camille", "/contestations"); a.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%s %s: %s", state, outcome, a.Status)
+		}
+	}
+	// A notice of an entry that isn't shown leads nowhere, and tells nothing of it.
+	u.notice = store.Notice{ID: 1, Kind: store.NoticeRefusal, Event: "refused", Entry: true, Index: 7}
+	if a := w.page("camille", "/notifications"); !strings.Contains(a.text(), "Une administration a demandé vos données.") || a.has("a", "href", "/acces/7") {
+		t.Errorf("%s", a.text())
+	}
+	// Somebody whose account is gone, as after an erasure, is told to sign in anew.
+	pivot, err := pierre.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sessions.by["pierre"] = &portal.Session{Account: "account-pierre", Subjects: []proof.Subject{pivot}, CSRF: "csrf-pierre"}
+	for _, path := range []string{"/notifications/reglages", "/notifications/adresse"} {
+		if a := w.get("pierre", path); a.StatusCode != http.StatusNotFound || !strings.Contains(a.text(), "Reconnectez-vous") {
+			t.Errorf("%s: %s", path, a.Status)
+		}
+	}
+	for _, path := range []string{"/notifications/reglages", "/notifications/taire"} {
+		if a := w.post("pierre", path, url.Values{"type": {"access"}}); a.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, a.Status)
+		}
+	}
+}
