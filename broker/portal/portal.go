@@ -2,6 +2,7 @@
 //
 // What it guarantees. A page of somebody's history is shown to whoever is signed in as that person and to nobody else; an entry of another person has the same answer as one that doesn't exist. Everything that comes from a record, a
 // registry or a request is shown as text, isolated from the direction and the markup around it. Pages load nothing from elsewhere, hold no inline code, and are stored by no cache. Everything but the check in the browser works without scripts.
+// Nothing is changed but by a form of the person's own session, or with a token that was mailed; a page says what is sent to whom before it is sent.
 //
 // What it doesn't. The server of the portal is the party that is being checked: what its pages say is its word, until the file behind them is verified by a program that comes from somewhere else. While somebody is signed in, an outline of
 // their history is in this process's memory in clear.
