@@ -43,16 +43,7 @@ func newPosting(t *testing.T) (*world, *mailtest.Server) {
 
 // news are the notices on a page.
 func (a answer) news() []*html.Node {
-	for _, list := range a.all(func(n *html.Node) bool { return attr(n, "class") == "notices" }) {
-		var out []*html.Node
-		for n := range list.ChildNodes() {
-			if n.Data == "li" {
-				out = append(out, n)
-			}
-		}
-		return out
-	}
-	return nil
+	return a.all(func(n *html.Node) bool { return n.Data == "li" && attr(n.Parent, "class") == "notices" })
 }
 
 // unread is the number in the header; empty: none.
