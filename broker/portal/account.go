@@ -85,8 +85,8 @@ func (r *request) section() string {
 // accountSections are those of the pages on which people act.
 var accountSections = []string{"identifiants", "mandats", "effacer"}
 
-// account is the person as the broker knows them, under these identifiers; the first is the pivot identity.
-func (r *request) account(subjects []proof.Subject) broker.Account {
+// knownAs is the person as the broker knows them, under these identifiers; the first is the pivot identity.
+func (r *request) knownAs(subjects []proof.Subject) broker.Account {
 	return broker.Account{Pivot: subjects[0], Subjects: subjects, Lang: r.lang.code}
 }
 

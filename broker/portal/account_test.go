@@ -269,8 +269,8 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-// until waits for a state.
-func until(t testing.TB, what string, is func() bool) {
+// eventually waits for a state.
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

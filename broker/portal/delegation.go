@@ -61,7 +61,7 @@ func (p *Portal) showDelegation(s *Session, d *broker.Delegation) delegation {
 }
 
 func (p *Portal) delegations(r *request, s *Session, _ *identity.Session) error {
-	list, err := p.cfg.Broker.DelegationsOf(r.Context(), r.account(s.Subjects))
+	list, err := p.cfg.Broker.DelegationsOf(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (p *Portal) revokeDelegation(r *request, s *Session, _ *identity.Session) e
 	if !ok {
 		return errNoDelegation
 	}
-	if err := p.cfg.Broker.RevokeDelegation(r.Context(), r.account(s.Subjects), id); err != nil {
+	if err := p.cfg.Broker.RevokeDelegation(r.Context(), r.knownAs(s.Subjects), id); err != nil {
 		return err
 	}
 	p.leaveMessage(r.w, "flash.delegation_revoked")
@@ -122,7 +122,7 @@ func (p *Portal) delegatedBy(r *request, s *Session) (*broker.Delegation, error)
 	if !ok {
 		return nil, errNoDelegation
 	}
-	list, err := p.cfg.Broker.DelegationsOf(r.Context(), r.account(s.Subjects))
+	list, err := p.cfg.Broker.DelegationsOf(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (p *Portal) readDelegated(r *request, s *Session, _ *identity.Session) erro
 	if !ok || kind < 0 {
 		return &broker.Problem{Status: http.StatusBadRequest, Code: "form.wrong"}
 	}
-	h, err := p.cfg.Broker.DelegatedHistory(r.Context(), r.account(s.Subjects), d.ID, subject, broker.HistoryPage{Before: proof.Index(before), Limit: rowsOfDelegated, Kind: delegatedKinds[kind].kind})
+	h, err := p.cfg.Broker.DelegatedHistory(r.Context(), r.knownAs(s.Subjects), d.ID, subject, broker.HistoryPage{Before: proof.Index(before), Limit: rowsOfDelegated, Kind: delegatedKinds[kind].kind})
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type erasingIdentifier struct {
 }
 
 func (p *Portal) erasures(r *request, s *Session, _ *identity.Session) error {
-	requests, err := p.cfg.Broker.ErasureRequests(r.Context(), r.account(s.Subjects))
+	requests, err := p.cfg.Broker.ErasureRequests(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (p *Portal) askErasure(r *request, s *Session, _ *identity.Session) error {
 }
 
 func (p *Portal) showAskErasure(r *request, s *Session, chosen []string, mistakes []mistake) error {
-	requests, err := p.cfg.Broker.ErasureRequests(r.Context(), r.account(s.Subjects))
+	requests, err := p.cfg.Broker.ErasureRequests(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -121,9 +121,12 @@ func (p *Portal) showAskErasure(r *request, s *Session, chosen []string, mistake
 			data.Choices = append(data.Choices, c)
 		}
 	}
-	fields := []field{{Name: "sur", Type: "checkbox", Label: "ask.sure", Required: true}}
-	marked(fields, mistakes)
-	data.Sure = fields[0]
+	data.Sure = field{Name: "sur", Type: "checkbox", Label: "ask.sure", Required: true}
+	for _, m := range mistakes {
+		if m.Field == data.Sure.Name {
+			data.Sure.Mistake = m.Key
+		}
+	}
 	status := http.StatusOK
 	if len(mistakes) > 0 {
 		status = http.StatusBadRequest
@@ -160,7 +163,7 @@ func (p *Portal) requestErasure(r *request, s *Session, who *identity.Session) e
 	if len(mistakes) > 0 {
 		return p.showAskErasure(r, s, r.PostForm["identifiant"], mistakes)
 	}
-	if err := p.cfg.Broker.RequestErasure(r.Context(), r.account(s.Subjects), subjects, who.AuthTime); err != nil {
+	if err := p.cfg.Broker.RequestErasure(r.Context(), r.knownAs(s.Subjects), subjects, who.AuthTime); err != nil {
 		return err
 	}
 	p.leaveMessage(r.w, "flash.erasure_asked")
@@ -173,7 +176,7 @@ func (p *Portal) undoErasure(r *request, s *Session, _ *identity.Session) error 
 	if !ok {
 		return &broker.Problem{Status: http.StatusNotFound, Code: "erasure.unknown"}
 	}
-	if err := p.cfg.Broker.UndoErasure(r.Context(), r.account(s.Subjects), id); err != nil {
+	if err := p.cfg.Broker.UndoErasure(r.Context(), r.knownAs(s.Subjects), id); err != nil {
 		return err
 	}
 	p.leaveMessage(r.w, "flash.erasure_undone")

@@ -120,7 +120,7 @@ func TestErase(t *testing.T) {
 	if _, err := w.b.WithdrawContest(t.Context(), account, contest.ID); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "erased", func() bool {
+	eventually(t, "erased", func() bool {
 		w.ahead.Add(int64(time.Second)) // what was looked at in vain is looked at again in a minute
 		rec, err := w.b.OwnRecord(t.Context(), account.Subjects, i)
 		return err == nil && rec.State == broker.HistoryErased

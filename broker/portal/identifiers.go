@@ -85,7 +85,7 @@ func (p *Portal) attach(r *request, s *Session, who *identity.Session) error {
 		return err
 	}
 	// From now on they are told of what is filed under it. The identifier is attached even if this fails; the next sign-in enrols them again.
-	if err := p.cfg.Broker.Enrol(r.Context(), r.account(append(slices.Clone(s.Subjects), x))); err != nil {
+	if err := p.cfg.Broker.Enrol(r.Context(), r.knownAs(append(slices.Clone(s.Subjects), x))); err != nil {
 		p.log.Error("an account isn't enrolled under an identifier that was attached", "type", typ, "error", err)
 	}
 	p.leaveMessage(r.w, "flash.attached")
@@ -109,7 +109,7 @@ func (p *Portal) detach(r *request, s *Session, who *identity.Session) error {
 		return err
 	}
 	left := slices.DeleteFunc(slices.Clone(s.Subjects), x.Equal)
-	if err := p.cfg.Broker.Enrol(r.Context(), r.account(left)); err != nil {
+	if err := p.cfg.Broker.Enrol(r.Context(), r.knownAs(left)); err != nil {
 		p.log.Error("an account is still enrolled under an identifier that was detached", "type", x.Type(), "error", err)
 	}
 	p.leaveMessage(r.w, "flash.detached")

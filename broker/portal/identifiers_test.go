@@ -60,7 +60,7 @@ func TestIdentifiers(t *testing.T) {
 		Service: "statut-etudiant", Scopes: []string{"identite"}, Purpose: "tarif-cantine", LegalBasis: "crpa-l114-8", Recipient: siret, Context: "Inscription", Object: "dossier", Official: "A",
 		Subject: broker.SubjectInput{Type: "ine", Value: "0EXEMPLE02B"},
 	})
-	until(t, "told of an access under the identifier", func() bool {
+	eventually(t, "told of an access under the identifier", func() bool {
 		page, err := w.b.Notices(t.Context(), w.account(jeanToo, ine), 0, 0)
 		if err != nil {
 			t.Fatal(err)
