@@ -126,7 +126,7 @@ func (p *Portal) showContestForm(r *request, s *Session, rec *broker.OwnRecord, 
 		Fields: []field{{Name: "texte", Type: "textarea", Label: "contest.text", Hint: "contest.text_hint", Value: text, Required: true, MaxLength: maxContest}},
 	}
 	marked(data.Fields, mistakes)
-	list, err := p.cfg.Broker.ContestsOf(r.Context(), r.account(s.Subjects))
+	list, err := p.cfg.Broker.ContestsOf(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (p *Portal) contest(r *request, s *Session) error {
 		return err
 	}
 	text := r.PostForm.Get("texte")
-	c, err := p.cfg.Broker.ContestEntry(r.Context(), r.account(s.Subjects), rec.Index, text)
+	c, err := p.cfg.Broker.ContestEntry(r.Context(), r.knownAs(s.Subjects), rec.Index, text)
 	var problem *broker.Problem
 	switch {
 	case err == nil:
@@ -162,7 +162,7 @@ func (p *Portal) contest(r *request, s *Session) error {
 type contestsPage struct{ Contests []*contestShown }
 
 func (p *Portal) contests(r *request, s *Session) error {
-	list, err := p.cfg.Broker.ContestsOf(r.Context(), r.account(s.Subjects))
+	list, err := p.cfg.Broker.ContestsOf(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (p *Portal) contestOf(r *request, s *Session) (*broker.Contest, error) {
 	if err != nil || id.String() != v {
 		return nil, &broker.Problem{Status: http.StatusNotFound, Code: "contest.unknown"}
 	}
-	return p.cfg.Broker.ContestOf(r.Context(), r.account(s.Subjects), store.ID(id))
+	return p.cfg.Broker.ContestOf(r.Context(), r.knownAs(s.Subjects), store.ID(id))
 }
 
 func (p *Portal) contestShown(r *request, s *Session) error {
@@ -214,7 +214,7 @@ func (p *Portal) withdraw(r *request, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.cfg.Broker.WithdrawContest(r.Context(), r.account(s.Subjects), c.ID); err != nil {
+	if _, err := p.cfg.Broker.WithdrawContest(r.Context(), r.knownAs(s.Subjects), c.ID); err != nil {
 		return err
 	}
 	return r.done("flash.contest_withdrawn", "/contestations/"+contestID(c.ID))

@@ -96,7 +96,7 @@ func (p *Portal) notices(r *request, s *Session) error {
 	if err != nil || before < 0 {
 		return errUnknownPage
 	}
-	list, err := p.cfg.Broker.Notices(r.Context(), r.account(s.Subjects), before, noticesOfPage)
+	list, err := p.cfg.Broker.Notices(r.Context(), r.knownAs(s.Subjects), before, noticesOfPage)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (p *Portal) markRead(r *request, s *Session) error {
 	if err != nil || upto < 1 {
 		return errForm(nil)
 	}
-	if err := p.cfg.Broker.MarkRead(r.Context(), r.account(s.Subjects), upto); err != nil {
+	if err := p.cfg.Broker.MarkRead(r.Context(), r.knownAs(s.Subjects), upto); err != nil {
 		return err
 	}
 	return r.done("flash.read", mail.PageNotices)
@@ -174,7 +174,7 @@ type kindFields struct {
 }
 
 func (p *Portal) kinds(r *request, s *Session) error {
-	profile, err := p.cfg.Broker.Profile(r.Context(), r.account(s.Subjects))
+	profile, err := p.cfg.Broker.Profile(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (p *Portal) kinds(r *request, s *Session) error {
 }
 
 func (p *Portal) setKinds(r *request, s *Session) error {
-	profile, err := p.cfg.Broker.Profile(r.Context(), r.account(s.Subjects))
+	profile, err := p.cfg.Broker.Profile(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (p *Portal) setKinds(r *request, s *Session) error {
 	if !profile.Mailing {
 		mailed = profile.Mail // the form didn't show them
 	}
-	if err := p.cfg.Broker.SetKinds(r.Context(), r.account(s.Subjects), page, mailed); err != nil {
+	if err := p.cfg.Broker.SetKinds(r.Context(), r.knownAs(s.Subjects), page, mailed); err != nil {
 		return err
 	}
 	return r.done("flash.kinds", pageKinds)
@@ -243,12 +243,12 @@ func (p *Portal) silence(r *request, s *Session) error {
 	if !ok {
 		return errForm(nil)
 	}
-	profile, err := p.cfg.Broker.Profile(r.Context(), r.account(s.Subjects))
+	profile, err := p.cfg.Broker.Profile(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
 	is := func(k store.NoticeKind) bool { return string(k) == x.Kind }
-	if err := p.cfg.Broker.SetKinds(r.Context(), r.account(s.Subjects), slices.DeleteFunc(profile.Page, is), slices.DeleteFunc(profile.Mail, is)); err != nil {
+	if err := p.cfg.Broker.SetKinds(r.Context(), r.knownAs(s.Subjects), slices.DeleteFunc(profile.Page, is), slices.DeleteFunc(profile.Mail, is)); err != nil {
 		return err
 	}
 	return r.done("flash.silenced", x.Back)
@@ -267,7 +267,7 @@ func (p *Portal) address(r *request, s *Session) error {
 }
 
 func (p *Portal) showAddress(r *request, s *Session, status int, typed string, mistakes ...mistake) error {
-	profile, err := p.cfg.Broker.Profile(r.Context(), r.account(s.Subjects))
+	profile, err := p.cfg.Broker.Profile(r.Context(), r.knownAs(s.Subjects))
 	if err != nil {
 		return err
 	}
@@ -288,13 +288,13 @@ func (p *Portal) showAddress(r *request, s *Session, status int, typed string, m
 // setAddress has an address confirmed, or forgets those that there are.
 func (p *Portal) setAddress(r *request, s *Session) error {
 	if r.PostForm.Has("oublier") {
-		if err := p.cfg.Broker.DropAddress(r.Context(), r.account(s.Subjects)); err != nil {
+		if err := p.cfg.Broker.DropAddress(r.Context(), r.knownAs(s.Subjects)); err != nil {
 			return err
 		}
 		return r.done("flash.address_dropped", pageAddress)
 	}
 	typed := r.PostForm.Get("adresse")
-	err := p.cfg.Broker.SetAddress(r.Context(), r.account(s.Subjects), typed)
+	err := p.cfg.Broker.SetAddress(r.Context(), r.knownAs(s.Subjects), typed)
 	var problem *broker.Problem
 	if errors.As(err, &problem) && problem.Parameter == "/address" {
 		return p.showAddress(r, s, http.StatusBadRequest, typed, mistake{"adresse", "address.wrong"})

@@ -137,7 +137,7 @@ func (r *request) render(status int, name, title string, data any) error {
 		}
 	}
 	if r.session != nil {
-		n, err := r.p.cfg.Broker.Unread(r.Context(), r.account(r.session.Subjects))
+		n, err := r.p.cfg.Broker.Unread(r.Context(), r.knownAs(r.session.Subjects))
 		if err != nil {
 			r.p.log.Warn("a page doesn't say how many notices weren't read", "error", err)
 		}
