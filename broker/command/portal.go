@@ -1,19 +1,30 @@
 package command
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 
+	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/portal"
+	"github.com/regard-broker/regard/broker/portal/verifier"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // portal opens the website for people.
-func (i *Instance) portal() (*api.Listener, error) {
+func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Listener, error) {
 	cfg := &i.cfg.Portal
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
@@ -23,12 +34,27 @@ func (i *Instance) portal() (*api.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Until an identity provider is configured nobody can sign in, and the pages say so.
+	check, err := i.verifier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var p *portal.Portal // the pages say what happened to a sign-in, so each needs the other
 	var sessions portal.Sessions = portal.Nobody{}
-	i.log.Warn("the portal has no identity provider: nobody can sign in")
+	if cfg.Identity.On() {
+		s, err := newSessions(i, func() *portal.Portal { return p })
+		if err != nil {
+			return nil, err
+		}
+		if err := metrics.Register(s.service.Collectors()...); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w", err)
+		}
+		sessions = s
+	} else {
+		i.log.Warn("the portal has no identity provider: nobody can sign in (portal.identity)")
+	}
 	o := &cfg.Operator
-	p, err := portal.New(portal.Config{
-		Broker: i.Broker, Sessions: sessions, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
+	p, err = portal.New(portal.Config{
+		Broker: i.Broker, Sessions: sessions, Verifier: check, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
 		Operator: portal.Operator{Name: o.Name, Address: o.Address, Email: o.Email, Officer: o.Officer, Host: o.Host},
 	})
 	if err != nil {
@@ -42,6 +68,133 @@ func (i *Instance) portal() (*api.Listener, error) {
 		i.reloads = append(i.reloads, certs.Reload)
 	}
 	return api.ListenPortal(cfg.Listen, i.cfg.Limits.Connections, p, i.log, certs)
+}
+
+// sessions are the portal's, by the identity provider.
+type sessions struct {
+	service *identity.Service
+	routes  *http.ServeMux
+	issuer  string
+}
+
+func newSessions(i *Instance, pages func() *portal.Portal) (*sessions, error) {
+	service, err := NewIdentity(i.cfg, i.Broker, i.log, identity.Config{
+		Page: "/connexion",
+		Show: func(w http.ResponseWriter, r *http.Request, n *identity.Notice) {
+			pages().Tell(w, r, portal.Notice{Code: string(n.Code), Status: n.Status, Return: n.Return, Missing: n.Missing, RetryAfter: n.RetryAfter})
+		},
+		Language: func(r *http.Request) string { return pages().Language(r) },
+		SignedIn: func(ctx context.Context, s *identity.Session) error { return i.Broker.Enrol(ctx, accountOf(s)) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := url.Parse(i.cfg.Portal.Identity.Issuer)
+	if err != nil {
+		return nil, usagef("portal.identity.issuer is not a URL")
+	}
+	s := &sessions{service, http.NewServeMux(), issuer.Scheme + "://" + issuer.Host}
+	service.Routes(s.routes)
+	return s, nil
+}
+
+// accountOf is who has signed in, as the broker knows people.
+func accountOf(s *identity.Session) broker.Account {
+	return broker.Account{Pivot: s.Subjects[0], Subjects: s.Subjects, Lang: s.Language}
+}
+
+// Middleware implements portal.Sessions.
+func (s *sessions) Middleware(next http.Handler) http.Handler { return s.service.Middleware(next) }
+
+// Session implements portal.Sessions.
+func (s *sessions) Session(r *http.Request) (*portal.Session, bool) {
+	x, ok := identity.From(r.Context())
+	if !ok {
+		return nil, false
+	}
+	family := x.Names.Family
+	if x.Names.Used != "" {
+		family = x.Names.Used
+	}
+	return &portal.Session{
+		Account: hex.EncodeToString(x.Account[:]), Name: strings.TrimSpace(x.Names.Given + " " + family), Subjects: x.Subjects, SignedIn: x.SignedIn, CSRF: x.CSRF(),
+	}, true
+}
+
+// Handler implements portal.Sessions.
+func (s *sessions) Handler() http.Handler { return s.routes }
+
+// Begin implements portal.Sessions.
+func (s *sessions) Begin(back string) string {
+	return identity.PathSignIn + "?retour=" + url.QueryEscape(back)
+}
+
+// Elsewhere implements portal.Sessions.
+func (s *sessions) Elsewhere() string { return s.issuer }
+
+// verifier loads what citizens' browsers check with; nil if there is none.
+func (i *Instance) verifier(ctx context.Context) (*portal.Verifier, error) {
+	dir := i.cfg.Portal.Verifier
+	if dir == "" {
+		var err error
+		if dir, err = verifier.Dir(); err != nil {
+			return nil, fmt.Errorf("finding the verifier for citizens' browsers: %w", err)
+		}
+	}
+	v := &verifiers{broker: i.Broker, log: i.log, dir: dir, maxAge: max(verifier.MaxAge, 2*i.cfg.Epoch.Length.Std())}
+	now, err := v.load(ctx)
+	if errors.Is(err, verifier.ErrMissing) && i.cfg.Portal.Verifier == "" {
+		i.log.Warn("no browser can check a history: pages say so, and how to check otherwise (make build puts the verifier beside the program; portal.verifier)", "looked in", dir)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("portal.verifier: %w", err)
+	}
+	return &portal.Verifier{Handler: v, Hash: now.Hash(), Element: v.element}, nil
+}
+
+// verifiers is the verifier for the log's keys as they are now: the policy that it is served with has an address of its content.
+type verifiers struct {
+	broker *broker.Broker
+	log    *slog.Logger
+	dir    string
+	maxAge time.Duration
+	now    atomic.Pointer[policed]
+}
+
+type policed struct {
+	*verifier.Verifier
+	policy string
+}
+
+func (v *verifiers) load(ctx context.Context) (*verifier.Verifier, error) {
+	policy, err := v.broker.PolicyText(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if was := v.now.Load(); was != nil && was.policy == string(policy) {
+		return was.Verifier, nil
+	}
+	made, err := verifier.Load(v.dir, policy)
+	if err == nil {
+		v.now.Store(&policed{made, string(policy)})
+	}
+	return made, err
+}
+
+// ServeHTTP implements http.Handler.
+func (v *verifiers) ServeHTTP(w http.ResponseWriter, r *http.Request) { v.now.Load().ServeHTTP(w, r) }
+
+// element is asked for with each page of a history. While the keys can't be read, browsers check by those that were known last.
+func (v *verifiers) element(lang, bundle, list string) (template.HTML, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	now, err := v.load(ctx)
+	if err != nil {
+		v.log.Error("the keys of the log can't be read for citizens' browsers: they get those that were known last", "error", err)
+		now = v.now.Load().Verifier
+	}
+	return now.HTML(verifier.Element{Lang: verdict.Lang(lang), Bundle: bundle, MaxAge: v.maxAge, List: list})
 }
 
 // readWords joins the operator's words to those that are built in.

@@ -164,7 +164,7 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	if err := i.loadServices(ctx); err != nil {
 		return i, err
 	}
-	if err := i.listen(certs); err != nil {
+	if err := i.listen(ctx, certs); err != nil {
 		return i, err
 	}
 	for _, s := range i.servers {
@@ -321,7 +321,7 @@ func (i *Instance) loadServices(ctx context.Context) error {
 	return nil
 }
 
-func (i *Instance) listen(certs *api.Certificates) error {
+func (i *Instance) listen(ctx context.Context, certs *api.Certificates) error {
 	cfg, l := i.cfg, &i.cfg.Limits
 	metrics := api.NewMetrics()
 	if err := metrics.Register(NewCollector(i.Broker)); err != nil {
@@ -362,7 +362,7 @@ func (i *Instance) listen(certs *api.Certificates) error {
 		return err
 	}
 	if cfg.Portal.Listen != "" {
-		ln, err := i.portal()
+		ln, err := i.portal(ctx, metrics)
 		if err := add("portal", ln, err); err != nil {
 			return err
 		}

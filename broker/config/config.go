@@ -75,7 +75,9 @@ type Portal struct {
 	// Log is the public log's base URL, for people who check; empty: pages name it by its origin.
 	Log string `koanf:"log"`
 	// Words is a file that names purposes and legal bases; empty: those that are built in.
-	Words    string   `koanf:"words"`
+	Words string `koanf:"words"`
+	// Verifier is the directory of what browsers check histories with, as the build made it; empty: verifier beside the program.
+	Verifier string   `koanf:"verifier"`
 	Operator Operator `koanf:"operator"`
 	Identity Identity `koanf:"identity"`
 }
@@ -343,6 +345,7 @@ func (c *Config) paths() []namedPath {
 		{"portal.cert", &c.Portal.Cert, false, true},
 		{"portal.key", &c.Portal.Key, true, true},
 		{"portal.words", &c.Portal.Words, false, true},
+		{"portal.verifier", &c.Portal.Verifier, false, true},
 		{"portal.identity.client_secret_file", &c.Portal.Identity.ClientSecretFile, true, true},
 		{"admin.socket", &c.Admin.Socket, false, false},
 		{"keys.keystore.path", &c.Keys.Keystore.Path, false, false},

@@ -90,6 +90,8 @@ type Config struct {
 	Page string
 	// Show shows a page about what happened. It is called with nothing written yet but headers, and writes Notice.Status.
 	Show func(http.ResponseWriter, *http.Request, *Notice)
+	// SignedIn is told of each sign-in before its session begins; after an error nobody is signed in (Unavailable). Nil: nobody is told.
+	SignedIn func(context.Context, *Session) error
 	// Language says in which language a browser reads; nil: always "fr". It is kept in the session.
 	Language func(*http.Request) string
 	// Now is the clock; nil: time.Now.

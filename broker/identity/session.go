@@ -92,6 +92,20 @@ type sessionJSON struct {
 	IDToken    string              `json:"i"`
 }
 
+// session is who is in it.
+func (j *sessionJSON) session(account keys.Owner, signedIn time.Time) *Session {
+	out := &Session{
+		Account: account, Unattached: j.Unattached, Level: j.Level, SignedIn: signedIn, Language: j.Language,
+		Names:   Names{Given: j.Pivot[1], Family: j.Pivot[0], Used: j.Used},
+		pivot:   proof.Pivot{BirthName: j.Pivot[0], GivenNames: j.Pivot[1], BirthDate: j.Pivot[2], Sex: j.Pivot[3], BirthPlace: j.Pivot[4], BirthCountry: j.Pivot[5]},
+		idToken: j.IDToken,
+	}
+	if j.AuthTime != 0 {
+		out.AuthTime = time.Unix(j.AuthTime, 0).UTC()
+	}
+	return out
+}
+
 // sealed under a key that only the token yields, for this session of this account.
 func sessionAD(id [32]byte, account keys.Owner) []byte {
 	return append(append([]byte("session"), id[:]...), account[:]...)
@@ -131,11 +145,15 @@ func (s *Service) open(w http.ResponseWriter, r *http.Request, f *flow, in *sign
 	if j.Unattached, err = s.attachClaims(ctx, account, in); err != nil {
 		return failed(Unavailable, "attaching what the sign-in states", err)
 	}
+	now := s.now()
+	if err := s.announce(ctx, j.session(account, now)); err != nil {
+		return err
+	}
 	b, err := json.Marshal(j)
 	if err != nil {
 		return err
 	}
-	token, now := newSecret(), s.now()
+	token := newSecret()
 	row := store.Session{ID: sha256.Sum256(token[:]), Account: account, Created: now, Seen: now, Until: now.Add(min(s.cfg.Idle, s.cfg.Absolute))}
 	if row.Sealed, err = seal(token.derive("session"), sessionAD(row.ID, account), b); err != nil {
 		return err
@@ -145,6 +163,20 @@ func (s *Service) open(w http.ResponseWriter, r *http.Request, f *flow, in *sign
 	}
 	// Without a time: it ends with the browser, and here long before.
 	setCookie(w, cookieSession, encode(token[:]), 0)
+	return nil
+}
+
+// announce tells of somebody who has signed in.
+func (s *Service) announce(ctx context.Context, sess *Session) error {
+	if s.cfg.SignedIn == nil {
+		return nil
+	}
+	if err := s.subjects(ctx, sess); err != nil {
+		return failed(Unavailable, "finding the identifiers of somebody who signs in", err)
+	}
+	if err := s.cfg.SignedIn(ctx, sess); err != nil {
+		return failed(Unavailable, "telling of a sign-in", err)
+	}
 	return nil
 }
 
@@ -182,15 +214,8 @@ func (s *Service) load(r *http.Request) (*Session, error) {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return nil, errSeal
 	}
-	out := &Session{
-		Account: row.Account, Unattached: j.Unattached, Level: j.Level, SignedIn: row.Created, Language: j.Language, Ends: ends,
-		Names: Names{Given: j.Pivot[1], Family: j.Pivot[0], Used: j.Used},
-		pivot: proof.Pivot{BirthName: j.Pivot[0], GivenNames: j.Pivot[1], BirthDate: j.Pivot[2], Sex: j.Pivot[3], BirthPlace: j.Pivot[4], BirthCountry: j.Pivot[5]},
-		id:    row.ID, csrf: token.text("csrf"), idToken: j.IDToken,
-	}
-	if j.AuthTime != 0 {
-		out.AuthTime = time.Unix(j.AuthTime, 0).UTC()
-	}
+	out := j.session(row.Account, row.Created)
+	out.Ends, out.id, out.csrf = ends, row.ID, token.text("csrf")
 	if err := s.subjects(ctx, out); err != nil {
 		return nil, err
 	}
