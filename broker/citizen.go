@@ -43,6 +43,9 @@ type OwnEntry struct {
 
 	// Of an erasure: the greatest log index that it covers.
 	Reach proof.Index
+
+	// Delay is set if the entry ended one, be it of a disclosure or of an access to its record: At is long before the person could see it.
+	Delay *DelaySeen
 }
 
 // OwnEntries lists a person's entries under one identifier by decreasing log index: at most limit (up to 200) of those below before (0: from the newest). next is before of the next page, 0 if there is none.
@@ -89,7 +92,7 @@ func (b *Broker) NewestOwn(ctx context.Context, subject proof.Subject) (proof.In
 	return index, nil
 }
 
-// openOwn opens what a person may see of their own records, and finds out what accounts for the rest.
+// openOwn opens what a person may see of their own records, and finds out what accounts for the rest, and which were delayed.
 func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []glance) error {
 	for i := range glances {
 		g := &glances[i]
@@ -112,7 +115,15 @@ func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []g
 	if err != nil {
 		return err
 	}
-	return b.explain(ctx, glances)
+	if err := b.explain(ctx, glances); err != nil {
+		return err
+	}
+	for i := range glances {
+		if err := b.delaySeen(ctx, &glances[i].entry); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d Directory) ownEntry(g *glance) OwnEntry {
@@ -120,7 +131,9 @@ func (d Directory) ownEntry(g *glance) OwnEntry {
 	if entry, err := proof.ParseEntry(g.row.Text); err == nil {
 		e.Epoch = entry.In()
 	}
-	return d.Outline(e, g.subject.Type(), g.entry.State)
+	out := d.Outline(e, g.subject.Type(), g.entry.State)
+	out.Delay = g.entry.Delay
+	return out
 }
 
 // Outline is what a person sees at a glance of an entry under a subject of type t, by what is open of it. Of a damaged record nothing is told, though a part of it may be whole.

@@ -156,7 +156,7 @@ func (p *Portal) csv(r *request, s *Session) error {
 		w.Comma = ';'
 	}
 	head := []string{}
-	for _, c := range []string{"date", "time", "status", "who", "what", "from", "why", "law", "reason", "index"} {
+	for _, c := range []string{"date", "time", "status", "revealed", "who", "what", "from", "why", "law", "reason", "index"} {
 		head = append(head, r.lang.fixed["csv."+c])
 	}
 	if err := w.Write(head); err != nil {
@@ -169,7 +169,11 @@ func (p *Portal) csv(r *request, s *Session) error {
 		if !x.At.IsZero() {
 			day, hour = x.At.Format(time.DateOnly), x.At.Format("15:04:05")
 		}
-		line := []string{day, hour, r.lang.fixed["status."+x.Status], x.Who, x.What, x.From, x.Why, n.law(e.LegalBasis), x.Reason, e.Index.String()}
+		revealed := ""
+		if !x.Revealed.IsZero() {
+			revealed = x.Revealed.Format(time.DateTime)
+		}
+		line := []string{day, hour, r.lang.fixed["status."+x.Status], revealed, x.Who, x.What, x.From, x.Why, n.law(e.LegalBasis), x.Reason, e.Index.String()}
 		for k := range line {
 			line[k] = harmless(line[k])
 		}

@@ -302,6 +302,9 @@ func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
 	case e.Reader != "":
 		r.Who, r.Reason = n.reader(e), n.reason(e)
 	}
+	if e.Delay != nil && !e.Delay.OpenedAt.IsZero() {
+		r.Revealed = e.Delay.OpenedAt.In(p.zone)
+	}
 	return r
 }
 

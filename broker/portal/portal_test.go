@@ -375,7 +375,7 @@ func TestDownloads(t *testing.T) {
 		}
 		var got []string
 		for _, l := range lines[1:] {
-			got = append(got, l[9])
+			got = append(got, l[10])
 		}
 		if diff := cmp.Diff([]string{want[2].String(), want[1].String(), want[0].String()}, got); diff != "" {
 			t.Error(diff)

@@ -110,6 +110,7 @@ func (p *Portal) record(r *request, s *Session) error {
 			data.Why = p.why(rec, n)
 		}
 	}
+	p.delay(data, rec)
 	if rec.Receipt != nil {
 		if data.Proof, err = p.showProof(r.lang, rec); err != nil {
 			return err
@@ -205,6 +206,22 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 		code("detail.erasure", proof.ErasureID)
 		code("detail.reach", proof.ErasureReach)
 	}
+}
+
+// delay says how long the person wasn't told, and by whose order.
+func (p *Portal) delay(data *recordPage, rec *broker.OwnRecord) {
+	d := rec.Delay
+	if d == nil {
+		return
+	}
+	if !d.OpenedAt.IsZero() {
+		data.Facts = append(data.Facts, fact{Key: "fact.revealed_at", At: d.OpenedAt.In(p.zone)})
+	}
+	if rec.Outcome != "" { // the status of the page is that it was delayed
+		data.Facts = append(data.Facts, fact{Key: "fact.outcome", Own: "status." + rec.Outcome})
+	}
+	data.Facts = append(data.Facts, fact{Key: "fact.delayed_by", Value: d.Authority}, fact{Key: "fact.delayed_under", Value: d.Article})
+	data.Details = append(data.Details, fact{Key: "detail.deferred", Value: d.Deferred.String(), Code: true}, fact{Key: "detail.deferred_month", Value: d.Month, Code: true})
 }
 
 func utc(t proof.Time) string { return t.Time().UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -14,6 +14,7 @@ type row struct {
 	Kind      proof.Kind
 	Epoch     proof.Epoch
 	At        time.Time
+	Revealed  time.Time // when it could be seen, if it was delayed; zero: at once, or not known
 	Status    string
 	Who, What string
 	From, Why string
@@ -119,7 +120,15 @@ func (l *language) rowHTML(m *markup, r *row) {
 	l.labelled(m, "column.from", r.From)
 	m.add(`</td><td role="cell" class="why">`)
 	l.labelled(m, "column.why", or(r.Why, r.Reason))
-	m.add(`</td><td role="cell" class="outcome">`, string(l.statusHTML(r.Status)), " <span class=\"mark\" data-mark></span></td></tr>\n")
+	m.add(`</td><td role="cell" class="outcome">`, string(l.statusHTML(r.Status)))
+	if !r.Revealed.IsZero() {
+		m.add(` <span class="revealed">`)
+		m.text(l.fixed["row.revealed"])
+		m.add(` <time datetime="`, r.Revealed.UTC().Format(time.RFC3339), `">`)
+		m.text(l.day(r.Revealed))
+		m.add(`</time></span>`)
+	}
+	m.add(" <span class=\"mark\" data-mark></span></td></tr>\n")
 }
 
 // what names the data, or what else happened.
@@ -127,7 +136,7 @@ func (l *language) what(m *markup, r *row) {
 	switch {
 	case r.What != "":
 		m.bdi(r.What)
-	case r.Status == "access":
+	case r.Status == "access", r.Target != 0:
 		m.text(l.fixed["row.record"])
 	case r.Status == "erasure":
 		m.text(l.fixed["row.erasure"])
