@@ -48,6 +48,10 @@ func (d *demo) prepare() (err error) {
 	}
 	d.serveArgs = append(d.serveArgs, "--set", "witnesses.policy="+d.path("witnesses.policy"))
 	d.sayf("  $ %s &", d.shown("regard", d.serveArgs))
+	if err := d.openPortal(); err != nil {
+		return err
+	}
+	d.sayf("  … with a portal for people, and a simulator of FranceConnect (docs/operate.md, The portal).")
 	if err := d.serve(); err != nil {
 		return err
 	}

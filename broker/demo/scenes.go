@@ -254,7 +254,7 @@ func (d *demo) writeJSON(file string, v any) error {
 
 // erase destroys a person's keys. Their details can't be read any more; the receipts that were handed out still verify.
 func (d *demo) erase() error {
-	d.sayf("\n10. Camille's details are erased: the keys are destroyed, and an entry says so. What was handed out still verifies.\n")
+	d.sayf("\n11. Camille's details are erased: the keys are destroyed, and an entry says so. What was handed out still verifies.\n")
 	if err := d.writeJSON("camille.json", camille); err != nil {
 		return err
 	}

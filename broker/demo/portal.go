@@ -1,0 +1,203 @@
+package demo
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Those whose history has most in it.
+const (
+	camilleSignsIn = "Camille Inès EXEMPLE ALPHA"
+	maelleSignsIn  = "Maëlle EXEMPLE GOLF"
+)
+
+// openPortal adds the portal, and the simulator that stands in for FranceConnect, to what the broker is started with.
+func (d *demo) openPortal() error {
+	listen, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if d.simulator, err = freeAddress(); err != nil {
+		return err
+	}
+	// Browsers take localhost for as safe as TLS. The simulator has another name, so that it gets none of the portal's cookies.
+	_, port, _ := strings.Cut(listen, ":")
+	d.portal = "http://localhost:" + port
+	secret := d.path("secrets", "franceconnect.secret")
+	if err := os.WriteFile(secret, []byte(rand.Text()+"\n"), 0o600); err != nil {
+		return err
+	}
+	for _, kv := range []string{
+		"portal.listen=" + listen, "portal.url=" + d.portal, "portal.log=http://" + d.public + "/",
+		"portal.operator.name=Exploitant d'Exemple (inventé)", "portal.operator.email=contact@exemple.invalid",
+		"portal.identity.simulator.listen=" + d.simulator, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret,
+		"portal.identity.scopes=identite_pivot,preferred_username,ine", "portal.identity.claims.ine=ine",
+	} {
+		d.serveArgs = append(d.serveArgs, "--set", kv)
+	}
+	return nil
+}
+
+// browse has Camille look for herself: she signs in, reads who asked about her, takes the file behind the page and checks it with a program that isn't the portal's.
+func (d *demo) browse() error {
+	d.sayf("\n10. Camille looks for herself: she signs in at the portal (FranceConnect is simulated here) and reads her history. She takes the file behind the page, and checks it without the portal.\n")
+	b, err := newBrowser(d)
+	if err != nil {
+		return err
+	}
+	page, err := b.signIn(camilleSignsIn, "/historique?vue=dense")
+	if err != nil {
+		return err
+	}
+	outcomes := map[string]int{}
+	for _, m := range regexp.MustCompile(`<tr role="row" data-index="\d+"[^>]* data-outcome="([a-z]+)"`).FindAllStringSubmatch(page, -1) {
+		outcomes[m[1]]++
+	}
+	for _, outcome := range []string{"released", "denied", "failed", "opened", "access"} {
+		if outcomes[outcome] == 0 {
+			return fmt.Errorf("Camille's page has no row with the outcome %s: %v", outcome, outcomes)
+		}
+	}
+	for _, want := range []string{"Mairie d'Exempleville (inventée)", "Brigade d'enquête d'Exemple (inventée)", ", révélé le", "mener une enquête judiciaire", "auditeur accrédité"} {
+		if !strings.Contains(page, html.EscapeString(want)) {
+			return fmt.Errorf("Camille's page doesn't say %q", want)
+		}
+	}
+	d.sayf("  %s/historique: %d requests released, %d refused, %d failed, %d delayed by law and revealed since (one of them who looked at it meanwhile), %d openings of her records.",
+		d.portal, outcomes["released"], outcomes["denied"], outcomes["failed"], outcomes["opened"], outcomes["access"])
+	text, err := b.get("/historique/fichier")
+	if err != nil {
+		return err
+	}
+	file := d.path("historique.regard.json")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	out, err := d.run(true, "regard-audit", "verify-history", file, "--policy", d.path("log.policy"))
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	d.sayf("%s", indent(first))
+	if err := b.signOut(page); err != nil {
+		return err
+	}
+	// The same address shows nobody's history now.
+	page, err = b.get("/historique")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(page, "/connexion/franceconnect?retour=") || strings.Contains(page, "data-index=") {
+		return errors.New("after signing out there is still a history")
+	}
+	return nil
+}
+
+// again asks anew about Camille, whose details are erased: there is something to read.
+func (d *demo) again() error {
+	s := scenes()[0]
+	r, err := d.ask(false, 90, &s, "after-erasure")
+	if err := s.check(&r, err); err != nil {
+		return fmt.Errorf("after the erasure: %w", err)
+	}
+	return nil
+}
+
+// invite says how to look.
+func (d *demo) invite() {
+	check := "the browser checks each page of a history by itself"
+	if res, err := http.Get(d.portal + "/verificateur/verifier.sha256"); err != nil || res.StatusCode != http.StatusOK {
+		check = "this build has no verifier for browsers (make build makes it), so pages say that nothing is checked"
+	} else {
+		_ = res.Body.Close()
+	}
+	d.sayf("\nThe portal: %s (French; English at the top of each page)\n  Sign in as %s: refusals, a delayed access, who looked, and an erasure;\n  or as %s: dozens of requests, found by her student number.\n  In this demonstration whoever is on this machine can be anybody; %s.",
+		d.portal, camilleSignsIn, maelleSignsIn, check)
+}
+
+// browser is one that follows redirects and has cookies.
+type browser struct {
+	http.Client
+	base string
+}
+
+func newBrowser(d *demo) (*browser, error) {
+	jar, err := cookiejar.New(nil)
+	return &browser{http.Client{Jar: localJar{jar}, Timeout: 60 * time.Second}, d.portal}, err
+}
+
+// localJar keeps secure cookies of this machine, as browsers do.
+type localJar struct{ *cookiejar.Jar }
+
+func safe(u *url.URL) *url.URL {
+	v := *u
+	v.Scheme = "https"
+	return &v
+}
+
+// SetCookies implements http.CookieJar.
+func (j localJar) SetCookies(u *url.URL, cookies []*http.Cookie) { j.Jar.SetCookies(safe(u), cookies) }
+
+// Cookies implements http.CookieJar.
+func (j localJar) Cookies(u *url.URL) []*http.Cookie { return j.Jar.Cookies(safe(u)) }
+
+func (b *browser) get(path string) (string, error) { return read(b.Get(b.base + path)) }
+
+func read(res *http.Response, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Request.URL.Path, res.Status)
+	}
+	return string(text), err
+}
+
+// signIn asks for a page, chooses a person at the simulator, and returns the page.
+func (b *browser) signIn(name, path string) (string, error) {
+	page, err := b.get(path)
+	if err != nil {
+		return "", err
+	}
+	link := regexp.MustCompile(`href="(/connexion/franceconnect\?[^"]+)"`).FindStringSubmatch(page)
+	if link == nil {
+		return "", errors.New("the portal offers no sign-in")
+	}
+	res, err := b.Get(b.base + html.UnescapeString(link[1]))
+	if page, err = read(res, err); err != nil {
+		return "", err
+	}
+	action := regexp.MustCompile(`<form method="post" action="([^"]+)"`).FindStringSubmatch(page)
+	id := regexp.MustCompile(`name="page" value="([0-9a-f]+)"`).FindStringSubmatch(page)
+	who := regexp.MustCompile(`value="(\d+)">` + regexp.QuoteMeta(name) + `[ <]`).FindStringSubmatch(page)
+	if action == nil || id == nil || who == nil {
+		return "", fmt.Errorf("the simulator doesn't offer %s", name)
+	}
+	to, err := res.Request.URL.Parse(html.UnescapeString(action[1]))
+	if err != nil {
+		return "", err
+	}
+	return read(b.PostForm(to.String(), url.Values{"page": {id[1]}, "personne": {who[1]}}))
+}
+
+// signOut sends the form that is on every page.
+func (b *browser) signOut(page string) error {
+	token := regexp.MustCompile(`name="csrf" value="([^"]+)"`).FindStringSubmatch(page)
+	if token == nil {
+		return errors.New("the page has no way to sign out")
+	}
+	_, err := read(b.PostForm(b.base+"/deconnexion", url.Values{"csrf": {html.UnescapeString(token[1])}}))
+	return err
+}
