@@ -60,6 +60,7 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 	if err != nil {
 		return nil, err
 	}
+	i.sweep(p)
 	var certs *api.Certificates
 	if cfg.Cert != "" {
 		if certs, err = api.LoadCertificates(cfg.Cert, cfg.Key); err != nil {
@@ -68,6 +69,24 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 		i.reloads = append(i.reloads, certs.Reload)
 	}
 	return api.ListenPortal(cfg.Listen, i.cfg.Limits.Connections, p, i.log, certs)
+}
+
+// sweep has the portal look after what it keeps in memory.
+func (i *Instance) sweep(p *portal.Portal) {
+	ctx, stop := context.WithCancel(context.Background())
+	i.servers = append(i.servers, server{"the portal's memory", func() error {
+		for tick := time.NewTicker(time.Minute); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return nil
+			case <-tick.C:
+			}
+			if err := p.Sweep(ctx); err != nil && ctx.Err() == nil {
+				i.log.Warn("an outline in the portal's memory could not be brought up to date, and is dropped", "error", err)
+			}
+		}
+	}, func(context.Context) error { stop(); return nil }})
 }
 
 // sessions are the portal's, by the identity provider.
@@ -141,7 +160,7 @@ func (i *Instance) verifier(ctx context.Context) (*portal.Verifier, error) {
 			return nil, fmt.Errorf("finding the verifier for citizens' browsers: %w", err)
 		}
 	}
-	v := &verifiers{broker: i.Broker, log: i.log, dir: dir, maxAge: max(verifier.MaxAge, 2*i.cfg.Epoch.Length.Std())}
+	v := &verifiers{policy: i.Broker.PolicyText, log: i.log, dir: dir, maxAge: max(verifier.MaxAge, 2*i.cfg.Epoch.Length.Std())}
 	now, err := v.load(ctx)
 	if errors.Is(err, verifier.ErrMissing) && i.cfg.Portal.Verifier == "" {
 		i.log.Warn("no browser can check a history: pages say so, and how to check otherwise (make build puts the verifier beside the program; portal.verifier)", "looked in", dir)
@@ -155,7 +174,7 @@ func (i *Instance) verifier(ctx context.Context) (*portal.Verifier, error) {
 
 // verifiers is the verifier for the log's keys as they are now: the policy that it is served with has an address of its content.
 type verifiers struct {
-	broker *broker.Broker
+	policy func(context.Context) ([]byte, error)
 	log    *slog.Logger
 	dir    string
 	maxAge time.Duration
@@ -168,7 +187,7 @@ type policed struct {
 }
 
 func (v *verifiers) load(ctx context.Context) (*verifier.Verifier, error) {
-	policy, err := v.broker.PolicyText(ctx)
+	policy, err := v.policy(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http/httputil"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
@@ -64,11 +66,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// Invented people of the reference providers, as their identity provider states them.
-var (
-	camille = proof.Pivot{BirthName: "EXEMPLE ALPHA", GivenNames: "Camille Inès", BirthDate: "1984-03-14", Sex: "F", BirthPlace: "75107", BirthCountry: "99100"}
-	jean    = proof.Pivot{BirthName: "EXEMPLE FOXTROT", GivenNames: "Jean", BirthDate: "2001-05-05", Sex: "M", BirthPlace: "67482", BirthCountry: "99100"}
-)
+// camille is invented, and known to the reference providers.
+var camille = proof.Pivot{BirthName: "EXEMPLE ALPHA", GivenNames: "Camille Inès", BirthDate: "1984-03-14", Sex: "F", BirthPlace: "75107", BirthCountry: "99100"}
 
 const town = "90000101700012"
 
@@ -313,7 +312,18 @@ func TestPortalInABrowser(t *testing.T) {
 	if at := browsertest.Eval[string](p, "location.pathname"); at != "/connexion" {
 		t.Fatalf("a history for nobody: %s", at)
 	}
+	subject, err := camille.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := broker.Account{Pivot: subject}
+	if _, err := s.Broker.Profile(t.Context(), account); broker.AsProblem(err).Code != "account.unknown" {
+		t.Errorf("before the first sign-in: %v", err)
+	}
 	s.signIn(p, "Camille Inès EXEMPLE ALPHA")
+	if _, err := s.Broker.Profile(t.Context(), account); err != nil {
+		t.Errorf("a sign-in doesn't enrol for notices: %v", err)
+	}
 	if got := s.verdict(p); got != "proven" && got != "limited" {
 		t.Fatalf("the history is %s:\n%s", got, p.Text("#verdict"))
 	}
@@ -447,4 +457,75 @@ func accessible(t *testing.T, s *site, p *browsertest.Page) {
 		}
 	}
 	p.Goto(s.url + "/?lang=fr")
+}
+
+// TestVerifierIsMissing: a portal without one serves, and says so; one whose verifier was named, and isn't there or is another, doesn't start.
+func TestVerifierIsMissing(t *testing.T) {
+	s := newSite(t, time.Hour)
+	if !strings.Contains(s.logs.String(), "no browser can check a history") {
+		t.Errorf("the operator isn't told:\n%s", s.logs.String())
+	}
+	res, err := http.Get(s.url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if page, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || !bytes.Contains(page, []byte("Ce serveur ne fournit pas de vérificateur")) {
+		t.Errorf("%v, %s: %s", err, res.Status, page)
+	}
+	if csp := res.Header.Get("Content-Security-Policy"); strings.Contains(csp, "script-src") || !strings.Contains(csp, "form-action 'self' "+s.simulator) {
+		t.Errorf("policy %q", csp)
+	}
+	empty, other := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "verifier.sha256"), []byte("00  verifier.wasm\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{empty: "there is no verifier here", other: "the verifier in " + other} {
+		i := &Instance{Broker: s.Broker, cfg: new(*s.cfg), log: s.log}
+		i.cfg.Portal.Verifier = dir
+		if _, err := i.verifier(t.Context()); err == nil || !strings.Contains(err.Error(), "portal.verifier: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// TestVerifierFollowsKeys: when the log's keys change, pages have browsers check by the new ones; while nobody can say, by those that were known last.
+func TestVerifierFollowsKeys(t *testing.T) {
+	vkey := func(n byte) string {
+		k, err := note.NewEd25519VerifierKey("regard.example/site", bytes.Repeat([]byte{n}, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "log " + k + "\nquorum none\n"
+	}
+	text, fail := vkey(1), error(nil)
+	v := &verifiers{policy: func(context.Context) ([]byte, error) { return []byte(text), fail }, log: slog.New(slog.DiscardHandler), dir: browsertest.Verifier(t)}
+	if _, err := v.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	served := func() string {
+		t.Helper()
+		e, err := v.element("fr", "/historique/fichier", "acces")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := regexp.MustCompile(`data-policy="([^"]+)"`).FindStringSubmatch(string(e))
+		if at == nil {
+			t.Fatalf("no policy: %s", e)
+		}
+		w := httptest.NewRecorder()
+		v.ServeHTTP(w, httptest.NewRequest(http.MethodGet, at[1], nil))
+		return w.Body.String()
+	}
+	if got := served(); got != vkey(1) {
+		t.Errorf("%q", got)
+	}
+	text = vkey(2)
+	if got := served(); got != vkey(2) {
+		t.Errorf("after a rotation: %q", got)
+	}
+	text, fail = vkey(3), errors.New("down")
+	if got := served(); got != vkey(2) {
+		t.Errorf("while nobody can say: %q", got)
+	}
 }

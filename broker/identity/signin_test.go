@@ -1,8 +1,10 @@
 package identity_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -48,6 +50,35 @@ func TestSignIn(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// Whoever is told of sign-ins learns who it is, under all identifiers; if they can't be told, nobody is signed in.
+func TestSignedIn(t *testing.T) {
+	var told []string
+	var fail error
+	w := newWorld(t, func(w *world, _ *simulator.Config) {
+		w.cfg.SignedIn = func(_ context.Context, s *identity.Session) error {
+			for _, x := range s.Subjects {
+				told = append(told, string(x.Type()))
+			}
+			told = append(told, s.Language, s.Pivot().BirthPlace)
+			return fail
+		}
+	})
+	b := w.browser()
+	b.mustSignIn(camille)
+	slices.Sort(told[2:4]) // attached at the same moment
+	if d := cmp.Diff([]string{"pivot", "person", "nir", "siren", "fr", "75107"}, told); d != "" {
+		t.Error(d)
+	}
+	b, fail = w.browser(), errors.New("the store is down")
+	p := b.choose(b.start("/moi"), camille)
+	if p.status != http.StatusServiceUnavailable || !strings.Contains(p.body, "notice=unavailable return=/moi") || p.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+	if p = b.get(w.portal.URL + "/"); p.body != "signed out" {
+		t.Errorf("all the same %s", p.body)
 	}
 }
 

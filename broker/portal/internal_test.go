@@ -397,6 +397,46 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// TestSweep: what was erased, is old, or can't be looked after isn't kept though no page is asked for; what is new is read, and nothing else.
+func TestSweep(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	all := made(1000)
+	h := &heap{entries: slices.Clone(all)}
+	j := newJournals(h, func() time.Time { return now })
+	one := []proof.Subject{subject(t, "Un")}
+	open := func() {
+		t.Helper()
+		if _, err := j.of(t.Context(), &Session{Account: "a", Subjects: one}); err != nil {
+			t.Fatal(err)
+		}
+		h.reads = 0
+	}
+	kept := func(entries, reads int, want error) {
+		t.Helper()
+		if err := j.sweep(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+		if j.size != entries || h.reads != reads {
+			t.Errorf("%d entries are kept after %d reads, want %d and %d", j.size, h.reads, entries, reads)
+		}
+	}
+	kept(0, 0, nil)
+	open()
+	kept(1000, 0, nil)
+	h.entries = append([]broker.OwnEntry{{Index: all[0].Index + 1, Kind: proof.KindErasure, State: broker.HistoryOpen, At: all[0].At.Add(time.Second)}}, all[500:]...)
+	kept(501, 1+3, nil)
+	now = now.Add(journalAge + time.Second)
+	h.reads = 0
+	kept(0, 0, nil)
+	open()
+	h.fail = errors.New("down")
+	kept(0, 0, h.fail)
+	h.fail = nil
+	open()
+	now = now.Add(journalIdle + time.Second)
+	kept(0, 0, nil)
+}
+
 // TestSpan: a page says that it shows all entries of a stretch of the log only if it does.
 func TestSpan(t *testing.T) {
 	j := &journal{}

@@ -3,6 +3,7 @@ package portal
 import (
 	"container/list"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,26 +69,30 @@ func newJournals(b Broker, now func() time.Time) *journals {
 
 // of returns the outline of somebody's history, as it is now.
 func (j *journals) of(ctx context.Context, s *Session) (*journal, error) {
-	k := j.place(s.Account)
-	newest := make([]proof.Index, len(s.Subjects))
-	for i, subject := range s.Subjects {
+	return j.refresh(ctx, j.place(s.Account), s.Subjects)
+}
+
+// refresh brings an account's outline up to date.
+func (j *journals) refresh(ctx context.Context, k *kept, subjects []proof.Subject) (*journal, error) {
+	newest := make([]proof.Index, len(subjects))
+	for i, subject := range subjects {
 		var err error
 		if newest[i], err = j.broker.NewestOwn(ctx, subject); err != nil {
 			return nil, err
 		}
 	}
-	if was := k.journal.Load(); was.usable(s, j.now()) && slices.Equal(was.newest, newest) {
+	if was := k.journal.Load(); was.usable(subjects, j.now()) && slices.Equal(was.newest, newest) {
 		return was, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	was := k.journal.Load()
-	if !was.usable(s, j.now()) {
+	if !was.usable(subjects, j.now()) {
 		was = nil
 	} else if covers(was.newest, newest) {
 		return was, nil // another request brought it up to date meanwhile
 	}
-	made, err := j.read(ctx, s.Subjects, was)
+	made, err := j.read(ctx, subjects, was)
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +102,8 @@ func (j *journals) of(ctx context.Context, s *Session) (*journal, error) {
 }
 
 // usable says whether an outline is this person's and not too old.
-func (was *journal) usable(s *Session, now time.Time) bool {
-	return was != nil && slices.EqualFunc(was.subjects, s.Subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
+func (was *journal) usable(subjects []proof.Subject, now time.Time) bool {
+	return was != nil && slices.EqualFunc(was.subjects, subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
 }
 
 // covers says whether an outline that has these entries has those, too.
@@ -224,6 +229,39 @@ func (j *journals) resize(k *kept, size int) {
 	for old := j.used.Back(); j.size > maxKept && old != nil && old.Value.(*kept) != k; old = j.used.Back() {
 		j.drop(old)
 	}
+}
+
+// sweep drops what nobody used for long, and brings the rest up to date: what was erased isn't kept because no page is asked for.
+func (j *journals) sweep(ctx context.Context) error {
+	var all []*kept
+	j.mu.Lock()
+	now := j.now()
+	for e := j.used.Back(); e != nil; {
+		old := e
+		e = e.Prev()
+		if k := old.Value.(*kept); now.Sub(k.used) > journalIdle {
+			j.drop(old)
+		} else {
+			all = append(all, k)
+		}
+	}
+	j.mu.Unlock()
+	var errs []error
+	for _, k := range all {
+		was := k.journal.Load()
+		if was == nil {
+			continue
+		}
+		if !was.usable(was.subjects, now) {
+			j.forget(k.account)
+			continue
+		}
+		if _, err := j.refresh(ctx, k, was.subjects); err != nil {
+			j.forget(k.account)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (j *journals) drop(e *list.Element) {

@@ -200,8 +200,11 @@ func New(cfg Config) (*Portal, error) {
 // ServeHTTP implements http.Handler.
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
 
-// Forget drops what is kept in memory about an account: at sign-out, and when the person is erased.
+// Forget drops what is kept in memory about an account: at sign-out.
 func (p *Portal) Forget(account string) { p.journals.forget(account) }
+
+// Sweep drops what is kept in memory about those who left without a word, and what was erased since it was read. It is to be called every minute or so; what it couldn't look after is gone after an error.
+func (p *Portal) Sweep(ctx context.Context) error { return p.journals.sweep(ctx) }
 
 func (p *Portal) routes() http.Handler {
 	mux := http.NewServeMux()
