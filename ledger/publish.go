@@ -271,13 +271,11 @@ func (l *Log) QuorumMissing() time.Duration {
 
 // best returns the checkpoint to prove an entry under: a witnessed one if there is one that covers it.
 func (l *Log) best(index proof.Index) (proof.Checkpoint, bool) {
-	if cp, ok := l.Witnessed(); ok && uint64(index) < cp.Size() {
-		if last, _ := l.Published(); !last.Witnessed() {
-			return cp, true
-		}
+	last, ok := l.Published() // once: the next may come at any moment, without the quorum
+	if cp, ok := l.Witnessed(); ok && uint64(index) < cp.Size() && !last.Witnessed() {
+		return cp, true
 	}
-	cp, ok := l.Published()
-	return cp, ok && uint64(index) < cp.Size()
+	return last, ok && uint64(index) < last.Size()
 }
 
 // Handler serves what is published: see tiles.Handler.

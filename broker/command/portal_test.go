@@ -402,10 +402,14 @@ func TestPortalInABrowser(t *testing.T) {
 	if got := s.verdict(p); got != "proven" && got != "limited" {
 		t.Errorf("after the delay: %s\n%s", got, p.Text("#verdict"))
 	}
-	if got := marks(p); got["opened verified"] != 1 || !strings.Contains(p.Text("#acces"), ", révélé le") {
+	if got := marks(p); got["opened verified"] != 1 || !strings.Contains(p.Text("#acces"), "Révélé le") {
 		t.Errorf("after the delay: %v\n%s", got, p.Text("#acces"))
 	}
 
+	p.Goto(s.url + browsertest.Eval[string](p, `document.querySelector("#acces tr[data-outcome=opened] a").getAttribute("href")`))
+	if got := p.Text("article"); !strings.Contains(got, "Révélé le") || !strings.Contains(got, "un témoin indépendant") {
+		t.Errorf("the page of what was delayed:\n%s", got)
+	}
 	p.Do(chromedp.Click(chromedp.CSS(`form[action="/deconnexion"] button`)))
 	p.Wait(`location.pathname === "/deconnexion/retour"`)
 	if s := p.Text("h1"); s != "Vous êtes déconnecté" {

@@ -68,7 +68,7 @@ func (d *demo) browse() error {
 			return fmt.Errorf("Camille's page has no row with the outcome %s: %v", outcome, outcomes)
 		}
 	}
-	for _, want := range []string{"Mairie d'Exempleville (inventée)", "Brigade d'enquête d'Exemple (inventée)", ", révélé le", "mener une enquête judiciaire", "auditeur accrédité"} {
+	for _, want := range []string{"Mairie d'Exempleville (inventée)", "Brigade d'enquête d'Exemple (inventée)", "Révélé le", "mener une enquête judiciaire", "auditeur accrédité"} {
 		if !strings.Contains(page, html.EscapeString(want)) {
 			return fmt.Errorf("Camille's page doesn't say %q", want)
 		}

@@ -83,7 +83,7 @@ func TestDelays(t *testing.T) {
 	var asked, looked string
 	for k, n := range p.rows() {
 		switch s := text(n); {
-		case !strings.Contains(s, "Accès différé par la loi") || !strings.Contains(s, ", révélé le") || len(revealed(n)) != 1 || attr(n, "data-outcome") != "opened":
+		case !strings.Contains(s, "Accès différé par la loi") || !strings.Contains(s, "Révélé le") || len(revealed(n)) != 1 || attr(n, "data-outcome") != "opened":
 			t.Errorf("a row doesn't say that it was delayed, and until when: %s", s)
 		case strings.Contains(s, "Votre enregistrement"):
 			looked = p.indexes()[k].String()

@@ -285,7 +285,7 @@ func (p *Portal) statement(r *request, s *Session) error {
 func (p *Portal) fillStatement(data *statementPage, r *request, v *proof.HistoryVerdict) {
 	data.Epochs, data.Opened, data.Closed = v.Epochs, v.Opened.Time().In(p.zone), v.Closed.Time().In(p.zone)
 	data.Origin, data.Size, data.Root, data.RootTime = v.Origin, v.Size, v.Root.String(), v.RootTime.Time().In(p.zone)
-	data.Witnessed, data.Complete, data.Pending = v.State == proof.Witnessed, v.Complete(), v.Deferrals.Pending
+	data.Witnessed, data.Complete, data.Pending = v.State >= proof.Witnessed, v.Complete(), v.Deferrals.Pending
 	data.Code, data.Count = v.StatementCode(), len(v.Entries)
 	data.File = "/historique/fichier?epoques=" + v.Epochs.From.String() + "-" + v.Epochs.To.String()
 	for _, w := range v.Witnesses {

@@ -92,7 +92,7 @@ func (p *Portal) record(r *request, s *Session) error {
 	standing := p.cfg.Broker.Standing()
 	data := &recordPage{
 		Row: p.row(&rec.OwnEntry, n), State: rec.State, Namesake: rec.Namesake, Subject: string(rec.Subject.Type()),
-		Published: rec.Receipt != nil, Settled: rec.Verdict.InRoll, Witnessed: rec.Verdict.State == proof.Witnessed,
+		Published: rec.Receipt != nil, Settled: rec.Verdict.InRoll, Witnessed: rec.Verdict.State >= proof.Witnessed,
 	}
 	data.Contestable = contestable(rec)
 	if k := kindOf(&rec.OwnEntry); k != "" {
