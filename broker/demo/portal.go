@@ -65,12 +65,12 @@ func (d *demo) browse() error {
 	}
 	for _, outcome := range []string{"released", "denied", "failed", "opened", "access"} {
 		if outcomes[outcome] == 0 {
-			return fmt.Errorf("Camille's page has no row with the outcome %s: %v", outcome, outcomes)
+			return fmt.Errorf("the page of Camille has no row with the outcome %s: %v", outcome, outcomes)
 		}
 	}
 	for _, want := range []string{"Mairie d'Exempleville (inventée)", "Brigade d'enquête d'Exemple (inventée)", "Révélé le", "mener une enquête judiciaire", "auditeur accrédité"} {
 		if !strings.Contains(page, html.EscapeString(want)) {
-			return fmt.Errorf("Camille's page doesn't say %q", want)
+			return fmt.Errorf("the page of Camille doesn't say %q", want)
 		}
 	}
 	d.sayf("  %s/historique: %d requests released, %d refused, %d failed, %d delayed by law and revealed since (one of them who looked at it meanwhile), %d openings of her records.",
