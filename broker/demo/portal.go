@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Those whose history has most in it.
+// Those whose history has most to see in the end.
 const (
 	camilleSignsIn = "Camille Inès EXEMPLE ALPHA"
 	maelleSignsIn  = "Maëlle EXEMPLE GOLF"
@@ -121,7 +121,7 @@ func (d *demo) invite() {
 	} else {
 		_ = res.Body.Close()
 	}
-	d.sayf("\nThe portal: %s (French; English at the top of each page)\n  Sign in as %s: refusals, a delayed access, who looked, and an erasure;\n  or as %s: dozens of requests, found by her student number.\n  In this demonstration whoever is on this machine can be anybody; %s.",
+	d.sayf("\nThe portal: %s (French; English at the top of each page)\n  Sign in as %s: an erasure, what remains of what was before it, and a request since;\n  or as %s: dozens of requests, found by her student number.\n  In this demonstration whoever is on this machine can be anybody; %s.",
 		d.portal, camilleSignsIn, maelleSignsIn, check)
 }
 
