@@ -40,6 +40,7 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 	}
 	var p *portal.Portal // the pages say what happened to a sign-in, so each needs the other
 	var sessions portal.Sessions = portal.Nobody{}
+	var service *identity.Service
 	if cfg.Identity.On() {
 		s, err := newSessions(i, func() *portal.Portal { return p })
 		if err != nil {
@@ -48,13 +49,13 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 		if err := metrics.Register(s.service.Collectors()...); err != nil {
 			return nil, fmt.Errorf("registering metrics: %w", err)
 		}
-		sessions = s
+		sessions, service = s, s.service
 	} else {
 		i.log.Warn("the portal has no identity provider: nobody can sign in (portal.identity)")
 	}
 	o := &cfg.Operator
 	p, err = portal.New(portal.Config{
-		Broker: i.Broker, Sessions: sessions, Verifier: check, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
+		Broker: i.Broker, Sessions: sessions, Identity: service, Verifier: check, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
 		Operator: portal.Operator{Name: o.Name, Address: o.Address, Email: o.Email, Officer: o.Officer, Host: o.Host},
 	})
 	if err != nil {

@@ -434,7 +434,8 @@ func accessible(t *testing.T, s *site, p *browsertest.Page) {
 	still := []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}
 	for _, lang := range []string{"fr", "en"} {
 		p.Goto(s.url + "/?lang=" + lang)
-		for _, path := range []string{"/", "/historique", "/historique?vue=dense&issue=denied", record, "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion"} {
+		for _, path := range []string{"/", "/historique", "/historique?vue=dense&issue=denied", record, "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion",
+			"/notifications", "/notifications/reglages", "/notifications/adresse", "/contestations", "/identifiants", "/mandats", "/effacer", "/effacer/demande"} {
 			p.Goto(s.url + path)
 			if browsertest.Eval[bool](p, `!!document.querySelector("#verdict[data-bundle]")`) {
 				s.verdict(p)

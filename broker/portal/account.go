@@ -70,9 +70,13 @@ func (h known) personal(r *request, s *Session) error {
 	return h(r, s, who)
 }
 
-// ended tells somebody whose session is over that what they sent wasn't done. They come back to the page above what they sent it to.
+// ended tells somebody whose session is over that what they sent wasn't done. They come back to the form: it is at the address to which it was sent, or on the page of its section.
 func (r *request) ended() error {
-	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: "/" + r.section()})
+	back := r.URL.RequestURI()
+	if section := r.section(); slices.Contains(accountSections, section) {
+		back = "/" + section
+	}
+	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: back})
 	return nil
 }
 
