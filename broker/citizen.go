@@ -392,3 +392,7 @@ func (b *Broker) PolicyText(ctx context.Context) ([]byte, error) {
 	}
 	return []byte(text.String()), nil
 }
+
+func errNoRequest() *Problem {
+	return &Problem{Status: 409, Code: "contest.other", Title: "This entry is no request of an agency.", Detail: "Contest an entry that is one."}
+}

@@ -106,7 +106,7 @@ func (b *Broker) ContestEntry(ctx context.Context, a Account, index proof.Index,
 	}
 	id, err := uuid.Parse(rec.Open(proof.ReaderPerson).Text(proof.DisclosureID))
 	if rec.Schema() != proof.SchemaDisclosure || err != nil {
-		return nil, &Problem{Status: 409, Code: "contest.other", Title: "This entry is no request of an agency.", Detail: "Contest an entry that is one."}
+		return nil, errNoRequest()
 	}
 	return b.FileContest(ctx, a, store.ID(id), text)
 }

@@ -435,7 +435,7 @@ func accessible(t *testing.T, s *site, p *browsertest.Page) {
 	for _, lang := range []string{"fr", "en"} {
 		p.Goto(s.url + "/?lang=" + lang)
 		for _, path := range []string{"/", "/historique", "/historique?vue=dense&issue=denied", record, "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion",
-			"/notifications", "/notifications/reglages", "/notifications/adresse", "/contestations", "/identifiants", "/mandats", "/effacer", "/effacer/demande"} {
+			"/notifications", "/notifications/reglages", "/notifications/adresse", "/contestations", "/identifiants", "/mandats", "/effacer"} {
 			p.Goto(s.url + path)
 			if browsertest.Eval[bool](p, `!!document.querySelector("#verdict[data-bundle]")`) {
 				s.verdict(p)

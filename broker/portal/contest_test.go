@@ -183,7 +183,7 @@ func TestContestRefused(t *testing.T) {
 		}
 		harmless(t, what, a)
 	}
-	if a := w.post("camille", path, url.Values{"texte": {strings.Repeat("é", 70<<10)}}); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.text(), "Formulaire illisible") {
+	if a := w.post("camille", path, url.Values{"texte": {strings.Repeat("é", 70<<10)}}); a.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(a.text(), "Formulaire illisible") {
 		t.Errorf("a form without end: %s", a.Status)
 	}
 	w.forgeries(t, "camille", path, url.Values{"texte": {"Je conteste."}})
