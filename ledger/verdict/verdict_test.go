@@ -160,7 +160,7 @@ func TestWordsOfDelays(t *testing.T) {
 	for lang, want := range map[Lang][]string{
 		English: {"Among them: 1 data request that was delayed by law.", "Among them: 1 opening of the record of such a request, delayed with it.", "No disclosure about anybody is kept secret",
 			"told to you by 2025-11-2", "by Tribunal judiciaire de Lyon, allowed to delay that until the end of "},
-		French:  {"Parmi elles : 1 demande de données différée par la loi", "Parmi elles : 1 ouverture de la fiche"},
+		French: {"Parmi elles : 1 demande de données différée par la loi", "Parmi elles : 1 ouverture de la fiche"},
 	} {
 		found := 0
 		for _, g := range v.Good {
