@@ -83,6 +83,10 @@ bench: build ## measure throughput and latency, proofs and their checking
 	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck ./broker/portal/verifier
 	@$(BIN)/regard-bench -tests $(BIN)/bench $(BENCHFLAGS)
 
+screenshots: build ## take the pictures of docs/screenshots anew
+	@deploy/tools/need chromium:chromium
+	$(STEP) 'screenshots' env REGARD_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -tags screenshots -run TestScreenshots -count 1 ./broker/command
+
 soak: ## run the long tests until they end (SOAKFLAGS='-count 3' and the like)
 	$(STEP) 'soak' go test -tags soak -run Soak -timeout 0 -v $(SOAKFLAGS) ./...
 
@@ -112,4 +116,4 @@ lint-tools:
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak fuzz clean axe devvault devoidc lint-tools rego-tools witness-tools
+.PHONY: help demo demo-vault build test lint rego-test bench soak screenshots fuzz clean axe devvault devoidc lint-tools rego-tools witness-tools
