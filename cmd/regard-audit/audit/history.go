@@ -58,6 +58,8 @@ type historyFinding struct {
 	Verdict *verdict.Report `json:"verdict"`
 
 	lang verdict.Lang
+	// whose is for the person's own eyes at a terminal; what is piped to other programs as JSON has types alone.
+	whose []verdict.Fact
 }
 
 // historyEntry is an entry without what it is about, which stays in the file.
@@ -89,7 +91,8 @@ retention, a loss that it tells.
 
 It says in plain words what is proven, for which identifiers, epochs and times, and what isn't. "All recorded requests about you under these identifiers" is what it can say at most:
 it knows nothing of other identifiers, and nothing of data that were given outside of the log. The words are those of the portal, where a browser checks the same file, also with --lang fr;
-below them are the fingerprints of the keys of your policy (SHA-256 of the key as it is written), to be compared with those that others have.
+below them stands whose history
+it is, names and numbers in full (never with --json): it says something about you only if that is exactly you. Then come the fingerprints of the keys of your policy (SHA-256 of the key as it is written), to be compared with those that others have.
 
 Files of the same person that are given together, or with --compare, are compared: an epoch with two markers, an entry that is two, two trees of one size are a fork, and both
 files the evidence of it. The evidence that a page of the portal saved (*.evidence.json) is a history, too; what the page showed is compared with it.
@@ -264,12 +267,19 @@ func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) histor
 	if f.Proven {
 		f.Code = v.StatementCode()
 	}
+	f.whose = verdict.Whose(f.Verdict, in)
 	return f
 }
 
 func (f *historyFinding) print(w io.Writer) {
 	text := join(f.Verdict.Sentence, f.Problem)
 	printVerdict(w, f.lang, f.File, f.Proven, f.Unusable, f.State, text, f.Says, f.Not)
+	if len(f.whose) > 0 {
+		fmt.Fprintf(w, "  %s\n", verdict.NewAround(f.lang).Whose)
+	}
+	for _, x := range f.whose {
+		fmt.Fprintf(w, "    %s: %s\n", x.Name, x.Value)
+	}
 	if r := f.Verdict.Refuted; r != nil {
 		fmt.Fprintf(w, "  %s %s\n", verdict.NewAround(f.lang).Reference, r.Reference)
 	}

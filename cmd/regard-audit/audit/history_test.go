@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 type historyVectors struct {
@@ -66,7 +69,10 @@ func TestVerifyHistory(t *testing.T) {
 				t.Errorf("%d: %+v, want %+v", i, f.Entries[k], e)
 			}
 		}
-		code, out, _ = run("verify-history", "--policy", policy, name)
+		if strings.Contains(out, "LEFEVRE") || strings.Contains(errs, "LEFEVRE") {
+			t.Error("the person's name is in the JSON")
+		}
+		code, out, errs = run("verify-history", "--policy", policy, name)
 		if want := g.State == "provisional"; (code == Input) != want || strings.Contains(out, "UNUSABLE") != want || strings.Contains(out, "PROVEN") == want || strings.Contains(out, "\x1b") {
 			t.Errorf("%d: exit code %d: %s", i, code, out)
 		}
@@ -74,8 +80,18 @@ func TestVerifyHistory(t *testing.T) {
 		if says := "the code of a printed statement of these entries: " + f.Code + "\n"; len(f.Code) != 24 || strings.Contains(out, says) == (g.State == "provisional") {
 			t.Errorf("%d: code %q in %s", i, f.Code, out)
 		}
-		if strings.Contains(out, "LEFEVRE") || strings.Contains(errs, "LEFEVRE") {
-			t.Error("the person's name is shown")
+		// The reader sees whose history it is: a server could give the history of somebody whom nobody ever asked about.
+		h, err := proof.ParseHistory([]byte(g.Text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out, verdict.NewAround(verdict.English).Whose) {
+			t.Errorf("%d: whose history it is: %s", i, out)
+		}
+		for _, s := range h.Subjects {
+			if value := ": " + strings.ReplaceAll(s.Value(), "|", " · ") + "\n"; !strings.Contains(out, value) || strings.Contains(errs, s.Value()) {
+				t.Errorf("%d: %q in %s", i, value, out)
+			}
 		}
 		// What is proven is in words.
 		if g.State != "provisional" && !strings.Contains(out, "recorded requests about you under these identifiers") {
@@ -88,7 +104,7 @@ func TestVerifyHistory(t *testing.T) {
 			text = text[:h.At] + h.Put + text[h.At+h.Cut:]
 		}
 		code, out, _ := run("verify-history", "--policy", policy, "--allow-provisional", write(t, dir, "bad.regard.json", text))
-		if code == Proven || strings.Contains(out, "PROVEN") || strings.Contains(out, "  proven ") {
+		if code == Proven || strings.Contains(out, verdict.NewAround(verdict.English).Whose) || strings.Contains(out, "PROVEN") || strings.Contains(out, "  proven ") {
 			t.Errorf("%s: exit code %d: %s", b.Reason, code, out)
 		}
 	}
