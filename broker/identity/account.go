@@ -225,13 +225,13 @@ func knownType(typ proof.SubjectType) string {
 	return "other"
 }
 
-// Detach removes an identifier from the account of a session. One that the sign-in states is attached again by the next one.
+// Detach removes an identifier from the account of a session, and calls off its erasure if that waits. One that the sign-in states is attached again by the next one.
 func (s *Service) Detach(ctx context.Context, sess *Session, subject proof.Subject) error {
 	owner, err := s.cfg.Ring.Owner(subject)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAttached, err)
 	}
-	switch err := s.cfg.Store.DetachIdentifier(ctx, sess.Account, owner); {
+	switch err := s.cfg.Store.DetachIdentifier(ctx, sess.Account, owner, s.now()); {
 	case errors.Is(err, store.ErrNotFound):
 		return ErrNotAttached
 	case err != nil:

@@ -43,8 +43,8 @@ type Store interface {
 	// AttachIdentifier fails with store.ErrTaken, store.ErrTooMany or keys.ErrNoKey, and writes nothing then.
 	AttachIdentifier(ctx context.Context, in *store.NewIdentifier) error
 	Identifiers(ctx context.Context, account keys.Owner) ([]store.Identifier, error)
-	// DetachIdentifier fails with store.ErrNotFound if the account doesn't have it.
-	DetachIdentifier(ctx context.Context, account, owner keys.Owner) error
+	// DetachIdentifier fails with store.ErrNotFound if the account doesn't have it. It undoes in one transaction what the account has asked to erase under it.
+	DetachIdentifier(ctx context.Context, account, owner keys.Owner, now time.Time) error
 	// CountCheck counts a check of an identifier; store.ErrTooMany, and it isn't counted, if the account has had limit of them since a time.
 	CountCheck(ctx context.Context, account keys.Owner, at, since time.Time, limit int) error
 }

@@ -86,11 +86,21 @@ func TestIdentifiers(t *testing.T) {
 	if !strings.Contains(v.page("/identifiants").text(), "…E02B") {
 		t.Fatal("it was removed all the same")
 	}
+	if err := w.b.RequestErasure(t.Context(), w.account(jeanToo, ine), []proof.Subject{ine}, w.now()); err != nil {
+		t.Fatal(err)
+	}
 	if a := v.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}}); !strings.Contains(a.text(), "est retiré de votre compte") || !strings.Contains(a.text(), "Aucun autre identifiant") {
 		t.Errorf("%s\n%s", a.Status, a.text())
 	}
 	if a := v.post("/identifiants/retirer", url.Values{"identifiant": {v.mark(ine)}}); a.StatusCode != http.StatusNotFound {
 		t.Errorf("%s", a.Status)
+	}
+	// With it goes the erasure that they have asked for: the number may be attached to somebody else tomorrow.
+	if list, err := w.b.ErasureRequests(t.Context(), w.account(jeanToo)); err != nil || len(list) != 1 || list[0].Undoable() {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if s := v.page("/notifications").text(); !strings.Contains(s, "que vous avez retiré ne sera pas effacé") {
+		t.Error(s)
 	}
 	if s := v.page("/historique").text(); strings.Contains(s, "Portail") {
 		t.Error("the history still covers it")

@@ -161,14 +161,17 @@ func (s *Store) Identifiers(ctx context.Context, account keys.Owner) ([]Identifi
 	return out, err
 }
 
-// DetachIdentifier removes an identifier from an account; ErrNotFound if it isn't there.
-func (s *Store) DetachIdentifier(ctx context.Context, account, owner keys.Owner) error {
+// DetachIdentifier removes an identifier from an account, and undoes what the account has asked to erase under it and waits: it may be somebody else's by then. ErrNotFound if it isn't there.
+func (s *Store) DetachIdentifier(ctx context.Context, account, owner keys.Owner, now time.Time) error {
 	return s.do(ctx, func(t *tx) error {
 		n, err := t.exec("DELETE FROM identifiers WHERE account = ? AND owner = ?", account[:], owner[:])
 		if err == nil && n == 0 {
 			err = ErrNotFound
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return undoDetached(t, account, owner, now)
 	})
 }
 

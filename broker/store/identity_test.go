@@ -178,10 +178,10 @@ func TestIdentifiers(t *testing.T) {
 	}
 	list(a, identifier(a, siren, proof.TypeSIREN).Identifier, identifier(a, keys.Owner{5}, proof.TypeINE).Identifier, again.Identifier)
 	list(b, identifier(b, siren, proof.TypeSIREN).Identifier, lost.Identifier)
-	if err := s.DetachIdentifier(t.Context(), b, nir); !errors.Is(err, store.ErrNotFound) {
+	if err := s.DetachIdentifier(t.Context(), b, nir, t0); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another account's identifier was detached: %v", err)
 	}
-	if err := s.DetachIdentifier(t.Context(), a, nir); err != nil {
+	if err := s.DetachIdentifier(t.Context(), a, nir, t0); err != nil {
 		t.Error(err)
 	}
 	attach(identifier(b, nir, proof.TypeNIR), nil)
@@ -200,6 +200,67 @@ func TestIdentifiers(t *testing.T) {
 	list(b)
 	if _, err := s.Session(t.Context(), [32]byte{1}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the erased person is still signed in: %v", err)
+	}
+}
+
+// TestDetachingCallsOffAnErasure: who gives an identifier up has nothing erased under it any more, for it may be attached to another account by then.
+func TestDetachingCallsOffAnErasure(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	a, b, nir, ine := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}, keys.Owner{4}
+	if err := s.Enrol(ctx, a, "fr", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*store.NewIdentifier{identifier(a, nir, proof.TypeNIR), identifier(a, ine, proof.TypeINE)} {
+		if err := s.AttachIdentifier(ctx, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := func(n byte, account, owner keys.Owner, typ proof.SubjectType) store.ErasureRequest {
+		return store.ErasureRequest{ID: store.ID{n}, Request: store.ID{10 + account[0]}, Account: account, Owner: owner, Type: typ, Ground: "g", Asked: t0, Due: t0}
+	}
+	if _, err := s.RequestErasure(ctx, []store.ErasureRequest{request(1, a, nir, proof.TypeNIR), request(2, a, ine, proof.TypeINE)}, []*store.Sealed{sealed(1), sealed(2)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RequestErasure(ctx, []store.ErasureRequest{request(3, b, nir, proof.TypeNIR)}, []*store.Sealed{sealed(3)}); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(n byte, owner keys.Owner) error {
+		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: owner, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0)
+	}
+	if err := s.DetachIdentifier(ctx, b, nir, t0); !errors.Is(err, store.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if list, err := s.ErasureRequests(ctx, b, 9); err != nil || len(list) != 1 || list[0].State != store.ErasureWaiting {
+		t.Errorf("what wasn't detached is called off: %+v, %v", list, err)
+	}
+	gone := t0.Add(time.Minute)
+	if err := s.DetachIdentifier(ctx, a, nir, gone); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.ErasureRequests(ctx, a, 9)
+	if err != nil || len(list) != 2 || list[0].State != store.ErasureUndone || len(list[0].Subject) != 0 || !list[0].Ended.Equal(gone) || list[1].State != store.ErasureWaiting || len(list[1].Subject) == 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := s.ErasureRequests(ctx, b, 9); err != nil || list[0].State != store.ErasureWaiting {
+		t.Errorf("another account's is called off: %+v, %v", list, err)
+	}
+	notices, err := s.Notices(ctx, a, 0, 9)
+	if err != nil || len(notices) != 2 || notices[0].Event != store.ErasureDetached || notices[0].Ref != list[0].Request {
+		t.Errorf("%+v, %v", notices, err)
+	}
+	if err := begin(1, nir); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("an erasure that was called off begins: %v", err)
+	}
+	// One that has begun is carried through.
+	if err := begin(2, ine); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DetachIdentifier(ctx, a, ine, gone); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.ErasureRequests(ctx, a, 9); err != nil || list[1].State != store.ErasureWaiting {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 

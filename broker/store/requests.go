@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -15,6 +16,9 @@ const (
 	ErasureUndone  = "undone"
 	ErasureDone    = "done"
 )
+
+// ErasureDetached is the event of an erasure that was undone because its identifier was taken from the account.
+const ErasureDetached = "detached"
 
 // Reasons why an erasure that is due waits.
 const (
@@ -101,6 +105,22 @@ func (s *Store) UndoErasure(ctx context.Context, account keys.Owner, request ID,
 		}
 		return t.notify(&Notice{Account: account, Kind: NoticeErasure, Event: ErasureUndone, At: now, Ref: request})
 	})
+}
+
+// undoDetached undoes the request of an account to erase an identifier that it gives up, and tells the account. One that has begun is carried through.
+func undoDetached(t *tx, account, owner keys.Owner, now time.Time) error {
+	var id, request []byte
+	err := classify(t.row("SELECT id, request FROM erasure_requests WHERE account = ?1 AND owner = ?2 AND state = 'waiting' AND owner NOT IN (SELECT owner FROM erasures WHERE done = 0)", account[:], owner[:]).Scan(&id, &request))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec("UPDATE erasure_requests SET state = 'undone', subject = x'', blocked = '', ended = ? WHERE id = ?", now.UnixMilli(), id); err != nil {
+		return err
+	}
+	return t.notify(&Notice{Account: account, Kind: NoticeErasure, Event: ErasureDetached, At: now, Ref: idOf(request)})
 }
 
 // ErasureRequests lists an account's, newest first, those of one request together.
