@@ -60,8 +60,18 @@ func (e *ErasureRequest) Undoable() bool {
 	return false
 }
 
+// Erasable says whether identifiers of a type belong to one person, who can have erased what is filed under theirs. Whoever has the same names, sex and birth date has the same keys, and
+// so have all representatives of a business: only the operator can find out whose records those are.
+func Erasable(t proof.SubjectType) bool {
+	switch t {
+	case proof.TypePivot, proof.TypeNIR, proof.TypeINE, proof.TypeFranceTravail:
+		return true
+	}
+	return false
+}
+
 // RequestErasure asks for the erasure of identifiers of the account's person. It is carried out by itself when the time to think it over has ended; a hold or an open contest makes it wait beyond that.
-// What is filed under names without a birth place isn't erased so: it may be a namesake's, and nothing of theirs is destroyed, or told, on somebody else's word. See Erase.
+// Of identifiers that others may have, too, nothing is destroyed, or told, on one person's word: see Erasable and Erase.
 //
 // signedIn is when the person last showed who they are, which must have been just now. What the person has asked for already isn't asked twice.
 func (b *Broker) RequestErasure(ctx context.Context, a Account, subjects []proof.Subject, signedIn time.Time) error {
@@ -88,8 +98,8 @@ func (b *Broker) RequestErasure(ctx context.Context, a Account, subjects []proof
 		if _, mine := p.subjects[owner]; !mine {
 			return invalid("/subjects", "This identifier isn't one of the account's.", "Choose among those that are.")
 		}
-		if s.Type() == proof.TypePerson { // whoever has the same names, sex and birth date has the same keys
-			return conflict("erasure.shared", "What is filed under these names may be about a namesake, whose records would be destroyed, too.", "Leave this identifier out, and write to the operator, who can find out whose records these are.")
+		if !Erasable(s.Type()) {
+			return conflict("erasure.shared", "What is filed under names without a birth place may be about a namesake, and what is filed under a business is its other representatives' history, too.", "Leave this identifier out, and write to the operator, who can find out whose records these are.")
 		}
 		if seen[owner] {
 			continue

@@ -53,7 +53,7 @@ func studying(t testing.TB, a broker.Account) broker.Account {
 
 // erasable are the identifiers of an account that its person can have erased.
 func erasable(a broker.Account) []proof.Subject {
-	return slices.DeleteFunc(slices.Clone(a.Subjects), func(s proof.Subject) bool { return s.Type() == proof.TypePerson })
+	return slices.DeleteFunc(slices.Clone(a.Subjects), func(s proof.Subject) bool { return !broker.Erasable(s.Type()) })
 }
 
 // ask asks for the erasure of all of an account's identifiers that can be erased so.
@@ -102,6 +102,13 @@ func TestErasureIsAskedForUndoneAndCarriedOut(t *testing.T) {
 		wantCode(t, name, w.b.RequestErasure(ctx, me, erasable(me), at), 403, "session.stale")
 	}
 	wantCode(t, "what may be a namesake's", w.b.RequestErasure(ctx, me, me.Subjects, w.now()), 409, "erasure.shared")
+	siren, err := proof.SIREN("130025265")
+	if err != nil {
+		t.Fatal(err)
+	}
+	representing := me
+	representing.Subjects = append(slices.Clone(me.Subjects), siren)
+	wantCode(t, "a business's, which has other representatives", w.b.RequestErasure(ctx, representing, []proof.Subject{me.Pivot, siren}, w.now()), 409, "erasure.shared")
 	wantCode(t, "nothing", w.b.RequestErasure(ctx, me, nil, w.now()), 400, "request.invalid")
 	wantCode(t, "somebody else's identifier", w.b.RequestErasure(ctx, me, []proof.Subject{me.Pivot, subjectOf(t, killPivot("other"))}, w.now()), 400, "request.invalid")
 	if len(w.asked(me)) != 0 {
@@ -151,7 +158,7 @@ func TestErasureIsAskedForUndoneAndCarriedOut(t *testing.T) {
 		t.Errorf("%+v", h.Entries)
 	}
 	// The account is gone with it; nobody is told of anything any more.
-	_, err := w.b.Profile(ctx, me)
+	_, err = w.b.Profile(ctx, me)
 	wantCode(t, "the account", err, 404, "account.unknown")
 	// Long after, the requests are forgotten.
 	w.age(&ahead, 91*day)

@@ -67,9 +67,6 @@ func (p *Portal) showErasing(e *broker.ErasureRequest) erasing {
 	return out
 }
 
-// erasable are types that belong to one person. What is filed under a name alone, or under a business, is others' history, too: only the operator can find out whose it is.
-var erasable = []proof.SubjectType{proof.TypePivot, proof.TypeNIR, proof.TypeINE, proof.TypeFranceTravail}
-
 // askErasurePage is the form, with what follows.
 type askErasurePage struct {
 	Choices  []choice
@@ -107,7 +104,7 @@ func (p *Portal) showAskErasure(r *request, s *Session, chosen []string, mistake
 	}
 	for _, x := range s.Subjects {
 		switch typ := string(x.Type()); {
-		case !slices.Contains(erasable, x.Type()):
+		case !broker.Erasable(x.Type()):
 			if !slices.Contains(data.Shared, typ) {
 				data.Shared = append(data.Shared, typ)
 			}
@@ -148,7 +145,7 @@ func (p *Portal) requestErasure(r *request, s *Session, who *identity.Session) e
 	var mistakes []mistake
 	for _, v := range r.PostForm["identifiant"] {
 		x, ok := markedSubject(s, s.Subjects, v)
-		if !ok || !slices.Contains(erasable, x.Type()) {
+		if !ok || !broker.Erasable(x.Type()) {
 			subjects = nil // a form of another session, or one that was tampered with: nothing of it is done
 			break
 		}
