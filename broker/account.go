@@ -48,6 +48,15 @@ func (b *Broker) person(a *Account) (*person, error) {
 	return p, nil
 }
 
+// enrolled are all identifiers as the store watches them.
+func (p *person) enrolled() []store.Enrolled {
+	var out []store.Enrolled
+	for _, o := range p.owners() {
+		out = append(out, store.Enrolled{Owner: o, Type: p.subjects[o].Type()})
+	}
+	return out
+}
+
 // owners of all identifiers, in an order that depends on nothing else.
 func (p *person) owners() []keys.Owner {
 	out := make([]keys.Owner, 0, len(p.subjects))

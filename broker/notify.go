@@ -45,7 +45,7 @@ func (b *Broker) Enrol(ctx context.Context, a Account) error {
 	if err != nil {
 		return err
 	}
-	return storeProblem(b.store.Enrol(ctx, p.owner, p.lang, p.owners()))
+	return storeProblem(b.store.Enrol(ctx, p.owner, p.lang, p.enrolled()))
 }
 
 // citizen finds the account's row, which Enrol made.
@@ -255,9 +255,12 @@ func (b *Broker) tell(ctx context.Context) error {
 		now := b.now()
 		notices := make([]store.Notice, len(found))
 		for i := range found {
-			n := store.Notice{Account: found[i].Account, At: now, Index: found[i].Index, Entry: true, Ref: found[i].Disclosure}
+			n := store.Notice{Account: found[i].Account, At: now, Index: found[i].Index, Entry: true}
 			if n.Kind, n.Event, err = b.noticeOf(ctx, &found[i]); err != nil {
 				return err
+			}
+			if found[i].Type != proof.TypePerson {
+				n.Ref = found[i].Disclosure
 			}
 			notices[i] = n
 		}
@@ -268,13 +271,16 @@ func (b *Broker) tell(ctx context.Context) error {
 	return nil
 }
 
-// noticeOf says what an entry is to the person.
+// noticeOf says what an entry is to the person. Of what may be a namesake's it says no more than that there is an entry: neither its outcome nor, see tell, which disclosure it is of.
 func (b *Broker) noticeOf(ctx context.Context, w *store.WatchedEntry) (store.NoticeKind, string, error) {
 	switch w.Kind {
 	case proof.KindAccess:
 		return store.NoticeAccess, store.EventRead, nil
 	case proof.KindOpened:
 		return store.NoticeDelay, "opened", nil
+	}
+	if w.Type == proof.TypePerson {
+		return store.NoticeAccess, "asked", nil
 	}
 	admin, err := b.ring.OpenAdmin(ctx, nil, w.Admin)
 	if err != nil {

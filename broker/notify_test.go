@@ -119,6 +119,38 @@ func TestNotices(t *testing.T) {
 	wantCode(t, "mail from a broker that sends none", w.b.SetAddress(ctx, me, "camille@exemple.fr"), 409, "mail.none")
 }
 
+// TestNoticesOfNamesakes: of what may be about somebody else a person is told that there is an entry, and neither its outcome nor which disclosure it is of.
+func TestNoticesOfNamesakes(t *testing.T) {
+	w := newWorld(t, func(c *broker.Config) { c.SweepEvery = 20 * time.Millisecond })
+	ctx := t.Context()
+	me := account(t, marie)
+	if err := w.b.Enrol(ctx, me); err != nil {
+		t.Fatal(err)
+	}
+	other := request() // the answer names a person like her
+	other.Subject.Pivot.BirthName = "Quelqu'un d'autre"
+	other.Scopes = []string{"members", "quotient"}
+	w.disclose(other)
+	until(t, "told of it", func() bool { return kinds(w.notices(me)) == "access.asked" })
+	index := w.own(me.Subjects[1])[0].Index
+	if n := w.notices(me)[0]; n.Ref != (store.ID{}) || !n.Entry || n.Index != index {
+		t.Errorf("%+v", n)
+	}
+	// A refusal that is filed so, as her own is once her pivot counts as shared.
+	w.close()
+	w.sql("UPDATE watches SET type = 'person'")
+	w.open()
+	other = request()
+	other.Scopes = []string{"address"}
+	if got := w.disclose(other); got.Outcome != broker.Denied {
+		t.Fatalf("%s", got.Outcome)
+	}
+	until(t, "told of the refusal", func() bool { return len(w.notices(me)) == 2 })
+	if n := w.notices(me)[0]; n.Kind != store.NoticeAccess || n.Event != "asked" || n.Ref != (store.ID{}) || !n.Entry {
+		t.Errorf("%+v", n)
+	}
+}
+
 // posting is a world whose broker sends mails to a server of the test's.
 func posting(t *testing.T, ahead *atomic.Int64) (*world, *mailtest.Server) {
 	t.Helper()

@@ -133,7 +133,7 @@ func (p *Portal) notices(r *request, s *Session) error {
 	return r.render(http.StatusOK, "notices", "notices.title", data)
 }
 
-// noticeOfEntry leads to the entry, and says no more of it than its row does: what may be a namesake's doesn't tell that it was refused. One that the history doesn't show, as of an identifier that was given up, has no page.
+// noticeOfEntry leads to the entry, and says of one that may be a namesake's that it may be. One that the history doesn't show, as of an identifier that was given up, has no page.
 func (p *Portal) noticeOfEntry(shown *noticeShown, x *store.Notice, j *journal, n *namer) {
 	at := slices.IndexFunc(j.entries, func(e broker.OwnEntry) bool { return e.Index == x.Index })
 	switch {
@@ -141,7 +141,7 @@ func (p *Portal) noticeOfEntry(shown *noticeShown, x *store.Notice, j *journal, 
 	case at >= 0:
 		line := p.row(&j.entries[at], n)
 		shown.Row, shown.Href = &line, "/acces/"+x.Index.String()
-		if j.entries[at].Namesake && (x.Kind == store.NoticeRefusal || x.Event == "asked") {
+		if j.entries[at].Namesake && x.Event == "asked" {
 			shown.Key = "news.homonym"
 		}
 	case x.Kind == store.NoticeRefusal:

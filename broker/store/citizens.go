@@ -88,9 +88,15 @@ func millis(t time.Time) any {
 	return t.UnixMilli()
 }
 
+// An Enrolled identifier is one of an account's.
+type Enrolled struct {
+	Owner keys.Owner
+	Type  proof.SubjectType
+}
+
 // Enrol remembers that somebody has signed in and under which identifiers they are to be told of entries: from the next one on, of those that are new. Identifiers that they don't have any
 // more are forgotten. A new account is told of everything in the page, and of nothing by mail.
-func (s *Store) Enrol(ctx context.Context, account keys.Owner, lang string, owners []keys.Owner) error {
+func (s *Store) Enrol(ctx context.Context, account keys.Owner, lang string, under []Enrolled) error {
 	return s.do(ctx, func(t *tx) error {
 		if _, err := t.exec("INSERT INTO citizens (account, lang, page, mail) VALUES (?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET lang = excluded.lang", account[:], lang, allKinds, allKinds); err != nil {
 			return err
@@ -106,9 +112,9 @@ func (s *Store) Enrol(ctx context.Context, account keys.Owner, lang string, owne
 			return err
 		}
 		still := map[keys.Owner]bool{}
-		for _, o := range owners {
-			still[o] = true
-			if _, err := t.exec("INSERT INTO watches (owner, account, since) SELECT ?, ?, coalesce(max(log_index) + 1, 0) FROM leaves WHERE true ON CONFLICT DO NOTHING", o[:], account[:]); err != nil {
+		for _, e := range under {
+			still[e.Owner] = true
+			if _, err := t.exec("INSERT INTO watches (owner, account, type, since) SELECT ?, ?, ?, coalesce(max(log_index) + 1, 0) FROM leaves WHERE true ON CONFLICT DO NOTHING", e.Owner[:], account[:], string(e.Type)); err != nil {
 				return err
 			}
 		}
@@ -302,12 +308,13 @@ type WatchedEntry struct {
 	Index      proof.Index
 	Kind       proof.Kind
 	Account    keys.Owner
-	Disclosure ID     // zero for accesses
-	Admin      []byte // sealed
+	Type       proof.SubjectType // of the account's identifier under which it is filed
+	Disclosure ID                // zero for accesses
+	Admin      []byte            // sealed
 }
 
 // Watched looks at up to scan log indexes below upto, from where it was left, and finds the entries of which accounts are to be told. A deferred one isn't: its person learns of it when it is
-// opened. next is what Told takes; it is from if there was nothing left.
+// opened. Nor is one that is filed under names without a birth place, if the same disclosure is filed under another identifier of the account's. next is what Told takes; it is from if there was nothing left.
 func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found []WatchedEntry, from, next proof.Index, err error) {
 	var at sql.NullInt64
 	err = classify(s.r.QueryRowContext(ctx, "SELECT (SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?)", watchedNote).Scan(&at))
@@ -320,15 +327,16 @@ func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found 
 		return nil, from, from, nil
 	}
 	// CROSS JOIN keeps the order: what it costs is the new records, not the accounts.
-	err = s.each(ctx, `SELECT r.log_index, l.kind, w.account, d.id, r.admin FROM records r CROSS JOIN watches w ON w.owner = r.owner JOIN leaves l ON l.log_index = r.log_index LEFT JOIN disclosures d ON d.seq = r.disclosure
-		WHERE r.log_index >= ? AND r.log_index < ? AND w.since <= r.log_index AND l.kind IN ('`+string(proof.KindDisclosure)+`', '`+string(proof.KindAccess)+`', '`+string(proof.KindOpened)+`') ORDER BY r.log_index`,
+	err = s.each(ctx, `SELECT r.log_index, l.kind, w.account, w.type, d.id, r.admin FROM records r CROSS JOIN watches w ON w.owner = r.owner JOIN leaves l ON l.log_index = r.log_index LEFT JOIN disclosures d ON d.seq = r.disclosure
+		WHERE r.log_index >= ? AND r.log_index < ? AND w.since <= r.log_index AND l.kind IN ('`+string(proof.KindDisclosure)+`', '`+string(proof.KindAccess)+`', '`+string(proof.KindOpened)+`')
+		AND NOT (w.type = '`+string(proof.TypePerson)+`' AND EXISTS (SELECT 1 FROM records o JOIN watches x ON x.owner = o.owner AND x.account = w.account WHERE o.disclosure = r.disclosure AND x.type <> w.type AND x.since <= o.log_index)) ORDER BY r.log_index`,
 		func(scan func(...any) error) error {
 			var w WatchedEntry
 			var index int64
-			var kind string
+			var kind, typ string
 			var account, id []byte
-			err := scan(&index, &kind, &account, &id, &w.Admin)
-			w.Index, w.Kind, w.Account, w.Disclosure = proof.Index(index), proof.Kind(kind), ownerOf(account), idOf(id)
+			err := scan(&index, &kind, &account, &typ, &id, &w.Admin)
+			w.Index, w.Kind, w.Account, w.Type, w.Disclosure = proof.Index(index), proof.Kind(kind), ownerOf(account), proof.SubjectType(typ), idOf(id)
 			found = append(found, w)
 			return err
 		}, int64(from), int64(next)) // #nosec G115 -- log indexes

@@ -25,6 +25,14 @@ func sealed(n byte) *store.Sealed {
 	return &store.Sealed{Blob: blob, Fresh: &keys.StoredKey{ID: id, Kind: keys.KindSubject, Owner: keys.Owner{n}, Wrapped: []byte{n}, Created: at}}
 }
 
+// under are identifiers of one person alone.
+func under(owners ...byte) (out []store.Enrolled) {
+	for _, o := range owners {
+		out = append(out, store.Enrolled{Owner: keys.Owner{o}, Type: proof.TypePivot})
+	}
+	return out
+}
+
 // TestWatched: accounts are told of what is filed under their identifiers from their first sign-in on, once, and of nothing that is deferred.
 func TestWatched(t *testing.T) {
 	s := open(t, t.TempDir())
@@ -45,10 +53,10 @@ func TestWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	me, other := keys.Owner{1}, keys.Owner{7}
-	if err := s.Enrol(ctx, me, "fr", []keys.Owner{{1}, {2}}); err != nil {
+	if err := s.Enrol(ctx, me, "fr", under(1, 2)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Enrol(ctx, other, "fr", []keys.Owner{{7}, {2}}); err != nil {
+	if err := s.Enrol(ctx, other, "fr", under(7, 2)); err != nil {
 		t.Fatal(err)
 	}
 	if err := commit(t, s, 1, place(1, proof.KindDisclosure, 1, 3), place(3, proof.KindDeferred, 1), place(4, proof.KindOpened, 2), place(5, proof.KindErasure, 1), place(6, proof.KindAccess, 1)); err != nil {
@@ -98,6 +106,34 @@ func TestWatched(t *testing.T) {
 	}
 }
 
+// TestWatchedOfNamesakes: what is filed under names alone is told as that, and not at all if the person is told of the same disclosure under an identifier of their own.
+func TestWatchedOfNamesakes(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	me, namesake, names := keys.Owner{1}, keys.Owner{2}, keys.Owner{9}
+	for _, account := range []keys.Owner{me, namesake} {
+		if err := s.Enrol(ctx, account, "fr", []store.Enrolled{{Owner: account, Type: proof.TypePivot}, {Owner: names, Type: proof.TypePerson}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _, err := s.Begin(ctx, intent(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(o keys.Owner) store.Record { return store.Record{Owner: o, Person: []byte{1}, Admin: []byte("a")} }
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindDisclosure), leaf(1, proof.KindDisclosure)}, Attach: &store.Outcome{Disclosure: d.Seq, Records: []store.Record{record(me), record(names)}}}); err != nil {
+		t.Fatal(err)
+	}
+	found, _, _, err := s.Watched(ctx, 2, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.WatchedEntry{{Index: 0, Kind: proof.KindDisclosure, Account: me, Type: proof.TypePivot, Disclosure: d.ID, Admin: []byte("a")}, {Index: 1, Kind: proof.KindDisclosure, Account: namesake, Type: proof.TypePerson, Disclosure: d.ID, Admin: []byte("a")}}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestNoticesAreBounded: a thousand of an account are kept, the newest.
 func TestNoticesAreBounded(t *testing.T) {
 	s := open(t, t.TempDir())
@@ -132,7 +168,7 @@ func TestNothingIsKeptUnderADestroyedKey(t *testing.T) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	me := keys.Owner{1}
-	if err := s.Enrol(ctx, me, "fr", []keys.Owner{me}); err != nil {
+	if err := s.Enrol(ctx, me, "fr", under(1)); err != nil {
 		t.Fatal(err)
 	}
 	gone := sealed(1)

@@ -27,6 +27,7 @@ CREATE INDEX citizens_digest ON citizens (digest_due) WHERE digest_due IS NOT NU
 CREATE TABLE watches (
   owner   BLOB    NOT NULL,
   account BLOB    NOT NULL,
+  type    TEXT    NOT NULL,              -- of the identifier
   since   INTEGER NOT NULL,
   PRIMARY KEY (owner, account)
 ) WITHOUT ROWID;
