@@ -229,7 +229,7 @@ func (b *Broker) watchPolicy(ctx context.Context) {
 }
 
 func (b *Broker) openStores(ctx context.Context) (err error) {
-	if b.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(b.cfg.DataDir, "store"), Logger: b.log}); err != nil {
+	if b.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(b.cfg.DataDir, "store"), Mailing: b.cfg.Mail != nil, Logger: b.log}); err != nil {
 		return err
 	}
 	b.ring, err = keys.New(ctx, keys.Config{Custodian: b.cfg.Custodian, Store: b.store, CacheKeys: b.cfg.CacheKeys, Now: b.now, Logger: b.log})

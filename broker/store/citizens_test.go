@@ -248,6 +248,37 @@ func TestBeginErasure(t *testing.T) {
 	}
 }
 
+// TestLettersNeedAMailer: without anybody to send them no letters pile up that would go out long after.
+func TestLettersNeedAMailer(t *testing.T) {
+	for _, mailing := range []bool{false, true} {
+		s := openWith(t, store.Config{Dir: t.TempDir(), Mailing: mailing})
+		ctx := t.Context()
+		change := &store.AgencyChange{Agency: store.Agency{ID: "mairie", Name: "Mairie", SIRET: "1", State: store.Active}}
+		if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindKey)}, Attach: change}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetAgencyAddresses(ctx, "mairie", "contact@mairie.example", "dpo@mairie.example"); err != nil {
+			t.Fatal(err)
+		}
+		contest := &store.Contest{ID: store.ID{1}, Account: keys.Owner{1}, Owner: keys.Owner{1}, Disclosure: store.ID{2}, Agency: "mairie", Role: "asked", Lang: "fr", Body: []byte{1}, Filed: at, Due: at.Add(time.Hour)}
+		if _, err := s.FileContest(ctx, contest, sealed(1), at.Add(-time.Hour), 9); err != nil {
+			t.Fatal(err)
+		}
+		late := contest.Due.Add(time.Minute)
+		if n, err := s.RemindContests(ctx, late, 9); err != nil || n != 1 {
+			t.Fatalf("%d overdue, %v", n, err)
+		}
+		letters, err := s.Letters(ctx, late, 9)
+		if want := map[bool]int{true: 4}[mailing]; err != nil || len(letters) != want {
+			t.Errorf("mailing %t: %d letters, %v; want %d", mailing, len(letters), err, want)
+		}
+		// The contest is there all the same.
+		if c, err := s.Contest(ctx, contest.ID, "mairie", keys.Owner{}); err != nil || c.State != store.ContestOpen {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}
+
 // TestAddressesSurviveGovernance: what the log doesn't know isn't changed by what it tells.
 func TestAddressesSurviveGovernance(t *testing.T) {
 	s := open(t, t.TempDir())

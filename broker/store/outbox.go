@@ -48,10 +48,10 @@ func (t *tx) post(l *Letter) error {
 	return err
 }
 
-// postAgency has a mail sent to the addresses that an agency has.
+// postAgency has a mail sent to the addresses that an agency has, if mails are sent.
 func (t *tx) postAgency(kind LetterKind, agency string, ref ID, now time.Time) error {
 	var contact, dpo string
-	if err := t.row("SELECT contact, dpo FROM agencies WHERE id = ?", agency).Scan(&contact, &dpo); err != nil {
+	if err := t.row("SELECT contact, dpo FROM agencies WHERE id = ?", agency).Scan(&contact, &dpo); err != nil || !t.mailing {
 		return err
 	}
 	for role, address := range map[string]string{RoleContact: contact, RoleDPO: dpo} {

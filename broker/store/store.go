@@ -58,16 +58,19 @@ type Config struct {
 	Dir string
 	// Readers is the size of the read pool; 0 means 4.
 	Readers int
+	// Mailing says that somebody sends what is in the outbox. Without it no letter to an agency is put there: they would be about contests of long ago when mails are sent one day.
+	Mailing bool
 	Logger  *slog.Logger
 }
 
 // Store is safe for concurrent use.
 type Store struct {
-	path string
-	lock *os.File
-	conn *conn // owned by the writer goroutine
-	r    *sql.DB
-	log  *slog.Logger
+	path    string
+	lock    *os.File
+	mailing bool
+	conn    *conn // owned by the writer goroutine
+	r       *sql.DB
+	log     *slog.Logger
 
 	jobs   chan *job
 	done   chan struct{}
@@ -114,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger,
+		path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger, mailing: cfg.Mailing,
 		jobs: make(chan *job, maxJobs), done: make(chan struct{}),
 	}
 	if err := s.open(ctx, cfg.Readers); err != nil {
@@ -317,7 +320,7 @@ func (s *Store) transact(batch []*job) error {
 	if _, err := s.conn.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	t := &tx{conn: s.conn, slots: &s.slots, owners: &s.owners}
+	t := &tx{conn: s.conn, mailing: s.mailing, slots: &s.slots, owners: &s.owners}
 	for _, j := range batch {
 		err := j.do(t)
 		if err == nil {
@@ -346,6 +349,7 @@ func (s *Store) transact(batch []*job) error {
 // tx gives jobs the writer's connection within a transaction.
 type tx struct {
 	*conn
+	mailing bool
 	slots   *slots
 	owners  *owners
 	records []placed // that go in together, see flush
