@@ -114,7 +114,7 @@ func TestDelays(t *testing.T) {
 	if s := w.page("camille", "/acces/"+asked, "Cookie", "__Host-langue=en").text(); !strings.Contains(s, "Delayed by law") || !strings.Contains(s, "Revealed on") {
 		t.Errorf("in English: %s", s)
 	}
-	if list := w.get("camille", "/telecharger/historique.csv?issue=opened"); strings.Count(string(list.body), "Accès différé par la loi;"+time.Now().Add(72*time.Hour).Format("2006-")) != 2 {
+	if list := w.get("camille", "/telecharger/historique.csv?issue=opened"); strings.Count(string(list.body), "\"Accès différé par la loi\";\""+time.Now().Add(72*time.Hour).Format("2006-")) != 2 {
 		t.Errorf("the spreadsheet: %s", list.body)
 	}
 	if e, _, err := w.b.OwnEntries(t.Context(), w.sessions.by["camille"].Subjects[0], 0, 10); err != nil || len(e) != 2 || e[0].Delay == nil || e[0].Delay.OpenedAt.Sub(e[0].At) < 71*time.Hour {

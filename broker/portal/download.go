@@ -2,9 +2,9 @@ package portal
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -150,18 +150,15 @@ func (p *Portal) csv(r *request, s *Session) error {
 	}
 	var out strings.Builder
 	out.WriteString("\ufeff")
-	w := csv.NewWriter(&out)
-	w.UseCRLF = true // RFC 4180, section 2
+	comma := ","
 	if r.lang.code == defaultLang {
-		w.Comma = ';'
+		comma = ";"
 	}
 	head := []string{}
 	for _, c := range []string{"date", "time", "status", "revealed", "who", "what", "from", "why", "law", "reason", "index"} {
 		head = append(head, r.lang.fixed["csv."+c])
 	}
-	if err := w.Write(head); err != nil {
-		return err
-	}
+	writeLine(&out, comma, head)
 	for _, i := range f.of(j, n) {
 		e := &j.entries[i]
 		x := p.row(e, n)
@@ -174,30 +171,29 @@ func (p *Portal) csv(r *request, s *Session) error {
 			revealed = x.Revealed.Format(time.DateTime)
 		}
 		line := []string{day, hour, r.lang.fixed["status."+x.Status], revealed, x.Who, x.What, x.From, x.Why, n.law(e.LegalBasis), x.Reason, e.Index.String()}
-		for k := range line {
-			line[k] = harmless(line[k])
-		}
-		if err := w.Write(line); err != nil {
-			return err
-		}
-	}
-	w.Flush()
-	if err := w.Error(); err != nil {
-		return err
+		writeLine(&out, comma, line)
 	}
 	r.download("historique.csv", "text/csv; charset=utf-8")
 	r.write(http.StatusOK, []byte(out.String()))
 	return nil
 }
 
-// harmless keeps a spreadsheet from reading a cell as a formula (OWASP, CSV Injection).
-func harmless(cell string) string {
-	cell = clean(cell)
-	if cell != "" && strings.ContainsRune("=+-@|%\uff1d\uff0b\uff0d\uff20", []rune(cell)[0]) {
-		return "'" + cell
+// writeLine writes a line of CSV (RFC 4180, section 2) with all cells in quotes, as encoding/csv does only where this comma demands it: a spreadsheet may split at others as well.
+func writeLine(out *strings.Builder, comma string, cells []string) {
+	for k, cell := range cells {
+		if k > 0 {
+			out.WriteString(comma)
+		}
+		out.WriteString(`"` + strings.ReplaceAll(harmless(cell), `"`, `""`) + `"`)
 	}
-	return cell
+	out.WriteString("\r\n")
 }
+
+// formula is how one begins: in a cell, or in what a spreadsheet that splits at another separator, quotes or not, takes for the next cell.
+var formula = regexp.MustCompile(`(^|[;,])(\s*)([-=+@|%\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])`)
+
+// harmless keeps a spreadsheet from reading a cell, or a part of it, as a formula (OWASP, CSV Injection). A tab, which is a separator, too, isn't there any more.
+func harmless(cell string) string { return formula.ReplaceAllString(clean(cell), "$1$2'$3") }
 
 // statementPage is what is printed: a list made from a history that was verified here, with the checkpoint under which it stands and a code by which the paper is compared with the file.
 type statementPage struct {

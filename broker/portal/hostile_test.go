@@ -95,7 +95,7 @@ func TestHostileValues(t *testing.T) {
 		s.entry = e
 		w.p.Forget("account-camille")
 		a := w.get("camille", "/telecharger/historique.csv")
-		for _, bad := range []string{"\u202e", ";=X", ";\"=X", "\n=X", "\n\"=X", "\u2066"} {
+		for _, bad := range []string{"\u202e", ";=X", ";\"=X", ",=X", ",\"=X", "\n=X", "\n\"=X", "\u2066"} {
 			if strings.Contains(string(a.body), bad) {
 				t.Errorf("the spreadsheet has %q:\n%s", bad, a.body)
 			}

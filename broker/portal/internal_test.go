@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -587,5 +588,36 @@ func TestJournalTogether(t *testing.T) {
 	wg.Wait()
 	if h.reads != 5 {
 		t.Errorf("read %d times", h.reads)
+	}
+}
+
+// TestSpreadsheetLines: whatever separator a spreadsheet splits at, a cell stays one cell, and nothing in it begins a formula.
+func TestSpreadsheetLines(t *testing.T) {
+	for _, c := range []struct{ cell, want string }{
+		{"", `""`},
+		{"Mairie d'Exempleville", `"Mairie d'Exempleville"`},
+		{`un "mot"`, `"un ""mot"""`},
+		{"un ; deux, trois", `"un ; deux, trois"`},
+		{"un\tdeux", `"undeux"`},
+		{"=1+1", `"'=1+1"`},
+		{" @A1", `" '@A1"`},
+		{"\uff1d1", "\"'\uff1d1\""},
+		{"x;=1+1;y", `"x;'=1+1;y"`},
+		{"x, -1", `"x, '-1"`},
+		{"x\t=1;\t+2", `"x=1;'+2"`},
+		{"saint-denis", `"saint-denis"`},
+	} {
+		for _, comma := range []string{";", ","} {
+			var out strings.Builder
+			writeLine(&out, comma, []string{c.cell, "fin"})
+			if want := c.want + comma + "\"fin\"\r\n"; out.String() != want {
+				t.Errorf("%q: %q, want %q", c.cell, out.String(), want)
+			}
+			r := csv.NewReader(strings.NewReader(out.String()))
+			r.Comma = rune(comma[0])
+			if got, err := r.Read(); err != nil || len(got) != 2 || got[0] != harmless(c.cell) {
+				t.Errorf("%q is read as %q, %v", c.cell, got, err)
+			}
+		}
 	}
 }
