@@ -16,38 +16,24 @@ func (d *demo) held() error {
 		holders = append(holders, a.id)
 	}
 	for i, name := range holders {
-		var st struct {
-			States map[string]int `json:"states"`
-		}
+		var states map[string]int
 		all, delayed := 0, 0
 		err := d.wait("the receipts of "+name+" to settle", 6*epoch, d.broker, func() bool {
-			args := []string{"receipts", "status", d.path("held", name), "--json"}
 			if i > 0 { // an agency without a program that runs all the time does it now and then
-				args = append([]string{"receipts", "upgrade", d.path("held", name)}, d.asking(name)...)
+				states = d.states(append([]string{"receipts", "upgrade", d.path("held", name)}, d.asking(name)...)...)
+			} else {
+				states = d.states("receipts", "status", d.path("held", name), "--json")
 			}
-			out, err := d.run(false, "regard", args...)
-			if err != nil {
-				return false
-			}
-			if st, err = readJSON[struct {
-				States map[string]int `json:"states"`
-			}](out); err != nil {
-				return false
-			}
-			all = 0
-			for _, n := range st.States {
-				all += n
-			}
-			delayed = 0 // what is delayed settles when that is over
+			all, delayed = total(states), 0 // what is delayed settles when that is over
 			if name == "providers" || name == d.delayed.scene.agency {
 				delayed = 1
 			}
-			return all > 0 && st.States["settled"] == all-delayed && st.States["witnessed"] == delayed
+			return all > 0 && states["settled"] == all-delayed && states["witnessed"] == delayed
 		})
 		if err != nil {
-			return fmt.Errorf("%w: %v", err, st.States)
+			return fmt.Errorf("%w: %v", err, states)
 		}
-		fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%d\n", name, all, st.States["settled"], delayed, st.States["refuted"])
+		fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%d\n", name, all, states["settled"], delayed, states["refuted"])
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -65,4 +51,26 @@ func (d *demo) held() error {
 	}
 	d.sayf("%s", indent(string(out)))
 	return nil
+}
+
+// states are how many disclosures a holder has in each state, as a command says it; nil if it doesn't.
+func (d *demo) states(args ...string) map[string]int {
+	out, err := d.run(false, "regard", args...)
+	if err != nil {
+		return nil
+	}
+	st, err := readJSON[struct {
+		States map[string]int `json:"states"`
+	}](out)
+	if err != nil {
+		return nil
+	}
+	return st.States
+}
+
+func total(states map[string]int) (n int) {
+	for _, x := range states {
+		n += x
+	}
+	return n
 }

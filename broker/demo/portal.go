@@ -110,7 +110,11 @@ func (d *demo) again() error {
 	if err := s.check(&r, err); err != nil {
 		return fmt.Errorf("after the erasure: %w", err)
 	}
-	return nil
+	// Whoever compares what the providers hold with the log finds all of it settled.
+	return d.wait("the receipts of the providers to settle once more", 6*epoch, d.broker, func() bool {
+		states := d.states("receipts", "status", d.path("held", "providers"), "--json")
+		return states != nil && states["settled"]+states["accepted"] == total(states)
+	})
 }
 
 // invite says how to look.
