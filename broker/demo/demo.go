@@ -50,13 +50,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer d.stopAll()
-	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.browse, d.erase, d.again} {
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.browse, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
 	}
 	d.sayf("\nDone in %s: every step was verified. Everybody here was invented.", time.Since(d.began).Round(time.Second))
 	if !cfg.Once {
+		if err := d.again(); err != nil {
+			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
+		}
 		d.invite()
 		d.sayf("\nEverything keeps running until you press Ctrl-C.\n  the log       http://%[1]s/checkpoint\n  the directory %[2]s\n  try           %[3]s status --config %[2]s/regard.yaml\n                %[3]s-audit fsck http://%[1]s --policy %[2]s/log.policy\n  and more      docs/audit.md", d.public, d.dir, filepath.Join(cfg.Bin, "regard"))
 		<-ctx.Done()

@@ -22,7 +22,7 @@ func (d *demo) held() error {
 			if i > 0 { // an agency without a program that runs all the time does it now and then
 				states = d.states(append([]string{"receipts", "upgrade", d.path("held", name)}, d.asking(name)...)...)
 			} else {
-				states = d.states("receipts", "status", d.path("held", name), "--json")
+				states = d.status(name)
 			}
 			all, delayed = total(states), 0 // what is delayed settles when that is over
 			if name == "providers" || name == d.delayed.scene.agency {
@@ -51,6 +51,11 @@ func (d *demo) held() error {
 	}
 	d.sayf("%s", indent(string(out)))
 	return nil
+}
+
+// status is what a holder says of its store. The broker was killed while providers answered, so it is no alarm here that answers couldn't be read.
+func (d *demo) status(name string) map[string]int {
+	return d.states("receipts", "status", d.path("held", name), "--max-unheard", "1", "--json")
 }
 
 // states are how many disclosures a holder has in each state, as a command says it; nil if it doesn't.

@@ -111,10 +111,15 @@ func (d *demo) again() error {
 		return fmt.Errorf("after the erasure: %w", err)
 	}
 	// Whoever compares what the providers hold with the log finds all of it settled.
-	return d.wait("the receipts of the providers to settle once more", 6*epoch, d.broker, func() bool {
-		states := d.states("receipts", "status", d.path("held", "providers"), "--json")
+	var states map[string]int
+	err = d.wait("the receipts of the providers to settle once more", 12*epoch, d.broker, func() bool {
+		states = d.status("providers")
 		return states != nil && states["settled"]+states["accepted"] == total(states)
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %v", err, states)
+	}
+	return nil
 }
 
 // invite says how to look.
