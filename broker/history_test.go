@@ -15,6 +15,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -390,10 +391,16 @@ func TestDamagedRecordsAreAnAlarm(t *testing.T) {
 			for range 3 {
 				w.disclose(request())
 			}
-			h := w.history(subjectOf(t, marie), broker.HistoryPage{Kind: proof.KindDisclosure})
-			bad := h.Entries[1].Index
+			bad := w.history(subjectOf(t, marie), broker.HistoryPage{Kind: proof.KindDisclosure}).Entries[1].Index
 			w.tamper(damage, int64(bad))
-			for _, e := range w.history(subjectOf(t, marie), broker.HistoryPage{Kind: proof.KindDisclosure}).Entries {
+			h, err := w.b.History(t.Context(), subjectOf(t, marie), helpDesk, broker.HistoryPage{Kind: proof.KindDisclosure})
+			if errors.Is(w.b.Log().Err(), ledger.ErrHalted) && strings.HasPrefix(damage, "UPDATE leaves") {
+				return // whoever publishes came first, and saw it as well
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range h.Entries {
 				want := broker.HistoryOpen
 				if e.Index == bad {
 					want = broker.HistoryDamaged
