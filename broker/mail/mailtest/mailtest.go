@@ -73,6 +73,7 @@ func New(t testing.TB, o Options) *Server {
 	}()
 	t.Cleanup(func() {
 		_ = srv.Close()
+		_ = ln.Close() // one that wasn't served yet srv doesn't know
 		<-done
 	})
 	return s
