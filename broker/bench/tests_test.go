@@ -80,7 +80,6 @@ func TestVerdictsOfTests(t *testing.T) {
 
 // The benchmarks are there under the names by which they are run, and print what the table is made of.
 func TestBenchmarksOfTests(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	if _, err := exec.LookPath("chromium"); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("skipped: chromium is not installed (make test installs it)")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // machines may have no database of zones
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -22,7 +23,7 @@ import (
 func TestParis(t *testing.T) {
 	zone, err := time.LoadLocation("Europe/Paris")
 	if err != nil {
-		t.Skip("skipped: this machine has no database of time zones: ", err)
+		t.Fatal(err)
 	}
 	for at := time.Date(1997, 1, 1, 0, 0, 0, 0, time.UTC); at.Year() < 2038; at = at.Add(59 * time.Minute) {
 		if got, want := paris(at).Format(time.RFC3339), at.In(zone).Format(time.RFC3339); got != want {

@@ -83,7 +83,7 @@ func register(t *testing.T, b *broker.Broker) {
 	}
 }
 
-var student = proof.Pivot{BirthName: "Exemple Foxtrot", GivenNames: "Jean Claude", BirthDate: "2001-05-05", Sex: "M", BirthPlace: "67482", BirthCountry: "99100"}
+var student = proof.Pivot{BirthName: "Exemple Foxtrot", GivenNames: "Jean Marc", BirthDate: "2001-05-05", Sex: "M", BirthPlace: "67482", BirthCountry: "99100"}
 
 func ine(t *testing.T, s string) proof.Subject {
 	t.Helper()
