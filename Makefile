@@ -58,7 +58,7 @@ build: ## build the commands into bin/, and the verifier of browsers into bin/ve
 	$(STEP) 'build the verifier of browsers' deploy/tools/verifier $(BIN)/verifier
 
 test: lint rego-test devvault devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
-	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium
+	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium pg_createcluster:postgresql
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
