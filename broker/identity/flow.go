@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -26,6 +27,8 @@ const (
 	// freshFor is how long somebody who signed in counts as having done so just now.
 	freshFor = 5 * time.Minute
 	maxPath  = 512
+	// guessCosts is what a code that the provider doesn't take counts beside the callback itself: each is a request that it answers for us.
+	guessCosts = 10
 )
 
 // flow is a sign-in under way. state, nonce and PKCE verifier follow from its seed.
@@ -82,8 +85,9 @@ func (s *Service) openFlow(r *http.Request) (*flow, bool) {
 	f := &flow{began: time.UnixMilli(j.Began).UTC(), back: localPath(j.Back), language: j.Language}
 	copy(f.seed[:], j.Seed)
 	copy(f.account[:], j.Account)
+	// The portal has several machines, and their clocks differ.
 	age := s.now().Sub(f.began)
-	return f, age >= 0 && age < flowLife
+	return f, age > -skew && age < flowLife
 }
 
 // single returns a cookie that the browser sends once. Of two with one name, another host's may come first.
@@ -125,6 +129,10 @@ func (s *Service) signIn(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) begin(w http.ResponseWriter, r *http.Request, back string, account keys.Owner) {
 	f := &flow{seed: newSecret(), began: s.now(), back: back, account: account, language: s.cfg.Language(r)}
+	if err := s.admit(r); err != nil {
+		s.fail(w, r, f, err)
+		return
+	}
 	ctx, leave, err := s.provider.enter(r.Context())
 	if err != nil {
 		s.fail(w, r, f, err)
@@ -145,6 +153,17 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request, back string, acc
 	redirect(w, d.authorize(f, s.cfg.Level))
 }
 
+// admit counts a request of sign-ins, or refuses it.
+func (s *Service) admit(r *http.Request) error {
+	wait, ok := s.callers.Take(s.cfg.Proxies.Caller(r), s.now())
+	if ok {
+		return nil
+	}
+	f := failed(TooOften, "too many sign-ins from one address", nil)
+	f.notice.RetryAfter = wait
+	return f
+}
+
 // redirect sends the browser on with GET, and keeps our addresses from the place where it goes.
 func redirect(w http.ResponseWriter, to string) {
 	h := w.Header()
@@ -162,8 +181,11 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, f *flow, err erro
 	}
 	s.metrics.signIns.WithLabelValues(string(x.notice.Code)).Inc()
 	level := slog.LevelInfo
-	if x.notice.Code == Unavailable || x.notice.Code == Untrusted {
+	switch x.notice.Code {
+	case Unavailable, Untrusted:
 		level = slog.LevelError
+	case TooOften: // counted; whoever floods the portal isn't to flood the log
+		level = slog.LevelDebug
 	}
 	s.log.Log(r.Context(), level, "somebody was not signed in", "code", x.notice.Code, "cause", x.Error())
 	n := x.notice
@@ -176,6 +198,10 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, f *flow, err erro
 // callback is where the provider sends the browser back to.
 func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	f, ok := s.openFlow(r)
+	if err := s.admit(r); err != nil {
+		s.fail(w, r, f, err)
+		return
+	}
 	if !ok {
 		s.fail(w, r, f, failed(Expired, "no sign-in is under way in this browser", nil))
 		return
@@ -190,6 +216,9 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	dropCookie(w, cookieSignIn)
 	in, err := s.complete(r, f, q)
 	if err != nil {
+		if x := (*failure)(nil); errors.As(err, &x) && x.guess {
+			s.callers.Charge(s.cfg.Proxies.Caller(r), guessCosts, s.now())
+		}
 		s.fail(w, r, f, err)
 		return
 	}
@@ -249,11 +278,13 @@ func (s *Service) signOut(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, Notice{Code: SignedOutHere})
 		return
 	}
+	// Whoever closes the browser at once wants it all the more.
+	ctx := context.WithoutCancel(r.Context())
 	var err error
 	if r.PostFormValue("partout") != "" {
-		_, err = s.cfg.Store.EndSessions(r.Context(), sess.Account)
+		_, err = s.cfg.Store.EndSessions(ctx, sess.Account)
 	} else {
-		err = s.cfg.Store.EndSession(r.Context(), sess.id)
+		err = s.cfg.Store.EndSession(ctx, sess.id)
 	}
 	if err != nil {
 		// The session ends by itself, but the person must not believe that it has.

@@ -21,6 +21,8 @@ const (
 	Used Code = "used"
 	// Unavailable: the provider can't be reached, is too slow or says so, or our own store or keys are down. Try again after Notice.RetryAfter; nothing is lost.
 	Unavailable Code = "unavailable"
+	// TooOften: too many sign-ins were begun or completed from one address. Try again after Notice.RetryAfter; what was begun waits.
+	TooOften Code = "too_often"
 	// Untrusted: the provider's answer isn't what it should be, so nobody was signed in. The operator has to look; trying again rarely helps.
 	Untrusted Code = "untrusted"
 	// Incomplete: the identity lacks Notice.Missing, without which nobody can tell two people apart. It has to be completed at the body that the person signed in with.
@@ -53,7 +55,7 @@ type Notice struct {
 }
 
 var statuses = map[Code]int{
-	Refused: http.StatusForbidden, TooLow: http.StatusForbidden, Expired: http.StatusBadRequest, Used: http.StatusConflict, Unavailable: http.StatusServiceUnavailable,
+	Refused: http.StatusForbidden, TooLow: http.StatusForbidden, Expired: http.StatusBadRequest, Used: http.StatusConflict, Unavailable: http.StatusServiceUnavailable, TooOften: http.StatusTooManyRequests,
 	Untrusted: http.StatusBadGateway, Incomplete: http.StatusForbidden, OtherPerson: http.StatusForbidden, Unconfirmed: http.StatusForbidden,
 	Ended: http.StatusUnauthorized, Forged: http.StatusForbidden, SignedOut: http.StatusOK, SignedOutHere: http.StatusOK,
 }
@@ -63,6 +65,7 @@ type failure struct {
 	notice Notice
 	cause  string // words of ours
 	err    error
+	guess  bool // the code may have been invented: it costs the caller more
 }
 
 func (f *failure) Error() string {
@@ -75,7 +78,7 @@ func (f *failure) Error() string {
 func (f *failure) Unwrap() error { return f.err }
 
 func failed(code Code, cause string, err error) *failure {
-	return &failure{Notice{Code: code}, cause, err}
+	return &failure{notice: Notice{Code: code}, cause: cause, err: err}
 }
 
 // show is the one exit for what isn't a page of the portal.

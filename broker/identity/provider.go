@@ -31,8 +31,8 @@ const (
 	// discoveryLife is how long a discovery document is used before it is fetched anew; aliveFor, how long an answer of the provider counts as a sign of life.
 	discoveryLife = time.Hour
 	aliveFor      = 30 * time.Second
-	// maxFlights bounds the sign-ins that wait for the provider at once.
-	maxFlights = 64
+	// askAgain is how long the discovery document isn't asked for after that failed: whoever comes meanwhile doesn't wait for the same failure.
+	askAgain = 5 * time.Second
 )
 
 // algorithms that tokens may be signed with: those of FranceConnect. A token under none, or under an HMAC of something public, isn't even parsed.
@@ -50,6 +50,8 @@ type provider struct {
 
 	mu      sync.Mutex
 	current *discovered
+	asked   time.Time // when it was asked for last
+	failure error     // of that
 }
 
 // discovered is what the provider's discovery document says, and what follows from it. It is immutable.
@@ -64,7 +66,7 @@ type discovered struct {
 }
 
 func newProvider(cfg *Config) *provider {
-	p := &provider{cfg: cfg, log: cfg.Logger, now: cfg.Now, flights: make(chan struct{}, maxFlights)}
+	p := &provider{cfg: cfg, log: cfg.Logger, now: cfg.Now, flights: make(chan struct{}, cfg.InFlight)}
 	base := cfg.Transport
 	if base == nil {
 		base = &http.Transport{
@@ -126,10 +128,13 @@ func (p *provider) enter(ctx context.Context) (context.Context, func(), error) {
 // discover returns what is known of the provider, no older than life if it can be had; all who ask at once share one request.
 func (p *provider) discover(ctx context.Context, life time.Duration) (*discovered, error) {
 	p.mu.Lock()
-	d := p.current
+	d, since, failure := p.current, p.now().Sub(p.asked), p.failure
 	p.mu.Unlock()
 	if d != nil && p.now().Sub(d.at) < life {
 		return d, nil
+	}
+	if failure != nil && since >= 0 && since < askAgain {
+		return nil, failed(Unavailable, "reading the provider's discovery document, a moment ago", failure)
 	}
 	// The first caller's context must not end what others wait for.
 	shared := context.WithoutCancel(ctx)
@@ -137,12 +142,12 @@ func (p *provider) discover(ctx context.Context, life time.Duration) (*discovere
 		ctx, cancel := context.WithTimeout(shared, p.cfg.Timeout)
 		defer cancel()
 		fresh, err := p.fetch(ctx)
-		if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.asked, p.failure = p.now(), err; err != nil {
 			return nil, err
 		}
-		p.mu.Lock()
 		p.current = fresh
-		p.mu.Unlock()
 		return fresh, nil
 	})
 	select {
@@ -330,8 +335,16 @@ func (p *provider) verify(ctx context.Context, d *discovered, raw string) (*oidc
 	if err != nil {
 		return nil, verifyFailure(err)
 	}
+	var said struct {
+		Party *string `json:"azp"`
+	}
+	if t.Claims(&said) != nil {
+		return nil, failed(Untrusted, "a token has a claim of another form", nil)
+	}
 	now := p.now()
 	switch {
+	case said.Party != nil && *said.Party != p.cfg.ClientID: // OpenID Connect Core 1.0, section 3.1.3.7
+		return nil, failed(Untrusted, "a token was issued for somebody else (azp)", nil)
 	case len(t.Audience) != 1: // a token for several parties could have been got by any of them
 		return nil, failed(Untrusted, "a token is meant for others, too (aud)", nil)
 	case t.IssuedAt.IsZero() || t.IssuedAt.After(now.Add(skew)) || t.IssuedAt.Before(now.Add(-maxAge-skew)):
@@ -378,9 +391,13 @@ func exchangeFailure(err error) error {
 		}
 		switch {
 		case code == "invalid_grant": // too late, or used before
-			return failed(Expired, "the provider doesn't take the code any more", nil)
+			f := failed(Expired, "the provider doesn't take the code any more", nil)
+			f.guess = true
+			return f
 		case refused.Response != nil && refused.Response.StatusCode < 500:
-			return failed(Unavailable, "the provider refuses us (check client_id, client_secret and the redirect URI): "+code, nil)
+			f := failed(Unavailable, "the provider refuses us (check client_id, client_secret and the redirect URI): "+code, nil)
+			f.guess = code == "invalid_request" // what some say of a code that they never gave out
+			return f
 		}
 		return failed(Unavailable, "the provider answers with an error: "+code, nil)
 	case isTransport(err):

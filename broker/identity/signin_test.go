@@ -407,6 +407,9 @@ func TestConfig(t *testing.T) {
 		"scope":             func(c *identity.Config) { c.Scopes = []string{"a b"} },
 		"claim of a pivot":  func(c *identity.Config) { c.Claims = map[proofType]string{"nir": "birthdate"} },
 		"claim of no type":  func(c *identity.Config) { c.Claims = map[proofType]string{"pivot": "x"} },
+		"negative rate":     func(c *identity.Config) { c.Rate.PerSecond = -1 },
+		"rate of no burst":  func(c *identity.Config) { c.Rate.Burst = 0 },
+		"negative flights":  func(c *identity.Config) { c.InFlight = -1 },
 		"negative idle":     func(c *identity.Config) { c.Idle = -1 },
 		"checker of others": func(c *identity.Config) { c.Checker = &checker{types: []proofType{"person"}} },
 	} {
