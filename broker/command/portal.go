@@ -137,7 +137,7 @@ func (s *sessions) Session(r *http.Request) (*portal.Session, bool) {
 		family = x.Names.Used
 	}
 	return &portal.Session{
-		Account: hex.EncodeToString(x.Account[:]), Name: strings.TrimSpace(x.Names.Given + " " + family), Subjects: x.Subjects, SignedIn: x.SignedIn, CSRF: x.CSRF(),
+		Account: hex.EncodeToString(x.Account[:]), Name: strings.TrimSpace(x.Names.Given + " " + family), Subjects: x.Subjects, SignedIn: x.SignedIn, Forms: *x.Forms(),
 	}, true
 }
 

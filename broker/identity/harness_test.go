@@ -219,7 +219,7 @@ func (w *world) pages() http.Handler {
 			fmt.Fprint(rw, "done")
 			return
 		}
-		fmt.Fprintf(rw, "name=%s|%s|%s\nlevel=%s\ncsrf=%s\naccount=%x\nlanguage=%s\nunattached=%v\n", s.Names.Given, s.Names.Family, s.Names.Used, s.Level, s.CSRF(), s.Account[:], s.Language, s.Unattached)
+		fmt.Fprintf(rw, "name=%s|%s|%s\nlevel=%s\ncsrf=%s\nforms=%x\naccount=%x\nlanguage=%s\nunattached=%v\n", s.Names.Given, s.Names.Family, s.Names.Used, s.Level, s.Forms().Token(), s.Forms()[:], s.Account[:], s.Language, s.Unattached)
 		for _, x := range s.Subjects {
 			fmt.Fprintf(rw, "subject=%s %s\n", x.Type(), x.Value())
 		}
@@ -371,8 +371,8 @@ func (b *browser) signedIn() bool {
 
 // me is the page of a person.
 type me struct {
-	name, level, csrf, account, language, unattached string
-	subjects, attached                               []string
+	name, level, csrf, forms, account, language, unattached string
+	subjects, attached                                      []string
 }
 
 func parseMe(text string) (m me) {
@@ -385,6 +385,8 @@ func parseMe(text string) (m me) {
 			m.level = v
 		case "csrf":
 			m.csrf = v
+		case "forms":
+			m.forms = v
 		case "account":
 			m.account = v
 		case "language":

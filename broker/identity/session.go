@@ -57,12 +57,12 @@ type Session struct {
 
 	pivot   proof.Pivot
 	id      [32]byte
-	csrf    string
+	forms   FormKey
 	idToken string
 }
 
-// CSRF is the token that each form of this session has to send back, as the value named csrf.
-func (s *Session) CSRF() string { return s.csrf }
+// Forms makes the tokens that each form of this session has to send back, as the value named csrf.
+func (s *Session) Forms() *FormKey { return &s.forms }
 
 // Pivot is the person's identity.
 func (s *Session) Pivot() proof.Pivot { return s.pivot }
@@ -215,7 +215,7 @@ func (s *Service) load(r *http.Request) (*Session, error) {
 		return nil, errSeal
 	}
 	out := j.session(row.Account, row.Created)
-	out.Ends, out.id, out.csrf = ends, row.ID, token.text("csrf")
+	out.Ends, out.id, out.forms = ends, row.ID, FormKey(token.derive("csrf"))
 	if err := s.subjects(ctx, out); err != nil {
 		return nil, err
 	}
@@ -266,7 +266,7 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 		}
 		if !safe {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if sess != nil && !equal(formToken(r), sess.csrf) {
+			if sess != nil && !sess.forms.Made(formToken(r)) {
 				s.refuse(w, r, "it lacks the token of this session")
 				return
 			}

@@ -34,7 +34,7 @@ func TestSignIn(t *testing.T) {
 				t.Fatalf("who isn't signed in isn't sent to sign in: %d %s", p.status, p.body)
 			}
 			got := b.mustSignIn(camille)
-			got.csrf, got.account = "", ""
+			got.csrf, got.forms, got.account = "", "", ""
 			want := me{
 				name: "Camille Inès|EXEMPLE ALPHA|EXEMPLE MARQUEUR", level: "eidas2", language: "en", unattached: "[]",
 				subjects: []string{

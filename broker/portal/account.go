@@ -3,6 +3,7 @@ package portal
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
@@ -96,8 +97,8 @@ func (r *request) knownAs(subjects []proof.Subject) broker.Account {
 
 // mark names an identifier in the forms of one session, without saying it.
 func mark(s *Session, x proof.Subject) string {
-	h := sha256.New()
-	for _, part := range []string{"identifier", s.CSRF, string(x.Type()), x.Value()} {
+	h := hmac.New(sha256.New, s.Forms[:])
+	for _, part := range []string{"identifier", string(x.Type()), x.Value()} {
 		h.Write([]byte(part))
 		h.Write([]byte{0})
 	}

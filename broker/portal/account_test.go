@@ -3,6 +3,8 @@ package portal_test
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -47,7 +49,7 @@ func (s identities) Session(r *http.Request) (*portal.Session, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &portal.Session{Account: hex.EncodeToString(x.Account[:]), Name: x.Names.Given + " " + x.Names.Family, Subjects: x.Subjects, SignedIn: x.SignedIn, CSRF: x.CSRF()}, true
+	return &portal.Session{Account: hex.EncodeToString(x.Account[:]), Name: x.Names.Given + " " + x.Names.Family, Subjects: x.Subjects, SignedIn: x.SignedIn, Forms: *x.Forms()}, true
 }
 
 func (s identities) Handler() http.Handler {
@@ -240,7 +242,7 @@ func (v *visitor) forged(path string, form url.Values) {
 	for name, x := range map[string]struct {
 		csrf   string
 		header []string
-	}{"no token": {"", nil}, "a wrong one": {"x" + v.csrf[1:], nil}, "another site": {v.csrf, []string{"Sec-Fetch-Site", "cross-site"}}, "another origin": {v.csrf, []string{"Origin", "https://evil.invalid"}}} {
+	}{"no token": {"", nil}, "a wrong one": {csrfOf("somebody"), nil}, "one without its mask": {base64.RawURLEncoding.EncodeToString(v.forms()[:]), nil}, "another site": {v.csrf, []string{"Sec-Fetch-Site", "cross-site"}}, "another origin": {v.csrf, []string{"Origin", "https://evil.invalid"}}} {
 		form.Set("csrf", x.csrf)
 		if a := v.send(http.MethodPost, v.w.server.URL+path, form, x.header...); a.StatusCode != http.StatusForbidden || !strings.Contains(a.text(), "Rien n'a été fait") {
 			v.w.t.Errorf("%s with %s: %s\n%s", path, name, a.Status, a.text())
@@ -250,12 +252,22 @@ func (v *visitor) forged(path string, form url.Values) {
 
 // mark names an identifier in the visitor's forms.
 func (v *visitor) mark(x proof.Subject) string {
-	return portal.Mark(&portal.Session{CSRF: v.csrf}, x)
+	return portal.Mark(&portal.Session{Forms: *v.forms()}, x)
+}
+
+// forms is the key under the mask of the token.
+func (v *visitor) forms() *identity.FormKey {
+	b, err := base64.RawURLEncoding.DecodeString(v.csrf)
+	var out identity.FormKey
+	if err != nil || subtle.XORBytes(out[:], b[:32], b[32:]) != 32 {
+		v.w.t.Fatalf("not a token: %q, %v", v.csrf, err)
+	}
+	return &out
 }
 
 // sameAnswer says whether two answers differ in nothing but the address that they are about.
 func sameAnswer(a, b answer, pathA, pathB string) bool {
-	x, y := bytes.ReplaceAll(a.body, []byte(pathA), nil), bytes.ReplaceAll(b.body, []byte(pathB), nil)
+	x, y := bytes.ReplaceAll(unmasked(a.body), []byte(pathA), nil), bytes.ReplaceAll(unmasked(b.body), []byte(pathB), nil)
 	return a.StatusCode == b.StatusCode && bytes.Equal(x, y)
 }
 

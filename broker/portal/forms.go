@@ -1,7 +1,6 @@
 package portal
 
 import (
-	"crypto/subtle"
 	"errors"
 	"net/http"
 
@@ -27,7 +26,7 @@ func (p *Portal) posted(h handler) handler {
 		if err := r.ParseForm(); err != nil {
 			return errForm(err)
 		}
-		if s := r.session; s != nil && (s.CSRF == "" || subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(s.CSRF)) != 1) {
+		if s := r.session; s != nil && !s.Forms.Made(r.PostForm.Get("csrf")) {
 			p.Tell(r.w, r.Request, Notice{Code: "forged", Status: http.StatusForbidden})
 			return nil
 		}

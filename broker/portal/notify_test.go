@@ -373,7 +373,7 @@ func TestUnsteady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.sessions.by["pierre"] = &portal.Session{Account: "account-pierre", Subjects: []proof.Subject{pivot}, CSRF: "csrf-pierre"}
+	w.sessions.by["pierre"] = &portal.Session{Account: "account-pierre", Subjects: []proof.Subject{pivot}, Forms: formsOf("pierre")}
 	for _, path := range []string{"/notifications/reglages", "/notifications/adresse"} {
 		if a := w.get("pierre", path); a.StatusCode != http.StatusNotFound || !strings.Contains(a.text(), "Reconnectez-vous") {
 			t.Errorf("%s: %s", path, a.Status)

@@ -11,6 +11,7 @@ package portal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
@@ -19,7 +20,10 @@ import (
 	"time"
 	_ "time/tzdata" // pages speak in the time of Paris, wherever they are made
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/caller"
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/store"
@@ -65,9 +69,12 @@ type Session struct {
 	Subjects []proof.Subject
 	// SignedIn is when.
 	SignedIn time.Time
-	// CSRF is the token that forms carry; the pages compare it, too.
-	CSRF string
+	// Forms makes the tokens that forms carry; the pages compare them, too.
+	Forms identity.FormKey
 }
+
+// CSRF is a token for a form: for templates.
+func (s *Session) CSRF() string { return s.Forms.Token() }
 
 // Sessions say who is signed in, and sign people in and out.
 type Sessions interface {
@@ -135,6 +142,10 @@ type Config struct {
 	Words *Words
 	// URL of the portal, with scheme and host alone.
 	URL *url.URL
+	// Rate bounds how often one caller has a file of a history made. Zero: 5 a second, 60 at once: many people may share an address, and each page of a history has its file made.
+	Rate caller.Rate
+	// Proxies are believed when they say from where a request comes.
+	Proxies caller.Proxies
 	// Log is the URL of the public log; empty: pages name it by its origin only.
 	Log string
 	// Clock gives the time; nil means time.Now.
@@ -155,6 +166,8 @@ type Portal struct {
 	making   chan struct{} // places for history files, which cost seconds
 	turns    turns         // for one of these, of an account
 	wait     time.Duration // for both
+	callers  *caller.Limiter
+	refused  prometheus.Counter // files
 	handler  http.Handler
 	secure   bool
 }
@@ -183,6 +196,13 @@ func New(cfg Config) (*Portal, error) {
 		}
 	}
 	var err error
+	if p.cfg.Rate == (caller.Rate{}) {
+		p.cfg.Rate = caller.Rate{PerSecond: 5, Burst: 60}
+	}
+	if p.callers, err = caller.NewLimiter(p.cfg.Rate); err != nil {
+		return nil, fmt.Errorf("portal: Rate: %w", err)
+	}
+	p.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "regard_portal_refused_files_total", Help: "Files of histories that weren't made, because one address asked for too many."})
 	if p.zone, err = time.LoadLocation("Europe/Paris"); err != nil {
 		return nil, err
 	}
@@ -194,11 +214,17 @@ func New(cfg Config) (*Portal, error) {
 	}
 	p.journals = newJournals(cfg.Broker, p.now)
 	p.handler = p.routes()
+	if !p.secure {
+		p.handler = p.ownHost(p.handler)
+	}
 	return p, nil
 }
 
 // ServeHTTP implements http.Handler.
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+// Collectors are the portal's metrics, to be registered.
+func (p *Portal) Collectors() []prometheus.Collector { return []prometheus.Collector{p.refused} }
 
 // Forget drops what is kept in memory about an account: at sign-out.
 func (p *Portal) Forget(account string) { p.journals.forget(account) }
@@ -210,6 +236,7 @@ func (p *Portal) routes() http.Handler {
 	mux := http.NewServeMux()
 	public := func(pattern string, h handler) { mux.Handle(pattern, p.handle(h)) }
 	private := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.signedIn(h))) }
+	costly := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.signedIn(p.bounded(h)))) }
 	change := func(pattern string, h personal) { mux.Handle(pattern, p.handle(p.posted(p.signedIn(h)))) }
 
 	public("GET /{$}", p.home)
@@ -220,12 +247,12 @@ func (p *Portal) routes() http.Handler {
 	public("GET /verificateur/politique.txt", p.policyFile)
 
 	private("GET /historique", p.history)
-	private("GET /historique/fichier", p.historyFile)
+	costly("GET /historique/fichier", p.historyFile)
 	private("GET /acces/{id}", p.record)
-	private("GET /acces/{id}/preuve", p.receipt)
+	costly("GET /acces/{id}/preuve", p.receipt)
 	private("GET /telecharger", p.downloads)
-	private("GET /telecharger/historique.csv", p.csv)
-	private("GET /releve", p.statement)
+	costly("GET /telecharger/historique.csv", p.csv)
+	costly("GET /releve", p.statement)
 
 	p.accountRoutes(mux)
 	private("GET /contester/{id}", p.contestForm)

@@ -217,7 +217,7 @@ func TestSignedOut(t *testing.T) {
 // TestNotices: each thing that can happen at a sign-in has words in both languages; one without words is an error.
 func TestNotices(t *testing.T) {
 	w := newWorld(t, nil)
-	for _, code := range []string{"refused", "too_low", "expired", "used", "unavailable", "untrusted", "incomplete", "other_person", "unconfirmed", "ended", "forged", "signed_out", "signed_out_here", "unheard_of"} {
+	for _, code := range []string{"refused", "too_low", "expired", "used", "unavailable", "too_often", "untrusted", "incomplete", "other_person", "unconfirmed", "ended", "forged", "signed_out", "signed_out_here", "unheard_of"} {
 		for _, lang := range []string{"fr", "en"} {
 			r := httptest.NewRequest(http.MethodGet, "https://regard.example/connexion/retour", nil)
 			r.Header.Set("Cookie", "__Host-langue="+lang)

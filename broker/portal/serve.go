@@ -90,6 +90,28 @@ func (p *Portal) signedIn(h personal) handler {
 	}
 }
 
+// bounded refuses a file to an address that asks for too many.
+func (p *Portal) bounded(h personal) personal {
+	return func(r *request, s *Session) error {
+		if wait, ok := p.callers.Take(p.cfg.Proxies.Caller(r.Request), p.now()); !ok {
+			p.refused.Inc()
+			return &broker.Problem{Status: http.StatusTooManyRequests, Code: "portal.too_often", RetryAfter: wait}
+		}
+		return h(r, s)
+	}
+}
+
+// ownHost answers under the portal's own name alone. Without TLS, which proves it, a site elsewhere could give its own name this machine's address, and have a browser read our pages as its own (DNS rebinding).
+func (p *Portal) ownHost(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.EqualFold(r.Host, p.cfg.URL.Host) {
+			http.Error(w, "this portal is at "+p.cfg.URL.String(), http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 func (r *request) seeOther(path string) {
 	r.w.Header().Set("Location", path)
 	r.w.WriteHeader(http.StatusSeeOther)

@@ -3,6 +3,7 @@ package portal_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
+	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/portal"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/reference"
@@ -249,8 +252,21 @@ func (w *world) signIn(name string, p proof.Pivot, more ...proof.Subject) {
 	}
 	w.sessions.mu.Lock()
 	defer w.sessions.mu.Unlock()
-	w.sessions.by[name] = &portal.Session{Account: "account-" + name, Name: p.GivenNames + " " + p.BirthName, Subjects: append([]proof.Subject{pivot, person}, more...), SignedIn: time.Now(), CSRF: "csrf-" + name}
+	w.sessions.by[name] = &portal.Session{Account: "account-" + name, Name: p.GivenNames + " " + p.BirthName, Subjects: append([]proof.Subject{pivot, person}, more...), SignedIn: time.Now(), Forms: formsOf(name)}
 }
+
+// formsOf is the key of somebody's forms, csrfOf a token of it.
+func formsOf(who string) identity.FormKey { return sha256.Sum256([]byte(who)) }
+
+func csrfOf(who string) string {
+	k := formsOf(who)
+	return k.Token()
+}
+
+var csrfInput = regexp.MustCompile(`name="csrf" value="[\w-]{86}"`)
+
+// unmasked is a page without its tokens, which differ from answer to answer.
+func unmasked(page []byte) []byte { return csrfInput.ReplaceAll(page, nil) }
 
 // answer is what the portal said.
 type answer struct {
@@ -275,7 +291,7 @@ func (w *world) post(who, path string, form url.Values, header ...string) answer
 	w.t.Helper()
 	sent := url.Values{}
 	if who != "" {
-		sent.Set("csrf", "csrf-"+who)
+		sent.Set("csrf", csrfOf(who))
 	}
 	for k, v := range form {
 		sent[k] = v

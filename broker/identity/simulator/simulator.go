@@ -3,7 +3,7 @@
 // What it guarantees. It has FranceConnect's rules, also the odd ones, so that what works with it has a chance there: acr_values, state and a nonce of 22 characters are mandatory, a parameter that isn't
 // known is refused, redirect URIs are compared byte by byte, codes live for 30 seconds and are good once, access tokens live for a minute, the userinfo is a signed JWT, sub differs from client to client, signing out needs
 // id_token_hint, state and a registered address. Sources: docs.partenaires.franceconnect.gouv.fr (endpoints, sessions and tokens) and the validation of parameters in
-// github.com/france-connect/sources, read in November 2026. It serves this machine alone, and only who says that this is no production.
+// github.com/france-connect/sources, read in November 2026. It serves this machine alone, under the name of its issuer alone, and only who says that this is no production.
 //
 // What it doesn't. It knows nobody: whoever opens its page chooses who they are. Its keys live as long as the process.
 package simulator
@@ -83,6 +83,7 @@ type Server struct {
 	cfg  Config
 	now  func() time.Time
 	path string // of the issuer
+	host string // of it, with its port
 	mux  *http.ServeMux
 	salt [32]byte
 
@@ -140,7 +141,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		cfg: cfg, now: cfg.Now, path: strings.TrimSuffix(u.Path, "/"), mux: http.NewServeMux(),
+		cfg: cfg, now: cfg.Now, path: strings.TrimSuffix(u.Path, "/"), host: u.Host, mux: http.NewServeMux(),
 		pages: map[string]*request{}, sessions: map[string]*session{}, codes: map[string]*grant{}, access: map[string]*grant{},
 	}
 	rand.Read(s.salt[:])
@@ -178,6 +179,11 @@ func isLoopback(host string) bool {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err != nil || !isLoopback(host) {
 		http.Error(w, "this simulator serves its own machine alone", http.StatusForbidden)
+		return
+	}
+	// A site elsewhere may give its own name this machine's address, and a browser here follows (DNS rebinding): it would choose who somebody is.
+	if !strings.EqualFold(r.Host, s.host) {
+		http.Error(w, "this simulator is at "+s.cfg.Issuer, http.StatusMisdirectedRequest)
 		return
 	}
 	h := w.Header()

@@ -427,3 +427,28 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A browser on this machine that a foreign name led here (DNS rebinding) gets nothing: it would choose who somebody is.
+func TestForeignHost(t *testing.T) {
+	w := newWorld(t, config())
+	issuer, err := url.Parse(w.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/.well-known/openid-configuration", "/jwks", "/authorize", "/choix", "/token", "/userinfo", "/session/end"} {
+		for host, own := range map[string]bool{
+			issuer.Host: true, "evil.example": false, "evil.example:" + issuer.Port(): false, "localhost:" + issuer.Port(): false, "127.0.0.1": false, "127.0.0.1:1": false, "127.0.0.1.evil.example:" + issuer.Port(): false,
+			issuer.Host + ".": false, "": false,
+		} {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				r := httptest.NewRequest(method, w.base+path, nil)
+				r.RemoteAddr, r.Host = "127.0.0.1:1", host
+				rec := httptest.NewRecorder()
+				w.server.ServeHTTP(rec, r)
+				if (rec.Code != http.StatusMisdirectedRequest) != own || !own && len(rec.Result().Cookies()) != 0 {
+					t.Errorf("%s %s under %q: %d", method, path, host, rec.Code)
+				}
+			}
+		}
+	}
+}
