@@ -14,6 +14,7 @@ import (
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/identity/inquiry"
 	"github.com/regard-broker/regard/broker/identity/simulator"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -28,6 +29,10 @@ func NewIdentity(cfg *config.Config, b *broker.Broker, log *slog.Logger, pages i
 	out := pages
 	out.Issuer, out.ClientID, out.ClientSecret, out.URL = i.Issuer, i.ClientID, secret, cfg.Portal.URL
 	out.Level, out.Scopes, out.Claims, out.NoPKCE = identity.Level(i.Level), i.Scopes, i.ClaimsByType(), !i.PKCE
+	out.Rate, out.InFlight = peer.Rate{PerSecond: i.Rate, Burst: i.Burst}, i.InFlight
+	if out.Proxies, err = peer.ParseProxies(cfg.Portal.TrustedProxies); err != nil {
+		return nil, usagef("portal.trusted_proxies: %s", err)
+	}
 	out.Idle, out.Absolute, out.Timeout = i.Idle.Std(), i.Absolute.Std(), i.Timeout.Std()
 	out.Development, out.Store, out.Ring, out.Logger = !cfg.Production, b.Store(), b.Ring(), log
 	if i.Proxy != "" {

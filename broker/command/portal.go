@@ -18,6 +18,7 @@ import (
 	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/portal"
 	"github.com/regard-broker/regard/broker/portal/verifier"
 	"github.com/regard-broker/regard/ledger/verdict"
@@ -53,13 +54,20 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 	} else {
 		i.log.Warn("the portal has no identity provider: nobody can sign in (portal.identity)")
 	}
+	proxies, err := peer.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return nil, usagef("portal.trusted_proxies: %s", err)
+	}
 	o := &cfg.Operator
 	p, err = portal.New(portal.Config{
-		Broker: i.Broker, Sessions: sessions, Identity: service, Verifier: check, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
+		Broker: i.Broker, Sessions: sessions, Identity: service, Verifier: check, Rate: peer.Rate{PerSecond: cfg.Rate, Burst: cfg.Burst}, Proxies: proxies, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
 		Operator: portal.Operator{Name: o.Name, Address: o.Address, Email: o.Email, Officer: o.Officer, Host: o.Host},
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := metrics.Register(p.Collectors()...); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
 	i.sweep(p)
 	var certs *api.Certificates

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/regard-broker/regard/broker/mail"
+	"github.com/regard-broker/regard/broker/peer"
 )
 
 // A Mistake in a configuration.
@@ -163,6 +164,14 @@ func (c *Config) checkPortal(m *Mistakes) {
 	if p.Listen != "" || p.Identity.On() || c.Mail.SMTP != "" {
 		c.checkPortalURL(m)
 	}
+	checkRate("portal.", p.Rate, p.Burst, m)
+	proxies, err := peer.ParseProxies(p.TrustedProxies)
+	switch {
+	case err != nil:
+		m.add("portal.trusted_proxies", 0, "has something that is no network: "+err.Error(), "give networks such as 192.0.2.0/24, or addresses")
+	case slices.ContainsFunc(proxies, func(n netip.Prefix) bool { return n.Bits() == 0 }):
+		m.add("portal.trusted_proxies", 0, "believes everybody: each request could name another address, and none would be bounded", "give the addresses of your own proxies")
+	}
 	if p.Listen == "" {
 		return
 	}
@@ -301,6 +310,16 @@ func (c *Config) checkPortalURL(m *Mistakes) {
 		m.add("portal.url", 0, "is not scheme and host alone", "write for example https://portail.example.fr")
 	case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
 		m.add("portal.url", 0, "has no TLS: browsers keep no session then", "use https://")
+	}
+}
+
+// checkRate checks the rate and the burst of a section.
+func checkRate(section string, perSecond float64, burst int, m *Mistakes) {
+	if !(perSecond >= 0.01 && perSecond <= 1e6) { // NaN too
+		m.add(section+"rate", 0, "is out of range", "choose from 0.01 to 1000000 a second")
+	}
+	if burst < 1 || burst > 1e6 {
+		m.add(section+"burst", 0, "is out of range", "choose from 1 to 1000000")
 	}
 }
 

@@ -77,7 +77,13 @@ type Portal struct {
 	// Words is a file that names purposes and legal bases; empty: those that are built in.
 	Words string `koanf:"words"`
 	// Verifier is the directory of what browsers check histories with, as the build made it; empty: verifier beside the program.
-	Verifier string   `koanf:"verifier"`
+	Verifier string `koanf:"verifier"`
+	// Rate and Burst bound how often one address has a file of a history made: a second, and at once.
+	Rate  float64 `koanf:"rate"`
+	Burst int     `koanf:"burst"`
+	// TrustedProxies are the networks of those whose X-Forwarded-For or Forwarded is believed. Empty: nobody's.
+	TrustedProxies []string `koanf:"trusted_proxies"`
+
 	Operator Operator `koanf:"operator"`
 	Identity Identity `koanf:"identity"`
 }
@@ -222,7 +228,12 @@ func Defaults() map[string]any {
 		"api.listen":                "127.0.0.1:8443",
 		"public.listen":             "127.0.0.1:8080",
 		"ops.listen":                "127.0.0.1:9090",
+		"portal.rate":               5.0,
+		"portal.burst":              60,
 		"portal.identity.acr":       "eidas1",
+		"portal.identity.rate":      2.0,
+		"portal.identity.burst":     60,
+		"portal.identity.in_flight": 64,
 		"portal.identity.pkce":      true,
 		"portal.identity.idle":      "15m",
 		"portal.identity.absolute":  "8h",

@@ -247,7 +247,7 @@ func TestIdentity(t *testing.T) {
 	}
 	i := &c.Portal.Identity
 	rule, ok := i.Rules()["ine"]
-	if !i.On() || i.Level != "eidas2" || !i.PKCE || i.Idle.Std() != 10*time.Minute || i.Absolute.Std() != 8*time.Hour || !ok || rule.BirthPlace != "/d" || i.ClaimsByType()["nir"] != "nir" || len(i.Rules()) != 1 {
+	if !i.On() || i.Rate != 2 || i.Burst != 60 || i.InFlight != 64 || i.Level != "eidas2" || !i.PKCE || i.Idle.Std() != 10*time.Minute || i.Absolute.Std() != 8*time.Hour || !ok || rule.BirthPlace != "/d" || i.ClaimsByType()["nir"] != "nir" || len(i.Rules()) != 1 {
 		t.Errorf("%+v", i)
 	}
 	if secret, err := i.ClientSecret(); err != nil || secret != "x" {
@@ -272,6 +272,10 @@ func TestIdentity(t *testing.T) {
 		"idle: 10m=>idle: 10h":                                            "portal.identity.idle is out of range",
 		"idle: 10m=>absolute: 1m":                                         "portal.identity.absolute is out of range",
 		"idle: 10m=>timeout: 1m":                                          "portal.identity.timeout is out of range",
+		"idle: 10m=>rate: 0":                                              "portal.identity.rate is out of range",
+		"idle: 10m=>rate: NaN":                                            "portal.identity.rate is out of range",
+		"idle: 10m=>burst: 0":                                             "portal.identity.burst is out of range",
+		"idle: 10m=>in_flight: 0":                                         "portal.identity.in_flight is out of range",
 		"idle: 10m=>proxy: x":                                             "portal.identity.proxy is not a URL",
 		"identite_pivot, nir=>'identite_pivot nir'":                       "portal.identity.scopes or a claim",
 		"agency: portail=>pkce: false":                                    "portal.identity.agency is missing",
@@ -313,6 +317,9 @@ func TestPortal(t *testing.T) {
 `
 		return good + strings.NewReplacer(change...).Replace(p)
 	}
+	if c, err := load(t, d, portal("  log:", "  trusted_proxies: [192.0.2.0/24, '2001:db8::7']\n  rate: 0.5\n  log:"), nil, []string{"portal.burst=7"}); err != nil || !slices.Equal(c.Portal.TrustedProxies, []string{"192.0.2.0/24", "2001:db8::7"}) || c.Portal.Rate != 0.5 || c.Portal.Burst != 7 {
+		t.Errorf("limits: %v", err)
+	}
 	plain := []string{"https://portail.example.fr", "http://127.0.0.1:8444", "  cert: tls.pem\n  key: tls.key\n  log", "  log"}
 	for name, text := range map[string]string{"with TLS": portal(), "on this machine": portal(plain...), "none": good} {
 		if _, err := load(t, d, text, nil, nil); err != nil {
@@ -332,6 +339,11 @@ func TestPortal(t *testing.T) {
 		"portal.operator.email is not an e-mail":          portal("contact@example.fr", "contact"),
 		"portal.operator.officer is not an e-mail":        portal("officer: dpo@example.fr", "officer: \"DPO <dpo@example.fr>\""),
 		"portal.words can't be read":                      portal("  log:", "  words: nowhere.yaml\n  log:"),
+		"portal.rate is out of range":                     portal("  log:", "  rate: 0\n  log:"),
+		"portal.burst is out of range":                    portal("  log:", "  burst: -1\n  log:"),
+		"portal.trusted_proxies has something that is no": portal("  log:", "  trusted_proxies: [192.0.2.7, proxy.example.fr]\n  log:"),
+		"portal.trusted_proxies has to be a list":         portal("  log:", "  trusted_proxies: 192.0.2.7\n  log:"),
+		"portal.trusted_proxies believes everybody":       portal("  log:", "  trusted_proxies: ['::/0']\n  log:"),
 		"portal.operator.address and":                     "production: true\n" + portal(),
 	} {
 		if _, err := load(t, d, text, nil, nil); err == nil || !strings.Contains(err.Error(), want) {

@@ -32,6 +32,10 @@ type Identity struct {
 	Idle     Duration `koanf:"idle"`
 	Absolute Duration `koanf:"absolute"`
 	Timeout  Duration `koanf:"timeout"`
+	// Rate and Burst bound how often one address begins or completes a sign-in: a second, and at once. InFlight bounds the sign-ins that wait for the provider at once in all.
+	Rate     float64 `koanf:"rate"`
+	Burst    int     `koanf:"burst"`
+	InFlight int     `koanf:"in_flight"`
 	// Proxy through which the provider is reached. Empty: none.
 	Proxy string `koanf:"proxy"`
 	// Claims of the sign-in that carry further identifiers.
@@ -170,6 +174,10 @@ func (c *Config) checkIdentity(m *Mistakes) {
 		if d.is.Std() < d.from || d.is.Std() > d.to {
 			m.add(at+d.key, 0, "is out of range", fmt.Sprintf("choose from %s to %s", d.from, d.to))
 		}
+	}
+	checkRate(at, i.Rate, i.Burst, m)
+	if i.InFlight < 1 || i.InFlight > 1e4 {
+		m.add(at+"in_flight", 0, "is out of range", "choose from 1 to 10000; 64 is usual")
 	}
 	c.checkIdentifiers(m)
 }

@@ -155,7 +155,7 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request, back string, acc
 
 // admit counts a request of sign-ins, or refuses it.
 func (s *Service) admit(r *http.Request) error {
-	wait, ok := s.callers.Take(s.cfg.Proxies.Caller(r), s.now())
+	wait, ok := s.peers.Take(s.cfg.Proxies.Network(r), s.now())
 	if ok {
 		return nil
 	}
@@ -217,7 +217,7 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	in, err := s.complete(r, f, q)
 	if err != nil {
 		if x := (*failure)(nil); errors.As(err, &x) && x.guess {
-			s.callers.Charge(s.cfg.Proxies.Caller(r), guessCosts, s.now())
+			s.peers.Charge(s.cfg.Proxies.Network(r), guessCosts, s.now())
 		}
 		s.fail(w, r, f, err)
 		return

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/regard-broker/regard/broker/caller"
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/identity/simulator"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
@@ -183,7 +183,7 @@ func newWorld(t *testing.T, changes ...change) *world {
 		Issuer: issuer, ClientID: "regard", ClientSecret: "s3cret", URL: w.portal.URL, Level: identity.Substantial, Development: true, Transport: w.transport,
 		Scopes: []string{"identite_pivot", "preferred_username", "nir", "siren"},
 		Claims: map[proof.SubjectType]string{proof.TypeNIR: "nir", proof.TypeSIREN: "siren"},
-		Rate:   caller.Rate{PerSecond: 1000, Burst: 100_000}, // the clock stands still, and all browsers have one address
+		Rate:   peer.Rate{PerSecond: 1000, Burst: 100_000}, // the clock stands still, and all browsers have one address
 		Store:  w.store, Ring: ring, Show: w.show, Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(&syncBuffer{b: w.logs}, nil)),
 	}
 	for _, c := range changes {

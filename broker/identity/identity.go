@@ -22,7 +22,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/regard-broker/regard/broker/caller"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -80,10 +80,10 @@ type Config struct {
 	Idle, Absolute time.Duration
 	// Timeout bounds all that one sign-in asks of the provider; 0 means 10 seconds.
 	Timeout time.Duration
-	// Rate bounds how often one caller begins a sign-in or comes back from one, each counting once, and a code that the provider doesn't take ten times more. Zero: 2 a second, 60 at once, for many people may share an address.
-	Rate caller.Rate
+	// Rate bounds how often one network (see package peer) begins a sign-in or comes back from one, each counting once, and a code that the provider doesn't take ten times more. Zero: 2 a second, 60 at once, for many people may share an address.
+	Rate peer.Rate
 	// Proxies are believed when they say from where a request comes.
-	Proxies caller.Proxies
+	Proxies peer.Proxies
 	// InFlight bounds the sign-ins that wait for the provider at once; 0 means 64. Further ones are Unavailable.
 	InFlight int
 	// Development allows an issuer without TLS on this machine.
@@ -143,7 +143,7 @@ type Service struct {
 	provider *provider
 	cookies  [32]byte // key of the cookies of sign-ins and sign-outs
 	cross    *http.CrossOriginProtection
-	callers  *caller.Limiter
+	peers    *peer.Limiter
 	metrics  *metrics
 }
 
@@ -199,10 +199,10 @@ func New(cfg Config) (*Service, error) {
 	if cfg.InFlight < 0 {
 		return nil, errors.New("identity: InFlight can't be negative")
 	}
-	if cfg.Rate == (caller.Rate{}) {
-		cfg.Rate = caller.Rate{PerSecond: 2, Burst: 60}
+	if cfg.Rate == (peer.Rate{}) {
+		cfg.Rate = peer.Rate{PerSecond: 2, Burst: 60}
 	}
-	callers, err := caller.NewLimiter(cfg.Rate)
+	peers, err := peer.NewLimiter(cfg.Rate)
 	if err != nil {
 		return nil, fmt.Errorf("identity: Rate: %w", err)
 	}
@@ -218,7 +218,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, now: cfg.Now, callers: callers, metrics: newMetrics(), cross: http.NewCrossOriginProtection()}
+	s := &Service{cfg: cfg, log: cfg.Logger, now: cfg.Now, peers: peers, metrics: newMetrics(), cross: http.NewCrossOriginProtection()}
 	if s.cookies, err = cfg.Ring.Digest("identity/cookies/v1", nil); err != nil {
 		return nil, fmt.Errorf("identity: making the key of cookies: %w", err)
 	}

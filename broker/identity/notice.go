@@ -65,7 +65,7 @@ type failure struct {
 	notice Notice
 	cause  string // words of ours
 	err    error
-	guess  bool // the code may have been invented: it costs the caller more
+	guess  bool // the code may have been invented: it costs more
 }
 
 func (f *failure) Error() string {

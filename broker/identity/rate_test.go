@@ -12,17 +12,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/regard-broker/regard/broker/caller"
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/identity/simulator"
+	"github.com/regard-broker/regard/broker/peer"
 )
 
 // tight is a portal with a rate that a test reaches.
-func tight(t *testing.T, r caller.Rate, proxies ...string) *world {
+func tight(t *testing.T, r peer.Rate, proxies ...string) *world {
 	t.Helper()
 	return newWorld(t, func(w *world, _ *simulator.Config) {
 		var err error
-		if w.cfg.Proxies, err = caller.ParseProxies(proxies); err != nil {
+		if w.cfg.Proxies, err = peer.ParseProxies(proxies); err != nil {
 			t.Fatal(err)
 		}
 		w.cfg.Rate = r
@@ -67,7 +67,7 @@ func (w *world) outcomes() map[string]float64 {
 
 // Each address begins only so many sign-ins, is told when to come back, and can.
 func TestTooManySignIns(t *testing.T) {
-	w := tight(t, caller.Rate{PerSecond: 0.5, Burst: 3})
+	w := tight(t, peer.Rate{PerSecond: 0.5, Burst: 3})
 	for range 3 {
 		if p := w.from(identity.PathSignIn); p.status != http.StatusSeeOther {
 			t.Fatalf("%d %s", p.status, p.body)
@@ -98,7 +98,7 @@ func TestTooManySignIns(t *testing.T) {
 
 // Without a rate there is one.
 func TestRateByDefault(t *testing.T) {
-	w := tight(t, caller.Rate{})
+	w := tight(t, peer.Rate{})
 	n := 0
 	for p := w.from(identity.PathSignIn); p.status == http.StatusSeeOther && n < 1000; p = w.from(identity.PathSignIn) {
 		n++
@@ -119,17 +119,17 @@ func TestSpoofedAddress(t *testing.T) {
 		}
 		return refused
 	}
-	if n := spoof(tight(t, caller.Rate{PerSecond: 0.1, Burst: 3})); n != 5 {
+	if n := spoof(tight(t, peer.Rate{PerSecond: 0.1, Burst: 3})); n != 5 {
 		t.Errorf("%d of 8 were refused to somebody who pretends to be 8", n)
 	}
-	if n := spoof(tight(t, caller.Rate{PerSecond: 0.1, Burst: 3}, "192.0.2.0/24")); n != 5 {
-		t.Errorf("%d of 8 were refused to somebody who pretends to be a proxy's 8 callers", n)
+	if n := spoof(tight(t, peer.Rate{PerSecond: 0.1, Burst: 3}, "192.0.2.0/24")); n != 5 {
+		t.Errorf("%d of 8 were refused to somebody who pretends to be a proxy's 8 clients", n)
 	}
-	w := tight(t, caller.Rate{PerSecond: 0.1, Burst: 3}, "127.0.0.0/8", "::1")
+	w := tight(t, peer.Rate{PerSecond: 0.1, Burst: 3}, "127.0.0.0/8", "::1")
 	if n := spoof(w); n != 0 {
-		t.Errorf("%d of 8 callers of a proxy were refused", n)
+		t.Errorf("%d of 8 clients of a proxy were refused", n)
 	}
-	// What the caller said itself stands before what the proxy adds.
+	// What the client said itself stands before what the proxy adds.
 	n := 0
 	for i := range 8 {
 		if p := w.from(identity.PathSignIn, header, "198.51.100.2"+strconv.Itoa(i)+", 203.0.113.9"); p.status == http.StatusTooManyRequests {
@@ -153,7 +153,7 @@ func TestSpoofedAddress(t *testing.T) {
 
 // Whoever invents codes has the provider asked a few times, whatever cookies they have; others sign in meanwhile.
 func TestInventedCodes(t *testing.T) {
-	w := tight(t, caller.Rate{PerSecond: 1, Burst: 60}, "127.0.0.0/8", "::1")
+	w := tight(t, peer.Rate{PerSecond: 1, Burst: 60}, "127.0.0.0/8", "::1")
 	guess := func(i int) page {
 		begun := w.from(identity.PathSignIn, "X-Forwarded-For", "203.0.113.9")
 		if begun.status != http.StatusSeeOther {
@@ -194,7 +194,7 @@ func TestInventedCodes(t *testing.T) {
 
 // A provider that is down costs nobody more than the request.
 func TestFailuresOfOthersCostNothing(t *testing.T) {
-	w := tight(t, caller.Rate{PerSecond: 0.001, Burst: 9})
+	w := tight(t, peer.Rate{PerSecond: 0.001, Burst: 9})
 	w.transport.set(func(path string, r *http.Request) (*http.Response, error) {
 		if path == "token" {
 			return nil, io.ErrUnexpectedEOF

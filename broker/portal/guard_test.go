@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/regard-broker/regard/broker"
-	"github.com/regard-broker/regard/broker/caller"
 	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/portal"
 )
 
@@ -25,10 +25,10 @@ func TestTooManyFiles(t *testing.T) {
 	newPortal := func(proxies ...string) *world {
 		return newWorld(t, func(_ *broker.Config, c *portal.Config) {
 			var err error
-			if c.Proxies, err = caller.ParseProxies(proxies); err != nil {
+			if c.Proxies, err = peer.ParseProxies(proxies); err != nil {
 				t.Fatal(err)
 			}
-			c.Rate = caller.Rate{PerSecond: 0.001, Burst: 3}
+			c.Rate = peer.Rate{PerSecond: 0.001, Burst: 3}
 		})
 	}
 	w := newPortal()
@@ -67,7 +67,7 @@ func TestTooManyFiles(t *testing.T) {
 	w.signIn("camille", camille)
 	for i := range 5 {
 		if a := w.get("camille", "/telecharger/historique.csv", "X-Forwarded-For", "198.51.100."+strconv.Itoa(i)); a.StatusCode != http.StatusOK {
-			t.Errorf("a proxy's caller %d: %s", i, a.Status)
+			t.Errorf("a proxy's client %d: %s", i, a.Status)
 		}
 	}
 }

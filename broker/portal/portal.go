@@ -23,9 +23,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/regard-broker/regard/broker"
-	"github.com/regard-broker/regard/broker/caller"
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/mail"
+	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -142,10 +142,10 @@ type Config struct {
 	Words *Words
 	// URL of the portal, with scheme and host alone.
 	URL *url.URL
-	// Rate bounds how often one caller has a file of a history made. Zero: 5 a second, 60 at once: many people may share an address, and each page of a history has its file made.
-	Rate caller.Rate
+	// Rate bounds how often one network (see package peer) has a file of a history made. Zero: 5 a second, 60 at once: many people may share an address, and each page of a history has its file made.
+	Rate peer.Rate
 	// Proxies are believed when they say from where a request comes.
-	Proxies caller.Proxies
+	Proxies peer.Proxies
 	// Log is the URL of the public log; empty: pages name it by its origin only.
 	Log string
 	// Clock gives the time; nil means time.Now.
@@ -166,7 +166,7 @@ type Portal struct {
 	making   chan struct{} // places for history files, which cost seconds
 	turns    turns         // for one of these, of an account
 	wait     time.Duration // for both
-	callers  *caller.Limiter
+	peers    *peer.Limiter
 	refused  prometheus.Counter // files
 	handler  http.Handler
 	secure   bool
@@ -196,10 +196,10 @@ func New(cfg Config) (*Portal, error) {
 		}
 	}
 	var err error
-	if p.cfg.Rate == (caller.Rate{}) {
-		p.cfg.Rate = caller.Rate{PerSecond: 5, Burst: 60}
+	if p.cfg.Rate == (peer.Rate{}) {
+		p.cfg.Rate = peer.Rate{PerSecond: 5, Burst: 60}
 	}
-	if p.callers, err = caller.NewLimiter(p.cfg.Rate); err != nil {
+	if p.peers, err = peer.NewLimiter(p.cfg.Rate); err != nil {
 		return nil, fmt.Errorf("portal: Rate: %w", err)
 	}
 	p.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "regard_portal_refused_files_total", Help: "Files of histories that weren't made, because one address asked for too many."})

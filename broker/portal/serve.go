@@ -93,7 +93,7 @@ func (p *Portal) signedIn(h personal) handler {
 // bounded refuses a file to an address that asks for too many.
 func (p *Portal) bounded(h personal) personal {
 	return func(r *request, s *Session) error {
-		if wait, ok := p.callers.Take(p.cfg.Proxies.Caller(r.Request), p.now()); !ok {
+		if wait, ok := p.peers.Take(p.cfg.Proxies.Network(r.Request), p.now()); !ok {
 			p.refused.Inc()
 			return &broker.Problem{Status: http.StatusTooManyRequests, Code: "portal.too_often", RetryAfter: wait}
 		}

@@ -1,4 +1,4 @@
-package caller
+package peer
 
 import (
 	"net/http"
@@ -16,7 +16,7 @@ func request(peer string, header ...string) *http.Request {
 	return r
 }
 
-func TestCaller(t *testing.T) {
+func TestNetwork(t *testing.T) {
 	const xff, fwd = "X-Forwarded-For", "Forwarded"
 	proxies, err := ParseProxies([]string{"10.0.0.0/8", "192.0.2.7", "2001:db8:ffff::/48"})
 	if err != nil {
@@ -62,17 +62,17 @@ func TestCaller(t *testing.T) {
 		"both say the same":     {"10.0.0.1:1", []string{xff, "198.51.100.1", fwd, "for=198.51.100.1"}, "198.51.100.1/32"},
 		"the other is invented": {"10.0.0.1:1", []string{xff, "203.0.113.9", fwd, "for=198.51.100.1"}, "10.0.0.1/32"},
 	} {
-		got := proxies.Caller(request(x.peer, x.header...))
-		want := Caller{}
+		got := proxies.Network(request(x.peer, x.header...))
+		want := Network{}
 		if x.want != "" {
-			want = Caller(netip.MustParsePrefix(x.want))
+			want = Network(netip.MustParsePrefix(x.want))
 		}
 		if got != want {
 			t.Errorf("%s: %v, want %v", name, netip.Prefix(got), x.want)
 		}
 	}
 	// By default nobody is believed.
-	if got := Proxies(nil).Caller(request("127.0.0.1:1", xff, "198.51.100.1")); netip.Prefix(got).String() != "127.0.0.1/32" {
+	if got := Proxies(nil).Network(request("127.0.0.1:1", xff, "198.51.100.1")); netip.Prefix(got).String() != "127.0.0.1/32" {
 		t.Errorf("without proxies: %v", netip.Prefix(got))
 	}
 }
@@ -86,7 +86,7 @@ func TestParseProxies(t *testing.T) {
 }
 
 // Whatever a request says: nobody is believed who isn't a proxy, and nothing in it brings the parser down.
-func FuzzCaller(f *testing.F) {
+func FuzzNetwork(f *testing.F) {
 	f.Add("198.51.100.1, [2001:db8::1]:80", `for="[2001:db8::1]:80";proto=https, for=_x`)
 	f.Add("", `for="\"`)
 	proxies, err := ParseProxies([]string{"10.0.0.0/8"})
@@ -95,21 +95,21 @@ func FuzzCaller(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, xff, fwd string) {
 		header := []string{"X-Forwarded-For", xff, "Forwarded", fwd}
-		if got := proxies.Caller(request("203.0.113.9:1", header...)); netip.Prefix(got).String() != "203.0.113.9/32" {
+		if got := proxies.Network(request("203.0.113.9:1", header...)); netip.Prefix(got).String() != "203.0.113.9/32" {
 			t.Fatalf("believed: %v", netip.Prefix(got))
 		}
-		got := netip.Prefix(proxies.Caller(request("10.0.0.1:1", header...)))
+		got := netip.Prefix(proxies.Network(request("10.0.0.1:1", header...)))
 		if got != got.Masked() || got.Bits() != 32 && got.Bits() != 64 || got.Addr().Is4() != (got.Bits() == 32) {
-			t.Fatalf("not a caller: %v", got)
+			t.Fatalf("not a network: %v", got)
 		}
-		// An address that a proxy adds at the end is the caller, whatever stood there before.
-		if got := netip.Prefix(proxies.Caller(request("10.0.0.1:1", "X-Forwarded-For", xff, "X-Forwarded-For", "203.0.113.9"))); got.String() != "203.0.113.9/32" {
+		// An address that a proxy adds at the end is what counts, whatever stood there before.
+		if got := netip.Prefix(proxies.Network(request("10.0.0.1:1", "X-Forwarded-For", xff, "X-Forwarded-For", "203.0.113.9"))); got.String() != "203.0.113.9/32" {
 			t.Fatalf("%q: %v", xff, got)
 		}
 	})
 }
 
-func callerOf(text string) Caller { return of(netip.MustParseAddr(text)) }
+func networkOf(text string) Network { return of(netip.MustParseAddr(text)) }
 
 func TestLimiter(t *testing.T) {
 	l, err := NewLimiter(Rate{PerSecond: 0.5, Burst: 3})
@@ -117,8 +117,8 @@ func TestLimiter(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
-	a, b := callerOf("203.0.113.9"), callerOf("203.0.113.10")
-	take := func(c Caller, want bool, wait time.Duration) {
+	a, b := networkOf("203.0.113.9"), networkOf("203.0.113.10")
+	take := func(c Network, want bool, wait time.Duration) {
 		t.Helper()
 		if d, ok := l.Take(c, now); ok != want || d != wait {
 			t.Errorf("%v, wait %s; want %v, %s", ok, d, want, wait)
@@ -153,9 +153,9 @@ func TestLimiterForgets(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
-	a, b, c := callerOf("203.0.113.1"), callerOf("203.0.113.2"), callerOf("203.0.113.3")
+	a, b, c := networkOf("203.0.113.1"), networkOf("203.0.113.2"), networkOf("203.0.113.3")
 	for i, x := range []struct {
-		who Caller
+		who Network
 		ok  bool
 	}{{a, true}, {b, true}, {a, false}, {c, true}, {a, false}, {b, true}} {
 		if _, ok := l.Take(x.who, now); ok != x.ok {

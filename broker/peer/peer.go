@@ -1,10 +1,10 @@
-// Package caller finds out from which address a request comes, and bounds how often one address is served.
+// Package peer finds out from which address a request comes, and bounds how often one address is served.
 //
 // What it guarantees. What a request says about its own way is believed only of proxies that the operator named, hop by hop from this machine outwards; whatever is left doubtful counts for the last proxy that is known,
-// which makes the bound tighter and never wider. A network that one subscriber has, an IPv4 address or an IPv6 /64, is one caller. A Limiter remembers a fixed number of callers.
+// which makes the bound tighter and never wider. A network that one subscriber has, an IPv4 address or an IPv6 /64, is bounded as one. A Limiter remembers a fixed number of them.
 //
-// What it doesn't. People behind one address share its bound. Whoever has more networks than a Limiter remembers isn't bounded by it: what has to hold then is a bound on all callers together.
-package caller
+// What it doesn't. People behind one address share its bound. Whoever has more networks than a Limiter remembers isn't bounded by it: what has to hold then is a bound on all together.
+package peer
 
 import (
 	"fmt"
@@ -13,11 +13,11 @@ import (
 	"strings"
 )
 
-// A Caller is a network from which requests come. The zero value stands for all whose address nobody knows: together they are one.
-type Caller netip.Prefix
+// A Network is where requests come from: what one subscriber has. The zero value stands for all whose address nobody knows: together they are one.
+type Network netip.Prefix
 
 // of an address: it alone, or the /64 of an IPv6 address, which is the least that one subscriber gets (RFC 6177, section 2).
-func of(a netip.Addr) Caller {
+func of(a netip.Addr) Network {
 	a = a.Unmap().WithZone("")
 	bits := 32
 	if a.Is6() {
@@ -25,9 +25,9 @@ func of(a netip.Addr) Caller {
 	}
 	p, err := a.Prefix(bits)
 	if err != nil {
-		return Caller{}
+		return Network{}
 	}
-	return Caller(p)
+	return Network(p)
 }
 
 // Proxies are the networks of those whose X-Forwarded-For or Forwarded (RFC 7239) is believed. Each has to append to it, or to set it anew: one that hands on what it got lets everybody be anybody. Nil: nobody is believed.
@@ -58,36 +58,36 @@ func (p Proxies) has(a netip.Addr) bool {
 	return false
 }
 
-// Caller says from where a request comes.
-func (p Proxies) Caller(r *http.Request) Caller {
+// Network says from where a request comes.
+func (p Proxies) Network(r *http.Request) Network {
 	peer, ok := parseAddr(r.RemoteAddr)
 	if !ok {
-		return Caller{}
+		return Network{}
 	}
 	if !p.has(peer) {
 		return of(peer)
 	}
 	chains := [][]netip.Addr{forwardedFor(r.Header.Values("X-Forwarded-For")), forwarded(r.Header.Values("Forwarded"))}
-	var out Caller
+	var out Network
 	for _, chain := range chains {
 		if chain == nil {
 			continue
 		}
 		from := p.follow(peer, chain)
-		// A proxy sets one of both. The other one, if it says something else, is the caller's invention, and nobody knows which.
-		if out != (Caller{}) && out != from {
+		// A proxy sets one of both. The other one, if it says something else, is the sender's invention, and nobody knows which.
+		if out != (Network{}) && out != from {
 			return of(peer)
 		}
 		out = from
 	}
-	if out == (Caller{}) {
+	if out == (Network{}) {
 		return of(peer)
 	}
 	return out
 }
 
 // follow goes from this machine outwards as far as known proxies tell. The zero address is a hop that can't be read.
-func (p Proxies) follow(at netip.Addr, chain []netip.Addr) Caller {
+func (p Proxies) follow(at netip.Addr, chain []netip.Addr) Network {
 	for i := len(chain) - 1; i >= 0 && chain[i].IsValid() && p.has(at); i-- {
 		at = chain[i]
 	}
