@@ -175,7 +175,7 @@ func TestOtherPeoplesIDs(t *testing.T) {
 		for n, id := range []string{theirs.String(), "0", "1", "999999", "9223372036854775808", "-1", "01", "x", "+" + mine.String(), "%20" + mine.String(), "1e3"} {
 			a := w.get("camille", "/acces/"+id+suffix)
 			// The address stands in the links to the other language, and nowhere else.
-			sum := sha256.Sum256(bytes.ReplaceAll(a.body, []byte("/acces/"+strings.ReplaceAll(id, "%20", " ")+suffix), []byte("/acces/"+suffix)))
+			sum := sha256.Sum256(bytes.ReplaceAll(unmasked(a.body), []byte("/acces/"+strings.ReplaceAll(id, "%20", " ")+suffix), []byte("/acces/"+suffix)))
 			if n == 0 {
 				first, head = sum, a.Header
 			}
