@@ -283,7 +283,7 @@ func (w *world) get(who, path string, header ...string) answer {
 
 func (w *world) do(method, who, path string, header ...string) answer {
 	w.t.Helper()
-	return w.send(who, httptest.NewRequest(method, "https://regard.example"+path, nil), header...)
+	return w.send(who, httptest.NewRequest(method, w.cfg.URL.String()+path, nil), header...)
 }
 
 // post sends a form as somebody, with the token of their session unless it has one.
@@ -296,7 +296,7 @@ func (w *world) post(who, path string, form url.Values, header ...string) answer
 	for k, v := range form {
 		sent[k] = v
 	}
-	r := httptest.NewRequest(http.MethodPost, "https://regard.example"+path, strings.NewReader(sent.Encode()))
+	r := httptest.NewRequest(http.MethodPost, w.cfg.URL.String()+path, strings.NewReader(sent.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return w.send(who, r, header...)
 }
