@@ -212,68 +212,38 @@ func (f *filter) query(name, value string) string {
 
 // of is the part of a history that a filter lets through, by position.
 func (f *filter) of(j *journal, n *namer) []int32 {
-	var search matcher
-	if f.search != "" {
-		search = matcher{n: n, want: fold(f.search), known: map[searched]bool{}}
+	want := fold(f.search)
+	through := make([]bool, len(j.forms))
+	for i, e := range j.forms {
+		through[i] = (f.agency == "" || e.Agency == f.agency) && (f.data == "" || serviceID(e.Service) == f.data) && (f.status == "" || statusOf(e) == f.status) && (want == "" || n.mentions(e, want))
 	}
 	to := f.to
 	if !to.IsZero() {
 		to = to.AddDate(0, 0, 1) // the day is included
 	}
 	out := make([]int32, 0, len(j.entries))
-	for i := range j.entries {
-		e := &j.entries[i]
-		switch {
-		case f.agency != "" && e.Agency != f.agency,
-			f.data != "" && serviceID(e.Service) != f.data,
-			f.status != "" && statusOf(e) != f.status,
-			!f.from.IsZero() && e.At.Before(f.from),
-			!to.IsZero() && (e.At.IsZero() || !e.At.Before(to)),
-			f.search != "" && !search.matches(e):
-			continue
+	within := func(at time.Time) bool {
+		return (f.from.IsZero() || !at.Before(f.from)) && (to.IsZero() || !at.IsZero() && at.Before(to))
+	}
+	dated := !f.from.IsZero() || !to.IsZero()
+	for i, form := range j.form {
+		if through[form] && (!dated || within(j.entries[i].At)) {
+			out = append(out, int32(i)) // #nosec G115 -- at most maxJournal
 		}
-		out = append(out, int32(i)) // #nosec G115 -- at most maxJournal
 	}
 	return out
 }
 
-// matcher looks for text in the names of an entry. Few entries differ in these, so each combination is looked at once.
-type matcher struct {
-	n     *namer
-	want  string
-	known map[searched]bool
-}
-
-// searched is what a search looks at, as tokens. Entries with the same scopes share them (interned).
-type searched struct {
-	agency, service, provider, purpose, reader, reason string
-	scopes                                             *service.Scope
-}
-
-func (m *matcher) matches(e *broker.OwnEntry) bool {
-	key := searched{agency: e.Agency, service: e.Service, provider: e.Provider, purpose: e.Purpose, reader: e.Reader, reason: e.Reason}
-	if len(e.Scopes) > 0 {
-		key.scopes = &e.Scopes[0]
+// mentions looks for folded text in the names of an entry.
+func (n *namer) mentions(e *broker.OwnEntry, want string) bool {
+	names := []string{n.agency(e.Agency), n.provider(e.Provider), n.purpose(e.Purpose)}
+	if e.Service != "" {
+		names = append(names, n.service(e.Service), n.data(e))
 	}
-	is, ok := m.known[key]
-	if ok {
-		return is
+	if e.Reader != "" {
+		names = append(names, n.reader(e), n.reason(e))
 	}
-	var text strings.Builder
-	for _, x := range []struct {
-		token string
-		name  func() string
-	}{
-		{e.Agency, func() string { return m.n.agency(e.Agency) }}, {e.Service, func() string { return m.n.service(e.Service) + "\n" + m.n.data(e) }}, {e.Provider, func() string { return m.n.provider(e.Provider) }},
-		{e.Purpose, func() string { return m.n.purpose(e.Purpose) }}, {e.Reader, func() string { return m.n.reader(e) + "\n" + m.n.reason(e) }},
-	} {
-		if x.token != "" {
-			text.WriteString(x.name() + "\n")
-		}
-	}
-	is = strings.Contains(fold(text.String()), m.want)
-	m.known[key] = is
-	return is
+	return strings.Contains(fold(strings.Join(names, "\n")), want)
 }
 
 // fold makes text comparable: without case, marks and ligatures.

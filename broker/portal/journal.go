@@ -59,6 +59,9 @@ type journal struct {
 	cut      bool              // older ones are left out
 	lost     bool              // details of some entries, nobody knows whose, were lost
 
+	// forms are entries of which no two look alike but for their index and time, and form says for each entry like which of them it looks: a filter reads tens instead of tens of thousands.
+	forms []*broker.OwnEntry
+	form  []int32
 	// What there is to filter by, each once.
 	agencies, services, statuses []string
 }
@@ -167,9 +170,7 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *jour
 		n.entries = append(n.entries, was.entries...)
 	}
 	n.order()
-	n.agencies = distinct(n.entries, func(e *broker.OwnEntry) string { return e.Agency })
-	n.services = distinct(n.entries, func(e *broker.OwnEntry) string { return serviceID(e.Service) })
-	n.statuses = distinct(n.entries, statusOf)
+	n.classify()
 	return n, nil
 }
 
@@ -187,10 +188,39 @@ func (n *journal) order() {
 	}
 }
 
-func distinct(entries []broker.OwnEntry, of func(*broker.OwnEntry) string) (out []string) {
+// shown is what a line shows of an entry but for its index and time. Entries with the same scopes share them (interned).
+type shown struct {
+	status, agency, service, provider, purpose, reader, role, reason string
+	scopes                                                           *service.Scope
+}
+
+// classify finds the forms of the entries, and what there is to filter by.
+func (n *journal) classify() {
+	known := map[shown]int32{}
+	n.form = make([]int32, len(n.entries))
+	for i := range n.entries {
+		e := &n.entries[i]
+		key := shown{status: statusOf(e), agency: e.Agency, service: e.Service, provider: e.Provider, purpose: e.Purpose, reader: e.Reader, role: e.ReaderRole, reason: e.Reason}
+		if len(e.Scopes) > 0 {
+			key.scopes = &e.Scopes[0]
+		}
+		form, ok := known[key]
+		if !ok {
+			form = int32(len(n.forms)) // #nosec G115 -- at most maxJournal
+			known[key] = form
+			n.forms = append(n.forms, e)
+		}
+		n.form[i] = form
+	}
+	n.agencies = distinct(n.forms, func(e *broker.OwnEntry) string { return e.Agency })
+	n.services = distinct(n.forms, func(e *broker.OwnEntry) string { return serviceID(e.Service) })
+	n.statuses = distinct(n.forms, statusOf)
+}
+
+func distinct(entries []*broker.OwnEntry, of func(*broker.OwnEntry) string) (out []string) {
 	seen := map[string]bool{"": true}
-	for i := range entries {
-		if v := of(&entries[i]); !seen[v] {
+	for _, e := range entries {
+		if v := of(e); !seen[v] {
 			seen[v] = true
 			out = append(out, v)
 		}

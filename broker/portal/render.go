@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,29 +44,47 @@ type languageLink struct {
 
 // parseTemplates makes one template a page, all with the layout and the components around it.
 func parseTemplates(l *language, a *assets) (map[string]*template.Template, error) {
-	base, err := template.New("layout").Funcs(funcs(l, a)).Option("missingkey=error").ParseFS(templates, "templates/layout.html", "templates/components.html")
-	if err != nil {
-		return nil, fmt.Errorf("parsing the layout: %w", err)
-	}
 	names, err := fs.Glob(templates, "templates/*.html")
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]*template.Template{}
+	texts := map[string]string{}
 	for _, file := range names {
-		name := strings.TrimSuffix(path.Base(file), ".html")
-		if name == "layout" || name == "components" {
-			continue
+		b, err := templates.ReadFile(file)
+		if err != nil {
+			return nil, err
 		}
+		texts[strings.TrimSuffix(path.Base(file), ".html")] = l.fixedIn(string(b))
+	}
+	base, err := template.New("base").Funcs(funcs(l, a)).Option("missingkey=error").Parse(texts["layout"] + texts["components"])
+	if err != nil {
+		return nil, fmt.Errorf("parsing the layout: %w", err)
+	}
+	delete(texts, "layout")
+	delete(texts, "components")
+	out := map[string]*template.Template{}
+	for name, text := range texts {
 		t, err := base.Clone()
 		if err != nil {
 			return nil, err
 		}
-		if out[name], err = t.ParseFS(templates, file); err != nil {
+		if out[name], err = t.Parse(text); err != nil {
 			return nil, fmt.Errorf("parsing the page %s: %w", name, err)
 		}
 	}
 	return out, nil
+}
+
+var fixedMessage = regexp.MustCompile(`\{\{t "([^"]*)"\}\}`)
+
+// fixedIn puts messages without parameters into the text of a template, so that no page has to look for them. They stand between tags or in quoted attributes, for which they are escaped.
+func (l *language) fixedIn(text string) string {
+	return fixedMessage.ReplaceAllStringFunc(text, func(call string) string {
+		if words, ok := l.fixed[fixedMessage.FindStringSubmatch(call)[1]]; ok {
+			return template.HTMLEscapeString(words)
+		}
+		return call
+	})
 }
 
 // funcs are what templates may call.
@@ -74,17 +93,19 @@ func funcs(l *language, a *assets) template.FuncMap {
 		"t":     l.text,
 		"asset": a.url,
 		// bdi shows what somebody else wrote: as text, and isolated from the direction of what is around it.
-		"bdi":    func(s string) template.HTML { return bdi(s) },
-		"letter": letter,
-		"rows":   l.rowsHTML,
-		"status": l.statusHTML,
-		"day":    l.day,
-		"moment": l.moment,
-		"own":    func(s string) own { return own(s) },
-		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"number": func(n int) string { return l.number(uint64(max(n, 0))) }, // #nosec G115 -- not negative
-		"dict":   dict,
-		"groups": groups,
+		"bdi":     func(s string) template.HTML { return bdi(s) },
+		"letter":  letter,
+		"rows":    l.rowsHTML,
+		"status":  l.statusHTML,
+		"links":   l.linksHTML,
+		"options": optionsHTML,
+		"day":     l.day,
+		"moment":  l.moment,
+		"own":     func(s string) own { return own(s) },
+		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"number":  func(n int) string { return l.number(uint64(max(n, 0))) }, // #nosec G115 -- not negative
+		"dict":    dict,
+		"groups":  groups,
 	}
 }
 

@@ -155,6 +155,55 @@ func (l *language) labelled(m *markup, key, value string) {
 	m.bdi(value)
 }
 
+// optionsHTML are those of a select.
+func optionsHTML(options []option, chosen string) template.HTML {
+	var m markup
+	for _, o := range options {
+		m.add(`<option value="`)
+		m.text(o.Value)
+		m.add(`"`)
+		if o.Value == chosen {
+			m.add(" selected")
+		}
+		m.add(">")
+		m.text(o.Label)
+		m.add("</option>")
+	}
+	return m.html()
+}
+
+// linksHTML are filters as links, by group.
+func (l *language) linksHTML(links []filterLink) template.HTML {
+	var m markup
+	for i, x := range links {
+		if i == 0 || x.Group != links[i-1].Group {
+			if i > 0 {
+				m.add("</ul>")
+			}
+			m.add(`<p class="group" id="g-`, x.Group, `">`)
+			m.text(l.fixed[x.Group])
+			m.add(`</p><ul class="chips" aria-labelledby="g-`, x.Group, `">`)
+		}
+		m.add("<li><a")
+		m.attr("href", x.Href)
+		if x.Current {
+			m.add(` aria-current="true"`)
+		}
+		m.add(">")
+		m.bdi(x.Label)
+		if x.Current {
+			m.add(` <span class="unseen">`)
+			m.text(l.fixed["filter.remove"])
+			m.add(`</span><span aria-hidden="true"> ×</span>`)
+		}
+		m.add("</a></li>")
+	}
+	if len(links) > 0 {
+		m.add("</ul>")
+	}
+	return m.html()
+}
+
 // statusHTML shows an outcome by icon and word.
 func (l *language) statusHTML(status string) template.HTML {
 	icon := status

@@ -195,7 +195,7 @@ func (s *Store) RecordsOf(ctx context.Context, owner keys.Owner, kind proof.Kind
 // NewestOf returns the log index of the newest record that RecordsOf lists, 0 if there is none.
 func (s *Store) NewestOf(ctx context.Context, owner keys.Owner) (proof.Index, error) {
 	var index int64
-	err := classify(s.r.QueryRowContext(ctx, "SELECT log_index FROM records WHERE owner = ? ORDER BY log_index DESC LIMIT 1", owner[:]).Scan(&index))
+	err := classify(s.reads.newestOf.QueryRowContext(ctx, owner[:]).Scan(&index))
 	if errors.Is(err, ErrNotFound) {
 		err = nil
 	}
@@ -276,19 +276,26 @@ func (s *Store) DropPayloads(ctx context.Context, now time.Time, limit int) (int
 	return n, err
 }
 
-// statements that the paths of every request read by.
-type statements struct{ filedUpto, unfiled, ownerKeys *sql.Stmt }
+// statements that the paths of every request and of every page read by.
+type statements struct{ filedUpto, unfiled, ownerKeys, newestOf, unread *sql.Stmt }
 
 const ownerKeys = selectKey + " WHERE owner = ? AND kind = '" + string(keys.KindSubject) + "' ORDER BY id" // by the index keys_owner, which has no others
 
 func (r *statements) prepare(ctx context.Context, db *sql.DB) (err error) {
-	if r.filedUpto, err = db.PrepareContext(ctx, "SELECT filed_upto FROM epochs WHERE number = ?"); err != nil {
-		return err
+	for _, x := range []struct {
+		stmt  **sql.Stmt
+		query string
+	}{
+		{&r.filedUpto, "SELECT filed_upto FROM epochs WHERE number = ?"},
+		{&r.ownerKeys, ownerKeys},
+		{&r.unfiled, `SELECT r.log_index, r.owner, r.person FROM records r
+			WHERE r.log_index >= ? AND r.log_index < coalesce((SELECT closer FROM epochs WHERE number = ?), 9223372036854775807) ORDER BY r.log_index LIMIT ?`},
+		{&r.newestOf, "SELECT log_index FROM records WHERE owner = ? ORDER BY log_index DESC LIMIT 1"},
+		{&r.unread, countUnread},
+	} {
+		if *x.stmt, err = db.PrepareContext(ctx, x.query); err != nil {
+			return err
+		}
 	}
-	if r.ownerKeys, err = db.PrepareContext(ctx, ownerKeys); err != nil {
-		return err
-	}
-	r.unfiled, err = db.PrepareContext(ctx, `SELECT r.log_index, r.owner, r.person FROM records r
-		WHERE r.log_index >= ? AND r.log_index < coalesce((SELECT closer FROM epochs WHERE number = ?), 9223372036854775807) ORDER BY r.log_index LIMIT ?`)
-	return err
+	return nil
 }

@@ -143,9 +143,11 @@ func (s *Store) Notices(ctx context.Context, account keys.Owner, before int64, l
 	return out, err
 }
 
+const countUnread = "SELECT count(*) FROM notices WHERE account = ? AND read_at IS NULL" // by the index notices_unread, which has no others
+
 // Unread counts an account's notices that were not read.
 func (s *Store) Unread(ctx context.Context, account keys.Owner) (n int64, err error) {
-	err = classify(s.r.QueryRowContext(ctx, "SELECT count(*) FROM notices WHERE account = ? AND read_at IS NULL", account[:]).Scan(&n))
+	err = classify(s.reads.unread.QueryRowContext(ctx, account[:]).Scan(&n))
 	return n, err
 }
 
