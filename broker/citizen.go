@@ -343,12 +343,17 @@ type Directory struct {
 	Auditors  map[string]store.Auditor
 	Services  map[string]*service.Definition // by id, the newest version, withdrawn ones too
 	Providers map[string]string              // names by id
+
+	of *registry
 }
+
+// Same reports whether two directories are of the same moment, so that all in them is the same.
+func (d Directory) Same(o Directory) bool { return d.of != nil && d.of == o.of }
 
 // Directory of the registry as it is now.
 func (b *Broker) Directory() Directory {
 	r := b.registry.Load()
-	return Directory{r.agencies, r.auditors, r.known, r.named}
+	return Directory{r.agencies, r.auditors, r.known, r.named, r}
 }
 
 // Standing says where the log stands.

@@ -214,7 +214,7 @@ func (v *verifiers) load(ctx context.Context) (*verifier.Verifier, error) {
 func (v *verifiers) ServeHTTP(w http.ResponseWriter, r *http.Request) { v.now.Load().ServeHTTP(w, r) }
 
 // element is asked for with each page of a history. While the keys can't be read, browsers check by those that were known last.
-func (v *verifiers) element(lang, bundle, list string) (template.HTML, error) {
+func (v *verifiers) element(lang, bundle, list, names string) (template.HTML, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	now, err := v.load(ctx)
@@ -222,7 +222,7 @@ func (v *verifiers) element(lang, bundle, list string) (template.HTML, error) {
 		v.log.Error("the keys of the log can't be read for citizens' browsers: they get those that were known last", "error", err)
 		now = v.now.Load().Verifier
 	}
-	return now.HTML(verifier.Element{Lang: verdict.Lang(lang), Bundle: bundle, MaxAge: v.maxAge, List: list})
+	return now.HTML(verifier.Element{Lang: verdict.Lang(lang), Bundle: bundle, MaxAge: v.maxAge, List: list, Names: names})
 }
 
 // readWords joins the operator's words to those that are built in.

@@ -510,7 +510,7 @@ func TestVerifierFollowsKeys(t *testing.T) {
 	}
 	served := func() string {
 		t.Helper()
-		e, err := v.element("fr", "/historique/fichier", "acces")
+		e, err := v.element("fr", "/historique/fichier", "acces", "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -197,6 +197,7 @@ func harmless(cell string) string { return formula.ReplaceAllString(clean(cell),
 
 // statementPage is what is printed: a list made from a history that was verified here, with the checkpoint under which it stands and a code by which the paper is compared with the file.
 type statementPage struct {
+	Names       string // address of the words in the rows
 	From, To    time.Time
 	Fields      []field
 	Mistakes    []mistake
@@ -274,11 +275,15 @@ func (p *Portal) statement(r *request, s *Session) error {
 	if err != nil {
 		return err
 	}
-	p.fillStatement(data, r, &v)
+	n := p.namer(r.lang)
+	if data.Names, err = p.namesOf(n); err != nil {
+		return err
+	}
+	p.fillStatement(data, n, &v)
 	return r.render(http.StatusOK, "statement", "statement.title", data)
 }
 
-func (p *Portal) fillStatement(data *statementPage, r *request, v *proof.HistoryVerdict) {
+func (p *Portal) fillStatement(data *statementPage, n *namer, v *proof.HistoryVerdict) {
 	data.Epochs, data.Opened, data.Closed = v.Epochs, v.Opened.Time().In(p.zone), v.Closed.Time().In(p.zone)
 	data.Origin, data.Size, data.Root, data.RootTime = v.Origin, v.Size, v.Root.String(), v.RootTime.Time().In(p.zone)
 	data.Witnessed, data.Complete, data.Pending = v.State >= proof.Witnessed, v.Complete(), v.Deferrals.Pending
@@ -293,7 +298,6 @@ func (p *Portal) fillStatement(data *statementPage, r *request, v *proof.History
 	if data.TooMany = len(v.Entries) > maxStatement; data.TooMany {
 		return
 	}
-	n := p.namer(r.lang)
 	rows := make([]row, len(v.Entries))
 	for i := range v.Entries {
 		x := &v.Entries[i]

@@ -311,6 +311,7 @@ type historyPage struct {
 	Identifiers  []string // types, for the catalogue
 	Clear        string
 	CSV          string
+	Names        string // address of the words in the rows
 }
 
 // filterLink is a filter as a link that can be kept.
@@ -361,6 +362,9 @@ func (p *Portal) history(r *request, s *Session) error {
 	data.Dense = f.query("vue", map[bool]string{false: "dense"}[f.dense])
 	for _, x := range s.Subjects {
 		data.Identifiers = append(data.Identifiers, string(x.Type()))
+	}
+	if data.Names, err = p.namesOf(n); err != nil {
+		return err
 	}
 	data.Links = f.links(j, n, r.lang)
 	data.Fields = f.fields(j, n, r.lang)

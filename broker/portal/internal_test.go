@@ -27,6 +27,7 @@ import (
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // TestCatalogue: no key lacks a language, a plural or a parameter, none is unused, and no page names one that isn't there.
@@ -617,6 +618,25 @@ func TestSpreadsheetLines(t *testing.T) {
 			r.Comma = rune(comma[0])
 			if got, err := r.Read(); err != nil || len(got) != 2 || got[0] != harmless(c.cell) {
 				t.Errorf("%q is read as %q, %v", c.cell, got, err)
+			}
+		}
+	}
+}
+
+// TestOutcomesAreThoseOfTheCheck: a page that says another word for an outcome than the check in the browser expects would be refuted.
+func TestOutcomesAreThoseOfTheCheck(t *testing.T) {
+	a, err := loadAssets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := loadLanguages(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code, l := range pages {
+		for _, s := range statuses {
+			if got, want := l.fixed["status."+s], verdict.Outcome(s, verdict.Lang(code)); got != want {
+				t.Errorf("%s: %s is %q on pages, and %q in the check", code, s, got, want)
 			}
 		}
 	}

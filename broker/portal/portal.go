@@ -114,8 +114,8 @@ type Verifier struct {
 	Handler http.Handler
 	// Hash is published: the SHA-256 of all its files, in hexadecimal.
 	Hash string
-	// Element renders the part of a page in which the verdict on a bundle is said, with its script. list is the id of the element that holds the rows; empty: there are none.
-	Element func(lang, bundle, list string) (template.HTML, error)
+	// Element renders the part of a page in which the verdict on a bundle is said, with its script. list is the id of the element that holds the rows, and names the address of the words in them.
+	Element func(lang, bundle, list, names string) (template.HTML, error)
 }
 
 // Operator is who runs the portal, as the law wants it to be said.
@@ -163,6 +163,7 @@ type Portal struct {
 	pages    map[string]*language // by code
 	assets   *assets
 	journals *journals
+	named    directories
 	making   chan struct{} // places for history files, which cost seconds
 	turns    turns         // for one of these, of an account
 	wait     time.Duration // for both
@@ -279,6 +280,7 @@ func (p *Portal) routes() http.Handler {
 	mux.Handle("/deconnexion", p.around(http.HandlerFunc(p.signOut)))
 	mux.Handle("/deconnexion/", p.around(p.cfg.Sessions.Handler()))
 	mux.Handle("GET /"+assetsPath+"{name}", p.around(p.assets))
+	mux.Handle("GET "+namesPath+"{name}", p.around(http.HandlerFunc(p.serveNames)))
 	if v := p.cfg.Verifier; v != nil {
 		mux.Handle("GET /verificateur/", p.around(v.Handler))
 	}

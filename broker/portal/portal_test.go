@@ -31,8 +31,8 @@ func withVerifier(c *portal.Config) {
 	c.Verifier = &portal.Verifier{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "script "+r.URL.Path) }),
 		Hash:    strings.Repeat("0123456789abcdef", 4),
-		Element: func(lang, bundle, list string) (template.HTML, error) {
-			return template.HTML(`<div id="verdict" lang="` + lang + `" data-bundle="` + template.HTMLEscapeString(bundle) + `" data-list="` + list + `"></div><script type="module" src="/verificateur/verify.js"></script>`), nil
+		Element: func(lang, bundle, list, names string) (template.HTML, error) {
+			return template.HTML(`<div id="verdict" lang="` + lang + `" data-bundle="` + template.HTMLEscapeString(bundle) + `" data-list="` + list + `" data-names="` + names + `"></div><script type="module" src="/verificateur/verify.js"></script>`), nil
 		},
 	}
 }

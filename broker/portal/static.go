@@ -37,6 +37,8 @@ type verifierPage struct {
 	Keys      []namedKey
 	Witnesses []namedKey
 	Log       string
+	Names     string // address of the names that pages show
+	NamesHash string
 }
 
 type namedKey struct{ Name, Key, Fingerprint string }
@@ -47,6 +49,11 @@ func (p *Portal) verifierPage(r *request) error {
 		return err
 	}
 	data := &verifierPage{Origin: p.cfg.Broker.Standing().Origin, Log: p.cfg.Log}
+	d, err := p.named.of(p.namer(r.lang))
+	if err != nil {
+		return err
+	}
+	data.Names, data.NamesHash = d.path(), d.digest
 	logPolicy, err := proof.ParsePolicy(text)
 	if err != nil {
 		return err

@@ -65,11 +65,16 @@ func readPage(v js.Value) *verdict.Page {
 		return nil
 	}
 	index := func(v js.Value) proof.Index { return proof.Index(v.Float()) }
-	p := &verdict.Page{Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
+	p := &verdict.Page{Names: v.Get("names").String(), Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
 	rows := v.Get("rows")
 	for i := range rows.Length() {
 		r := rows.Index(i)
-		row := verdict.Row{Agency: r.Get("agency").String(), Service: r.Get("service").String(), Outcome: r.Get("outcome").String(), At: r.Get("at").String()}
+		row := verdict.Row{
+			Agency: r.Get("agency").String(), Service: r.Get("service").String(), Outcome: r.Get("outcome").String(), At: r.Get("at").String(), Day: r.Get("day").String(), Open: r.Get("open").Bool(),
+		}
+		for n := range r.Get("cells").Length() {
+			row.Cells = append(row.Cells, r.Get("cells").Index(n).String())
+		}
 		for n := range r.Get("index").Length() {
 			row.Index = append(row.Index, index(r.Get("index").Index(n)))
 		}

@@ -1,29 +1,35 @@
 package verdict
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // Page is what a page shows of a history, as its markup says.
 type Page struct {
-	Rows []Row `json:"rows"`
+	// Names is the file of names by which the page puts tokens of records into words, see ParseNames.
+	Names string `json:"names"`
+	Rows  []Row  `json:"rows"`
 	// Full: the page says that it shows all entries with indexes from From to To, both included. Otherwise it shows some of them.
 	Full bool        `json:"full"`
 	From proof.Index `json:"from"`
 	To   proof.Index `json:"to"`
 }
 
-// Row is what a page shows of a request; what is empty isn't shown. docs/verifier.md says what stands in it.
+// Row is what a page shows of a request. docs/verifier.md says what stands in it. All of it has to be what the history says.
 type Row struct {
 	Index   []proof.Index `json:"index"` // of its entries: several, if a request is filed under several identifiers
 	Agency  string        `json:"agency"`
 	Service string        `json:"service"`
 	Outcome string        `json:"outcome"`
-	At      string        `json:"at,omitempty"` // when it was asked, opened or erased: RFC 3339, UTC, to the second
+	At      string        `json:"at"` // when it was asked, opened or erased: RFC 3339, UTC, to the second
+	// Day is the heading above it, and Cells what can be read in it, from the time to the outcome. Open: the heading says that it is of the open epoch.
+	Day   string   `json:"day"`
+	Cells []string `json:"cells"`
+	Open  bool     `json:"open"`
 }
 
 // RowMark is what is said beside a row.
@@ -50,6 +56,13 @@ func (r *Report) ComparePage(p Page, in Input) {
 		return
 	}
 	l, v := in.Lang, in.Verdict
+	names, err := ParseNames([]byte(p.Names))
+	if err != nil {
+		*r = *NotVerified(CauseServer, l)
+		return
+	}
+	digest := sha256.Sum256([]byte(p.Names))
+	r.Keys = append(r.Keys, Key{l.pick("noms affichés", "names shown"), l.pick("annuaire de ce portail", "directory of this portal"), groups(digest[:])})
 	closed := closer(in.History)
 	entries := make(map[proof.Index]*proof.VerifiedEntry, len(v.Entries))
 	for i := range v.Entries {
@@ -88,9 +101,11 @@ func (r *Report) ComparePage(p Page, in Input) {
 			case !ok:
 				say(RowWrong, "Pas dans le registre", "Not in the log")
 				refute(i, l.pick("la page montre un accès qui n'est pas dans votre liste", "the page shows a request that is not in your list"))
-			case !agrees(row, e):
-				say(RowWrong, "Le registre dit autre chose", "The log says something else")
-				refute(i, l.pick("la page montre un accès autrement qu'il a été enregistré", "the page shows a request otherwise than it was recorded"))
+			default:
+				if what := in.differs(names, row, e); what != "" {
+					say(RowWrong, "Le registre dit autre chose", "The log says something else")
+					refute(i, fmt.Sprintf(l.pick("la page montre un accès autrement qu'il a été enregistré (%s)", "the page shows a request otherwise than it was recorded (%s)"), what))
+				}
 			}
 		}
 		r.Rows = append(r.Rows, mark)
@@ -151,42 +166,13 @@ func pageTitle(l Lang) string {
 	return l.pick("La page montre ce que dit le registre", "The page shows what the log says")
 }
 
-// agrees reports whether a row shows an entry as its record has it. A part of the row that the record can't confirm any more is not shown by an honest page.
-func agrees(row Row, e *proof.VerifiedEntry) bool {
-	agency, service, when := "", "", proof.Field(0)
-	outcome := e.State.String()
-	value := func(f proof.Field) string {
-		v, _ := e.Opening.Value(f)
-		return string(v)
-	}
-	if !e.Opening.IsZero() {
-		switch e.Opening.Schema() {
-		case proof.SchemaDisclosure:
-			agency, service, when = value(proof.DisclosureAgency), value(proof.DisclosureService), proof.DisclosureAskedAt
-		case proof.SchemaAccess:
-			agency, when = value(proof.AccessReader), proof.AccessAt
-		case proof.SchemaErasure:
-			when = proof.ErasureErasedAt
-		}
-		// A delayed one has two times, and pages may show either.
-		if at, ok := e.Opening.TimeOf(when); ok && row.At != "" && e.Kind != proof.KindOpened && row.At != utc(at) {
-			return false
-		}
-	}
-	if e.State == proof.RecordOpen {
-		switch e.Kind {
-		case proof.KindDisclosure:
-			outcome = value(proof.DisclosureOutcome)
-		case proof.KindOpened:
-			outcome = "opened"
-		case proof.KindAccess:
-			outcome = "access"
-		case proof.KindErasure:
-			outcome = "erasure"
-		}
-	}
-	id, _, _ := strings.Cut(service, "@")
-	return (row.Agency == "" || row.Agency == agency) && (row.Outcome == "" || row.Outcome == outcome) && (row.Service == "" || row.Service == service || row.Service == id)
+// differs names the part of a row that isn't what the history says of an entry, in its words; "" if all is.
+func (in Input) differs(names *Names, row Row, e *proof.VerifiedEntry) string {
+	x := names.line(e, in.Verdict.Subjects[e.Subject].Type(), in.Lang)
+	epoch, _ := in.epochOf(e.Index)
+	// What was of the open epoch when the page was made may be of the last closed one since.
+	today := row.Open && e.Epoch == in.Verdict.Epochs.To
+	return x.differs(row, today, [2]proof.Time{epoch.Opened, epoch.closed}, in.Lang)
 }
 
 type closedEpoch struct {

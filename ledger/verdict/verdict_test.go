@@ -257,6 +257,12 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// honest is the row that an honest page shows of an entry, if it has no names.
+func honest(in Input, e *proof.VerifiedEntry) Row {
+	x := new(Names).line(e, in.Verdict.Subjects[e.Subject].Type(), in.Lang)
+	return Row{Index: []proof.Index{e.Index}, Agency: x.agency, Service: x.service, Outcome: x.outcome, At: x.at, Day: x.day, Cells: x.cells[:]}
+}
+
 // TestPartOfThePage: a page that leaves something out, or shows what wasn't verified, doesn't stand under the sentence that all of it is in its list.
 func TestPartOfThePage(t *testing.T) {
 	v, p := load(t)
@@ -264,7 +270,7 @@ func TestPartOfThePage(t *testing.T) {
 		whole, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
 		rows := make([]Row, len(in.Verdict.Entries))
 		for i := range rows {
-			rows[i] = Row{Index: []proof.Index{in.Verdict.Entries[i].Index}}
+			rows[i] = honest(in, &in.Verdict.Entries[i])
 		}
 		end, n := closer(in.History), len(rows)
 		const top = proof.Index(1) << 40
@@ -285,6 +291,7 @@ func TestPartOfThePage(t *testing.T) {
 			"rows of the open day alone": {Page{Rows: []Row{{Index: []proof.Index{end + 1}}}, To: top}, count(0), 1},
 		} {
 			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+			c.page.Names = namesHeader + "\n"
 			r.ComparePage(c.page, in)
 			if r.State != Limited || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
 				t.Errorf("%s: %s, %d limits: %s", name, r.State, len(r.Limits)-len(whole.Limits), r.Sentence)
@@ -299,7 +306,7 @@ func TestPartOfThePage(t *testing.T) {
 		}
 		// What is wrong in a row stays wrong, whatever else the row names.
 		r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
-		r.ComparePage(Page{Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
+		r.ComparePage(Page{Names: namesHeader + "\n", Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
 		if r.State != Refuted || r.Rows[0].State != RowWrong {
 			t.Errorf("%s, %+v", r.State, r.Rows)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -83,6 +84,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		s.mu.Unlock()
 		h(w, r)
 	})
+	mux.HandleFunc("/noms.txt", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, names) })
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -90,7 +92,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		if s.rows != "" {
 			list = "acces"
 		}
-		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: list})
+		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: list, Names: "/noms.txt"})
 		if err != nil {
 			t.Error(err)
 		}

@@ -2,6 +2,8 @@ package verifier_test
 
 import (
 	"fmt"
+	"html"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,9 +19,16 @@ type row struct {
 	index                    string
 	agency, service, outcome string
 	at                       string
+	day                      string
+	cells                    []string
 }
 
-// shown reads from a history what an honest page shows of it, newest first.
+// names are those that the site has; other tokens stand for themselves.
+const names = "regard/names@v1\nagency mairie-de-lyon Mairie de Lyon & environs\nprovider cnaf Caisse nationale\n"
+
+var paris = must(time.LoadLocation("Europe/Paris"))
+
+// shown reads from a history what an honest page shows of it in French, newest first.
 func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerdict) {
 	t.Helper()
 	p, err := proof.ParsePolicy([]byte(policy))
@@ -33,26 +42,66 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 	if v, err = h.Verify(p, proof.HistoryOptions{AllowProvisional: true}); err != nil {
 		t.Fatal(err)
 	}
+	or := func(a, b string) string {
+		if a == "" {
+			return b
+		}
+		return a
+	}
 	for _, e := range v.Entries {
 		field := func(f proof.Field) string {
 			b, _ := e.Opening.Value(f)
 			return string(b)
 		}
-		r := row{index: e.Index.String()}
+		r := row{index: e.Index.String(), day: "Date inconnue", cells: []string{"–", "–", "Inscription n°\u00a0" + e.Index.String(), "", "", ""}}
 		for schema, f := range map[proof.Schema]proof.Field{proof.SchemaDisclosure: proof.DisclosureAskedAt, proof.SchemaAccess: proof.AccessAt, proof.SchemaErasure: proof.ErasureErasedAt} {
 			if at, ok := e.Opening.TimeOf(f); ok && e.Opening.Schema() == schema {
-				r.at = at.Time().UTC().Format(time.RFC3339)
+				local := at.Time().In(paris)
+				r.at, r.cells[0] = at.Time().UTC().Format(time.RFC3339), local.Format("15:04")
+				day := fmt.Sprint(local.Day())
+				if day == "1" {
+					day = "1er"
+				}
+				r.day = []string{"dimanche", "lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi"}[local.Weekday()] + "\u00a0" + day + " " +
+					[]string{"janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre", "décembre"}[local.Month()-1] + fmt.Sprint(" ", local.Year())
 			}
 		}
-		switch e.Kind {
-		case proof.KindDisclosure:
-			r.agency, r.service, r.outcome = field(proof.DisclosureAgency), field(proof.DisclosureService), field(proof.DisclosureOutcome)
-		case proof.KindOpened:
-			r.agency, r.service, r.outcome = field(proof.DisclosureAgency), field(proof.DisclosureService), "opened"
-		case proof.KindAccess:
-			r.agency, r.outcome = field(proof.AccessReader), "access"
-		case proof.KindErasure:
-			r.outcome = "erasure"
+		switch e.Opening.Schema() {
+		case proof.SchemaDisclosure:
+			r.agency, r.service = field(proof.DisclosureAgency), field(proof.DisclosureService)
+			service, _, _ := strings.Cut(r.service, "@")
+			r.cells[1], r.cells[2] = or(map[string]string{"mairie-de-lyon": "Mairie de Lyon & environs"}[r.agency], r.agency), service
+			if x := field(proof.DisclosureProvider); x != "" {
+				r.cells[3] = "À qui " + or(map[string]string{"cnaf": "Caisse nationale"}[x], x)
+			}
+			if x := field(proof.DisclosurePurpose); x != "" {
+				r.cells[4] = "Pourquoi " + x
+			}
+		case proof.SchemaAccess:
+			r.agency = field(proof.AccessReader)
+			r.cells[1], r.cells[2] = r.agency, "Votre enregistrement"
+			if field(proof.AccessRole) == proof.RoleAuditor {
+				r.cells[1] += ", auditeur accrédité"
+			}
+			if x := field(proof.AccessReason); x != "" {
+				r.cells[4] = "Pourquoi " + x
+			}
+		}
+		namesake := v.Subjects[e.Subject].Type() == proof.TypePerson
+		switch {
+		case e.Kind == proof.KindErasure:
+			r.outcome, r.cells[1], r.cells[2], r.cells[5] = "erasure", "Vous", "Effacement de vos détails", "Effacement"
+		case e.State == proof.RecordErased || e.State == proof.RecordErasing:
+			r.cells[5] = "Détails effacés à votre demande"
+		case namesake:
+			r.cells[5] = "Concerne peut-être un homonyme"
+		case e.Kind == proof.KindOpened:
+			r.outcome, r.cells[5] = "opened", "Accès différé par la loi"
+		case e.Kind == proof.KindAccess:
+			r.outcome, r.cells[5] = "access", "Votre dossier a été ouvert"
+		default:
+			r.outcome = field(proof.DisclosureOutcome)
+			r.cells[5] = map[string]string{"released": "Transmis", "empty": "Demandé, rien trouvé", "denied": "Refusé par la règle", "failed": "Non abouti"}[r.outcome]
 		}
 		rows = append([]row{r}, rows...)
 	}
@@ -61,11 +110,26 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 
 func markup(full string, rows []row) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `<ul id="acces" %s>`, full)
-	for _, r := range rows {
-		fmt.Fprintf(&b, `<li data-index="%s" data-agency="%s" data-service="%s" data-outcome="%s" data-at="%s">%s %s <span data-mark></span></li>`, r.index, r.agency, r.service, r.outcome, r.at, r.agency, r.outcome)
+	fmt.Fprintf(&b, `<div id="acces" %s>`, full)
+	for i, r := range rows {
+		attribute := func(name, value string) string {
+			if value == "" {
+				return ""
+			}
+			return " " + name + `="` + html.EscapeString(value) + `"`
+		}
+		fmt.Fprintf(&b, `<h3 id="d-%d">%s</h3><table aria-labelledby="d-%d"><tbody><tr%s%s%s%s%s>`, i, html.EscapeString(r.day), i,
+			attribute("data-index", r.index), attribute("data-agency", r.agency), attribute("data-service", r.service), attribute("data-outcome", r.outcome), attribute("data-at", r.at))
+		for k, c := range r.cells {
+			mark := ""
+			if k == len(r.cells)-1 {
+				mark = " <span data-mark>Vérifié, dit le serveur</span>"
+			}
+			fmt.Fprintf(&b, "<td>%s%s</td>", html.EscapeString(c), mark)
+		}
+		b.WriteString("</tr></tbody></table>")
 	}
-	return b.String() + "</ul>"
+	return b.String() + "</div>"
 }
 
 // TestPage: what the page shows is compared with what is verified, line by line.
@@ -85,6 +149,10 @@ func TestPage(t *testing.T) {
 		t.Fatal("no " + outcome)
 		return 0
 	}
+	say := func(r []row, i, cell int, words string) {
+		r[i].cells = slices.Clone(r[i].cells)
+		r[i].cells[cell] = words
+	}
 	with := func(change func(rows []row) []row) []row { return change(append([]row(nil), rows...)) }
 	all := func(rows []row) []row { return rows }
 	for _, c := range []struct {
@@ -97,25 +165,32 @@ func TestPage(t *testing.T) {
 		{"all of it", "data-full", all, verdict.Limited, ""},
 		{"some of it", "", func(r []row) []row { return r[1:3] }, verdict.Limited, "Cette page en montre 2 sur "},
 		{"a page of it", `data-full data-from="` + rows[2].index + `" data-to="` + rows[1].index + `"`, func(r []row) []row { return r[1:3] }, verdict.Limited, "Cette page en montre 2 sur "},
-		{"a service without its version", "data-full", func(r []row) []row {
-			r[of("released")].service, _, _ = strings.Cut(r[of("released")].service, "@")
-			return r
+		{"a request of the open epoch", "data-full", func(r []row) []row {
+			return append([]row{{index: "40000", agency: "mairie", outcome: "released", cells: make([]string, 6)}}, r...)
 		}, verdict.Limited, ""},
-		{"a request of the open epoch", "data-full", func(r []row) []row { return append([]row{{"40000", "mairie", "", "released", ""}}, r...) }, verdict.Limited, ""},
 		{"two entries in a line", "data-full", func(r []row) []row {
-			r[0] = row{index: r[0].index + " " + r[1].index}
+			r[0].index += " " + r[1].index
 			return append(r[:1], r[2:]...)
-		}, verdict.Limited, ""},
+		}, verdict.Refuted, "la page montre un accès autrement"},
 		{"one that is hidden", "data-full", func(r []row) []row { return append(r[:2:2], r[3:]...) }, verdict.Refuted, "la page cache un accès enregistré"},
 		{"all are hidden", "data-full", func([]row) []row { return nil }, verdict.Refuted, "la page cache un accès enregistré"},
 		{"a range that can't be read", `data-full data-from="x" data-to="-1"`, func(r []row) []row { return r[1:] }, verdict.Refuted, "la page cache un accès enregistré"},
-		{"one that is invented", "data-full", func(r []row) []row { return append(r, row{"1", "mairie", "", "released", ""}) }, verdict.Refuted, "la page montre un accès qui n'est pas dans votre liste"},
+		{"one that is invented", "data-full", func(r []row) []row {
+			return append(r, row{index: "1", agency: "mairie", outcome: "released", cells: make([]string, 6)})
+		}, verdict.Refuted, "la page montre un accès qui n'est pas dans votre liste"},
 		{"another agency", "data-full", func(r []row) []row { r[of("released")].agency = "police"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another service", "", func(r []row) []row { r[of("released")].service = "autre@1"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another outcome", "data-full", func(r []row) []row { r[of("released")].outcome = "denied"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"a delay that is not told", "data-full", func(r []row) []row { r[of("opened")].outcome = "released"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another day", "data-full", func(r []row) []row { r[of("released")].at = "2025-11-01T12:00:00Z"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another reader", "data-full", func(r []row) []row { r[of("access")].agency = "personne"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"no service", "", func(r []row) []row { r[of("released")].service = ""; return r }, verdict.Refuted, "autrement qu'il a été enregistré (ses attributs)"},
+		{"another agency in words", "", func(r []row) []row { say(r, of("released"), 1, "Police"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (qui a demandé)"},
+		{"another purpose in words", "", func(r []row) []row { say(r, of("released"), 4, "Pourquoi rien"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (pourquoi)"},
+		{"another outcome in words", "", func(r []row) []row { say(r, of("released"), 5, "Refusé par la règle"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (issue)"},
+		{"another time in words", "", func(r []row) []row { say(r, of("released"), 0, "03:33"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (heure)"},
+		{"another day above", "", func(r []row) []row { r[of("released")].day = "lundi 1er janvier 2024"; return r }, verdict.Refuted, "autrement qu'il a été enregistré (le jour)"},
+		{"a line without data", "", func(r []row) []row { r[0].index = ""; return r }, verdict.Refuted, "la page montre un accès sans preuve"},
 		{"without an index", "", func(r []row) []row { r[0].index = "x"; return r }, verdict.Refuted, "la page montre un accès sans preuve"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -132,7 +207,7 @@ func TestPage(t *testing.T) {
 			if c.state == verdict.Refuted && strings.Contains(c.says, "autrement") && !strings.Contains(p.Text("#verdict [role=status]"), "novembre 2025 à 17 h 00") {
 				t.Error("no day is named: ", p.Text("#verdict [role=status]"))
 			}
-			marks := browsertest.Eval[[]string](p, `[...document.querySelectorAll("[data-index]")].map((r) => r.dataset.verified + " " + r.querySelector("[data-mark]").textContent)`)
+			marks := browsertest.Eval[[]string](p, `[...document.querySelectorAll("tbody tr")].map((r) => r.dataset.verified + " " + r.querySelector("[data-mark]").textContent)`)
 			wrong := 0
 			for i, m := range marks {
 				want := "verified Vérifié"
@@ -154,12 +229,12 @@ func TestPage(t *testing.T) {
 func TestPageEvidence(t *testing.T) {
 	s, v, p := open(t)
 	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
-	s.set(verdict.English, v.Good[0].Text, markup("data-full", rows[1:]))
+	s.set(verdict.French, v.Good[0].Text, markup("data-full", rows[1:]))
 	p.Goto(s.URL)
 	p.Wait(finished)
 	said := p.Text("#verdict [role=status]")
-	r, code := audited(t, v.Common.Policy, save(p), verdict.English)
-	if code != audit.Refused || r.Sentence != said || !strings.Contains(said, "the page hides a recorded request") || fmt.Sprint(*r.Refuted.Entry) != rows[0].index {
+	r, code := audited(t, v.Common.Policy, save(p), verdict.French)
+	if code != audit.Refused || r.Sentence != said || !strings.Contains(said, "la page cache un accès enregistré") || fmt.Sprint(*r.Refuted.Entry) != rows[0].index {
 		t.Errorf("exit code %d, %q, %q", code, r.Sentence, said)
 	}
 	if _, code := audited(t, v.Common.Policy, `{"schema":"regard/evidence@v1","page":0}`, verdict.English); code != audit.Input {

@@ -216,6 +216,7 @@ type Element struct {
 	Bundle string        // address of the history file
 	MaxAge time.Duration // of the log's state; 0: MaxAge of this package
 	List   string        // id of the element that holds the rows (docs/verifier.md); "": the page shows none
+	Names  string        // address of the names by which the rows put tokens into words (verdict.Names); needed with List
 }
 
 // HTML renders it, with the script that fills it. Until then, and if nothing does, it says that nothing is verified, and what to do.
@@ -228,11 +229,11 @@ func (v *Verifier) HTML(e Element) (template.HTML, error) {
 		e.MaxAge = MaxAge
 	}
 	data := struct {
-		Bundle, Lang, List, Words string
-		MaxAge                    int64
-		Report                    *verdict.Report
-		Files                     *struct{ Script, Worker, WASM, Policy string }
-	}{Bundle: e.Bundle, Lang: string(e.Lang), List: e.List, MaxAge: e.MaxAge.Milliseconds(), Report: verdict.NotVerified(cause, e.Lang)}
+		Bundle, Lang, List, Names, Words string
+		MaxAge                           int64
+		Report                           *verdict.Report
+		Files                            *struct{ Script, Worker, WASM, Policy string }
+	}{Bundle: e.Bundle, Lang: string(e.Lang), List: e.List, Names: e.Names, MaxAge: e.MaxAge.Milliseconds(), Report: verdict.NotVerified(cause, e.Lang)}
 	if v != nil {
 		words, err := json.Marshal(verdict.NewAround(e.Lang))
 		if err != nil {

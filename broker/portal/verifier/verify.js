@@ -36,15 +36,33 @@ const facts = (items) => element("dl", {}, ...items.flatMap(({ name, value }) =>
 
 const limit = ({ text, lift }) => element("li", {}, text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
 
-/** What the page shows, as its markup says; null if it shows no list. */
+/** What can be read in a cell: its text, but for the mark that is put there. */
+function read(cell) {
+  const copy = cell.cloneNode(true);
+  for (const mark of copy.querySelectorAll("[data-mark]")) mark.remove();
+  return copy.textContent;
+}
+
+/** What the page shows, as its markup says, and whatever looks like a row; null if it shows no list. */
 function readPage(at) {
-  const rows = [...(at?.querySelectorAll("[data-index]") ?? [])];
+  const rows = [...(at?.querySelectorAll("tbody > tr, [data-index]") ?? [])];
   if (!at) return [null, rows];
   const number = (text, or) => (text === undefined ? or : /^(0|[1-9]\d{0,15})$/.test(text) ? Number(text) : NaN);
   const page = {
-    rows: rows.map(({ dataset: d }) => {
-      const index = d.index.split(" ").map((n) => number(n));
-      return { index: index.every(Number.isSafeInteger) ? index : [], agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", at: d.at ?? "" };
+    rows: rows.map((row) => {
+      const { dataset: d } = row;
+      const index = (d.index ?? "").split(" ").map((n) => number(n));
+      const heading = document.getElementById(row.closest("table")?.getAttribute("aria-labelledby"));
+      return {
+        index: index.every(Number.isSafeInteger) ? index : [],
+        agency: d.agency ?? "",
+        service: d.service ?? "",
+        outcome: d.outcome ?? "",
+        at: d.at ?? "",
+        day: heading?.textContent ?? "",
+        open: "open" in (heading?.dataset ?? {}),
+        cells: [...(row.cells ?? [])].map(read),
+      };
     }),
     full: "full" in at.dataset,
     from: number(at.dataset.from, 0),
@@ -77,11 +95,12 @@ class Verdict {
   }
 
   start() {
-    const { bundle, worker, wasm, policy, lang, maxAge } = this.root.dataset;
+    const { bundle, worker, wasm, policy, names, lang, maxAge } = this.root.dataset;
     const w = this.words;
     const progress = element("progress", { "aria-label": w.checking });
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
+    for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
     const [page, rows] = readPage(this.list);
     let job;
     const end = (show) => {
@@ -107,7 +126,7 @@ class Verdict {
     };
     job.onmessage = ({ data }) => {
       if (data.cause) end(() => this.notVerified(data.cause));
-      else if (data.report) end(() => this.report(data, page, rows));
+      else if (data.report) end(() => this.report(data, rows));
       else if (data.of) {
         progress.max = data.of;
         progress.value = data.done;
@@ -118,6 +137,7 @@ class Verdict {
       bundle: new URL(bundle, document.baseURI).href,
       wasm: new URL(wasm, document.baseURI).href,
       policy: new URL(policy, document.baseURI).href,
+      names: new URL(names, document.baseURI).href,
       page,
       options: { lang, now: Date.now(), maxAge: Number(maxAge) },
     });
@@ -133,8 +153,8 @@ class Verdict {
     this.show(this.words.causes[cause] ?? this.words.causes.verifier, [this.retry()]);
   }
 
-  report(data, page, rows) {
-    const { report, whose } = data;
+  report(data, rows) {
+    const { report, whose, page } = data;
     (report.rows ?? []).forEach(({ state, text }, i) => {
       rows[i].dataset.verified = state;
       const mark = rows[i].querySelector("[data-mark]");
@@ -142,12 +162,12 @@ class Verdict {
       // Proof drawings on the page light up.
       for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
     });
-    const actions = report.state === "refuted" ? this.save(data, page) : report.state === "unverified" ? [this.retry()] : [];
+    const actions = report.state === "refuted" ? this.save(data) : report.state === "unverified" ? [this.retry()] : [];
     this.show(report, actions, whose);
   }
 
   // The evidence comes before anything else: nothing invites to load the page again before it is saved.
-  save({ report, policy, file }, page) {
+  save({ report, policy, file, page }) {
     const w = this.words;
     const said = element("p", { role: "status" });
     let again;

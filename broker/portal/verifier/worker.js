@@ -64,17 +64,19 @@ async function start(url) {
   go.run(instance); // sets regardVerify, and waits
 }
 
-async function verify({ bundle, wasm, policy, page, options }) {
-  const [file, text] = await Promise.all([get(bundle, "no-store").then(read), get(policy, "default").then((r) => r.text()), start(wasm)]);
+async function verify({ bundle, wasm, policy, names, page, options }) {
+  const text = (url) => get(url, "default").then((r) => r.text());
+  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then(read), text(policy), page && text(names), start(wasm)]);
+  if (page) page.names = words;
   postMessage({ began: true });
   let percent = -1;
-  const out = regardVerify(file, text, page, options, (done, of) => {
+  const out = regardVerify(file, keys, page, options, (done, of) => {
     const now = Math.floor((100 * done) / of);
     if (now !== percent) postMessage({ done, of });
     percent = now;
   });
   if (typeof out?.report !== "object" || out.report === null) throw new Stop("verifier");
-  postMessage({ ...out, policy: text, file }, [file.buffer]);
+  postMessage({ ...out, policy: keys, page, file }, [file.buffer]);
 }
 
 onmessage = ({ data }) => {

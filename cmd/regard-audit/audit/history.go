@@ -166,10 +166,10 @@ type historyFile struct {
 	page   *verdict.Page // what the page showed
 }
 
-// evidence begins a file that a page saved (docs/formats.md); maxEvidence bounds it: quoted, a history can be twice as long.
+// evidence begins a file that a page saved (docs/formats.md); maxEvidence bounds it: quoted, a history and names can be twice as long.
 const (
 	evidence    = `{"schema":"regard/evidence@v1",`
-	maxEvidence = 2*proof.MaxHistory + 4<<20
+	maxEvidence = 2*(proof.MaxHistory+verdict.MaxNames) + 4<<20
 )
 
 // readHistory reads no more than a history may have.

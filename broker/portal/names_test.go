@@ -1,0 +1,352 @@
+package portal_test
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/net/html"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
+	"github.com/regard-broker/regard/broker/portal"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
+	"github.com/regard-broker/regard/policy"
+)
+
+// shownOn reads from a page what verify.js does.
+func (w *world) shownOn(a answer) verdict.Page {
+	w.t.Helper()
+	var p verdict.Page
+	var list *html.Node
+	for _, n := range a.all(func(n *html.Node) bool { return attr(n, "id") == "acces" || attr(n, "id") == "verdict" }) {
+		if attr(n, "id") == "acces" {
+			list = n
+			continue
+		}
+		p.Names = string(w.get("", attr(n, "data-names")).body)
+	}
+	if list == nil || p.Names == "" {
+		w.t.Fatalf("no list or no names:\n%s", a.body)
+	}
+	_, p.Full = find(list, "data-full")
+	p.From, p.To = number(list, "data-from", 0), number(list, "data-to", 1<<53)
+	for _, tr := range a.all(func(n *html.Node) bool { return n.Data == "tr" && n.Parent.Data == "tbody" }) {
+		r := verdict.Row{Agency: attr(tr, "data-agency"), Service: attr(tr, "data-service"), Outcome: attr(tr, "data-outcome"), At: attr(tr, "data-at")}
+		if i, ok := find(tr, "data-index"); ok {
+			n, err := strconv.ParseUint(i, 10, 53)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			r.Index = []proof.Index{proof.Index(n)}
+		}
+		for _, h := range a.all(func(n *html.Node) bool { return attr(n, "id") == attr(tr.Parent.Parent, "aria-labelledby") }) {
+			r.Day = content(h)
+			_, r.Open = find(h, "data-open")
+		}
+		for c := range tr.ChildNodes() {
+			r.Cells = append(r.Cells, content(c))
+		}
+		p.Rows = append(p.Rows, r)
+	}
+	return p
+}
+
+func find(n *html.Node, key string) (string, bool) {
+	for _, a := range n.Attr {
+		if a.Key == key {
+			return a.Val, true
+		}
+	}
+	return "", false
+}
+
+func number(n *html.Node, key string, or proof.Index) proof.Index {
+	v, ok := find(n, key)
+	if !ok {
+		return or
+	}
+	i, err := strconv.ParseUint(v, 10, 63)
+	if err != nil {
+		return or
+	}
+	return proof.Index(i)
+}
+
+// content is the text of an element without the mark that the check puts there, as it is.
+func content(n *html.Node) string {
+	if n.Type == html.TextNode {
+		return n.Data
+	}
+	if _, mark := find(n, "data-mark"); mark {
+		return ""
+	}
+	var b strings.Builder
+	for c := range n.ChildNodes() {
+		b.WriteString(content(c))
+	}
+	return b.String()
+}
+
+// compared is what the check in the browser would say of a page, by the file that it would get.
+func (w *world) compared(who string, p verdict.Page, l verdict.Lang, file string) *verdict.Report {
+	w.t.Helper()
+	b := w.get(who, file).body
+	h, err := proof.ParseHistory(b)
+	if err != nil {
+		w.t.Fatalf("%v\n%s", err, b)
+	}
+	in := verdict.Input{Lang: l, Policy: w.policy(), Digest: sha256.Sum256(b), History: h}
+	v, err := h.Verify(in.Policy, proof.HistoryOptions{AllowProvisional: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	in.Verdict = &v
+	r := verdict.New(in)
+	r.ComparePage(p, in)
+	return r
+}
+
+// everything makes a person's history with what there can be in one, in closed epochs and in the open one: Camille is asked about, refused, looked at by everybody who can, told late, and in the answer about somebody who
+// lives with her, which may be about a namesake.
+func everything(t *testing.T) *world {
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { withVerifier(c) })
+	w.signIn("camille", camille)
+	now := time.Now()
+	w.agency("parquet", "Parquet d'Exempleville")
+	if _, err := w.b.PutAgreement(t.Context(), policy.Agreement{
+		ID: "enquete", Agency: "parquet", Service: "quotient-familial", Scopes: []policy.Scope{"quotient"}, Purposes: []policy.Purpose{"enquete"}, LegalBases: []policy.LegalBasis{"cpp-60-1"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10000 * time.Hour),
+		Deferral: &policy.Deferral{Authority: "Tribunal judiciaire d'Exempleville", Article: "CPP art. 60-1", Reference: "2026/118", Days: 40},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, vkey, err := note.GenerateKey(rand.Reader, "cour.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := brokertest.NewCurrentIdentity(t, "cour")
+	if err := w.b.AddAuditor(t.Context(), "cour", "Cour d'Exemple \u202e& <Cie>", own.Leaf, vkey); err != nil {
+		t.Fatal(err)
+	}
+	auditor, err := w.b.Authenticate(own.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.agency("autre", "Agence «  double  »")
+	w.agree("autre", "autre", "quotient-familial", "inconnue", "quotient")
+
+	w.disclose("mairie", canteen(camille))
+	refused := canteen(camille)
+	refused.Purpose = "publicite"
+	w.disclose("mairie", refused)
+	unknown := canteen(camille)
+	unknown.Scopes, unknown.Purpose = []string{"quotient"}, "inconnue"
+	w.disclose("autre", unknown)
+	secret := canteen(camille)
+	secret.Agreement, secret.Purpose, secret.LegalBasis, secret.Scopes = "enquete", "enquete", "cpp-60-1", []string{"quotient"}
+	a, err := w.b.Disclose(t.Context(), w.agencies["parquet"], secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.b.Openings(t.Context(), auditor, &broker.OpeningsRequest{Disclosure: a.ID, Reason: "contrôle de  l'enquête", IdempotencyKey: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	w.disclose("mairie", canteen(loic)) // who lives with her: the answer names her
+	w.turn()
+	w.ahead.Add(int64(72 * time.Hour))
+	if _, err := w.b.EndDeferral(t.Context(), a.ID, "mainlevée"); err != nil {
+		t.Fatal(err)
+	}
+	w.look("camille")
+	w.turn()
+	w.disclose("mairie", canteen(camille))
+	w.published(w.disclose("mairie", canteen(camille)))
+	return w
+}
+
+// look has everybody who can open somebody's history do so.
+func (w *world) look(who string) {
+	w.t.Helper()
+	for _, by := range []broker.AccessBy{
+		{Reader: "uid-1000", Role: proof.RoleOperator, Reason: "appel au guichet"}, {Reader: "juge", Role: proof.RoleCourt, Reason: "instruction"},
+	} {
+		for _, s := range w.sessions.by[who].Subjects {
+			if _, err := w.b.History(w.t.Context(), s, by, broker.HistoryPage{Limit: 1}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestPagesAgree: every line of an honest page reads as the check in the browser expects, whatever can stand in a history, in both languages, before and after an erasure.
+func TestPagesAgree(t *testing.T) {
+	w := everything(t)
+	w.signIn("nul", unattached) // whom the provider doesn't know
+	agree := func(who, when string) {
+		t.Helper()
+		for _, l := range []verdict.Lang{verdict.French, verdict.English} {
+			for _, path := range []string{"/historique", "/historique?vue=dense", "/historique?q=mairie", "/releve?du=2020-01-01&au=2099-01-01"} {
+				file := "/historique/fichier"
+				a := w.page(who, path, "Cookie", "__Host-langue="+string(l))
+				for _, n := range a.all(func(n *html.Node) bool { return attr(n, "id") == "verdict" }) {
+					file = attr(n, "data-bundle")
+				}
+				p := w.shownOn(a)
+				r := w.compared(who, p, l, file)
+				verified := 0
+				for i, m := range r.Rows {
+					switch m.State {
+					case verdict.RowVerified:
+						verified++
+					case verdict.RowWrong:
+						t.Errorf("%s, %s: %+v", path, m.Text, p.Rows[i])
+					}
+				}
+				if r.Refuted != nil || verified < 1 {
+					t.Errorf("%s %s: %d of %d rows verified: %s", when, path, verified, len(r.Rows), r.Sentence)
+				}
+			}
+		}
+	}
+	agree("camille", "with everything")
+	agree("nul", "who is unknown")
+	seen := map[string]bool{}
+	for _, r := range w.shownOn(w.page("camille", "/historique")).Rows {
+		if !r.Open {
+			seen[strings.SplitN(r.Cells[5], " Révélé", 2)[0]] = true
+		}
+	}
+	if len(seen) < 5 { // released, refused, delayed, opened by others, of a namesake
+		t.Errorf("few outcomes are on the page: %v", seen)
+	}
+	pivot := w.sessions.by["camille"].Subjects[0]
+	e, err := w.b.Erase(t.Context(), pivot, "rgpd-17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.published(e.Index)
+	agree("camille", "while it is erased")
+	w.turn()
+	agree("camille", "after the erasure")
+}
+
+// TestPagesDisagree: whatever else a page says in a line, or leaves out of it, is refuted, and the part is named.
+func TestPagesDisagree(t *testing.T) {
+	w := everything(t)
+	honest := func() verdict.Page { return w.shownOn(w.page("camille", "/historique")) }
+	lines := honest().Rows
+	at := slices.IndexFunc(lines, func(r verdict.Row) bool { return r.Outcome == "released" && !r.Open })
+	delayed := slices.IndexFunc(lines, func(r verdict.Row) bool { return r.Outcome == "opened" })
+	if at < 0 || delayed < 0 {
+		t.Fatalf("%+v", lines)
+	}
+	for name, c := range map[string]struct {
+		row    int
+		change func(*verdict.Row)
+		says   string
+	}{
+		"another time":             {at, func(r *verdict.Row) { r.Cells[0] = "00:61" }, "(heure)"},
+		"another agency":           {at, func(r *verdict.Row) { r.Cells[1] = "Agence «  double  »" }, "(qui a demandé)"},
+		"other data":               {at, func(r *verdict.Row) { r.Cells[2] = "Rien" }, "(quoi)"},
+		"another provider":         {at, func(r *verdict.Row) { r.Cells[3] += "s" }, "(à qui)"},
+		"another purpose":          {at, func(r *verdict.Row) { r.Cells[4] = "Pourquoi étudier une demande de bourse" }, "(pourquoi)"},
+		"no purpose":               {at, func(r *verdict.Row) { r.Cells[4] = "" }, "(pourquoi)"},
+		"another outcome in words": {at, func(r *verdict.Row) { r.Cells[5] = "Refusé par la règle" }, "(issue)"},
+		"text from right to left":  {at, func(r *verdict.Row) { r.Cells[1] = "\u202e" + r.Cells[1] }, "(qui a demandé)"},
+		"revealed, and wasn't":     {at, func(r *verdict.Row) { r.Cells[5] += " Révélé le " + r.Day }, "(issue)"},
+		"revealed at another time": {delayed, func(r *verdict.Row) { r.Cells[5] = "Accès différé par la loi Révélé le lundi 1er janvier 2024" }, "(issue)"},
+		"another day above it":     {at, func(r *verdict.Row) { r.Day = "lundi 1er janvier 2024" }, "(le jour)"},
+		"no day above it":          {at, func(r *verdict.Row) { r.Day = "" }, "(le jour)"},
+		"under the open epoch":     {at, func(r *verdict.Row) { r.Day, r.Open = "Journée en cours", true }, "(le jour)"},
+		"a cell less":              {at, func(r *verdict.Row) { r.Cells = r.Cells[:5] }, "(ses cases)"},
+		"a cell more":              {at, func(r *verdict.Row) { r.Cells = append(r.Cells, "") }, "(ses cases)"},
+		"without agency":           {at, func(r *verdict.Row) { r.Agency = "" }, "(ses attributs)"},
+		"without service":          {at, func(r *verdict.Row) { r.Service = "" }, "(ses attributs)"},
+		"without outcome":          {at, func(r *verdict.Row) { r.Outcome = "" }, "(ses attributs)"},
+		"without a time":           {at, func(r *verdict.Row) { r.At = "" }, "(ses attributs)"},
+		"without an index":         {at, func(r *verdict.Row) { r.Index = nil }, "sans preuve"},
+		"as if it had been erased": {at, func(r *verdict.Row) {
+			*r = verdict.Row{Index: r.Index, Day: "Date inconnue", Cells: []string{"–", "–", fmt.Sprint("Inscription n° ", r.Index[0]), "", "", "Détails effacés à votre demande"}}
+		}, "(ses attributs)"},
+		"as if it couldn't be read": {at, func(r *verdict.Row) {
+			*r = verdict.Row{Index: r.Index, Day: "Date inconnue", Cells: []string{"–", "–", fmt.Sprint("Inscription n° ", r.Index[0]), "", "", "Illisible"}}
+		}, "(ses attributs)"},
+	} {
+		p := honest()
+		c.change(&p.Rows[c.row])
+		r := w.compared("camille", p, verdict.French, "/historique/fichier")
+		if r.State != verdict.Refuted || !strings.Contains(r.Sentence, c.says) || r.Rows[c.row].State != verdict.RowWrong {
+			t.Errorf("%s: %s %q", name, r.State, r.Sentence)
+		}
+		if strings.Contains(c.says, "(") && !strings.Contains(r.Sentence, fmt.Sprint(time.Now().Year())) {
+			t.Errorf("%s: no day is named: %q", name, r.Sentence)
+		}
+	}
+	p := honest()
+	p.Names = strings.Replace(p.Names, "agency mairie Mairie d'Exempleville", "agency mairie Caisse d'Exemple", 1)
+	if r := w.compared("camille", p, verdict.French, "/historique/fichier"); r.State != verdict.Refuted {
+		t.Errorf("names of another file: %s", r.Sentence)
+	}
+	p.Names = "?"
+	if r := w.compared("camille", p, verdict.French, "/historique/fichier"); r.State != verdict.Unverified {
+		t.Errorf("no file of names: %s", r.Sentence)
+	}
+}
+
+// TestNames: the file of names is the same for everybody, has an address of its content, and changes with the registry; that of a page that is still open stays.
+func TestNames(t *testing.T) {
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { withVerifier(c) })
+	w.signIn("camille", camille)
+	w.signIn("loic", loic)
+	address := func(who string) string {
+		t.Helper()
+		for _, n := range w.page(who, "/historique").all(func(n *html.Node) bool { return attr(n, "id") == "verdict" }) {
+			return attr(n, "data-names")
+		}
+		t.Fatal("no verdict")
+		return ""
+	}
+	was := address("camille")
+	if got := address("loic"); got != was {
+		t.Errorf("names at %s and %s", was, got)
+	}
+	w.agency("autre", "Autre agence")
+	now := address("camille")
+	for path, want := range map[string]bool{was: false, now: true} {
+		a := w.get("", path)
+		if sum := fmt.Sprintf("%x", sha256.Sum256(a.body)); path != "/annuaire/"+sum+".txt" || a.StatusCode != 200 || strings.Contains(string(a.body), "agency autre Autre agence\n") != want || !strings.Contains(a.Header.Get("Cache-Control"), "immutable") {
+			t.Errorf("%s: %s\n%s", path, a.Status, a.body)
+		}
+		n, err := verdict.ParseNames(a.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := n.AppendText(nil); err != nil || string(b) != string(a.body) {
+			t.Errorf("%v: written again it is\n%s", err, b)
+		}
+	}
+	if a := w.get("", "/annuaire/"+strings.Repeat("0", 64)+".txt"); a.StatusCode != 404 {
+		t.Error(a.Status)
+	}
+	p := w.page("", "/verificateur")
+	sum := strings.TrimSuffix(strings.TrimPrefix(now, "/annuaire/"), ".txt")
+	if !strings.Contains(strings.ReplaceAll(p.text(), " ", ""), sum) {
+		t.Errorf("the digest isn't on %s", p.text())
+	}
+	again, err := portal.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.p = again
+	if a := w.get("", now); a.StatusCode != 200 {
+		t.Errorf("after a restart: %s", a.Status)
+	}
+}
