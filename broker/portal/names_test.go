@@ -31,7 +31,7 @@ func (w *world) shownOn(a answer) verdict.Page {
 			list = n
 			continue
 		}
-		p.Names = string(w.get("", attr(n, "data-names")).body)
+		p.Lang, p.Names = verdict.Lang(attr(n, "lang")), string(w.get("", attr(n, "data-names")).body)
 	}
 	if list == nil || p.Names == "" {
 		w.t.Fatalf("no list or no names:\n%s", a.body)
@@ -47,7 +47,11 @@ func (w *world) shownOn(a answer) verdict.Page {
 			}
 			r.Index = []proof.Index{proof.Index(n)}
 		}
-		for _, h := range a.all(func(n *html.Node) bool { return attr(n, "id") == attr(tr.Parent.Parent, "aria-labelledby") }) {
+		h := tr.Parent.Parent.PrevSibling
+		for h != nil && (h.Type != html.ElementNode || len(h.Data) != 2 || h.Data[0] != 'h') {
+			h = h.PrevSibling
+		}
+		if h != nil {
 			r.Day = content(h)
 			_, r.Open = find(h, "data-open")
 		}
@@ -254,7 +258,7 @@ func TestPagesDisagree(t *testing.T) {
 		says   string
 	}{
 		"another time":             {at, func(r *verdict.Row) { r.Cells[0] = "00:61" }, "(heure)"},
-		"another agency":           {at, func(r *verdict.Row) { r.Cells[1] = "Agence «  double  »" }, "(qui a demandé)"},
+		"another agency":           {at, func(r *verdict.Row) { r.Cells[1] = "Caisse d'Exemple" }, "(qui a demandé)"},
 		"other data":               {at, func(r *verdict.Row) { r.Cells[2] = "Rien" }, "(quoi)"},
 		"another provider":         {at, func(r *verdict.Row) { r.Cells[3] += "s" }, "(à qui)"},
 		"another purpose":          {at, func(r *verdict.Row) { r.Cells[4] = "Pourquoi étudier une demande de bourse" }, "(pourquoi)"},

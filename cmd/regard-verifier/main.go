@@ -65,7 +65,7 @@ func readPage(v js.Value) *verdict.Page {
 		return nil
 	}
 	index := func(v js.Value) proof.Index { return proof.Index(v.Float()) }
-	p := &verdict.Page{Names: v.Get("names").String(), Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
+	p := &verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
 	rows := v.Get("rows")
 	for i := range rows.Length() {
 		r := rows.Index(i)

@@ -15,10 +15,8 @@ type line struct {
 	day                          string
 	cells                        [6]string // time, who, what, from whom, why, outcome
 	kind                         proof.Kind
+	lang                         Lang
 }
-
-// cellNames are in the order of the cells.
-var cellNames = [6][2]string{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"à qui", "from whom"}, {"pourquoi", "why"}, {"issue", "outcome"}}
 
 // outcomes in words, by what a page calls them.
 var outcomes = map[string][2]string{
@@ -46,7 +44,7 @@ var untold = []string{"erased", "homonym", "damaged"}
 func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 	namesake := t == proof.TypePerson && e.Kind != proof.KindErasure
 	status := statusOf(e, namesake)
-	x := line{kind: e.Kind}
+	x := line{kind: e.Kind, lang: l}
 	o := e.Opening
 	var at proof.Time
 	var dated bool
@@ -198,32 +196,37 @@ func (l Lang) weekday(at proof.Time) string {
 	return weekdays[l.orEnglish()][t.Weekday()] + " " + l.date(t)
 }
 
-// differs names what a row shows otherwise than it was recorded: a part of its line, or "". today: the row stands under the heading of the open epoch, which has no date.
-func (x *line) differs(row Row, today bool, told [2]proof.Time, l Lang) string {
+// A part of a row, in French and English; empty: none.
+type part [2]string
+
+// cellParts are in the order of the cells.
+var cellParts = [6]part{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"à qui", "from whom"}, {"pourquoi", "why"}, {"issue", "outcome"}}
+
+// differs names the first part of a row that isn't as it was recorded. today: the row stands under the heading of the open epoch, which has no date. told: while the epoch of the entry was open.
+func (x line) differs(row Row, today bool, told [2]proof.Time) part {
+	last := len(x.cells) - 1
 	if x.outcome == "lost" && row.Outcome == "" { // the broker couldn't read it before the log said that it is lost
-		y := *x
-		y.outcome, y.cells[len(y.cells)-1] = "", Outcome("damaged", l)
-		x = &y
+		x.outcome, x.cells[last] = "", Outcome("damaged", x.lang)
 	}
 	if row.Agency != x.agency || row.Service != x.service || row.Outcome != x.outcome || row.At != x.at {
-		return l.pick("ses attributs", "its attributes")
+		return part{"ses attributs", "its attributes"}
 	}
 	if len(row.Cells) != len(x.cells) {
-		return l.pick("ses cases", "its cells")
+		return part{"ses cases", "its cells"}
 	}
 	if !today && !reads(row.Day, x.day) {
-		return l.pick("le jour", "the day")
+		return part{"le jour", "the day"}
 	}
 	for i, want := range x.cells {
 		got := row.Cells[i]
-		if i == len(x.cells)-1 && x.kind == proof.KindOpened {
-			got = withoutReveal(got, told, l)
+		if i == last && x.kind == proof.KindOpened {
+			got = withoutReveal(got, told, x.lang)
 		}
 		if !reads(got, want) {
-			return l.pick(cellNames[i][0], cellNames[i][1])
+			return cellParts[i]
 		}
 	}
-	return ""
+	return part{}
 }
 
 // maxTold bounds the days of an epoch that are tried.

@@ -10,6 +10,8 @@ import (
 
 // Page is what a page shows of a history, as its markup says.
 type Page struct {
+	// Lang is the language of the page.
+	Lang Lang `json:"lang"`
 	// Names is the file of names by which the page puts tokens of records into words, see ParseNames.
 	Names string `json:"names"`
 	Rows  []Row  `json:"rows"`
@@ -102,7 +104,7 @@ func (r *Report) ComparePage(p Page, in Input) {
 				say(RowWrong, "Pas dans le registre", "Not in the log")
 				refute(i, l.pick("la page montre un accès qui n'est pas dans votre liste", "the page shows a request that is not in your list"))
 			default:
-				if what := in.differs(names, row, e); what != "" {
+				if what := in.differs(p.Lang, names, row, e); what != "" {
 					say(RowWrong, "Le registre dit autre chose", "The log says something else")
 					refute(i, fmt.Sprintf(l.pick("la page montre un accès autrement qu'il a été enregistré (%s)", "the page shows a request otherwise than it was recorded (%s)"), what))
 				}
@@ -166,13 +168,14 @@ func pageTitle(l Lang) string {
 	return l.pick("La page montre ce que dit le registre", "The page shows what the log says")
 }
 
-// differs names the part of a row that isn't what the history says of an entry, in its words; "" if all is.
-func (in Input) differs(names *Names, row Row, e *proof.VerifiedEntry) string {
-	x := names.line(e, in.Verdict.Subjects[e.Subject].Type(), in.Lang)
+// differs names the part of a row that isn't what the history says of an entry, in the words of a page in this language; "" if all is.
+func (in Input) differs(l Lang, names *Names, row Row, e *proof.VerifiedEntry) string {
+	x := names.line(e, in.Verdict.Subjects[e.Subject].Type(), l)
 	epoch, _ := in.epochOf(e.Index)
 	// What was of the open epoch when the page was made may be of the last closed one since.
 	today := row.Open && e.Epoch == in.Verdict.Epochs.To
-	return x.differs(row, today, [2]proof.Time{epoch.Opened, epoch.closed}, in.Lang)
+	part := x.differs(row, today, [2]proof.Time{epoch.Opened, epoch.closed})
+	return in.Lang.pick(part[0], part[1])
 }
 
 type closedEpoch struct {

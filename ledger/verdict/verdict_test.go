@@ -291,7 +291,7 @@ func TestPartOfThePage(t *testing.T) {
 			"rows of the open day alone": {Page{Rows: []Row{{Index: []proof.Index{end + 1}}}, To: top}, count(0), 1},
 		} {
 			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
-			c.page.Names = namesHeader + "\n"
+			c.page.Lang, c.page.Names = lang, namesHeader+"\n"
 			r.ComparePage(c.page, in)
 			if r.State != Limited || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
 				t.Errorf("%s: %s, %d limits: %s", name, r.State, len(r.Limits)-len(whole.Limits), r.Sentence)
@@ -306,7 +306,7 @@ func TestPartOfThePage(t *testing.T) {
 		}
 		// What is wrong in a row stays wrong, whatever else the row names.
 		r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
-		r.ComparePage(Page{Names: namesHeader + "\n", Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
+		r.ComparePage(Page{Lang: lang, Names: namesHeader + "\n", Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
 		if r.State != Refuted || r.Rows[0].State != RowWrong {
 			t.Errorf("%s, %+v", r.State, r.Rows)
 		}

@@ -237,6 +237,10 @@ func TestPageEvidence(t *testing.T) {
 	if code != audit.Refused || r.Sentence != said || !strings.Contains(said, "la page cache un accès enregistré") || fmt.Sprint(*r.Refuted.Entry) != rows[0].index {
 		t.Errorf("exit code %d, %q, %q", code, r.Sentence, said)
 	}
+	// In another language, it is the same.
+	if other, code := audited(t, v.Common.Policy, save(p), verdict.English); code != audit.Refused || !strings.Contains(other.Sentence, "the page hides a recorded request") {
+		t.Errorf("exit code %d, %q", code, other.Sentence)
+	}
 	if _, code := audited(t, v.Common.Policy, `{"schema":"regard/evidence@v1","page":0}`, verdict.English); code != audit.Input {
 		t.Errorf("exit code %d of what is no evidence", code)
 	}

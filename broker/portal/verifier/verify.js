@@ -43,16 +43,24 @@ function read(cell) {
   return copy.textContent;
 }
 
+/** The heading above a row. */
+function above(row) {
+  let e = row.closest("table")?.previousElementSibling;
+  while (e && !/^H[1-6]$/.test(e.tagName)) e = e.previousElementSibling;
+  return e;
+}
+
 /** What the page shows, as its markup says, and whatever looks like a row; null if it shows no list. */
-function readPage(at) {
+function readPage(at, lang) {
   const rows = [...(at?.querySelectorAll("tbody > tr, [data-index]") ?? [])];
   if (!at) return [null, rows];
   const number = (text, or) => (text === undefined ? or : /^(0|[1-9]\d{0,15})$/.test(text) ? Number(text) : NaN);
   const page = {
+    lang,
     rows: rows.map((row) => {
       const { dataset: d } = row;
       const index = (d.index ?? "").split(" ").map((n) => number(n));
-      const heading = document.getElementById(row.closest("table")?.getAttribute("aria-labelledby"));
+      const heading = above(row);
       return {
         index: index.every(Number.isSafeInteger) ? index : [],
         agency: d.agency ?? "",
@@ -101,7 +109,7 @@ class Verdict {
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
     for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
-    const [page, rows] = readPage(this.list);
+    const [page, rows] = readPage(this.list, lang);
     let job;
     const end = (show) => {
       job?.terminate();
