@@ -10,14 +10,17 @@ type Around struct {
 	Saved     string `json:"saved"`
 	Tell      string `json:"tell"`
 	Reference string `json:"reference"`
-	Limits    string `json:"limits"`
+	Limits    string `json:"limits"` // with {n}
 	Scope     string `json:"scope"`
 	Checks    string `json:"checks"`
 	Evidence  string `json:"evidence"`
 	Times     string `json:"times"` // said where evidence is shown
 	Keys      string `json:"keys"`
-	Whose     string `json:"whose"`   // of whom the history is, and that the reader has to compare it
+	Of        string `json:"of"`      // before the first identifier of whom the history is
+	Whose     string `json:"whose"`   // that the reader has to compare all of them
 	Compare   string `json:"compare"` // what to do with the fingerprints
+	// Worth is the question to which Independent is the answer, in a few words.
+	Worth string `json:"worth"`
 	// Independent says what this check is worth, and what is worth more.
 	Independent string `json:"independent"`
 	// The ends of checks, by code.
@@ -40,14 +43,16 @@ func NewAround(l Lang) Around {
 		Saved:       l.pick("Preuves enregistrées.", "Evidence saved."),
 		Tell:        l.pick("Qui prévenir", "Whom to tell"),
 		Reference:   l.pick("Référence à citer :", "Reference to quote:"),
-		Limits:      l.pick("Limites", "Limits"),
+		Limits:      l.pick("Ce qui n'est pas prouvé, et comment lever ces limites ({n})", "What isn't proven, and how to lift these limits ({n})"),
 		Scope:       l.pick("Ce que cette vérification ne dit pas", "What this check doesn't say"),
 		Checks:      l.pick("Ce qui a été vérifié", "What was checked"),
 		Evidence:    l.pick("Éléments de preuve", "Evidence"),
 		Times:       l.pick("Heures de Paris dans les phrases, UTC dans les preuves.", "Times of Paris in sentences, UTC in proofs."),
 		Keys:        l.pick("Clés et empreintes", "Keys and fingerprints"),
+		Of:          l.pick("Historique de :", "History of:"),
 		Whose:       l.pick("De qui est cet historique. Si ce n'est pas exactement vous, ce verdict ne dit rien de vous :", "Whose history this is. If it isn't exactly you, this verdict says nothing about you:"),
 		Compare:     l.pick("Comparez ces empreintes (SHA-256 de la clé) avec celles que publient l'autorité de contrôle, les témoins ou vos proches.", "Compare these fingerprints (SHA-256 of the key) with those that the supervisory authority, the witnesses or people you know have."),
+		Worth:       l.pick("Une commodité : pour ne pas dépendre de ce site, vérifiez avec un autre outil", "A convenience: to be independent of this site, check with another tool"),
 		Independent: l.pick("Cette vérification est une commodité : le programme vient de ce serveur. L'outil séparé, regard-audit, ne dépend pas de lui et donne le même verdict sur le fichier téléchargé.", "This check is a convenience: the program comes from this server. The separate tool, regard-audit, is independent of it and gives the same verdict on the downloaded file."),
 		Held:        l.pick("vérifié", "verified"),
 		Partly:      l.pick("vérifié en partie", "verified in part"),

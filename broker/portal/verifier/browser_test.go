@@ -62,7 +62,7 @@ func (v *vectors) bad(n int) string {
 }
 
 // csp is what the portal sends with its pages.
-const csp = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+const csp = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // site is a portal of one page.
 type site struct {
@@ -84,6 +84,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		s.mu.Unlock()
 		h(w, r)
 	})
+	mux.HandleFunc("/style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "../assets/style.css") })
 	mux.HandleFunc("/noms.txt", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, names) })
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -112,7 +113,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 	return s
 }
 
-var page = template.Must(template.New("").Parse(`<!doctype html><html lang="{{.Lang}}"><head><meta charset="utf-8"><title>Historique</title><link rel="icon" href="data:,"></head>
+var page = template.Must(template.New("").Parse(`<!doctype html><html lang="{{.Lang}}"><head><meta charset="utf-8"><title>Historique</title><meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css"><link rel="icon" href="data:,"></head>
 <body><main><h1>Historique</h1><h2>Verdict</h2>{{.Verdict}}<h2>Accès</h2>{{.Rows}}</main></body></html>`))
 
 func (s *site) set(lang verdict.Lang, bundle, rows string) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
+
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/cmd/regard-audit/audit"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -267,5 +269,33 @@ func TestNoList(t *testing.T) {
 	p.Wait(`document.querySelector("#verdict button")`)
 	if got, want := p.Text("#verdict [role=status]"), verdict.CauseVerifier.Sentence(verdict.French); got != want || state(p) != "unverified" {
 		t.Errorf("%s: %q, want %q", state(p), got, want)
+	}
+}
+
+// TestOnAPhone: a verdict with limits leaves room for the list on the first screen and a half of a phone, and what it folds there is open where there is room.
+func TestOnAPhone(t *testing.T) {
+	s, v, p := open(t)
+	for _, lang := range []verdict.Lang{verdict.French, verdict.English} {
+		s.set(lang, v.Good[0].Text, "")
+		for width, opened := range map[int64]bool{390: false, 1280: true} {
+			p.Do(chromedp.EmulateViewport(width, 844))
+			p.Goto(s.URL)
+			p.Wait(finished)
+			if got := state(p); got != "limited" {
+				t.Fatal(got)
+			}
+			if got := browsertest.Eval[int](p, `document.querySelector("#verdict").offsetHeight`); !opened && got > 760 {
+				t.Errorf("%s: the verdict is %d pixels high", lang, got)
+			}
+			for _, fold := range []string{".verdict-limits", ".verdict-whose"} {
+				if got := browsertest.Eval[bool](p, `document.querySelector("`+fold+`").closest("details").open`); got != opened {
+					t.Errorf("%s at %d: %s is open: %v", lang, width, fold, got)
+				}
+			}
+			if got := p.Text("#verdict"); !strings.Contains(got, "LEFEVRE") && !strings.Contains(got, "lefevre") {
+				t.Errorf("%s at %d: whose history it is isn't said: %s", lang, width, got)
+			}
+			p.Axe()
+		}
 	}
 }

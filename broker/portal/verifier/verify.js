@@ -32,6 +32,13 @@ const list = (items) => element("ul", {}, ...items.map((i) => element("li", {}, 
 
 const fold = (title, ...children) => element("details", {}, element("summary", {}, title), ...children);
 
+/** A fold that is open where there is room. */
+function wide(...parts) {
+  const d = fold(...parts);
+  d.open = matchMedia("(min-width: 52.01rem)").matches;
+  return d;
+}
+
 const facts = (items) => element("dl", {}, ...items.flatMap(({ name, value }) => [element("dt", {}, name), element("dd", {}, value)]));
 
 const limit = ({ text, lift }) => element("li", {}, text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
@@ -200,16 +207,17 @@ class Verdict {
     if (refuted) {
       body.push(element("h3", {}, w.tell), list(refuted.tell), element("p", {}, w.reference, " ", element("code", {}, refuted.reference)));
     }
-    if (whose.length) body.push(element("p", { class: "verdict-whose" }, w.whose), facts(whose));
     for (const text of [report.covers, report.quiet, ...(report.next ?? [])]) if (text) body.push(element("p", {}, text));
-    if (report.limits) body.push(element("h3", {}, w.limits), element("ul", { class: "verdict-limits" }, ...report.limits.map(limit)));
+    // On a phone the list has to begin soon: what is said in full here is one touch away there.
+    if (whose.length) body.push(wide(`${w.of} ${whose[0].value}`, element("p", { class: "verdict-whose" }, w.whose), facts(whose)));
+    if (report.limits) body.push(wide(w.limits.replace("{n}", report.limits.length), element("ul", { class: "verdict-limits" }, ...report.limits.map(limit))));
     if (report.scope) body.push(fold(w.scope, element("ul", {}, ...report.scope.map(limit))));
     if (report.checks) body.push(fold(w.checks, ...report.checks.map((c) => this.check(c)), element("p", {}, w.times)));
     if (report.keys) {
       const keys = report.keys.flatMap((k) => [element("dt", {}, `${k.role} ${k.name}`), element("dd", {}, element("code", {}, k.fingerprint))]);
       body.push(fold(w.keys, element("p", {}, w.compare), element("dl", {}, ...keys)));
     }
-    body.push(element("p", { class: "verdict-independent" }, w.independent));
+    body.push(fold(w.worth, element("p", { class: "verdict-independent" }, w.independent)));
     this.state(report.state, report.title, report.sentence, ...body);
   }
 
