@@ -1,8 +1,11 @@
 package verdict
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 const someNames = namesHeader + `
@@ -75,4 +78,34 @@ func FuzzParseNames(f *testing.F) {
 			t.Errorf("%v: %q becomes %q", err, text, b)
 		}
 	})
+}
+
+// BenchmarkComparePage is what comparing costs beside verifying: a page of 100 lines, with the names of every municipality and as many others.
+func BenchmarkComparePage(b *testing.B) {
+	var n Names
+	for i := range 40_000 {
+		n.Set(fmt.Sprintf("Mairie d'Exemple n° %d", i), "agency", fmt.Sprintf("mairie-%d", i))
+	}
+	for i := range 300 {
+		n.Set("Service", "service.fr", fmt.Sprintf("service-%d", i))
+		n.Set("/data/valeur", "field", fmt.Sprintf("service-%d", i), "tout")
+	}
+	text, err := n.AppendText(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, p := load(b)
+	r, in := check(b, p, v.Good[0].Text, French, proof.HistoryOptions{})
+	page := Page{Lang: French, Names: string(text)}
+	for i := range 100 {
+		page.Rows = append(page.Rows, honest(in, &in.Verdict.Entries[i%len(in.Verdict.Entries)]))
+	}
+	limits, keys := r.Limits, r.Keys
+	for b.Loop() {
+		r.Rows, r.Limits, r.Keys = nil, limits, keys
+		if r.ComparePage(page, in); r.Refuted != nil || len(r.Rows) != 100 {
+			b.Fatal(r.Sentence)
+		}
+	}
+	b.ReportMetric(float64(len(text))/1e6, "MB")
 }

@@ -70,7 +70,7 @@ type vectors struct {
 }
 
 // check puts what Verify finds into words.
-func check(t *testing.T, p *proof.Policy, text string, lang Lang, opt proof.HistoryOptions) (*Report, Input) {
+func check(t testing.TB, p *proof.Policy, text string, lang Lang, opt proof.HistoryOptions) (*Report, Input) {
 	t.Helper()
 	in := Input{Lang: lang, Policy: p}
 	var err error
@@ -82,7 +82,7 @@ func check(t *testing.T, p *proof.Policy, text string, lang Lang, opt proof.Hist
 	return New(in), in
 }
 
-func load(t *testing.T) (v vectors, p *proof.Policy) {
+func load(t testing.TB) (v vectors, p *proof.Policy) {
 	t.Helper()
 	b, err := os.ReadFile("../proof/testdata/history.json")
 	if err == nil {
