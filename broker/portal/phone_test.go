@@ -2,11 +2,13 @@ package portal_test
 
 import (
 	"html/template"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -34,7 +36,17 @@ func TestListOnAPhone(t *testing.T) {
 		}
 	})
 	w.signIn("camille", camille)
+	var instead atomic.Pointer[strings.Replacer] // changes a page on its way
 	front.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if change := instead.Load(); change != nil && r.URL.Path == "/historique" {
+			r.Header.Del("Accept-Encoding")
+			rec := httptest.NewRecorder()
+			w.p.ServeHTTP(rec, r)
+			maps.Copy(rw.Header(), rec.Header())
+			rw.Header().Del("Content-Length")
+			_, _ = change.WriteString(rw, rec.Body.String())
+			return
+		}
 		if r.URL.Path == "/entrer" {
 			http.SetCookie(rw, &http.Cookie{Name: "who", Value: "camille", Path: "/", HttpOnly: true})
 			http.Redirect(rw, r, "/", http.StatusSeeOther)
@@ -73,6 +85,20 @@ func TestListOnAPhone(t *testing.T) {
 				t.Errorf("%s: the first line begins at %d", name, got)
 			}
 			p.Axe()
+		}
+	}
+	for was, other := range map[string]string{
+		"Mairie d&#39;Exempleville":         "Mairie d&#39;Exemplebourg",
+		"setting the price of school meals": "granting student aid",
+		`"/></svg>Released`:                 `"/></svg>Refused by policy`,
+		` data-service="`:                   ` data-services="`,
+		`<time datetime="`:                  `<time datetime="">0<time datetime="`,
+	} {
+		instead.Store(strings.NewReplacer(was, other))
+		p.Goto(origin + "/historique")
+		p.Wait(done)
+		if got := browsertest.Eval[string](p, `document.querySelector("#verdict").dataset.state`); got != "refuted" || browsertest.Eval[int](p, `document.querySelectorAll("[data-verified=wrong]").length`) != 3 {
+			t.Errorf("%s for %s: %s: %s", other, was, got, p.Text("#verdict [role=status]"))
 		}
 	}
 }
