@@ -93,19 +93,19 @@ func funcs(l *language, a *assets) template.FuncMap {
 		"t":     l.text,
 		"asset": a.url,
 		// bdi shows what somebody else wrote: as text, and isolated from the direction of what is around it.
-		"bdi":     func(s string) template.HTML { return bdi(s) },
-		"letter":  letter,
-		"rows":    l.rowsHTML,
-		"status":  l.statusHTML,
-		"links":   l.linksHTML,
-		"options": optionsHTML,
-		"day":     l.day,
-		"moment":  l.moment,
-		"own":     func(s string) own { return own(s) },
-		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"number":  func(n int) string { return l.number(uint64(max(n, 0))) }, // #nosec G115 -- not negative
-		"dict":    dict,
-		"groups":  groups,
+		"bdi":    func(s string) template.HTML { return bdi(s) },
+		"letter": letter,
+		"rows":   l.rowsHTML,
+		"status": l.statusHTML,
+		"links":  l.linksHTML,
+		"field":  l.fieldHTML,
+		"day":    l.day,
+		"moment": l.moment,
+		"own":    func(s string) own { return own(s) },
+		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"number": func(n int) string { return l.number(uint64(max(n, 0))) }, // #nosec G115 -- not negative
+		"dict":   dict,
+		"groups": groups,
 	}
 }
 

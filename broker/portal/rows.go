@@ -1,7 +1,9 @@
 package portal
 
 import (
+	"errors"
 	"html/template"
+	"strconv"
 	"strings"
 	"time"
 
@@ -155,21 +157,108 @@ func (l *language) labelled(m *markup, key, value string) {
 	m.bdi(value)
 }
 
-// optionsHTML are those of a select.
-func optionsHTML(options []option, chosen string) template.HTML {
+// fieldHTML is one field of a form, with its label, hint and mistake.
+func (l *language) fieldHTML(f field) (template.HTML, error) {
 	var m markup
-	for _, o := range options {
-		m.add(`<option value="`)
-		m.text(o.Value)
-		m.add(`"`)
-		if o.Value == chosen {
-			m.add(" selected")
-		}
+	if f.Type == "hidden" {
+		m.add(`<input type="hidden"`)
+		m.attr("name", f.Name)
+		m.attr("value", f.Value)
 		m.add(">")
-		m.text(o.Label)
-		m.add("</option>")
+		return m.html(), nil
 	}
-	return m.html()
+	var wrong error
+	words := func(open, key, end string) {
+		s, err := l.text(key)
+		wrong = errors.Join(wrong, err)
+		m.add(open)
+		m.text(s)
+		m.add(end)
+	}
+	flag := func(name string, set bool) {
+		if set {
+			m.add(" ", name)
+		}
+	}
+	// named begins an element of the form.
+	named := func(element string) { m.add("<", element, ` id="f-`, f.Name, `" name="`, f.Name, `"`) }
+	described := func() {
+		by := ""
+		if f.Hint != "" {
+			by = "h-" + f.Name
+		}
+		if f.Mistake != "" {
+			m.add(` aria-invalid="true"`)
+			by = strings.TrimSpace("m-" + f.Name + " " + by)
+		}
+		m.attr("aria-describedby", by)
+	}
+	limits := func() {
+		flag("required", f.Required)
+		if f.MaxLength > 0 {
+			m.attr("maxlength", strconv.Itoa(f.MaxLength))
+		}
+		m.attr("autocomplete", f.Autocomplete)
+	}
+	m.add(`<div class="field`)
+	flag("wrong", f.Mistake != "")
+	m.add(`">`)
+	label := `<label for="f-` + f.Name + `">`
+	if f.Type == "checkbox" {
+		named("input")
+		m.add(` type="checkbox" value="1"`)
+		flag("checked", f.Checked)
+		described()
+		m.add(">")
+		words(label, f.Label, "</label>")
+	} else {
+		words(label, f.Label, "")
+		if f.Required {
+			words(` <span class="needed">`, "form.required", "</span>")
+		}
+		m.add("</label>")
+	}
+	if f.Hint != "" {
+		words(`<p class="hint" id="h-`+f.Name+`">`, f.Hint, "</p>")
+	}
+	if f.Mistake != "" {
+		words(`<p class="mistake" id="m-`+f.Name+`">`, f.Mistake, "</p>")
+	}
+	switch f.Type {
+	case "checkbox":
+	case "select":
+		named("select")
+		described()
+		m.add(">")
+		for _, o := range f.Options {
+			m.add(`<option value="`)
+			m.text(o.Value)
+			m.add(`"`)
+			flag("selected", o.Value == f.Value)
+			m.add(">")
+			m.text(o.Label)
+			m.add("</option>")
+		}
+		m.add("</select>")
+	case "textarea":
+		named("textarea")
+		m.add(` rows="6"`)
+		limits()
+		described()
+		m.add(">")
+		m.text(f.Value)
+		m.add("</textarea>")
+	default:
+		named("input")
+		m.add(` type="`, f.Type, `" value="`)
+		m.text(f.Value)
+		m.add(`" dir="auto"`)
+		limits()
+		described()
+		m.add(">")
+	}
+	m.add("\n</div>")
+	return m.html(), wrong
 }
 
 // linksHTML are filters as links, by group.
