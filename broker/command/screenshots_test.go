@@ -36,7 +36,7 @@ func TestScreenshots(t *testing.T) {
 	s.ask("cantine", "publicite", "crpa-l114-8", "quotient")
 	secret := s.ask("enquete", "enquete", "cpp-60-1", "quotient")
 	s.settled()
-	if _, err := s.Broker.EndDeferral(t.Context(), secret.ID, "fin de l'enquête"); err != nil {
+	if _, err := s.Broker.EndDeferral(t.Context(), secret, "fin de l'enquête"); err != nil {
 		t.Fatal(err)
 	}
 	s.settled()
@@ -47,7 +47,7 @@ func TestScreenshots(t *testing.T) {
 	}
 	account := broker.Account{Pivot: subject, Subjects: nil, Lang: "fr"}
 	account.Subjects = append(account.Subjects, subject)
-	if _, err := s.Broker.FileContest(t.Context(), account, asked.ID, "Je n'ai pas d'enfant à la cantine cette année."); err != nil {
+	if _, err := s.Broker.FileContest(t.Context(), account, asked, "Je n'ai pas d'enfant à la cantine cette année."); err != nil {
 		t.Fatal(err)
 	}
 	s.settled()

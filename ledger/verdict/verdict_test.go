@@ -313,6 +313,28 @@ func TestPartOfThePage(t *testing.T) {
 	}
 }
 
+// TestOutcomesOfARow: by state and kind, whatever else is known of the entry. An erasure covers its own record, and is shown as what it is.
+func TestOutcomesOfARow(t *testing.T) {
+	for _, c := range []struct {
+		kind    proof.Kind
+		state   proof.RecordState
+		outcome string
+	}{
+		{proof.KindErasure, proof.RecordErased, "erasure"}, {proof.KindErasure, proof.RecordOpen, "erasure"}, {proof.KindErasure, proof.RecordRetired, "retired"}, {proof.KindErasure, proof.RecordLost, "lost"},
+		{proof.KindDisclosure, proof.RecordErased, "erased"}, {proof.KindAccess, proof.RecordOpen, "access"}, {proof.KindOpened, proof.RecordOpen, "opened"}, {proof.KindOpened, proof.RecordErased, "erased"},
+	} {
+		e := &proof.VerifiedEntry{Kind: c.kind, State: c.state}
+		for _, says := range []string{"erasure", "erased", "retired", "lost", "access", "opened", "released"} {
+			if got := agrees(Row{Outcome: says}, e); got != (says == c.outcome) {
+				t.Errorf("%s, %v: a row that says %s agrees: %v", c.kind, c.state, says, got)
+			}
+		}
+		if !agrees(Row{}, e) {
+			t.Errorf("%s, %v: a row that says nothing doesn't agree", c.kind, c.state)
+		}
+	}
+}
+
 // TestLimits: each thing that isn't proven and could be is a limit, in both languages; without any it is proven.
 func TestLimits(t *testing.T) {
 	const day = 86_400_000
