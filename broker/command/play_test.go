@@ -418,28 +418,49 @@ func tampered(t *testing.T, s *site, p *browsertest.Page) {
 	})
 }
 
-// accessible looks at every page in both languages, as wide as a desktop's and as narrow as a phone's, with and without motion.
+// accessible looks at every page in both languages: as wide as a desktop's, as narrow as a phone's, enlarged to twice its size, its text alone enlarged, for people who want nothing to move; and at what it weighs.
 func accessible(t *testing.T, s *site, p *browsertest.Page, record string) {
 	t.Helper()
 	still := []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}
 	for _, lang := range []string{"fr", "en"} {
 		p.Goto(s.url + "/?lang=" + lang)
 		for _, path := range []string{"/", "/historique", "/historique?vue=dense&issue=denied", record, "/telecharger", "/releve", "/accessibilite", "/mentions-legales", "/donnees-personnelles", "/verificateur", "/connexion",
-			"/notifications", "/notifications/reglages", "/notifications/adresse", "/contestations", "/identifiants", "/mandats", "/effacer"} {
+			"/notifications", "/notifications/reglages", "/notifications/adresse", "/contestations", "/identifiants", "/mandats", "/effacer", strings.Replace(record, "acces", "contester", 1)} {
 			p.Goto(s.url + path)
 			if browsertest.Eval[bool](p, `!!document.querySelector("#verdict[data-bundle]")`) {
 				s.verdict(p)
+			}
+			if size := browsertest.Eval[int](p, weight); size == 0 || size > 60_000 {
+				t.Errorf("%s (%s) weighs %d bytes", path, lang, size)
 			}
 			browsertest.Eval[bool](p, `document.querySelectorAll("details").forEach((d) => d.open = true), true`)
 			if got := browsertest.Eval[string](p, "document.documentElement.lang"); got != lang {
 				t.Errorf("%s is in %s", path, got)
 			}
 			p.Axe()
-			p.Do(chromedp.EmulateViewport(320, 640))
-			if wide := browsertest.Eval[int](p, "document.documentElement.scrollWidth"); wide > 320 {
-				t.Errorf("%s (%s) is %d px wide on a phone of 320", path, lang, wide)
+			fits := func(how string) {
+				t.Helper()
+				if out := browsertest.Eval[[]string](p, cut); len(out) > 0 {
+					t.Errorf("%s (%s), %s, has something to scroll sideways to, or cut off:\n%s", path, lang, how, strings.Join(out, "\n"))
+				}
 			}
+			p.Do(chromedp.EmulateViewport(320, 640))
+			fits("on a phone of 320 pixels")
+			// A window of 1280 pixels at 200 % (WCAG 2.2, 1.4.4 and 1.4.10): half as many, each of twice the size.
+			p.Do(chromedp.EmulateViewport(640, 450, chromedp.EmulateScale(2)))
+			if got := browsertest.Eval[float64](p, "devicePixelRatio"); got != 2 {
+				t.Fatalf("nothing is enlarged: %v", got)
+			}
+			fits("at twice its size")
 			p.Do(chromedp.EmulateViewport(1280, 900))
+			size := `parseFloat(getComputedStyle(document.querySelector("main")).fontSize)`
+			before := browsertest.Eval[float64](p, size)
+			browsertest.Eval[bool](p, `document.documentElement.style.fontSize = 2 * parseFloat(getComputedStyle(document.documentElement).fontSize) + "px", true`)
+			if after := browsertest.Eval[float64](p, size); after != 2*before {
+				t.Errorf("%s (%s): the text is of %v pixels, and of %v when it is to be twice as large", path, lang, before, after)
+			}
+			fits("with text of twice its size")
+			browsertest.Eval[bool](p, `document.documentElement.style.fontSize = "", true`)
 			if _, err := chromedp.Call(p.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: still}); err != nil {
 				t.Fatal(err)
 			}
@@ -453,3 +474,15 @@ func accessible(t *testing.T, s *site, p *browsertest.Page, record string) {
 	}
 	p.Goto(s.url + "/?lang=fr")
 }
+
+// weight is what a page has the browser load, in bytes as they are sent, but for the verifier and the file that it checks.
+const weight = `[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")].filter((e) => !/^\/(verificateur\/|historique\/fichier)/.test(new URL(e.name).pathname)).reduce((n, e) => n + e.encodedBodySize, 0)`
+
+// cut are the elements of a page that stick out of its window, and those that hide a part of what is in them. What scrolls by itself, and what is for ears alone, may.
+const cut = `[...document.querySelectorAll("body *")].filter((e) => {
+	if (e.closest(".scroll, .skip, svg") || e.getClientRects().length === 0) return false;
+	for (let a = e; a; a = a.parentElement) if (a.offsetWidth <= 1 && a.offsetHeight <= 1 && getComputedStyle(a).position === "absolute") return false;
+	const s = getComputedStyle(e), r = e.getBoundingClientRect();
+	const hides = (o) => o === "hidden" || o === "clip";
+	return r.right > document.documentElement.clientWidth + 1 || r.left < -1 || hides(s.overflowX) && e.scrollWidth > e.clientWidth + 1 || hides(s.overflowY) && e.scrollHeight > e.clientHeight + 1;
+}).map((e) => e.outerHTML.slice(0, 200)).concat(document.documentElement.scrollWidth > document.documentElement.clientWidth ? ["the page: " + document.documentElement.scrollWidth] : [])`

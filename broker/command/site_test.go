@@ -43,7 +43,7 @@ import (
 // which can change what it sends.
 type site struct {
 	*Instance
-	t         *testing.T
+	t         testing.TB
 	file      string   // of the configuration
 	set       []string // what it is set to beside that
 	url       string   // the portal's
@@ -76,7 +76,7 @@ var camille = proof.Pivot{BirthName: "EXEMPLE ALPHA", GivenNames: "Camille Inès
 
 const town = "90000101700012"
 
-func newSite(t *testing.T, epoch time.Duration, set ...string) *site {
+func newSite(t testing.TB, epoch time.Duration, set ...string) *site {
 	t.Helper()
 	s := &site{t: t}
 	dir := filepath.Join(t.TempDir(), "b")
@@ -229,6 +229,7 @@ func (s *site) witness(file string) string {
 // proxy passes requests on as they come, and answers as they are but for what the test changes.
 func (s *site) proxy(w http.ResponseWriter, r *http.Request) {
 	(&httputil.ReverseProxy{
+		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(&s.logs, nil), slog.LevelInfo), // of pages that were left
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", *s.front.Load(), p.In.Host
 			if s.change.Load() != nil {

@@ -1,7 +1,7 @@
 // Package browsertest opens pages in a real browser, Debian's Chromium, for tests.
 //
 // What it guarantees. A test fails if its page writes an error or a warning to the console, throws, violates its content security policy, or asks any other host
-// than that of the test: that is looked at when the test ends, whatever else it asserts. Nothing waits for a time: [Page.Wait] waits for a state, for a minute.
+// than that of the test: that is looked at when the test ends, whatever else it asserts. Of a test that failed there is a picture of the page. Nothing waits for a time: [Page.Wait] waits for a state, for a minute.
 //
 // What it doesn't. It is no tool to measure with under load, and says nothing about other browsers.
 package browsertest
@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -70,6 +71,9 @@ func Open(tb testing.TB, origins ...string) *Page {
 	tb.Cleanup(func() {
 		// Its answer comes after all that happened before.
 		_, _ = chromedp.Run(ctx, chromedp.Evaluate[int]("0"))
+		if tb.Failed() {
+			p.picture()
+		}
 		cancel()
 		for _, f := range p.Faults() {
 			if !slices.ContainsFunc(p.allowed, func(a string) bool { return strings.Contains(f, a) }) {
@@ -95,6 +99,30 @@ func missing(tb testing.TB, what string) {
 		tb.Fatal(what)
 	}
 	tb.Skip("skipped: " + what)
+}
+
+// picture keeps how the page looked when the test failed, in a file that stays.
+func (p *Page) picture() {
+	ctx, cancel := context.WithTimeout(p.Context, 10*time.Second)
+	defer cancel()
+	shot, err := chromedp.Call(ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{CaptureBeyondViewport: new(true)})
+	if err != nil {
+		p.tb.Logf("there is no picture of the page: %v", err)
+		return
+	}
+	f, err := os.CreateTemp("", "browsertest-*.png")
+	if err != nil {
+		p.tb.Logf("there is no picture of the page: %v", err)
+		return
+	}
+	if _, err = f.Write(shot.Data); err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		p.tb.Logf("there is no whole picture of the page: %v", err)
+		return
+	}
+	p.tb.Logf("a picture of the page: %s", f.Name())
 }
 
 func (p *Page) listen(event any) {

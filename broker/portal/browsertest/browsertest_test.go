@@ -1,9 +1,12 @@
 package browsertest
 
 import (
+	"fmt"
+	"image/png"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,6 +68,42 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// failed is a test that has failed, and keeps what it logs.
+type failed struct {
+	recorder
+	logs []string
+}
+
+func (*failed) Failed() bool { return true }
+
+func (f *failed) Logf(format string, args ...any) {
+	f.logs = append(f.logs, fmt.Sprintf(format, args...))
+}
+
+// TestPicture: of a test that failed there is a picture of the page.
+func TestPicture(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	address := serve(t, "default-src 'none'", "")
+	f := &failed{recorder: recorder{TB: t}}
+	p := Open(f, address)
+	p.Goto(address)
+	for _, c := range slices.Backward(f.cleanups) {
+		c()
+	}
+	if len(f.logs) != 1 {
+		t.Fatalf("%q", f.logs)
+	}
+	_, path, ok := strings.Cut(f.logs[0], "a picture of the page: ")
+	file, err := os.Open(path)
+	if !ok || err != nil {
+		t.Fatalf("%q: %v", f.logs[0], err)
+	}
+	defer file.Close()
+	if _, err := png.DecodeConfig(file); err != nil {
+		t.Error(err)
 	}
 }
 
