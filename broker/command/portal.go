@@ -60,7 +60,7 @@ func (i *Instance) portal(ctx context.Context, metrics *api.Metrics) (*api.Liste
 	}
 	o := &cfg.Operator
 	p, err = portal.New(portal.Config{
-		Broker: i.Broker, Sessions: sessions, Identity: service, Verifier: check, Rate: peer.Rate{PerSecond: cfg.Rate, Burst: cfg.Burst}, Proxies: proxies, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
+		Broker: i.Broker, Sessions: sessions, Identity: service, Checks: cfg.Identity.Rules(), Verifier: check, Rate: peer.Rate{PerSecond: cfg.Rate, Burst: cfg.Burst}, Proxies: proxies, URL: u, Log: slashed(cfg.Log), Words: words, Logger: i.log,
 		Operator: portal.Operator{Name: o.Name, Address: o.Address, Email: o.Email, Officer: o.Officer, Host: o.Host},
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type real struct {
 	server  *httptest.Server
 	issuer  string
 	people  []proof.Pivot
+	cookies sync.Map // longest MaxAge by name, of all that were set
 }
 
 // identities are the portal's sessions by the identity service.
@@ -73,7 +75,16 @@ func newRealAt(t *testing.T, server func(http.Handler) *httptest.Server, people 
 	}
 	w := &real{people: people}
 	w.world = newWorld(t, func(b *broker.Config, _ *portal.Config) { b.CoolOff, b.SweepEvery = time.Hour, 20*time.Millisecond })
-	w.server = server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.p.ServeHTTP(rw, r) }))
+	w.server = server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.p.ServeHTTP(rw, r)
+		for _, line := range rw.Header()["Set-Cookie"] {
+			if c, err := http.ParseSetCookie(line); err == nil {
+				if was, ok := w.cookies.Load(c.Name); !ok || was.(int) < c.MaxAge {
+					w.cookies.Store(c.Name, c.MaxAge)
+				}
+			}
+		}
+	}))
 	t.Cleanup(w.server.Close)
 	provider := httptest.NewUnstartedServer(nil)
 	w.issuer = "http://" + provider.Listener.Addr().String() + "/api/v2"
@@ -94,10 +105,11 @@ func newRealAt(t *testing.T, server func(http.Handler) *httptest.Server, people 
 	}
 	provider.Start()
 	t.Cleanup(provider.Close)
-	checker, err := inquiry.New(inquiry.Config{Broker: w.b, Agency: "portail", Rules: map[proof.SubjectType]inquiry.Rule{proof.TypeINE: {
+	w.cfg.Checks = map[proof.SubjectType]inquiry.Rule{proof.TypeINE: {
 		Service: "statut-etudiant", Purpose: "espace-personnel", LegalBasis: "consentement", Scopes: []string{"identite"},
 		BirthName: "/data/identite/nom_naissance", GivenNames: "/data/identite/prenom", BirthDate: "/data/identite/date_naissance",
-	}}})
+	}}
+	checker, err := inquiry.New(inquiry.Config{Broker: w.b, Agency: "portail", Rules: w.cfg.Checks})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,15 +2,18 @@ package portal_test
 
 import (
 	"crypto/rand"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/net/html"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -25,24 +28,31 @@ func revealed(n *html.Node) (out []string) {
 	return out
 }
 
-// TestDelays: what was asked under a lawful delay, and who looked at it meanwhile, is in no page before the delay ends; then it is, with both dates and who ordered it.
-func TestDelays(t *testing.T) {
-	w := newWorld(t, nil)
-	w.signIn("camille", camille)
+// delayed is a request about Camille that she isn't told of for a while.
+func (w *world) delayed() *broker.Answer {
+	w.t.Helper()
 	now := time.Now()
-	if _, err := w.b.PutAgreement(t.Context(), policy.Agreement{
+	if _, err := w.b.PutAgreement(w.t.Context(), policy.Agreement{
 		ID: "enquete", Agency: "mairie", Service: "quotient-familial", Scopes: []policy.Scope{"quotient"}, Purposes: []policy.Purpose{"enquete"}, LegalBases: []policy.LegalBasis{"cpp-60-1"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10000 * time.Hour),
 		Deferral: &policy.Deferral{Authority: "Tribunal judiciaire d'Exempleville", Article: "CPP art. 60-1", Reference: "2026/118", Days: 40},
 	}); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	secret := canteen(camille)
 	secret.Agreement, secret.Purpose, secret.LegalBasis, secret.Scopes = "enquete", "enquete", "cpp-60-1", []string{"quotient"}
-	a, err := w.b.Disclose(t.Context(), w.agencies["mairie"], secret)
+	a, err := w.b.Disclose(w.t.Context(), w.agencies["mairie"], secret)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
+	return a
+}
+
+// TestDelays: what was asked under a lawful delay, and who looked at it meanwhile, is in no page before the delay ends; then it is, with both dates and who ordered it.
+func TestDelays(t *testing.T) {
+	w := newWorld(t, nil)
+	w.signIn("camille", camille)
+	a := w.delayed()
 	_, vkey, err := note.GenerateKey(rand.Reader, "cour.example")
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +127,51 @@ func TestDelays(t *testing.T) {
 	if list := w.get("camille", "/telecharger/historique.csv?issue=opened"); strings.Count(string(list.body), "\"Accès différé par la loi\";\""+time.Now().Add(72*time.Hour).Format("2006-")) != 2 {
 		t.Errorf("the spreadsheet: %s", list.body)
 	}
+	// The paper says both dates, too, once the day is closed.
+	w.turn()
+	printed := w.page("camille", "/releve?du="+time.Now().AddDate(0, 0, -1).Format(time.DateOnly))
+	var dates [][]string
+	for _, n := range printed.rows() {
+		if attr(n, "data-outcome") == "opened" {
+			dates = append(dates, append(revealed(n), attr(n, "data-at")))
+		}
+	}
+	for _, d := range dates {
+		if len(d) != 2 || d[0][:10] != time.Now().Add(72*time.Hour).UTC().Format(time.DateOnly) || d[1][:10] >= d[0][:10] {
+			t.Errorf("the statement says that it was asked and revealed at %v", d)
+		}
+	}
+	if len(dates) != 2 {
+		t.Errorf("%d delayed entries are on the statement:\n%s", len(dates), printed.text())
+	}
 	if e, _, err := w.b.OwnEntries(t.Context(), w.sessions.by["camille"].Subjects[0], 0, 10); err != nil || len(e) != 2 || e[0].Delay == nil || e[0].Delay.OpenedAt.Sub(e[0].At) < 71*time.Hour {
 		t.Errorf("%v %+v", err, e)
+	}
+}
+
+// TestDelayedOfAnother: whoever reads for somebody sees both dates as the person does.
+func TestDelayedOfAnother(t *testing.T) {
+	w := newReal(t, pierre, camille)
+	ward, guardian := w.account(camille), w.account(pierre)
+	for _, a := range []broker.Account{ward, guardian} {
+		if err := w.b.Enrol(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := w.delayed()
+	id := uuid.UUID(must[store.ID](t)(w.b.GrantDelegation(t.Context(), broker.Grant{Kind: broker.Guardian, Delegate: guardian.Pivot, Subjects: ward.Subjects[:1], Evidence: "jugement"}))).String()
+	w.ahead.Add(int64(72 * time.Hour))
+	if _, err := w.b.EndDeferral(t.Context(), secret.ID, "mainlevée"); err != nil {
+		t.Fatal(err)
+	}
+	v := w.visitor(pierre)
+	path := "/mandats/" + id
+	v.confirm(v.get(path), pierre)
+	a := v.post(path, url.Values{"identifiant": {v.mark(ward.Pivot)}, "genre": {"differes"}})
+	if len(a.rows()) != 1 || len(revealed(a.rows()[0])) != 1 {
+		t.Fatalf("%s", a.text())
+	}
+	if asked, seen := attr(a.rows()[0], "data-at"), revealed(a.rows()[0])[0]; seen[:10] != w.now().UTC().Format(time.DateOnly) || asked[:10] >= seen[:10] {
+		t.Errorf("asked on %s, revealed on %s", asked, seen)
 	}
 }

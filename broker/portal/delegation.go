@@ -211,7 +211,7 @@ func (p *Portal) readDelegated(r *request, s *Session, _ *identity.Session) erro
 
 // seen is an entry of another person's history in outline.
 func (n *namer) seen(h *broker.HistoryEntry, t proof.SubjectType) broker.OwnEntry {
-	e := broker.OwnEntry{Index: h.Index, Kind: h.Kind, State: h.State, Namesake: t == proof.TypePerson && h.Kind != proof.KindErasure}
+	e := broker.OwnEntry{Index: h.Index, Kind: h.Kind, State: h.State, Delay: h.Delay, Namesake: t == proof.TypePerson && h.Kind != proof.KindErasure}
 	switch {
 	case h.Disclosure != nil:
 		d := h.Disclosure

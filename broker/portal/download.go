@@ -279,11 +279,16 @@ func (p *Portal) statement(r *request, s *Session) error {
 	if data.Names, err = p.namesOf(n); err != nil {
 		return err
 	}
-	p.fillStatement(data, n, &v)
+	j, err := p.journals.of(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	p.fillStatement(data, n, &v, j)
 	return r.render(http.StatusOK, "statement", "statement.title", data)
 }
 
-func (p *Portal) fillStatement(data *statementPage, n *namer, v *proof.HistoryVerdict) {
+// fillStatement lists what was verified. When a delayed request could be seen stands in no record, only in the store: it is as the history page says it.
+func (p *Portal) fillStatement(data *statementPage, n *namer, v *proof.HistoryVerdict, j *journal) {
 	data.Epochs, data.Opened, data.Closed = v.Epochs, v.Opened.Time().In(p.zone), v.Closed.Time().In(p.zone)
 	data.Origin, data.Size, data.Root, data.RootTime = v.Origin, v.Size, v.Root.String(), v.RootTime.Time().In(p.zone)
 	data.Witnessed, data.Complete, data.Pending = v.State >= proof.Witnessed, v.Complete(), v.Deferrals.Pending
@@ -298,10 +303,17 @@ func (p *Portal) fillStatement(data *statementPage, n *namer, v *proof.HistoryVe
 	if data.TooMany = len(v.Entries) > maxStatement; data.TooMany {
 		return
 	}
+	delays := map[proof.Index]*broker.DelaySeen{}
+	for i := range j.entries {
+		if d := j.entries[i].Delay; d != nil {
+			delays[j.entries[i].Index] = d
+		}
+	}
 	rows := make([]row, len(v.Entries))
 	for i := range v.Entries {
 		x := &v.Entries[i]
 		e := n.Outline(*x, v.Subjects[x.Subject].Type(), stateOf(x))
+		e.Delay = delays[x.Index]
 		rows[i] = p.row(&e, n)
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return b.At.Compare(a.At) })

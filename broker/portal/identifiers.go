@@ -17,6 +17,7 @@ type identifiersPage struct {
 	Attached   []attached
 	Unattached []string // types that the sign-in stated and that could not be attached
 	Fields     []field  // of the form that attaches; nil: nothing can be checked here
+	Asked      []asked  // who is asked, by type
 	Mistakes   []mistake
 	Operator   *Operator
 }
@@ -25,6 +26,14 @@ type attached struct {
 	identifier
 	Proven string // claim, check
 	At     time.Time
+}
+
+// asked is who is asked about an identifier of a type, and what is sent.
+type asked struct {
+	Type     string
+	Provider string
+	Service  string
+	Identity bool // the person's identity is sent, and the identifier answered; otherwise the other way round
 }
 
 func (p *Portal) identifiers(r *request, s *Session, who *identity.Session) error {
@@ -45,9 +54,16 @@ func (p *Portal) showIdentifiers(r *request, s *Session, who *identity.Session, 
 		data.Unattached = append(data.Unattached, string(t))
 	}
 	if types := p.cfg.Identity.Checkable(); len(types) > 0 {
+		n := p.namer(r.lang)
 		typ := field{Name: "type", Type: "select", Label: "attach.type", Required: true, Value: r.PostForm.Get("type")}
 		for _, t := range types {
 			typ.Options = append(typ.Options, option{string(t), r.lang.fixed["identifier."+string(t)]})
+			rule := p.cfg.Checks[t]
+			a := asked{Type: string(t), Service: n.service(rule.Service), Identity: rule.Identifier != ""}
+			if d := n.Services[rule.Service]; d != nil {
+				a.Provider = n.provider(string(d.Provider.ID))
+			}
+			data.Asked = append(data.Asked, a)
 		}
 		data.Fields = []field{typ, {Name: "valeur", Type: "text", Label: "attach.value", Hint: "attach.hint", Required: true, MaxLength: 64, Autocomplete: "off", Value: r.PostForm.Get("valeur")}}
 		marked(data.Fields, mistakes)

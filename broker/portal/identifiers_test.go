@@ -3,12 +3,72 @@ package portal_test
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/identity/inquiry"
+	"github.com/regard-broker/regard/broker/portal"
 	"github.com/regard-broker/regard/ledger/proof"
 )
+
+// TestCookies: the page about personal data lists the cookies that are set, each of them and no other.
+func TestCookies(t *testing.T) {
+	w := newReal(t, jean)
+	v := w.visitor(jean)
+	v.get("/historique?lang=en")
+	v.get("/historique?lang=fr")
+	v.post("/deconnexion", nil)
+	listed := []string{}
+	a := v.page("/donnees-personnelles")
+	for _, c := range a.tag("code") {
+		listed = append(listed, text(c))
+	}
+	var set []string
+	w.cookies.Range(func(name, _ any) bool {
+		set = append(set, name.(string))
+		return true
+	})
+	slices.Sort(set)
+	slices.Sort(listed)
+	if d := cmp.Diff(set, listed); d != "" || len(set) != 5 {
+		t.Errorf("set and listed: %s", d)
+	}
+	for name, age := range map[string]int{"__Host-regard": 0, "__Host-regard-connexion": 600, "__Host-regard-deconnexion": 600, "__Host-langue": 365 * 24 * 3600, "__Host-message": 60} {
+		if got, _ := w.cookies.Load(name); got != age {
+			t.Errorf("%s stays for %v s, and the page says %d", name, got, age)
+		}
+	}
+	if s := a.text(); !strings.Contains(s, "dix minutes au plus") || !strings.Contains(s, "Un an") || !strings.Contains(s, "une minute au plus") {
+		t.Error(s)
+	}
+}
+
+// TestWhoIsAsked: before an identifier is sent, the page says to whom, and what of the person.
+func TestWhoIsAsked(t *testing.T) {
+	w := newReal(t, jean)
+	v := w.visitor(jean)
+	if s := v.page("/identifiants").text(); !strings.Contains(s, "Ministère chargé de l'enseignement supérieur (service de référence) , Statut d'étudiant . L'identifiant que vous écrivez est envoyé, sans votre nom.") {
+		t.Error(s)
+	}
+	// One that is asked about the person is told who that is. A service that isn't registered has no provider yet.
+	w.cfg.Checks = map[proof.SubjectType]inquiry.Rule{proof.TypeINE: {Service: "service-futur", Purpose: "p", LegalBasis: "l", Scopes: []string{"x"}, Identifier: "/data/ine"}}
+	p, err := portal.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.p = p
+	if s := v.page("/identifiants").text(); !strings.Contains(s, "service-futur . Votre identité complète est envoyée") || strings.Contains(s, "sans votre nom") {
+		t.Error(s)
+	}
+	w.cfg.Checks = nil
+	if _, err := portal.New(w.cfg); err == nil || !strings.Contains(err.Error(), "an identifier of the type ine is checked") {
+		t.Errorf("a portal that can't say who is asked: %v", err)
+	}
+}
 
 // TestIdentifiers: attached by the word of the body that holds it and by nothing else, shown in part, followed, and removed.
 func TestIdentifiers(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/broker/identity/inquiry"
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/store"
@@ -136,6 +137,8 @@ type Config struct {
 	Operator Operator
 	// Identity signs in those whom Sessions know, has them show again who they are, and attaches identifiers. Nil: nobody can, and there are no pages for it.
 	Identity *identity.Service
+	// Checks are how Identity has identifiers checked, by type: their page says who is asked, and what is sent. All that Identity can check has to be there.
+	Checks map[proof.SubjectType]inquiry.Rule
 	// Verifier may be nil: then the pages say that this server has none, and how to check otherwise.
 	Verifier *Verifier
 	// Words names purposes and legal bases; nil: those that are built in.
@@ -182,6 +185,13 @@ func New(cfg Config) (*Portal, error) {
 		return nil, errors.New("portal: its own URL is needed")
 	case cfg.Operator.Name == "" || cfg.Operator.Email == "":
 		return nil, errors.New("portal: who runs it, and their e-mail address, are needed")
+	}
+	if cfg.Identity != nil {
+		for _, t := range cfg.Identity.Checkable() {
+			if _, ok := cfg.Checks[t]; !ok {
+				return nil, fmt.Errorf("portal: nobody says how an identifier of the type %s is checked", t)
+			}
+		}
 	}
 	p := &Portal{cfg: cfg, log: cfg.Logger, now: cfg.Clock, secure: cfg.URL.Scheme == "https", making: make(chan struct{}, maxMaking), wait: makingWait}
 	if p.log == nil {
@@ -243,7 +253,7 @@ func (p *Portal) routes() http.Handler {
 	public("GET /{$}", p.home)
 	public("GET /accessibilite", p.static("accessibility"))
 	public("GET /mentions-legales", p.static("legal"))
-	public("GET /donnees-personnelles", p.static("privacy"))
+	public("GET /donnees-personnelles", p.privacy)
 	public("GET /verificateur", p.verifierPage)
 	public("GET /verificateur/politique.txt", p.policyFile)
 

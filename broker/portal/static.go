@@ -31,6 +31,26 @@ func (p *Portal) static(name string) handler {
 	return func(r *request) error { return r.render(http.StatusOK, name, name+".title", nil) }
 }
 
+// cookieShown is a cookie, what it is for and how long it stays; the latter are keys of the catalogue.
+type cookieShown struct{ Name, For, Life string }
+
+// privacy lists the cookies by the names that a browser shows.
+func (p *Portal) privacy(r *request) error {
+	var list []cookieShown
+	if p.cfg.Identity != nil {
+		list = []cookieShown{
+			{"__Host-regard", "privacy.cookie_session", "privacy.cookie_session_life"},
+			{"__Host-regard-connexion", "privacy.cookie_sign_in", "privacy.cookie_ten"},
+			{"__Host-regard-deconnexion", "privacy.cookie_sign_out", "privacy.cookie_ten"},
+		}
+	}
+	list = append(list,
+		cookieShown{p.cookie(languageCookie, "", 0).Name, "privacy.cookie_language", "privacy.cookie_language_life"},
+		cookieShown{p.cookie(messageCookie, "", 0).Name, "privacy.cookie_message", "privacy.cookie_message_life"},
+	)
+	return r.render(http.StatusOK, "privacy", "privacy.title", list)
+}
+
 // verifierPage says with what histories are checked, so that it can be compared with what others say.
 type verifierPage struct {
 	Origin    string

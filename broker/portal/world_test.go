@@ -166,9 +166,11 @@ func (w *world) disclose(agency string, req *broker.Request) proof.Index {
 func (w *world) turn() {
 	w.t.Helper()
 	was := w.b.Log().OpenEpoch().Number
+	req := canteen(unattached)
+	req.Agreement = "cantine" // an agency that has one with a delay has to name those it means
 	w.ahead.Add(int64(11 * time.Minute))
 	for deadline := time.Now().Add(60 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
-		w.disclose("mairie", canteen(unattached)) // any entry tells the log the time
+		w.disclose("mairie", req) // any entry tells the log the time
 		if time.Now().After(deadline) {
 			w.t.Fatalf("epoch %d doesn't end\n%s", was, w.logs)
 		}
