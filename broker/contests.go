@@ -63,19 +63,30 @@ func errNoContest() *Problem {
 	return &Problem{Status: 404, Code: "contest.unknown", Title: "There is no such contest.", Detail: "Check the id."}
 }
 
-// letter is what a person or an agency writes: lines of text. CR LF is LF.
+// letter is what a person or an agency writes: lines of text. A tab is a space, a line may end with CR, LF or both, and what invisibly turns the direction of a text (Unicode: Bidi_Control) is left out, as pages leave it out
+// of all that others wrote. Other control characters are refused.
 func letter(parameter, text string) (string, error) {
-	text = strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n"))
+	if !utf8.ValidString(text) {
+		return "", invalid(parameter, "The text is not UTF-8.", "Write plain text.")
+	}
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Bidi_Control, r) {
+			return -1
+		}
+		return r
+	}, lineEnds.Replace(text)))
 	switch {
 	case text == "":
 		return "", invalid(parameter, "There is no text.", "Write what is meant.")
 	case utf8.RuneCountInString(text) > maxContest:
 		return "", invalid(parameter, fmt.Sprintf("The text has more than %d characters.", maxContest), "Shorten it.")
-	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && unicode.IsControl(r) }):
-		return "", invalid(parameter, "The text holds control characters.", "Write plain text.")
+	case strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && unicode.IsControl(r) }):
+		return "", invalid(parameter, "The text holds control characters.", "Write plain text; it may have several lines.")
 	}
 	return text, nil
 }
+
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\t", " ")
 
 // monthsAfter is the same time so many months later, on the last day of the month if it has no such day (Regulation 1182/71, article 3(2)(c); to the minute where the law gives the whole day).
 func monthsAfter(t time.Time, n int) time.Time {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -219,14 +221,69 @@ func TestContestOfAnEntry(t *testing.T) {
 	}
 }
 
+// TestLettersAreNormalised: what a person and an agency write is read as it looks, and the same in another spelling is the same.
+func TestLettersAreNormalised(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := t.Context()
+	me := account(t, marie)
+	a := w.disclose(request())
+	const written, read = "\t1.\tPas moi\u202e !\r\n2.\u2067\u200f\u061c\rrien\u2069 ", "1. Pas moi !\n2.\nrien"
+	c, err := w.b.FileContest(ctx, me, a.ID, written)
+	if err != nil || c.Text != read {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if again, err := w.b.FileContest(ctx, me, a.ID, read); err != nil || again.ID != c.ID {
+		t.Errorf("the same in another spelling: %+v, %v", again, err)
+	}
+	if c, err = w.b.ExtendContest(ctx, w.caller, c.ID, written); err != nil || c.Extension != read {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, text := range []string{written, read} {
+		if c, err = w.b.AnswerContest(ctx, w.caller, c.ID, broker.ContestCorrected, text); err != nil || c.Answer != read {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+	if c, err := w.b.ContestOf(ctx, me, c.ID); err != nil || c.Text != read || c.Extension != read || c.Answer != read {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func FuzzLetter(f *testing.F) {
+	for _, s := range []string{contested, "\t\u202e\r\r\n", "a\x07", "é\u2066", "\xff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		text, err := broker.Letter("/text", s)
+		if err != nil {
+			if broker.AsProblem(err).Parameter != "/text" {
+				t.Error(err)
+			}
+			return
+		}
+		bad := func(r rune) bool { return r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+		if again, err := broker.Letter("/text", text); err != nil || again != text || strings.ContainsFunc(text, bad) || text == "" || utf8.RuneCountInString(text) > 2000 {
+			t.Errorf("%q is %q, and that %q (%v)", s, text, again, err)
+		}
+	})
+}
+
 func TestContestsThatAreRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	me := account(t, marie)
 	a := w.disclose(request())
-	for name, text := range map[string]string{"empty": " \r\n", "too long": strings.Repeat("é", 2001), "control": "a\x07b", "not UTF-8": "a\xff"} {
+	for name, text := range map[string]string{"empty": " \r\n", "too long": strings.Repeat("é", 2001), "control": "a\x07b", "a line end of others": "a\u0085b", "not UTF-8": "a\xff", "marks alone": "\u202e \u200f"} {
 		_, err := w.b.FileContest(ctx, me, a.ID, text)
 		wantCode(t, name, err, 400, "request.invalid")
+		if p := broker.AsProblem(err).Parameter; p != "/text" {
+			t.Errorf("%s: the problem is at %q", name, p)
+		}
+		_, err = w.b.AnswerContest(ctx, w.caller, store.ID{1}, broker.ContestExplained, text)
+		wantCode(t, "an answer: "+name, err, 400, "request.invalid")
+		_, err = w.b.ExtendContest(ctx, w.caller, store.ID{1}, text)
+		if wantCode(t, "a reason: "+name, err, 400, "request.invalid"); broker.AsProblem(err).Parameter != "/reason" {
+			t.Errorf("%s: the problem is at %q", name, broker.AsProblem(err).Parameter)
+		}
 	}
 	if _, err := w.b.FileContest(ctx, me, a.ID, strings.Repeat("é", 2000)); err != nil {
 		t.Errorf("2000 characters: %v", err)

@@ -17,6 +17,9 @@ var Stages = []string{
 	string(stageIntent), string(stageProvider), string(stageOutcome), string(stageAdd), string(stageIntegrate), string(stageSign), string(stageRelease),
 }
 
+// Letter is what people and agencies write, made one.
+var Letter = letter
+
 // SetAt has f told when a stage has just ended. Whoever waits in f holds the pipeline there.
 func (c *Config) SetAt(f func(stage string)) {
 	c.at = func(s stage) { f(string(s)) }

@@ -36,11 +36,11 @@ const maxLines = 8000
 
 type contestAnswerBody struct {
 	Outcome string `json:"outcome" enum:"explained,corrected,upheld,rejected" doc:"explained: the request was right, and this is why; corrected: something was wrong and has been put right; upheld: the request should not have been made; rejected: it isn't about this, or is unfounded."`
-	Text    string `json:"text" maxLength:"2000" doc:"What the person reads. Line breaks are allowed."`
+	Text    string `json:"text" maxLength:"2000" doc:"What the person reads. Line breaks are allowed; tabs become spaces, and marks that change the direction of text are left out."`
 }
 
 type contestExtensionBody struct {
-	Reason string `json:"reason" maxLength:"2000" doc:"Why it takes two further months; the person reads it."`
+	Reason string `json:"reason" maxLength:"2000" doc:"Why it takes two further months; the person reads it. Line breaks are allowed, as in an answer."`
 }
 
 type contestBody struct {
@@ -172,7 +172,7 @@ func (x *exchange) contests(b Contesting) *broker.Problem {
 	return x.json(out)
 }
 
-// lines reads a text that may have line breaks.
+// lines reads a text that may have line breaks and tabs.
 func (s *scanner) lines(limit int) (string, *broker.Problem) {
 	if s.peek() != '"' {
 		return "", s.wrongType("a string")

@@ -80,6 +80,7 @@ func TestContestCalls(t *testing.T) {
 		{"POST", contestPath + "/acknowledge", "", "acknowledge mine " + here},
 		{"POST", contestPath + "/extend", `{"reason":"des congés\nen août"}`, "extend mine " + here + " des congés\nen août"},
 		{"POST", contestPath + "/answer", `{"outcome":"explained","text":"a\r\nb é"}`, "answer mine " + here + " explained a\r\nb é"},
+		{"POST", contestPath + "/answer", `{"outcome":"explained","text":"1.\tà vous\rfin"}`, "answer mine " + here + " explained 1.\tà vous\rfin"},
 		{"POST", contestPath + "/answer", `{"text":"` + strings.Repeat("é", 2000) + `","outcome":"x"}`, "answer mine " + here + " x " + strings.Repeat("é", 2000)},
 	} {
 		f.calls = nil
@@ -128,6 +129,13 @@ func TestContestCalls(t *testing.T) {
 	}
 	if len(f.calls) != 0 {
 		t.Errorf("the broker was asked: %v", f.calls)
+	}
+	// What can't be read is named, be it here or in the broker.
+	for path, body := range map[string]string{"/text": `{"outcome":"x","text":"a\u0007"}`, "/outcome": `{"outcome":"a\tb","text":"a"}`, "/reason": `{"reason":"a\u0085"}`} {
+		at := map[bool]string{true: "/extend", false: "/answer"}[path == "/reason"]
+		if r := s.do(t, c, "POST", contestPath+at, body); r.status != 400 || !strings.Contains(r.body, `"source":{"parameter":"`+path+`"}`) {
+			t.Errorf("%s: %s", body, r.body)
+		}
 	}
 	if r := s.do(t, c, "POST", contestPath+"/answer", `{"outcome":"x","text":"a"}`, "Content-Type", "", "Content-Type", "text/plain"); r.status != 415 {
 		t.Errorf("%d", r.status)

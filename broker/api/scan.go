@@ -227,7 +227,7 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 			}
 			s.i += n
 		}
-		if (r < 0x20 || r >= 0x7f && r < 0xa0) && !(s.breaks && (r == '\n' || r == '\r')) { // Unicode category Cc
+		if (r < 0x20 || r >= 0x7f && r < 0xa0) && !(s.breaks && (r == '\n' || r == '\r' || r == '\t')) { // Unicode category Cc
 			return "", s.control()
 		}
 		t.WriteRune(r)
@@ -236,6 +236,9 @@ func (s *scanner) slowText(start, limit int) (string, *broker.Problem) {
 }
 
 func (s *scanner) control() *broker.Problem {
+	if s.breaks {
+		return s.problem("request.invalid", "A text of the request holds a control character.", "Send text without control characters but line breaks and tabs.")
+	}
 	return s.problem("request.invalid", "A text of the request holds a control character.", "Send text without line breaks, tabs and other control characters.")
 }
 
