@@ -10,6 +10,33 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
+// attach attaches an identifier to an account, as if the body that holds it had said so.
+func (w *world) attach(account keys.Owner, subject proof.Subject) store.NewIdentifier {
+	w.t.Helper()
+	ring := w.b.Ring()
+	in := store.NewIdentifier{Identifier: store.Identifier{Account: account, Type: proof.TypeINE, Proven: "check", Attached: time.Now()}, Max: 9}
+	var err error
+	if in.Owner, err = ring.Owner(subject); err != nil {
+		w.t.Fatal(err)
+	}
+	var ks [2]keys.Key
+	for i, o := range []keys.Owner{account, in.Owner} {
+		k, fresh, err := ring.SubjectKey(w.t.Context(), o)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		ks[i] = k
+		in.Keys, in.Fresh = append(in.Keys, k.ID()), append(in.Fresh, fresh)
+	}
+	if in.Sealed, err = ring.SealAttached(ks[0], ks[1], nil, []byte(subject.Value())); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.b.Store().AttachIdentifier(w.t.Context(), &in); err != nil {
+		w.t.Fatal(err)
+	}
+	return in
+}
+
 // The erasure of an identifier takes it from every account, and that of a person's pivot identity all that is attached to it, and their sessions.
 func TestErasureOfAccounts(t *testing.T) {
 	w := newWorld(t, nil)
@@ -29,25 +56,7 @@ func TestErasureOfAccounts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := store.NewIdentifier{Identifier: store.Identifier{Account: account, Type: proof.TypeINE, Proven: "check", Attached: time.Now()}, Max: 9}
-		if in.Owner, err = ring.Owner(subject); err != nil {
-			t.Fatal(err)
-		}
-		var ks [2]keys.Key
-		for i, o := range []keys.Owner{account, in.Owner} {
-			k, fresh, err := ring.SubjectKey(t.Context(), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ks[i] = k
-			in.Keys, in.Fresh = append(in.Keys, k.ID()), append(in.Fresh, fresh)
-		}
-		if in.Sealed, err = ring.SealAttached(ks[0], ks[1], nil, []byte(ine)); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.AttachIdentifier(t.Context(), &in); err != nil {
-			t.Fatal(err)
-		}
+		in := w.attach(account, subject)
 		subjects, attached = append(subjects, subject), append(attached, in)
 	}
 	now := time.Now()

@@ -45,12 +45,16 @@ func (p *Portal) erasures(r *request, s *Session, _ *identity.Session) error {
 		return err
 	}
 	for i := range requests {
-		data.Requests = append(data.Requests, p.showErasing(&requests[i]))
+		e, err := p.showErasing(r, s, &requests[i])
+		if err != nil {
+			return err
+		}
+		data.Requests = append(data.Requests, e)
 	}
 	return r.render(http.StatusOK, "erasures", "erasures.title", data)
 }
 
-func (p *Portal) showErasing(e *broker.ErasureRequest) erasing {
+func (p *Portal) showErasing(r *request, s *Session, e *broker.ErasureRequest) (erasing, error) {
 	out := erasing{ID: uuid.UUID(e.ID).String(), Asked: e.Asked.In(p.zone), Due: e.Due.In(p.zone), Undoable: e.Undoable()}
 	for _, x := range e.Identifiers {
 		y := erasingIdentifier{Type: string(x.Type), State: x.State, Basis: x.Basis, Ended: x.Ended.In(p.zone)}
@@ -60,11 +64,17 @@ func (p *Portal) showErasing(e *broker.ErasureRequest) erasing {
 		case x.State == store.ErasureWaiting && !p.now().Before(e.Due):
 			y.State = "due"
 		case x.State == store.ErasureDone && x.Index != 0:
-			y.Link = "/acces/" + x.Index.String()
+			// An identifier that was attached goes with its erasure, and is not shown any more until it is attached again.
+			_, err := p.cfg.Broker.OwnRecord(r.Context(), s.Subjects, x.Index)
+			if err == nil {
+				y.Link = "/acces/" + x.Index.String()
+			} else if broker.AsProblem(err).Status != http.StatusNotFound {
+				return erasing{}, err
+			}
 		}
 		out.Identifiers = append(out.Identifiers, y)
 	}
-	return out
+	return out, nil
 }
 
 // askErasurePage is the form, with what follows.

@@ -137,6 +137,56 @@ func TestErase(t *testing.T) {
 	}
 }
 
+// TestErasureOfAnAttachedIdentifier: it goes with its erasure, which the page still tells of; a link to its entry is there when the entry can be read.
+func TestErasureOfAnAttachedIdentifier(t *testing.T) {
+	w := newReal(t, jeanToo)
+	if err := w.b.Enrol(t.Context(), w.account(jeanToo)); err != nil {
+		t.Fatal(err)
+	}
+	w.agency("portail", "Portail")
+	w.consent()
+	ine := must[proof.Subject](t)(proof.INE("0EXEMPLE02B"))
+	v := w.visitor(jeanToo)
+	attach := func() {
+		t.Helper()
+		if a := v.post("/identifiants", url.Values{"type": {"ine"}, "valeur": {"0EXEMPLE02B"}}); a.Request.URL.Path != "/identifiants" || a.StatusCode != http.StatusOK {
+			t.Fatal(a.text())
+		}
+	}
+	attach()
+	v.confirm(v.get("/effacer/demande"), jeanToo)
+	if a := v.post("/effacer/demande", url.Values{"identifiant": {v.mark(ine)}, "sur": {"1"}}); a.Request.URL.Path != "/effacer" || !strings.Contains(a.text(), "Sera effacé le") {
+		t.Fatal(a.text())
+	}
+	w.ahead.Add(int64(time.Hour + time.Minute))
+	v = w.visitor(jeanToo)
+	eventually(t, "erased", func() bool {
+		w.ahead.Add(int64(time.Second))
+		return strings.Contains(v.page("/effacer").text(), "Effacé le")
+	})
+	entries := func() (out []string) {
+		t.Helper()
+		for _, link := range v.page("/effacer").tag("a") {
+			if href := attr(link, "href"); strings.HasPrefix(href, "/acces/") {
+				out = append(out, href)
+			}
+		}
+		return out
+	}
+	if got := entries(); len(got) != 0 || !strings.Contains(v.page("/identifiants").text(), "Aucun autre identifiant") {
+		t.Errorf("links to what the account doesn't have: %v", got)
+	}
+	v = w.visitor(jeanToo)
+	attach()
+	got := entries()
+	if len(got) != 1 {
+		t.Fatalf("links: %v", got)
+	}
+	if s := v.page(got[0]).text(); !strings.Contains(s, "Effacement") {
+		t.Error(s)
+	}
+}
+
 // TestEraseNeedsAFreshSignIn: neither the form nor what it sends gets through once the sign-in is more than five minutes old, nor by somebody else's.
 func TestEraseNeedsAFreshSignIn(t *testing.T) {
 	w := newReal(t, camille, pierre)

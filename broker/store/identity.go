@@ -109,7 +109,7 @@ type NewIdentifier struct {
 	Max int
 }
 
-// AttachIdentifier attaches an identifier to an account; one that is there already is replaced. ErrTaken if it is another account's, for every type but siren.
+// AttachIdentifier attaches an identifier to an account; one that is there already is replaced. ErrTaken if it is another account's, for every type but siren. What others have asked to erase under it, and waits, is undone.
 func (s *Store) AttachIdentifier(ctx context.Context, in *NewIdentifier) error {
 	return s.do(ctx, func(t *tx) error {
 		var others, own int64
@@ -134,6 +134,9 @@ func (s *Store) AttachIdentifier(ctx context.Context, in *NewIdentifier) error {
 					return err
 				}
 			}
+		}
+		if err := undoOthers(t, in.Account, in.Owner, in.Attached); err != nil {
+			return err
 		}
 		_, err := t.exec("INSERT INTO identifiers (account, owner, type, proven, sealed, attached) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, owner) DO UPDATE SET proven = excluded.proven, sealed = excluded.sealed, attached = excluded.attached",
 			in.Account[:], in.Owner[:], string(in.Type), in.Proven, in.Sealed, in.Attached.UnixMilli())

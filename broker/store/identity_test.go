@@ -264,6 +264,71 @@ func TestDetachingCallsOffAnErasure(t *testing.T) {
 	}
 }
 
+// TestAnErasureEndsWithTheIdentifier: an account can lose an identifier with all that it has, when its own identity is erased. What it asked to erase under the identifier goes on, until the identifier is another account's.
+func TestAnErasureEndsWithTheIdentifier(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	a, b, nir := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}
+	attach := func(account keys.Owner, at time.Time) {
+		t.Helper()
+		in := identifier(account, nir, proof.TypeNIR)
+		in.Attached = at
+		if err := s.AttachIdentifier(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func(account keys.Owner) store.ErasureRequest {
+		t.Helper()
+		list, err := s.ErasureRequests(ctx, account, 9)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		return list[0]
+	}
+	attach(a, t0)
+	ask := func(n byte, account keys.Owner) {
+		t.Helper()
+		r := store.ErasureRequest{ID: store.ID{n}, Request: store.ID{10 + n}, Account: account, Owner: nir, Type: proof.TypeNIR, Ground: "g", Asked: t0, Due: t0}
+		if _, err := s.RequestErasure(ctx, []store.ErasureRequest{r}, []*store.Sealed{sealed(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask(1, a)
+	if err := s.Forget(ctx, a, t0); err != nil {
+		t.Fatal(err)
+	}
+	if got := state(a); got.State != store.ErasureWaiting {
+		t.Errorf("with the account goes what it asked for: %+v", got)
+	}
+	attach(a, t0) // signed in anew
+	if got := state(a); got.State != store.ErasureWaiting {
+		t.Errorf("it is called off by the same person's sign-in: %+v", got)
+	}
+	if err := s.Forget(ctx, a, t0); err != nil {
+		t.Fatal(err)
+	}
+	taken := t0.Add(time.Hour)
+	attach(b, taken)
+	if got := state(a); got.State != store.ErasureUndone || !got.Ended.Equal(taken) || len(got.Subject) != 0 {
+		t.Errorf("what is somebody else's would be erased: %+v", got)
+	}
+	begin := func(n byte) error {
+		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: nir, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0)
+	}
+	if err := begin(1); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("and begins: %v", err)
+	}
+	// The new holder's own request stands.
+	ask(2, b)
+	attach(b, taken)
+	if got := state(b); got.State != store.ErasureWaiting {
+		t.Errorf("%+v", got)
+	}
+	if err := begin(2); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChecksAreBounded(t *testing.T) {
 	s := open(t, t.TempDir())
 	a := keys.Owner{1}

@@ -123,6 +123,26 @@ func undoDetached(t *tx, account, owner keys.Owner, now time.Time) error {
 	return t.notify(&Notice{Account: account, Kind: NoticeErasure, Event: ErasureDetached, At: now, Ref: idOf(request)})
 }
 
+// undoOthers undoes what other accounts have asked to erase under an identifier that an account gets, however they lost it: it is no more theirs to erase.
+func undoOthers(t *tx, account, owner keys.Owner, now time.Time) error {
+	var others []keys.Owner
+	err := t.rows("SELECT account FROM erasure_requests WHERE owner = ? AND account <> ? AND state = 'waiting'", func(r row) error {
+		var b []byte
+		err := r.Scan(&b)
+		others = append(others, ownerOf(b))
+		return err
+	}, owner[:], account[:])
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if err := undoDetached(t, other, owner, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ErasureRequests lists an account's, newest first, those of one request together.
 func (s *Store) ErasureRequests(ctx context.Context, account keys.Owner, limit int) ([]ErasureRequest, error) {
 	return s.erasureRequests(ctx, selectErasureRequest+" WHERE account = ? ORDER BY request DESC, id LIMIT ?", account[:], limit)
