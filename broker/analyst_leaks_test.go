@@ -61,6 +61,19 @@ var leaks = []leak{
 		links: []string{"places: order, asked before answered", "places: how far into the batch, asked"},
 	},
 	{
+		name: "the asked entry first, where it is delayed",
+		make: func(_ *testing.T, v *analyst.View, t *analyst.Truth) {
+			first := func(i int) int {
+				if v.Entries[i].Kind == proof.KindDeferred && t.Asked[i] {
+					return 0
+				}
+				return 1
+			}
+			reorder(v, t, func(i, j int) int { return cmp.Compare(first(i), first(j)) })
+		},
+		links: []string{"places: order, asked before answered, delayed"},
+	},
+	{
 		name: "labels that stay over epochs",
 		make: func(_ *testing.T, v *analyst.View, t *analyst.Truth) {
 			relabel(v, t, func(n int) proof.Label { return number("label", t.ItemPerson[n]) })
@@ -227,7 +240,7 @@ func commit(v *analyst.View, of func(i int) proof.Commitment) {
 	}
 }
 
-// reorder sorts the filed entries of each batch, which exchange their places; the log indexes stay.
+// reorder sorts the entries about people of each batch, which exchange their places; the log indexes stay.
 func reorder(v *analyst.View, t *analyst.Truth, compare func(i, j int) int) {
 	from := make([]int, len(v.Entries)) // which entry stands here now
 	for i := range from {
@@ -237,7 +250,7 @@ func reorder(v *analyst.View, t *analyst.Truth, compare func(i, j int) int) {
 		end := first + v.Entries[first].Of
 		var places []int
 		for i := first; i < end; i++ {
-			if v.Entries[i].Kind.Filed() {
+			if k := v.Entries[i].Kind; k.Filed() || k == proof.KindDeferred {
 				places = append(places, i)
 			}
 		}
@@ -258,6 +271,11 @@ func reorder(v *analyst.View, t *analyst.Truth, compare func(i, j int) int) {
 	}
 	for k := range v.Held {
 		v.Held[k].Entry = to[v.Held[k].Entry]
+	}
+	for i := range v.Entries {
+		if e := &v.Entries[i]; e.Ends >= 0 {
+			e.Ends = to[e.Ends]
+		}
 	}
 }
 

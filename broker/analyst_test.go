@@ -10,7 +10,7 @@ import (
 // TestAnalystLearnsNothing is G4: who holds the public log, and all that one agency has, links nobody's entries; the same program finds everything that a leaky operator would give away.
 func TestAnalystLearnsNothing(t *testing.T) {
 	t.Parallel()
-	c := season{households: 60, epochs: 3, requests: 80, accesses: 6, erasures: 3, atOnce: 32, hold: 4 * time.Millisecond}
+	c := season{households: 60, epochs: 3, requests: 80, accesses: 6, erasures: 3, delays: 40, atOnce: 32, hold: 4 * time.Millisecond}
 	s := newScene(t, c)
 	s.play(c)
 	const effort = 50_000

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/ledger/analyst"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // timed is a row of the table of docs/threat-model.md: what is said there, and what was measured.
@@ -28,8 +29,9 @@ func TestTimingIsAsDocumented(t *testing.T) {
 	sum := make([]analyst.Batch, len(requestsInBatch))
 	var counts []int
 	looks, single := 0, 0
+	var asked, ended [2]int // batches, and those of one request
 	for _, atOnce := range []int{1, 4, 24} {
-		c := season{households: 60, epochs: 1, requests: 40 + 5*atOnce, accesses: 5, atOnce: atOnce, hold: 4 * time.Millisecond}
+		c := season{households: 60, epochs: 1, requests: 40 + 5*atOnce, accesses: 5, delays: 10, atOnce: atOnce, hold: 4 * time.Millisecond}
 		s := newScene(t, c)
 		s.play(c)
 		v, truth := s.copies()
@@ -43,6 +45,10 @@ func TestTimingIsAsDocumented(t *testing.T) {
 		}
 		n, one := analyst.Looks(v, truth)
 		looks, single = looks+n, single+one
+		for kind, sum := range map[proof.Kind]*[2]int{proof.KindDeferred: &asked, proof.KindOpened: &ended} {
+			n, one := analyst.Delays(v, truth, kind)
+			sum[0], sum[1] = sum[0]+n, sum[1]+one
+		}
 		of := map[int]int{}
 		for _, it := range truth.Item {
 			if it >= 0 {
@@ -68,13 +74,16 @@ func TestTimingIsAsDocumented(t *testing.T) {
 	}
 	rows[0].tolerance = 0
 	rows = append(rows, timed{"a look by the help desk is seen alone", 100 * float64(single) / float64(max(1, looks)), 30})
+	for what, n := range map[string][2]int{"a delayed request is seen alone": asked, "the end of a delay is seen alone": ended} {
+		rows = append(rows, timed{what, 100 * float64(n[1]) / float64(max(1, n[0])), 40})
+	}
 	sizes := analyst.RollSizes(counts)
 	rows = append(rows, timed{"a settled receipt says \"from 1 to 4\"", 100 * sizes.Padded, 10})
 	// Of a few hundred rolls: what is shown must be a small part of what there is to know.
 	if sizes.Shown > 0.5*sizes.Exact {
 		t.Errorf("roll sizes show %.2f of %.2f bits", sizes.Shown, sizes.Exact)
 	}
-	t.Logf("%d batches with looks, %d of them of one; %+v; %+v", looks, single, sum, sizes)
+	t.Logf("%d batches with looks, %d of them of one; delays %v, ends %v; %+v; %+v", looks, single, asked, ended, sum, sizes)
 	text, err := os.ReadFile("../docs/threat-model.md")
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,7 @@ import (
 type season struct {
 	households, epochs, requests int // requests and the rest are of one epoch
 	accesses, erasures           int
+	delays                       int // requests under a lawful delay, which ends in the next epoch
 	atOnce                       int
 	hold                         time.Duration // for which a batch is held while the next one gathers
 }
@@ -83,6 +84,7 @@ type scene struct {
 	mu       sync.Mutex
 	ends     []proof.Index // of batches
 	mine     []store.ID    // disclosures of the first agency
+	delayed  []store.ID    // whose delay isn't over
 	told     map[proof.Index]fact
 	ids      map[string]int // of disclosures
 }
@@ -143,6 +145,7 @@ func newScene(t *testing.T, c season) *scene {
 			t.Fatal(err)
 		}
 		s.callers = append(s.callers, caller)
+		s.investigates(id)
 		if _, err := s.b.PutAgreement(t.Context(), policy.Agreement{
 			ID: policy.AgreementID("cantine-" + id), Agency: policy.AgencyID(id), Service: "household", Scopes: []policy.Scope{"members", "quotient"},
 			Purposes: []policy.Purpose{"cantine"}, LegalBases: []policy.LegalBasis{"crpa-l114-8"},
@@ -151,8 +154,9 @@ func newScene(t *testing.T, c season) *scene {
 			t.Fatal(err)
 		}
 	}
+	s.investigates(analystAgencies[0])
 	if _, err := s.b.PutAgreement(t.Context(), policy.Agreement{
-		ID: "cantine", Agency: "mairie", Service: "household", Scopes: []policy.Scope{"members", "quotient"}, Purposes: []policy.Purpose{"cantine"}, LegalBases: []policy.LegalBasis{"crpa-l114-8"},
+		ID: "cantine-mairie", Agency: "mairie", Service: "household", Scopes: []policy.Scope{"members", "quotient"}, Purposes: []policy.Purpose{"cantine"}, LegalBases: []policy.LegalBasis{"crpa-l114-8"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
 	}); err != nil {
 		t.Fatal(err)
@@ -160,18 +164,42 @@ func newScene(t *testing.T, c season) *scene {
 	return s
 }
 
+// investigates gives an agency an agreement with a lawful delay. All have the same authority and article: these are public.
+func (s *scene) investigates(agency string) {
+	s.t.Helper()
+	a := enquete()
+	a.ID, a.Agency = policy.AgreementID("enquete-"+agency), policy.AgencyID(agency)
+	if _, err := s.b.PutAgreement(s.t.Context(), a); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // ask has an agency ask about somebody.
 func (s *scene) ask(agency int, who proof.Pivot, scopes ...string) error {
 	req := request()
-	req.Subject.Pivot, req.Scopes = who, scopes
+	req.Agreement, req.Subject.Pivot, req.Scopes = "cantine-"+analystAgencies[agency], who, scopes
+	return s.send(agency, req)
+}
+
+// investigate has an agency ask about somebody who learns of it later.
+func (s *scene) investigate(agency int, who proof.Pivot) error {
+	req := secretly()
+	req.Agreement, req.Subject.Pivot = "enquete-"+analystAgencies[agency], who
+	return s.send(agency, req)
+}
+
+func (s *scene) send(agency int, req *broker.Request) error {
 	a, err := s.b.Disclose(s.t.Context(), s.callers[agency], req)
 	if err != nil {
 		return fmt.Errorf("a request of %s: %w", analystAgencies[agency], err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if agency == 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		s.mine = append(s.mine, a.ID)
+	}
+	if strings.HasPrefix(req.Agreement, "enquete-") {
+		s.delayed = append(s.delayed, a.ID)
 	}
 	return nil
 }
@@ -187,6 +215,7 @@ func (f *families) somebody(rng *rand.Rand) proof.Pivot {
 func (s *scene) play(c season) {
 	s.t.Helper()
 	rng := rand.New(rand.NewPCG(2, 2))
+	var over []store.ID // delays of the epoch before
 	for range c.epochs {
 		work, ctx := errgroup.WithContext(s.t.Context())
 		work.SetLimit(c.atOnce)
@@ -197,6 +226,17 @@ func (s *scene) play(c season) {
 					_, err := s.b.History(ctx, subjectOf(s.t, who), helpDesk, broker.HistoryPage{Limit: 3})
 					return err
 				})
+			}
+			if n*c.delays/c.requests != (n+1)*c.delays/c.requests {
+				agency, who := rng.IntN(len(s.callers)), s.families.somebody(rng)
+				work.Go(func() error { return s.investigate(agency, who) })
+				if k := n * c.delays / c.requests; k < len(over) {
+					id := over[k]
+					work.Go(func() error {
+						_, err := s.b.EndDeferral(ctx, id, "mainlevée")
+						return err
+					})
+				}
 			}
 			agency, who := rng.IntN(len(s.callers)), s.families.somebody(rng)
 			scopes := []string{"quotient"}
@@ -211,6 +251,7 @@ func (s *scene) play(c season) {
 		if err := work.Wait(); err != nil {
 			s.t.Fatal(err)
 		}
+		over, s.delayed = s.delayed, nil
 		s.hear()
 		erased := map[proof.Pivot]bool{}
 		for range c.erasures {
@@ -232,6 +273,14 @@ func (s *scene) play(c season) {
 		if err := work.Wait(); err != nil {
 			s.t.Fatal(err)
 		}
+		s.turn()
+	}
+	for _, id := range over {
+		if _, err := s.b.EndDeferral(s.t.Context(), id, "mainlevée"); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if len(over) > 0 {
 		s.turn()
 	}
 }
@@ -337,6 +386,11 @@ func (s *scene) copies() (*analyst.View, *analyst.Truth) {
 
 func (s *scene) truth(v *analyst.View) *analyst.Truth {
 	n := len(v.Entries)
+	for i := range v.Entries {
+		if d := v.Entries[i].Ends; d >= 0 {
+			s.told[proof.Index(d)] = s.told[proof.Index(i)] // one record
+		}
+	}
 	t := &analyst.Truth{Person: make([]int, n), Disclosure: make([]int, n), Asked: make([]bool, n), Item: make([]int, n), ItemPerson: make([]int, len(v.Items))}
 	type name struct {
 		typ   proof.SubjectType
@@ -347,7 +401,7 @@ func (s *scene) truth(v *analyst.View) *analyst.Truth {
 		t.Person[i], t.Disclosure[i], t.Item[i] = -1, -1, -1
 		told, ok := s.told[proof.Index(i)]
 		if !ok {
-			if v.Entries[i].Kind.Filed() {
+			if v.Entries[i].Kind.Filed() || v.Entries[i].Kind == proof.KindDeferred {
 				s.t.Errorf("nobody knows whom entry %d is about", i)
 			}
 			continue

@@ -27,10 +27,7 @@ const dummy = proof.Index(1<<64 - 1)
 // Guess recomputes hashes from all that the agency knows and looks for them. agencies are those whose requests it guesses. effort is about how many hashes it computes for each kind of guess: if
 // there are more, it takes some of them, evenly.
 func Guess(v *View, agencies []string, effort int) []Hit {
-	g := &guessing{v: v, effort: effort, held: map[int]bool{}}
-	for _, h := range v.Held {
-		g.held[h.Entry] = true
-	}
+	g := &guessing{v: v, effort: effort, held: v.held()}
 	g.repeats()
 	g.commitments(agencies)
 	g.siblings()
@@ -41,7 +38,7 @@ func Guess(v *View, agencies []string, effort int) []Hit {
 type guessing struct {
 	v      *View
 	effort int
-	held   map[int]bool
+	held   []bool
 	hits   []Hit
 }
 

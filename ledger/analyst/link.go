@@ -15,10 +15,9 @@ const maxPairs = 1500
 // Link plays the linkers of these names, or every one if none is named, and says how each did. The seed is that of the exchanges, so that a result can be had again.
 func Link(v *View, t *Truth, seed uint64, names ...string) []Result {
 	l := &linking{v: v, t: t, names: names, rng: rand.New(rand.NewPCG(seed, 0))} // #nosec G404 -- chooses what is compared with what
-	l.held = make([]bool, len(v.Entries))
+	l.held = v.held()
 	l.heldItem = make([]bool, len(v.Items))
 	for _, h := range v.Held {
-		l.held[h.Entry] = true
 		if h.Item >= 0 {
 			l.heldItem[h.Item] = true
 		}
@@ -119,13 +118,13 @@ func pairsOf(of []int, want func(i, j int) bool) (out [][2]int) {
 	return out
 }
 
-// batches are the blocks of entries: filed ones of one kind in one batch (the kind is public). fixed ones stay where they are.
+// batches are the blocks of entries: those about people, of one kind, in one batch (the kind is public). fixed ones stay where they are.
 func (l *linking) batches(fixed func(i int) bool) []int {
 	ids := map[[2]any]int{}
 	out := make([]int, len(l.v.Entries))
 	for i := range out {
 		e := &l.v.Entries[i]
-		if out[i] = -1; !e.Kind.Filed() || fixed(i) {
+		if out[i] = -1; !e.Kind.Filed() && e.Kind != proof.KindDeferred || fixed(i) {
 			continue
 		}
 		k := [2]any{e.Batch, e.Kind}
@@ -140,48 +139,66 @@ func (l *linking) batches(fixed func(i int) bool) []int {
 // entries asks whether what stands in an entry says who it is about: among strangers' entries, and beside the agency's own, whose persons it knows.
 func (l *linking) entries() {
 	v, t := l.v, l.t
-	among := pairsOf(t.Person, func(i, j int) bool { return !l.held[i] && !l.held[j] && t.Disclosure[i] != t.Disclosure[j] })
-	beside := pairsOf(t.Person, func(i, j int) bool { return l.held[i] != l.held[j] })
-	households := make([]int, len(v.Entries))
-	for i := range households {
-		if households[i] = -1; t.Person[i] >= 0 {
-			households[i] = t.Household[t.Person[i]]
+	// A delayed entry and the one that ends its delay have one commitment, as the latter says: it is compared where it is opened.
+	opened := slices.Clone(t.Person)
+	for i := range opened {
+		if v.Entries[i].Kind == proof.KindDeferred {
+			opened[i] = -1
 		}
 	}
-	family := pairsOf(households, func(i, j int) bool {
-		return t.Person[i] != t.Person[j] && v.Entries[i].Batch != v.Entries[j].Batch
-	})
 	free := l.batches(func(i int) bool { return l.held[i] })
 	for _, feature := range []struct {
-		name string
-		of   func(i int) [32]byte
+		name   string
+		person []int
+		of     func(i int) [32]byte
 	}{
-		{"commitments", func(i int) [32]byte { return v.Entries[i].Commitment }},
-		{"leaf hashes", func(i int) [32]byte { return proof.LeafHash(v.Entries[i].Text) }},
-		{"identities", func(i int) [32]byte { return v.Entries[i].Identity }},
+		{"commitments", opened, func(i int) [32]byte { return v.Entries[i].Commitment }},
+		{"leaf hashes", t.Person, func(i int) [32]byte { return proof.LeafHash(v.Entries[i].Text) }},
+		{"identities", t.Person, func(i int) [32]byte { return v.Entries[i].Identity }},
 	} {
 		values := make([][32]byte, len(v.Entries))
 		for i := range values {
 			values[i] = feature.of(i)
 		}
+		among := l.strangers(feature.person)
+		beside := pairsOf(feature.person, func(i, j int) bool { return l.held[i] != l.held[j] })
+		family := pairsOf(l.households(feature.person), func(i, j int) bool {
+			return t.Person[i] != t.Person[j] && v.Entries[i].Batch != v.Entries[j].Batch
+		})
 		for _, s := range scores {
 			score := func(i, j int) float64 { return s.of(values[i], values[j]) }
 			l.try(trial{feature.name + ": " + s.name + ", same person", free, among, score})
 			l.try(trial{feature.name + ": " + s.name + ", person of a receipt", free, beside, score})
 			l.try(trial{feature.name + ": " + s.name + ", same household", free, family, score})
 		}
-		l.learned(feature.name+": learned bits, same person", values, t.Person, l.held, l.batches, among)
-		l.nearest(feature.name+": nearest of a receipt's person", values)
+		l.learned(feature.name+": learned bits, same person", values, feature.person, l.held, l.batches, among)
+		l.nearest(feature.name+": nearest of a receipt's person", values, feature.person)
 	}
-	l.try(trial{"texts: length, same person", free, among, func(i, j int) float64 {
+	l.try(trial{"texts: length, same person", free, l.strangers(t.Person), func(i, j int) float64 {
 		return -math.Abs(float64(len(v.Entries[i].Text) - len(v.Entries[j].Text)))
 	}})
 }
 
+// strangers are the pairs of one person's entries, of different requests, of which the agency has none.
+func (l *linking) strangers(person []int) [][2]int {
+	return pairsOf(person, func(i, j int) bool { return !l.held[i] && !l.held[j] && l.t.Disclosure[i] != l.t.Disclosure[j] })
+}
+
+// households of units, by their persons.
+func (l *linking) households(person []int) []int {
+	out := make([]int, len(person))
+	for i, p := range person {
+		if out[i] = -1; p >= 0 {
+			out[i] = l.t.Household[p]
+		}
+	}
+	return out
+}
+
 // nearest compares an entry with all that the agency has about a person, and takes the best.
-func (l *linking) nearest(name string, values [][32]byte) {
+func (l *linking) nearest(name string, values [][32]byte, person []int) {
 	known := map[int][]int{}
-	for i, p := range l.t.Person {
+	for i, p := range person {
 		if l.held[i] && p >= 0 {
 			known[p] = append(known[p], i)
 		}
@@ -191,7 +208,7 @@ func (l *linking) nearest(name string, values [][32]byte) {
 	people := map[int]int{}
 	var who []int
 	var pairs [][2]int
-	for i, p := range l.t.Person {
+	for i, p := range person {
 		if p < 0 || l.held[i] || len(known[p]) == 0 {
 			continue
 		}
@@ -270,13 +287,7 @@ func (l *linking) labels() {
 	v, t := l.v, l.t
 	among := pairsOf(t.ItemPerson, func(i, j int) bool { return !l.heldItem[i] && !l.heldItem[j] })
 	beside := pairsOf(t.ItemPerson, func(i, j int) bool { return l.heldItem[i] != l.heldItem[j] })
-	households := make([]int, len(v.Items))
-	for i := range households {
-		if households[i] = -1; t.ItemPerson[i] >= 0 {
-			households[i] = t.Household[t.ItemPerson[i]]
-		}
-	}
-	family := pairsOf(households, func(i, j int) bool { return v.Items[i].Epoch == v.Items[j].Epoch })
+	family := pairsOf(l.households(t.ItemPerson), func(i, j int) bool { return v.Items[i].Epoch == v.Items[j].Epoch })
 	free := l.epochs(func(i int) bool { return l.heldItem[i] })
 	for _, feature := range []struct {
 		name string
@@ -364,6 +375,10 @@ func (l *linking) places() {
 		}
 	}
 	l.try(trial{"places: order, asked before answered", all, inOrder, func(i, j int) float64 { return float64(v.Entries[j].Place - v.Entries[i].Place) }})
+	// Delayed requests are few, so they are looked at by themselves, too.
+	l.try(trial{"places: order, asked before answered, delayed", all, slices.DeleteFunc(slices.Clone(inOrder), func(p [2]int) bool {
+		return v.Entries[p[0]].Kind != proof.KindDeferred || v.Entries[p[1]].Kind != proof.KindDeferred
+	}), func(i, j int) float64 { return math.Copysign(1, float64(v.Entries[j].Place-v.Entries[i].Place)) }})
 	l.try(trial{"places: right behind the asked", all, inOrder, func(i, j int) float64 {
 		if d := v.Entries[j].Place - v.Entries[i].Place; d > 0 && d < 4 {
 			return 1

@@ -45,6 +45,27 @@ func Batches(v *View, t *Truth) map[int]Batch {
 	return out
 }
 
+// Delays counts the batches with entries of a kind, deferred@v1 or opened@v1, and those in which all of them are of one request: there their number is how many people it concerned.
+func Delays(v *View, t *Truth, kind proof.Kind) (batches, single int) {
+	for first := 0; first < len(v.Entries); {
+		end := first + v.Entries[first].Of
+		requests := map[int]bool{}
+		for i := first; i < end; i++ {
+			if v.Entries[i].Kind == kind {
+				requests[t.Disclosure[i]] = true
+			}
+		}
+		if len(requests) > 0 {
+			batches++
+		}
+		if len(requests) == 1 {
+			single++
+		}
+		first = end
+	}
+	return batches, single
+}
+
 // Looks counts the batches with access@v1 entries, and those in which all of them are about one person: there their number is how many of that person's records somebody opened.
 func Looks(v *View, t *Truth) (batches, single int) {
 	for first := 0; first < len(v.Entries); {

@@ -26,6 +26,8 @@ type Entry struct {
 	Kind       proof.Kind
 	Text       []byte
 	Commitment proof.Commitment // zero if it has none
+	// Ends is the deferred entry that this one ends, as it says itself: both have one commitment and one record. -1: none.
+	Ends int
 	// Identity is Trillian's leaf identity; zero if the analyst hasn't got it.
 	Identity [32]byte
 	// Batch in which it was ordered, and its place among the Of entries there.
@@ -69,7 +71,10 @@ func Read(dir string, cp proof.Checkpoint) (*View, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading entry %d: %w", i, err)
 		}
-		e := Entry{Index: proof.Index(i), Epoch: parsed.In(), Kind: parsed.Kind(), Text: text}
+		e := Entry{Index: proof.Index(i), Epoch: parsed.In(), Kind: parsed.Kind(), Text: text, Ends: -1}
+		if o, ok := parsed.(proof.Opened); ok && uint64(o.Deferred) < i {
+			e.Ends = int(o.Deferred) // #nosec G115 -- below the size of the log, which is in memory
+		}
 		e.Commitment, _ = proof.CommitmentOf(parsed)
 		v.Entries = append(v.Entries, e)
 		if m, ok := parsed.(proof.Marker); ok {
@@ -135,6 +140,21 @@ func (v *View) Hold(r *proof.Receipt) error {
 	}
 	v.Held = append(v.Held, h)
 	return nil
+}
+
+// held says of each entry whether the agency has a receipt of it: of a delayed one, or of the end of its delay, it knows both.
+func (v *View) held() []bool {
+	out := make([]bool, len(v.Entries))
+	for _, h := range v.Held {
+		out[h.Entry] = true
+	}
+	for i := range v.Entries {
+		if d := v.Entries[i].Ends; d >= 0 {
+			both := out[i] || out[d]
+			out[i], out[d] = both, both
+		}
+	}
+	return out
 }
 
 // SetBatches says where batches ended: the log index behind each, increasing.
