@@ -37,7 +37,7 @@ func (c *AuditorChange) apply(t *tx, _ []ledger.Leaf) error {
 	}
 	for i := range a.Certificates {
 		k := &a.Certificates[i]
-		n, err := t.exec("INSERT INTO auditor_certs (spki, auditor, not_after, state, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (spki) DO UPDATE SET state = excluded.state, not_after = excluded.not_after WHERE auditor = ?2",
+		n, err := t.exec("INSERT INTO auditor_certs (spki, auditor, not_after, state, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (spki) DO UPDATE SET state = excluded.state, not_after = excluded.not_after WHERE auditor_certs.auditor = ?2",
 			k.SPKI[:], a.ID, k.NotAfter.UnixMilli(), k.State, now)
 		if err != nil {
 			return err
@@ -49,7 +49,7 @@ func (c *AuditorChange) apply(t *tx, _ []ledger.Leaf) error {
 	for i := range a.Keys {
 		k := &a.Keys[i]
 		digest := proof.AuditorKey(k.VKey)
-		n, err := t.exec("INSERT INTO auditor_keys (digest, auditor, vkey, state, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (digest) DO UPDATE SET state = excluded.state WHERE auditor = ?2",
+		n, err := t.exec("INSERT INTO auditor_keys (digest, auditor, vkey, state, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (digest) DO UPDATE SET state = excluded.state WHERE auditor_keys.auditor = ?2",
 			digest[:], a.ID, k.VKey, k.State, now)
 		if err != nil {
 			return err
@@ -160,7 +160,7 @@ func (a *Audit) save(t *tx, leaves []ledger.Leaf) error {
 	for i, target := range a.Targets {
 		opened = appendShown(opened, Shown{target, leaves[i].Index})
 	}
-	n, err := t.exec("INSERT INTO audits (auditor, idem, body, at, opened) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (auditor, idem) DO UPDATE SET opened = excluded.opened WHERE body = ?3 AND at = ?4 AND length(opened) = ?6",
+	n, err := t.exec("INSERT INTO audits (auditor, idem, body, at, opened) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (auditor, idem) DO UPDATE SET opened = excluded.opened WHERE audits.body = ?3 AND audits.at = ?4 AND length(audits.opened) = ?6",
 		a.Auditor, a.Idem, a.Body, a.At.UnixMilli(), opened, int64(16*len(a.Before)))
 	if err == nil && n != 1 {
 		return fmt.Errorf("%w: another request with this key is under way", ErrExists)

@@ -19,6 +19,9 @@ import (
 // Copy writes a consistent copy of the store, as of one moment, to a new file at path, and syncs it. Writers go on meanwhile; only the write-ahead log can't be cut, so a key that is
 // destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done, nor sessions.
 func (s *Store) Copy(ctx context.Context, path string) (err error) {
+	if s.pg {
+		return ErrPostgres
+	}
 	// Made before SQLite does, so that it is never readable by others.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -120,11 +123,7 @@ type Turn struct {
 type DelayEnded struct{ Opened, Deferred proof.Index }
 
 func (d *DelayEnded) apply(t *tx) error {
-	if err := dropDeferral(t, d.Deferred); err != nil {
-		return err
-	}
-	_, err := t.exec("INSERT INTO opened (log_index, deferred, at, ended) VALUES (?, ?, 0, '')", int64(d.Opened), int64(d.Deferred))
-	return err
+	return openDeferral(t, d.Opened, d.Deferred, 0, "")
 }
 
 // A Change is an attachment with its leaf.
@@ -170,7 +169,7 @@ func (s *Store) Knows(ctx context.Context, id ID) (bool, error) {
 
 // Restore applies r in one transaction. It is for a store that nobody uses yet.
 func (s *Store) Restore(ctx context.Context, r *Restoration) error {
-	err := s.do(ctx, func(t *tx) error {
+	err := s.keep(ctx, func(t *tx) error {
 		for _, f := range []func(*tx) error{r.order, r.registry, r.keys, r.erase} {
 			if err := f(t); err != nil {
 				return err
@@ -183,7 +182,7 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload)); err != nil {
 			return err
 		}
-		if _, err := t.exec(emptyFreeIntents); err != nil {
+		if _, err := t.exec(t.or(emptyFreeIntents, dropFreeIntents)); err != nil {
 			return err
 		}
 		var err error
@@ -216,16 +215,16 @@ func (r *Restoration) order(t *tx) error {
 		next++
 		leaves = appendLeaf(leaves, &l)
 	}
-	if err := t.insert(intoLeaves, 5, leaves); err != nil {
-		return err
-	}
-	for i := range r.Turns {
+	for i := range r.Turns { // first, as the month of a leaf is that of its epoch
 		if err := closeEpoch(t, &r.Turns[i].Closes); err != nil {
 			return err
 		}
 		if err := openEpoch(t, &r.Turns[i].Opens); err != nil {
 			return err
 		}
+	}
+	if err := t.insert(intoLeaves, leaves); err != nil {
+		return err
 	}
 	for _, f := range r.Filings {
 		if _, err := t.exec("INSERT INTO filings (epoch, label, log_index) SELECT epoch, ?, log_index FROM leaves WHERE log_index = ?", f.Label[:], int64(f.Index)); err != nil {
@@ -293,8 +292,8 @@ func (r *Restoration) erase(t *tx) error {
 			return err
 		}
 		// Before it was erased, every request about the person had its outcome: it is among the lost entries. The intent goes first: its disclosure's number is free afterwards.
-		const open = "FROM intents i CROSS JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND d.owner = ? AND d.due IS NULL"
-		if _, err := t.exec("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE slot IN (SELECT i.slot "+open+")", e.Owner[:]); err != nil {
+		open := "FROM intents i " + t.or("CROSS ", "") + "JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND d.owner = ? AND d.due IS NULL"
+		if _, err := t.exec(t.or("UPDATE intents SET disclosure = 0, person = x'', admin = x'' WHERE slot IN (SELECT i.slot "+open+")", "DELETE FROM intents WHERE disclosure IN (SELECT i.disclosure "+open+")"), e.Owner[:]); err != nil {
 			return err
 		}
 		if _, err := t.exec("DELETE FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL", e.Owner[:]); err != nil {
@@ -326,7 +325,7 @@ func (s *Store) LostErasure(ctx context.Context, owner keys.Owner) (proof.Index,
 // Restored says whether a disclosure without an outcome was open in a backup that was restored with a loss of disclosures: one of those lost entries may be its outcome.
 func (s *Store) Restored(ctx context.Context, d Seq) (bool, error) {
 	var yes bool
-	err := s.r.QueryRowContext(ctx, "SELECT ? <= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?), 0)", int64(d), restoredNote).Scan(&yes)
+	err := s.r.QueryRowContext(ctx, "SELECT ? <= coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE name = ?), 0)", int64(d), restoredNote).Scan(&yes)
 	return yes, classify(err)
 }
 
@@ -336,7 +335,7 @@ type Range struct{ From, To proof.Index }
 // Lost lists the ranges of log indexes whose records were lost because the store was restored from a backup: whoever shows records must say so of them.
 func (s *Store) Lost(ctx context.Context) ([]Range, error) {
 	var out []Range
-	err := s.each(ctx, "SELECT CAST(substr(name, 6) AS INTEGER), CAST(value AS INTEGER) FROM meta WHERE name GLOB 'lost [0-9]*' ORDER BY 1", func(scan func(...any) error) error {
+	err := s.each(ctx, "SELECT CAST(substr(name, 6) AS BIGINT), CAST(value AS BIGINT) FROM meta WHERE name >= 'lost 0' AND name < 'lost :' ORDER BY 1", func(scan func(...any) error) error {
 		var from, to int64
 		err := scan(&from, &to)
 		out = append(out, Range{proof.Index(from), proof.Index(to)})

@@ -152,7 +152,7 @@ func (s *Store) Citizen(ctx context.Context, account keys.Owner) (Citizen, error
 
 // SetKinds says of which kinds an account is told, in the page and by mail.
 func (s *Store) SetKinds(ctx context.Context, account keys.Owner, page, mail int64) error {
-	return s.one(ctx, "UPDATE citizens SET page = ?, mail = ?, digest_due = CASE WHEN ?2 & ? = 0 THEN NULL ELSE digest_due END WHERE account = ?", page, mail, digestKinds, account[:])
+	return s.one(ctx, "UPDATE citizens SET page = ?, mail = ?, digest_due = CASE WHEN CAST(?2 AS BIGINT) & ? = 0 THEN NULL ELSE digest_due END WHERE account = ?", page, mail, digestKinds, account[:])
 }
 
 // one is a write that changes one row; ErrNotFound if there is none.
@@ -292,7 +292,7 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 // Forget removes what stands beside the log about somebody who is being erased: contests, notices, holds and delegations, the account with its sessions, and what is attached under this identifier to any account. Before
 // the keys are destroyed, which also wipes from the files what was deleted here; and again afterwards, for what came in between and is sealed under a key that is gone.
 func (s *Store) Forget(ctx context.Context, owner keys.Owner, now time.Time) error {
-	return s.do(ctx, func(t *tx) error { return forget(t, owner, now) })
+	return s.keep(ctx, func(t *tx) error { return forget(t, owner, now) })
 }
 
 // SetAgencyAddresses says where mails about contests go; the addresses aren't in the log.
@@ -317,7 +317,7 @@ type WatchedEntry struct {
 // opened. Nor is one that is filed under names without a birth place, if the same disclosure is filed under another identifier of the account's. next is what Told takes; it is from if there was nothing left.
 func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found []WatchedEntry, from, next proof.Index, err error) {
 	var at sql.NullInt64
-	err = classify(s.r.QueryRowContext(ctx, "SELECT (SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?)", watchedNote).Scan(&at))
+	err = classify(s.r.QueryRowContext(ctx, "SELECT (SELECT CAST(value AS BIGINT) FROM meta WHERE name = ?)", watchedNote).Scan(&at))
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -326,10 +326,14 @@ func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found 
 	if next <= from {
 		return nil, from, from, nil
 	}
-	// CROSS JOIN keeps the order: what it costs is the new records, not the accounts.
-	err = s.each(ctx, `SELECT r.log_index, l.kind, w.account, w.type, d.id, r.admin FROM records r CROSS JOIN watches w ON w.owner = r.owner JOIN leaves l ON l.log_index = r.log_index LEFT JOIN disclosures d ON d.seq = r.disclosure
+	// CROSS JOIN keeps SQLite's order: what it costs is the new records, not the accounts.
+	cross, then := "CROSS ", ""
+	if s.pg {
+		cross, then = "", ", w.account" // as SQLite finds them
+	}
+	err = s.each(ctx, `SELECT r.log_index, l.kind, w.account, w.type, d.id, r.admin FROM records r `+cross+`JOIN watches w ON w.owner = r.owner JOIN leaves l ON l.log_index = r.log_index LEFT JOIN disclosures d ON d.seq = r.disclosure
 		WHERE r.log_index >= ? AND r.log_index < ? AND w.since <= r.log_index AND l.kind IN ('`+string(proof.KindDisclosure)+`', '`+string(proof.KindAccess)+`', '`+string(proof.KindOpened)+`')
-		AND NOT (w.type = '`+string(proof.TypePerson)+`' AND EXISTS (SELECT 1 FROM records o JOIN watches x ON x.owner = o.owner AND x.account = w.account WHERE o.disclosure = r.disclosure AND x.type <> w.type AND x.since <= o.log_index)) ORDER BY r.log_index`,
+		AND NOT (w.type = '`+string(proof.TypePerson)+`' AND EXISTS (SELECT 1 FROM records o JOIN watches x ON x.owner = o.owner AND x.account = w.account WHERE o.disclosure = r.disclosure AND x.type <> w.type AND x.since <= o.log_index)) ORDER BY r.log_index`+then,
 		func(scan func(...any) error) error {
 			var w WatchedEntry
 			var index int64
@@ -346,7 +350,7 @@ func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found 
 // Told stores notices of entries from from to next, and that they are done. Nothing happens if somebody else was faster.
 func (s *Store) Told(ctx context.Context, from, next proof.Index, notices []Notice) error {
 	return s.do(ctx, func(t *tx) error {
-		n, err := t.exec("INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value = ?3", watchedNote, next.String(), from.String())
+		n, err := t.exec("INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value = ?3", watchedNote, next.String(), from.String())
 		if err != nil || n == 0 {
 			return err
 		}

@@ -34,7 +34,9 @@ func under(owners ...byte) (out []store.Enrolled) {
 }
 
 // TestWatched: accounts are told of what is filed under their identifiers from their first sign-in on, once, and of nothing that is deferred.
-func TestWatched(t *testing.T) {
+func TestWatched(t *testing.T) { store.EachEngine(t, testWatched) }
+
+func testWatched(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	place := func(i proof.Index, kind proof.Kind, owners ...byte) ledger.PlacedGroup {
@@ -107,7 +109,9 @@ func TestWatched(t *testing.T) {
 }
 
 // TestWatchedOfNamesakes: what is filed under names alone is told as that, and not at all if the person is told of the same disclosure under an identifier of their own.
-func TestWatchedOfNamesakes(t *testing.T) {
+func TestWatchedOfNamesakes(t *testing.T) { store.EachEngine(t, testWatchedOfNamesakes) }
+
+func testWatchedOfNamesakes(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	me, namesake, names := keys.Owner{1}, keys.Owner{2}, keys.Owner{9}
@@ -135,7 +139,9 @@ func TestWatchedOfNamesakes(t *testing.T) {
 }
 
 // TestNoticesAreBounded: a thousand of an account are kept, the newest.
-func TestNoticesAreBounded(t *testing.T) {
+func TestNoticesAreBounded(t *testing.T) { store.EachEngine(t, testNoticesAreBounded) }
+
+func testNoticesAreBounded(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	me := keys.Owner{1}
@@ -165,6 +171,10 @@ func TestNoticesAreBounded(t *testing.T) {
 
 // TestNothingIsKeptUnderADestroyedKey: of somebody who was erased meanwhile nothing new is stored, and what was is gone.
 func TestNothingIsKeptUnderADestroyedKey(t *testing.T) {
+	store.EachEngine(t, testNothingIsKeptUnderADestroyedKey)
+}
+
+func testNothingIsKeptUnderADestroyedKey(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	me := keys.Owner{1}
@@ -202,7 +212,9 @@ func TestNothingIsKeptUnderADestroyedKey(t *testing.T) {
 }
 
 // TestBeginErasure: what keeps an erasure from beginning is looked at in its own transaction.
-func TestBeginErasure(t *testing.T) {
+func TestBeginErasure(t *testing.T) { store.EachEngine(t, testBeginErasure) }
+
+func testBeginErasure(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	me := keys.Owner{1}
@@ -249,9 +261,11 @@ func TestBeginErasure(t *testing.T) {
 }
 
 // TestLettersNeedAMailer: without anybody to send them no letters pile up that would go out long after.
-func TestLettersNeedAMailer(t *testing.T) {
+func TestLettersNeedAMailer(t *testing.T) { store.EachEngine(t, testLettersNeedAMailer) }
+
+func testLettersNeedAMailer(t *testing.T, open store.Opener) {
 	for _, mailing := range []bool{false, true} {
-		s := openWith(t, store.Config{Dir: t.TempDir(), Mailing: mailing})
+		s := open(t, t.TempDir(), func(c *store.Config) { c.Mailing = mailing })
 		ctx := t.Context()
 		change := &store.AgencyChange{Agency: store.Agency{ID: "mairie", Name: "Mairie", SIRET: "1", State: store.Active}}
 		if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindKey)}, Attach: change}); err != nil {
@@ -281,6 +295,10 @@ func TestLettersNeedAMailer(t *testing.T) {
 
 // TestAddressesSurviveGovernance: what the log doesn't know isn't changed by what it tells.
 func TestAddressesSurviveGovernance(t *testing.T) {
+	store.EachEngine(t, testAddressesSurviveGovernance)
+}
+
+func testAddressesSurviveGovernance(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	change := &store.AgencyChange{Agency: store.Agency{ID: "mairie", Name: "Mairie", SIRET: "1", State: store.Active}}

@@ -196,6 +196,15 @@ func scan(to any, v driver.Value) error {
 			return fmt.Errorf("a %T is no number", v)
 		}
 		*to = n
+	case *bool:
+		switch v := v.(type) {
+		case bool:
+			*to = v
+		case int64:
+			*to = v != 0
+		default:
+			return fmt.Errorf("a %T is no truth value", v)
+		}
 	case *string:
 		text, ok := v.(string)
 		if !ok {

@@ -245,7 +245,7 @@ func (s *Store) RemindContests(ctx context.Context, now time.Time, limit int) (n
 
 // DropContests deletes contests that ended before t, at most limit, and returns how many there were.
 func (s *Store) DropContests(ctx context.Context, t time.Time, limit int) (n int64, err error) {
-	err = s.do(ctx, func(tx *tx) error {
+	err = s.keep(ctx, func(tx *tx) error {
 		n, err = tx.exec("DELETE FROM contests WHERE id IN (SELECT id FROM contests WHERE answered < ? AND answered IS NOT NULL LIMIT ?)", t.UnixMilli(), int64(limit))
 		return err
 	})
@@ -254,6 +254,6 @@ func (s *Store) DropContests(ctx context.Context, t time.Time, limit int) (n int
 
 // CountContests counts those that are open, and of these the overdue ones.
 func (s *Store) CountContests(ctx context.Context, now time.Time) (open, overdue int64, err error) {
-	err = classify(s.r.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(due <= ?), 0) FROM contests WHERE state = 'open'", now.UnixMilli()).Scan(&open, &overdue))
+	err = classify(s.r.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE due <= ?) FROM contests WHERE state = 'open'", now.UnixMilli()).Scan(&open, &overdue))
 	return open, overdue, err
 }

@@ -12,7 +12,9 @@ import (
 )
 
 // TestOrderContract runs the ledger's own suite for stores.
-func TestOrderContract(t *testing.T) {
+func TestOrderContract(t *testing.T) { store.EachEngine(t, testOrderContract) }
+
+func testOrderContract(t *testing.T, open store.Opener) {
 	ledgertest.TestStore(t, func(t *testing.T) ledger.Store { return noSubjects{store.Order{Store: open(t, t.TempDir())}} })
 }
 

@@ -28,6 +28,10 @@ func (t *tx) saveOutcome(r *Record, leaf *ledger.Leaf, disclosure Seq, position 
 		t.saveRecord(r, leaf.Index, int64(disclosure), position)
 		return nil
 	}
+	if t.pg != nil {
+		t.pg.saveLate(r, leaf.Index, disclosure, position)
+		return nil
+	}
 	var due int64
 	if err := t.row("SELECT due FROM disclosures WHERE seq = ? AND due IS NOT NULL", int64(disclosure)).Scan(&due); err != nil {
 		return fmt.Errorf("store: disclosure %d was not begun as a deferred one: %w", disclosure, classify(err))
@@ -125,10 +129,7 @@ func (o *DeferralsOpened) apply(t *tx, leaves []ledger.Leaf) error {
 		if err != nil {
 			return err
 		}
-		if err := dropDeferral(t, r.Deferred); err != nil {
-			return err
-		}
-		if _, err := t.exec("INSERT INTO opened (log_index, deferred, at, ended) VALUES (?, ?, ?, ?)", int64(leaves[i].Index), int64(r.Deferred), o.At.UnixMilli(), ended); err != nil {
+		if err := openDeferral(t, leaves[i].Index, r.Deferred, o.At.UnixMilli(), ended); err != nil {
 			return err
 		}
 		if position < 0 {
@@ -138,6 +139,18 @@ func (o *DeferralsOpened) apply(t *tx, leaves []ledger.Leaf) error {
 		}
 	}
 	return nil
+}
+
+// openDeferral notes that a deferred record is opened and deletes it.
+func openDeferral(t *tx, entry, deferred proof.Index, at int64, ended string) error {
+	if t.pg != nil { // the broker may do this alone
+		return t.row("SELECT open_deferral(?, ?, ?, ?)", int64(entry), int64(deferred), at, ended).err
+	}
+	if err := dropDeferral(t, deferred); err != nil {
+		return err
+	}
+	_, err := t.exec("INSERT INTO opened (log_index, deferred, at, ended) VALUES (?, ?, ?, ?)", int64(entry), int64(deferred), at, ended)
+	return err
 }
 
 // dropDeferral deletes a deferred record with its own key, whose name is where keys.KeyOf finds it.
@@ -151,13 +164,13 @@ func dropDeferral(t *tx, index proof.Index) error {
 
 // EndDeferral lets the delay of a disclosure be over at a time, if that is before its own, for a reason. ErrNotFound if nothing of it is deferred.
 func (s *Store) EndDeferral(ctx context.Context, id ID, now time.Time, reason string) (d Seq, err error) {
-	err = s.do(ctx, func(t *tx) error {
+	err = s.alone(ctx, func(t *tx) error { // also for accesses that are being stored
 		var seq int64
 		if err := t.row("SELECT seq FROM disclosures WHERE id = ?", id[:]).Scan(&seq); err != nil {
 			return err
 		}
 		d = Seq(seq)
-		n, err := t.exec("UPDATE deferrals SET ended = CASE WHEN due > ?1 THEN ?2 ELSE ended END, due = min(due, ?1) WHERE disclosure = ?3", now.UnixMilli(), reason, seq)
+		n, err := t.exec("UPDATE deferrals SET ended = CASE WHEN due > ?1 THEN ?2 ELSE ended END, due = CASE WHEN due > ?1 THEN ?1 ELSE due END WHERE disclosure = ?3", now.UnixMilli(), reason, seq)
 		if err == nil && n == 0 {
 			return ErrNotFound
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -54,6 +55,23 @@ type Disclosure struct {
 // Begin stores an intent durably. If the agency used the same Idempotency-Key before, it stores nothing and returns that disclosure with again = true, or
 // ErrConflict if it was for another request. Of one whose Body was dropped nobody can tell any more: the caller looks at it.
 func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool, err error) {
+	if s.pg {
+		b := &beginning{in: in}
+		err = s.submit(ctx, s.lanes.begins, &job{begin: b, done: make(chan error, 1)})
+		if d, again, err = b.d, b.again, cmp.Or(err, b.err); err != nil {
+			return Disclosure{}, false, err
+		}
+	} else {
+		d, again, err = s.beginOne(ctx, in)
+	}
+	if err == nil && again && len(d.Body) > 0 && !bytes.Equal(d.Body, in.Body) {
+		return Disclosure{}, false, ErrConflict
+	}
+	return d, again, err
+}
+
+// beginOne is Begin on SQLite.
+func (s *Store) beginOne(ctx context.Context, in *Intent) (d Disclosure, again bool, err error) {
 	err = s.do(ctx, func(t *tx) error {
 		d, again = Disclosure{}, false
 		if in.Idem != nil {
@@ -88,9 +106,6 @@ func (s *Store) Begin(ctx context.Context, in *Intent) (d Disclosure, again bool
 		d = Disclosure{Seq: seq, ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
 		return err
 	})
-	if err == nil && again && len(d.Body) > 0 && !bytes.Equal(d.Body, in.Body) {
-		return Disclosure{}, false, ErrConflict
-	}
 	return d, again, err
 }
 
@@ -113,6 +128,15 @@ type Outcome struct {
 func (o *Outcome) apply(t *tx, leaves []ledger.Leaf) error {
 	if len(leaves) != len(o.Records) {
 		return fmt.Errorf("store: %d entries for %d records", len(leaves), len(o.Records))
+	}
+	if t.pg != nil {
+		t.pg.saveOutcome(o)
+		for i := range leaves {
+			if err := t.saveOutcome(&o.Records[i], &leaves[i], o.Disclosure, i); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	// The state guards against a second outcome: of a late provider answer after the intent was recorded as interrupted, for one.
 	n, err := t.exec("UPDATE disclosures SET state = 1 WHERE seq = ? AND state = 0", int64(o.Disclosure))
@@ -270,7 +294,7 @@ func (s *Store) DropPayloads(ctx context.Context, now time.Time, limit int) (int
 	err := s.do(ctx, func(t *tx) error {
 		// Payload rows lie in the order of disclosures, and so nearly in that of time: the oldest come first.
 		var err error
-		n, err = t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM (SELECT disclosure, until FROM payloads ORDER BY disclosure LIMIT ?) WHERE until <= ?)", limit, now.UnixMilli())
+		n, err = t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM (SELECT disclosure, until FROM payloads ORDER BY disclosure LIMIT ?) p WHERE until <= ?)", limit, now.UnixMilli())
 		return err
 	})
 	return n, err
@@ -281,7 +305,11 @@ type statements struct{ filedUpto, unfiled, ownerKeys, newestOf, unread *sql.Stm
 
 const ownerKeys = selectKey + " WHERE owner = ? AND kind = '" + string(keys.KindSubject) + "' ORDER BY id" // by the index keys_owner, which has no others
 
-func (r *statements) prepare(ctx context.Context, db *sql.DB) (err error) {
+func (r *statements) prepare(ctx context.Context, db *reader) (err error) {
+	inMonth := ""
+	if db.pg { // all entries of an epoch lie in one partition
+		inMonth = "r.month = (SELECT month FROM epochs WHERE number = ?2) AND "
+	}
 	for _, x := range []struct {
 		stmt  **sql.Stmt
 		query string
@@ -289,11 +317,11 @@ func (r *statements) prepare(ctx context.Context, db *sql.DB) (err error) {
 		{&r.filedUpto, "SELECT filed_upto FROM epochs WHERE number = ?"},
 		{&r.ownerKeys, ownerKeys},
 		{&r.unfiled, `SELECT r.log_index, r.owner, r.person FROM records r
-			WHERE r.log_index >= ? AND r.log_index < coalesce((SELECT closer FROM epochs WHERE number = ?), 9223372036854775807) ORDER BY r.log_index LIMIT ?`},
+			WHERE ` + inMonth + `r.log_index >= ?1 AND r.log_index < coalesce((SELECT closer FROM epochs WHERE number = ?2), 9223372036854775807) ORDER BY r.log_index LIMIT ?3`},
 		{&r.newestOf, "SELECT log_index FROM records WHERE owner = ? ORDER BY log_index DESC LIMIT 1"},
 		{&r.unread, countUnread},
 	} {
-		if *x.stmt, err = db.PrepareContext(ctx, x.query); err != nil {
+		if *x.stmt, err = db.prepare(ctx, x.query); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,8 @@ type Erasure struct {
 // BeginErasure remembers an erasure durably, so that a crash can't leave it half done. Nothing is begun while a hold or a contest keeps it (ErrHeld, ErrContested), or if the person has undone the
 // request (zero: it isn't a person's) that it carries out (ErrEnded).
 func (s *Store) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time) error {
-	return s.do(ctx, func(t *tx) error {
+	// Alone: what other processes have begun about the person is seen afterwards, and what they begin later sees this.
+	return s.alone(ctx, func(t *tx) error {
 		if err := mayErase(t, e.Owner, request, now); err != nil {
 			return err
 		}
@@ -50,21 +51,21 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 // DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
 // has no outcome, because its intent can't be read, is no exception. Deferred ones are left as they are: an erasure doesn't reach them.
 func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
-	return s.do(ctx, func(t *tx) error {
+	return s.keep(ctx, func(t *tx) error {
 		if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
 			return err
 		}
 		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
 			return err
 		}
-		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL", owner[:])
+		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL"+t.or("", openIntents), owner[:])
 		return err
 	})
 }
 
 // EndErasure marks the erasure of an owner as done, any that was begun before it and couldn't be carried through, and what people have asked for of it: the keys that it was to destroy are gone.
 func (s *Store) EndErasure(ctx context.Context, owner keys.Owner, now time.Time) error {
-	return s.do(ctx, func(t *tx) error {
+	return s.keep(ctx, func(t *tx) error {
 		if err := endRequests(t, owner, now); err != nil {
 			return err
 		}

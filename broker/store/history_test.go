@@ -12,7 +12,9 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-func TestRecordsOfAnOwner(t *testing.T) {
+func TestRecordsOfAnOwner(t *testing.T) { store.EachEngine(t, testRecordsOfAnOwner) }
+
+func testRecordsOfAnOwner(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	record := func(owner byte) store.Record {
@@ -67,6 +69,10 @@ func TestRecordsOfAnOwner(t *testing.T) {
 }
 
 func TestAccessIsStoredWholeOrNotAtAll(t *testing.T) {
+	store.EachEngine(t, testAccessIsStoredWholeOrNotAtAll)
+}
+
+func testAccessIsStoredWholeOrNotAtAll(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	two := []ledger.Leaf{leaf(0, proof.KindAccess), leaf(1, proof.KindAccess)}
 	one := store.Record{Owner: keys.Owner{1}, Person: []byte("p"), Admin: []byte("a")}

@@ -206,7 +206,8 @@ func (s *Store) DropSessions(ctx context.Context, now time.Time, limit int) (tot
 		}{
 			{"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE until <= ? ORDER BY until LIMIT ?)", now},
 			{"DELETE FROM spent_sign_ins WHERE id IN (SELECT id FROM spent_sign_ins WHERE until <= ? ORDER BY until LIMIT ?)", now},
-			{"DELETE FROM identifier_checks WHERE rowid IN (SELECT rowid FROM identifier_checks WHERE at <= ? ORDER BY at LIMIT ?)", now.Add(-CheckLife)},
+			{t.or("DELETE FROM identifier_checks WHERE rowid IN (SELECT rowid FROM identifier_checks WHERE at <= ? ORDER BY at LIMIT ?)",
+				"DELETE FROM identifier_checks WHERE ctid = ANY (ARRAY(SELECT ctid FROM identifier_checks WHERE at <= ? ORDER BY at LIMIT ?))"), now.Add(-CheckLife)},
 		} {
 			n, err := t.exec(d.query, d.until.UnixMilli(), limit)
 			if err != nil {

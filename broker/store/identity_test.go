@@ -23,7 +23,9 @@ func session(n byte, account keys.Owner) *store.Session {
 	return &store.Session{ID: [32]byte{n}, Account: account, Sealed: []byte{n, n, n}, Created: t0, Seen: t0, Until: t0.Add(15 * time.Minute)}
 }
 
-func TestSessions(t *testing.T) {
+func TestSessions(t *testing.T) { store.EachEngine(t, testSessions) }
+
+func testSessions(t *testing.T, open store.Opener) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	a, b := keys.Owner{1}, keys.Owner{2}
@@ -83,7 +85,9 @@ func TestSessions(t *testing.T) {
 }
 
 // Each sign-in comes back once, also to another process.
-func TestSignInIsSpentOnce(t *testing.T) {
+func TestSignInIsSpentOnce(t *testing.T) { store.EachEngine(t, testSignInIsSpentOnce) }
+
+func testSignInIsSpentOnce(t *testing.T, open store.Opener) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	if err := s.SpendSignIn(t.Context(), [32]byte{1}, t0); err != nil {
@@ -102,7 +106,9 @@ func TestSignInIsSpentOnce(t *testing.T) {
 }
 
 // What is over is dropped in bounded batches, and nothing else.
-func TestDropSessions(t *testing.T) {
+func TestDropSessions(t *testing.T) { store.EachEngine(t, testDropSessions) }
+
+func testDropSessions(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	for i := range 10 {
 		x := session(byte(i+1), keys.Owner{1})
@@ -137,7 +143,9 @@ func identifier(account, owner keys.Owner, typ proof.SubjectType) *store.NewIden
 	return &store.NewIdentifier{Identifier: store.Identifier{Account: account, Owner: owner, Type: typ, Proven: "check", Sealed: append([]byte("sealed "), owner[0]), Attached: t0}, Max: 3}
 }
 
-func TestIdentifiers(t *testing.T) {
+func TestIdentifiers(t *testing.T) { store.EachEngine(t, testIdentifiers) }
+
+func testIdentifiers(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	a, b, nir, siren := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}, keys.Owner{4}
 	attach := func(in *store.NewIdentifier, want error) {
@@ -205,6 +213,10 @@ func TestIdentifiers(t *testing.T) {
 
 // TestDetachingCallsOffAnErasure: who gives an identifier up has nothing erased under it any more, for it may be attached to another account by then.
 func TestDetachingCallsOffAnErasure(t *testing.T) {
+	store.EachEngine(t, testDetachingCallsOffAnErasure)
+}
+
+func testDetachingCallsOffAnErasure(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	a, b, nir, ine := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}, keys.Owner{4}
@@ -265,7 +277,9 @@ func TestDetachingCallsOffAnErasure(t *testing.T) {
 }
 
 // TestAnErasureEndsWithTheIdentifier: an account can lose an identifier with all that it has, when its own identity is erased. What it asked to erase under the identifier goes on, until the identifier is another account's.
-func TestAnErasureEndsWithTheIdentifier(t *testing.T) {
+func TestAnErasureEndsWithTheIdentifier(t *testing.T) { store.EachEngine(t, testAnErasureEndsWithTheIdentifier) }
+
+func testAnErasureEndsWithTheIdentifier(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	a, b, nir := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}
@@ -329,7 +343,9 @@ func TestAnErasureEndsWithTheIdentifier(t *testing.T) {
 	}
 }
 
-func TestChecksAreBounded(t *testing.T) {
+func TestChecksAreBounded(t *testing.T) { store.EachEngine(t, testChecksAreBounded) }
+
+func testChecksAreBounded(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	a := keys.Owner{1}
 	for i := range 5 {

@@ -15,12 +15,21 @@ type OpenIntent struct {
 }
 
 // One whose slot is gone or names another disclosure is listed, too, without its parts.
-const interrupted = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM disclosures d LEFT JOIN intents i ON i.disclosure = d.seq WHERE d.state = 0 AND d.seq > ? ORDER BY d.seq LIMIT ?"
+const (
+	interrupted = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM disclosures d LEFT JOIN intents i ON i.disclosure = d.seq WHERE d.state = 0 AND d.seq > ? ORDER BY d.seq LIMIT ?"
+	// PostgreSQL's intents go with the outcome alone, and find what is open.
+	interruptedPostgres = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM intents i JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND i.disclosure > ? ORDER BY i.disclosure LIMIT ?"
+	openIntents         = " AND seq IN (SELECT disclosure FROM intents)"
+)
 
 // Interrupted lists disclosures without an outcome, oldest first, that come after seq. A row that was altered doesn't hide the others.
 func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIntent, error) {
 	var out []OpenIntent
-	err := s.each(ctx, interrupted, func(scan func(...any) error) error {
+	query := interrupted
+	if s.pg {
+		query = interruptedPostgres
+	}
+	err := s.each(ctx, query, func(scan func(...any) error) error {
 		var seq int64
 		var id, agency, body, at, owner, person, admin any // a column may hold anything, whatever the schema says (https://sqlite.org/datatype3.html)
 		if err := scan(&seq, &id, &agency, &body, &at, &owner, &person, &admin); err != nil {
@@ -49,7 +58,11 @@ func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIn
 // IntentsOf lists the disclosures about an owner that have no outcome yet, but for deferred ones: nothing about these waits for their person.
 func (s *Store) IntentsOf(ctx context.Context, owner keys.Owner) ([]Seq, error) {
 	var out []Seq
-	err := s.each(ctx, "SELECT seq FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL", func(scan func(...any) error) error {
+	query := "SELECT seq FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL"
+	if s.pg {
+		query += openIntents
+	}
+	err := s.each(ctx, query, func(scan func(...any) error) error {
 		var seq int64
 		err := scan(&seq)
 		out = append(out, Seq(seq))

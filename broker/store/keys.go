@@ -7,9 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
-
 	"github.com/regard-broker/regard/keys"
 )
 
@@ -51,6 +48,9 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 	if kind != keys.KindSubject || period != "" {
 		return nil, fmt.Errorf("store: keys of kind %s are not found by their owner", kind)
 	}
+	if s.pg {
+		return s.keysOf(ctx, owner)
+	}
 	if !s.owners.may(owner) {
 		return nil, nil
 	}
@@ -73,6 +73,13 @@ func (s *Store) LoadKeys(ctx context.Context, kind keys.Kind, owner keys.Owner, 
 
 // FindKeys implements keys.KeyStore.
 func (s *Store) FindKeys(ctx context.Context, ids []keys.KeyID) ([]keys.StoredKey, error) {
+	if s.pg { // one text for any number
+		all := make([][]byte, len(ids))
+		for i := range ids {
+			all[i] = ids[i][:]
+		}
+		return s.listKeys(ctx, selectKey+" WHERE id = ANY (?)", all)
+	}
 	var out []keys.StoredKey
 	for len(ids) > 0 {
 		n := min(len(ids), 500) // below SQLite's limit of bound variables
@@ -109,14 +116,17 @@ func (s *Store) SaveKeys(ctx context.Context, ks []keys.StoredKey) error {
 		ptrs[i] = &ks[i]
 	}
 	err := s.do(ctx, func(t *tx) error { return saveKeys(t, ptrs) })
-	var se *sqlite.Error
-	if errors.As(err, &se) && se.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
+	if isUnique(err) {
 		return fmt.Errorf("%w: %w", keys.ErrKeyExists, err)
 	}
 	return err
 }
 
 func saveKeys(t *tx, ks []*keys.StoredKey) error {
+	if t.pg != nil {
+		t.pg.saveKeys(ks)
+		return nil
+	}
 	for _, k := range ks {
 		if k == nil {
 			continue
@@ -136,7 +146,7 @@ func saveKeys(t *tx, ks []*keys.StoredKey) error {
 	return nil
 }
 
-// hasKey fails with keys.ErrNoKey if a key isn't stored. Keys are destroyed by the same writer, so the answer holds for the whole transaction.
+// hasKey fails with keys.ErrNoKey if a key isn't stored. Nobody destroys keys beside this transaction, so the answer holds to its end.
 func hasKey(t *tx, id keys.KeyID) error {
 	if id.IsZero() {
 		return nil
@@ -153,7 +163,7 @@ func hasKey(t *tx, id keys.KeyID) error {
 
 // ReplaceKeys implements keys.KeyStore.
 func (s *Store) ReplaceKeys(ctx context.Context, ks []keys.StoredKey) error {
-	return s.do(ctx, func(t *tx) error {
+	return s.keep(ctx, func(t *tx) error {
 		for i := range ks {
 			if _, err := t.exec("UPDATE keys SET wrapped = ? WHERE id = ?", ks[i].Wrapped, ks[i].ID[:]); err != nil {
 				return err
@@ -163,9 +173,10 @@ func (s *Store) ReplaceKeys(ctx context.Context, ks []keys.StoredKey) error {
 	})
 }
 
-// DestroyKeys implements keys.KeyStore. secure_delete overwrites the rows; then the write-ahead log, which still holds the pages as they were, is folded in and cut to nothing.
+// DestroyKeys implements keys.KeyStore. On SQLite secure_delete overwrites the rows; then the write-ahead log, which still holds the pages as they were, is folded in and cut to nothing. What
+// PostgreSQL does, the package comment says.
 func (s *Store) DestroyKeys(ctx context.Context, ids []keys.KeyID) error {
-	err := s.do(ctx, func(t *tx) error {
+	err := s.keep(ctx, func(t *tx) error {
 		for i := range ids {
 			if _, err := t.exec("DELETE FROM keys WHERE id = ?", ids[i][:]); err != nil {
 				return err
@@ -184,6 +195,9 @@ var errWALBusy = errors.New("store: the write-ahead log is in use and still hold
 
 // cutWAL folds the write-ahead log into the database and truncates it, waiting for readers.
 func (s *Store) cutWAL(ctx context.Context) error {
+	if s.pg {
+		return nil
+	}
 	for range 100 {
 		busy := int64(1)
 		err := s.outside(ctx, func(c *conn) error {

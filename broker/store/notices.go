@@ -129,7 +129,7 @@ func (t *tx) show(n *Notice) error {
 // Notices of an account, newest first, those below before (0: from the newest).
 func (s *Store) Notices(ctx context.Context, account keys.Owner, before int64, limit int) ([]Notice, error) {
 	var out []Notice
-	err := s.each(ctx, "SELECT id, kind, event, at, log_index, ref, count, read_at IS NOT NULL FROM notices WHERE account = ?1 AND (?2 = 0 OR id < ?2) ORDER BY id DESC LIMIT ?3", func(scan func(...any) error) error {
+	err := s.each(ctx, "SELECT id, kind, event, at, log_index, ref, count, read_at IS NOT NULL FROM notices WHERE account = ?1 AND (id < ?2 OR ?2 = 0) ORDER BY id DESC LIMIT ?3", func(scan func(...any) error) error {
 		n := Notice{Account: account}
 		var kind string
 		var at int64

@@ -10,9 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
-
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -29,7 +26,7 @@ type Order struct{ *Store }
 // Tail implements ledger.Store, in one read transaction.
 func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
 	var t ledger.Tail
-	snapshot, err := s.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	snapshot, err := s.r.snapshot(ctx)
 	if err != nil {
 		return t, classify(err)
 	}
@@ -67,17 +64,25 @@ func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
 // Next implements ledger.Store: one look at the end of an index.
 func (s Order) Next(ctx context.Context) (proof.Index, error) {
 	var next int64
-	if err := s.r.QueryRowContext(ctx, "SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
+	if err := s.r.QueryRowContext(ctx, selectNext(s.pg)).Scan(&next); err != nil {
 		return 0, classify(err)
 	}
 	return proof.Index(next), nil
 }
 
+// selectNext asks for the end of the order. On PostgreSQL it is in one partition, that of the open epoch.
+func selectNext(pg bool) string {
+	if pg {
+		return "SELECT coalesce(max(log_index) + 1, 0) FROM leaves WHERE month = (SELECT month FROM epochs WHERE closer IS NULL)"
+	}
+	return "SELECT coalesce(max(log_index) + 1, 0) FROM leaves"
+}
+
 // Commit implements ledger.Store.
 func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
-	return s.do(ctx, func(t *tx) error {
+	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: func(t *tx) error {
 		var next int64
-		if err := t.row("SELECT coalesce(max(log_index) + 1, 0) FROM leaves").Scan(&next); err != nil {
+		if err := t.row(selectNext(s.pg)).Scan(&next); err != nil {
 			return err
 		}
 		if next != int64(b.First) {
@@ -99,8 +104,11 @@ func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 				leaves = appendLeaf(leaves, &g.Leaves[i])
 			}
 		}
-		if err := t.insert(intoLeaves, 5, leaves); err != nil {
+		if err := t.insert(intoLeaves, leaves); err != nil {
 			return err
+		}
+		if t.pg != nil && len(leaves) > 0 { // a batch is of one epoch: who turns it begins a new batch
+			t.pg.epoch = leaves[1].(int64)
 		}
 		for _, g := range b.Groups {
 			if err := attach(t, g.Attach, g.Leaves); err != nil {
@@ -108,10 +116,8 @@ func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 			}
 		}
 		return refused(t.flush())
-	})
+	}})
 }
-
-const intoLeaves = "INSERT INTO leaves (log_index, epoch, kind, identity, text)"
 
 func appendLeaf(values []any, l *ledger.Leaf) []any {
 	return append(values, int64(l.Index), int64(l.Epoch), string(l.Kind), l.Identity[:], l.Text)
@@ -130,14 +136,18 @@ func attach(t *tx, what any, leaves []ledger.Leaf) error {
 }
 
 func refused(err error) error {
-	var se *sqlite.Error
-	if err == nil || errors.As(err, &se) && se.Code()&0xff != sqlite3.SQLITE_CONSTRAINT {
+	if err == nil || !isRefused(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ledger.ErrRefused, err)
 }
 
 func openEpoch(t *tx, e *ledger.OpenEpoch) error {
+	if t.pg != nil {
+		if err := t.row("SELECT make_months(month_of(?))", e.Opened.UnixMilli()).err; err != nil {
+			return err
+		}
+	}
 	_, err := t.exec("INSERT INTO epochs (number, marker, text, opened, until, label_key, filed_upto) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		int64(e.Number), int64(e.Marker), e.Text, e.Opened.UnixMilli(), e.Until.UnixMilli(), e.LabelKey, int64(e.Marker))
 	return err
@@ -239,7 +249,7 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 	}
 	return s.do(ctx, func(t *tx) error {
 		var upto int64
-		if err := t.row("SELECT filed_upto FROM epochs WHERE number = ?", int64(epoch)).Scan(&upto); err != nil {
+		if err := t.row("SELECT filed_upto FROM epochs WHERE number = ?"+t.or("", " FOR UPDATE"), int64(epoch)).Scan(&upto); err != nil {
 			return err
 		}
 		values := make([]any, 0, 3*len(filings))
@@ -248,10 +258,10 @@ func (s Order) File(ctx context.Context, epoch proof.Epoch, filings []ledger.Fil
 				values = append(values, int64(epoch), f.Label[:], int64(f.Index))
 			}
 		}
-		if err := t.insert("INSERT OR IGNORE INTO filings (epoch, label, log_index)", 3, values); err != nil {
+		if err := t.insert(intoFilings, values); err != nil {
 			return err
 		}
-		_, err := t.exec("UPDATE epochs SET filed_upto = max(filed_upto, ?) WHERE number = ?", int64(last+1), int64(epoch))
+		_, err := t.exec("UPDATE epochs SET filed_upto = CASE WHEN filed_upto < ?1 THEN ?1 ELSE filed_upto END WHERE number = ?2", int64(last+1), int64(epoch))
 		return err
 	})
 }

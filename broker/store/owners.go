@@ -9,7 +9,7 @@ import (
 )
 
 // owners tells of most people who have no subject's key that they have none, without a look into the database: a Bloom filter. Owners are keyed pseudonyms, so their bytes are as
-// good as hashes. Every owner of a stored subject's key is in it, and who has keys of deferred records alone isn't: it is filled when the store opens, and this process is the only one that writes. Nobody is taken out of it: for
+// good as hashes. Every owner of a stored subject's key is in it, and who has keys of deferred records alone isn't: it is filled when the store opens, and this process is the only one that writes: it is SQLite's alone. Nobody is taken out of it: for
 // those whose keys were destroyed, and for few others, the database is asked in vain.
 type owners struct {
 	words []atomic.Uint64

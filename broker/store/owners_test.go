@@ -10,7 +10,9 @@ import (
 )
 
 // Whoever has a key is found, by the process that saved it and by the next one; nobody else is.
-func TestLoadKeysOfOwner(t *testing.T) {
+func TestLoadKeysOfOwner(t *testing.T) { store.EachEngine(t, testLoadKeysOfOwner) }
+
+func testLoadKeysOfOwner(t *testing.T, open store.Opener) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	var saved, others []keys.StoredKey

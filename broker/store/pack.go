@@ -29,7 +29,7 @@ func (s *Store) Pack(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, classify(err)
 	}
-	return true, s.do(ctx, func(t *tx) error { return packSome(t, epoch) })
+	return true, s.keep(ctx, func(t *tx) error { return packSome(t, epoch) })
 }
 
 func packSome(t *tx, epoch int64) error {
@@ -55,7 +55,7 @@ func packSome(t *tx, epoch int64) error {
 	if n == packStep && p.labels < 2 {
 		// A single roll of thousands: all of it at once.
 		p = packer{}
-		err := t.rows("SELECT label, log_index FROM filings WHERE epoch = ?1 AND label = (SELECT min(label) FROM filings WHERE epoch = ?1) ORDER BY log_index", func(r row) error {
+		err := t.rows("SELECT label, log_index FROM filings WHERE epoch = ?1 AND label = (SELECT label FROM filings WHERE epoch = ?1 ORDER BY label LIMIT 1) ORDER BY log_index", func(r row) error {
 			var label []byte
 			var index int64
 			err := r.Scan(&label, &index)
@@ -66,6 +66,9 @@ func packSome(t *tx, epoch int64) error {
 			return err
 		}
 		n = 0
+	}
+	if n == 0 && p.labels == 0 {
+		return nil // another process was faster
 	}
 	switch {
 	case n < packStep:
@@ -194,12 +197,12 @@ func (s *Store) FilingsAfter(ctx context.Context, epoch proof.Epoch, after *proo
 	if after != nil {
 		behind = after[:]
 	}
-	snapshot, err := s.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	snapshot, err := s.r.snapshot(ctx)
 	if err != nil {
 		return classify(err)
 	}
 	defer snapshot.Rollback() //nolint:errcheck // it only read
-	packed, err := snapshot.QueryContext(ctx, `SELECT packed FROM rolls WHERE epoch = ?1 AND label >= coalesce((SELECT max(label) FROM rolls WHERE epoch = ?1 AND label <= ?2), x'') ORDER BY label`, int64(epoch), behind)
+	packed, err := snapshot.QueryContext(ctx, `SELECT packed FROM rolls WHERE epoch = ?1 AND label >= coalesce((SELECT label FROM rolls WHERE epoch = ?1 AND label <= ?2 ORDER BY label DESC LIMIT 1), x'') ORDER BY label`, int64(epoch), behind)
 	if err != nil {
 		return classify(err)
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,12 +11,10 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-func TestRare(t *testing.T) {
-	s, err := Open(t.Context(), Config{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+func TestRare(t *testing.T) { EachEngine(t, testRare) }
+
+func testRare(t *testing.T, open Opener) {
+	s := open(t, t.TempDir())
 	kinds := []proof.Kind{proof.KindEpoch, proof.KindKey, proof.KindDisclosure, proof.KindRestart, proof.KindKey, proof.KindDeferred, proof.KindOpened, proof.KindKey}
 	b := &ledger.Batch{Opens: &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}}
 	for i, k := range kinds {
@@ -43,21 +40,5 @@ func TestRare(t *testing.T) {
 		}
 	}
 	// Among many millions of entries it has to be found by its index.
-	var plan strings.Builder
-	rows, err := s.r.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectRare, "key@v1", 7)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var a, b, c int
-		var text string
-		if err := rows.Scan(&a, &b, &c, &text); err != nil {
-			t.Fatal(err)
-		}
-		plan.WriteString(text + "\n")
-	}
-	if rows.Err() != nil || !strings.Contains(plan.String(), "USING INDEX leaves_rare") || strings.Contains(plan.String(), "TEMP B-TREE") {
-		t.Errorf("%v\n%s", rows.Err(), plan.String())
-	}
+	looksUpBy(t, s, "USING INDEX leaves_rare", selectRare, "key@v1", 7)
 }

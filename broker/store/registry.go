@@ -161,7 +161,7 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	if reg.Auditors, err = s.auditors(ctx); err != nil {
 		return nil, err
 	}
-	err = s.each(ctx, "SELECT id, max(version), agency, service, state, json, digest FROM agreements GROUP BY id ORDER BY id", func(scan func(...any) error) error {
+	err = s.each(ctx, "SELECT id, version, agency, service, state, json, digest FROM agreements a WHERE version = (SELECT max(version) FROM agreements WHERE id = a.id) ORDER BY id", func(scan func(...any) error) error {
 		var a Agreement
 		var digest []byte
 		err := scan(&a.ID, &a.Version, &a.Agency, &a.Service, &a.State, &a.JSON, &digest)
@@ -172,7 +172,7 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the agreements: %w", err)
 	}
-	err = s.each(ctx, "SELECT id, max(version), state, yaml, digest FROM services GROUP BY id ORDER BY id", func(scan func(...any) error) error {
+	err = s.each(ctx, "SELECT id, version, state, yaml, digest FROM services s WHERE version = (SELECT max(version) FROM services WHERE id = s.id) ORDER BY id", func(scan func(...any) error) error {
 		var v Service
 		var digest []byte
 		err := scan(&v.ID, &v.Version, &v.State, &v.YAML, &digest)

@@ -192,11 +192,11 @@ func blockedBy(held, contested bool) string {
 
 // mayErase fails with ErrHeld or ErrContested if something keeps an identifier from being erased, and with ErrEnded if the request was undone. It belongs into the transaction that begins the erasure.
 func mayErase(t *tx, owner keys.Owner, request ID, now time.Time) error {
-	var held, contested int64
+	var held, contested bool
 	if err := t.row(blocks, owner[:], now.UnixMilli()).Scan(&held, &contested); err != nil {
 		return err
 	}
-	switch blockedBy(held == 1, contested == 1) {
+	switch blockedBy(held, contested) {
 	case BlockedByHold:
 		return ErrHeld
 	case BlockedByContest:
@@ -258,7 +258,7 @@ func endRequests(t *tx, owner keys.Owner, now time.Time) error {
 
 // DropErasureRequests forgets requests that ended before t, at most limit, and returns how many there were.
 func (s *Store) DropErasureRequests(ctx context.Context, t time.Time, limit int) (n int64, err error) {
-	err = s.do(ctx, func(tx *tx) error {
+	err = s.keep(ctx, func(tx *tx) error {
 		n, err = tx.exec("DELETE FROM erasure_requests WHERE id IN (SELECT id FROM erasure_requests WHERE ended < ? AND ended IS NOT NULL LIMIT ?)", t.UnixMilli(), int64(limit))
 		return err
 	})
@@ -267,7 +267,7 @@ func (s *Store) DropErasureRequests(ctx context.Context, t time.Time, limit int)
 
 // CountErasures counts the requests that wait, and of these the ones that are due and blocked.
 func (s *Store) CountErasures(ctx context.Context) (waiting, blocked int64, err error) {
-	err = classify(s.r.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(blocked <> ''), 0) FROM erasure_requests WHERE state = 'waiting'").Scan(&waiting, &blocked))
+	err = classify(s.r.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE blocked <> '') FROM erasure_requests WHERE state = 'waiting'").Scan(&waiting, &blocked))
 	return waiting, blocked, err
 }
 

@@ -22,6 +22,10 @@ func sealedUnder(id keys.KeyID) []byte {
 }
 
 func TestRecordsOfEndedMonthsAreDroppedInBatches(t *testing.T) {
+	store.EachEngine(t, testRecordsOfEndedMonthsAreDroppedInBatches)
+}
+
+func testRecordsOfEndedMonthsAreDroppedInBatches(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	months := []keys.KeyID{{15: 1}, {15: 2}}
@@ -71,7 +75,9 @@ func TestRecordsOfEndedMonthsAreDroppedInBatches(t *testing.T) {
 	}
 }
 
-func TestBodiesAreDroppedByAge(t *testing.T) {
+func TestBodiesAreDroppedByAge(t *testing.T) { store.EachEngine(t, testBodiesAreDroppedByAge) }
+
+func testBodiesAreDroppedByAge(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	start := time.UnixMilli(1700000000000)

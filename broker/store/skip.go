@@ -21,7 +21,7 @@ const skippedPrefix = "skipped "
 // Skip files the next entry without a label under one that is nobody's: every filed entry stands in exactly one roll, and whose this one is can't be known any more. From then on its record
 // counts as lost. The log has to declare it: Skipped lists it until then.
 func (s *Store) Skip(ctx context.Context, index proof.Index, reason string) error {
-	return s.do(ctx, func(t *tx) error {
+	return s.alone(ctx, func(t *tx) error {
 		var epoch, upto, next int64
 		if err := t.row("SELECT number, filed_upto FROM epochs WHERE closer IS NULL").Scan(&epoch, &upto); err != nil {
 			return err
@@ -59,7 +59,7 @@ type Skipped struct {
 // Skipped lists what was skipped and isn't declared in the log.
 func (s *Store) Skipped(ctx context.Context) ([]Skipped, error) {
 	var out []Skipped
-	err := s.each(ctx, "SELECT name, value FROM meta WHERE name GLOB 'skipped [0-9]*' ORDER BY name", func(scan func(...any) error) error {
+	err := s.each(ctx, "SELECT name, value FROM meta WHERE name >= 'skipped 0' AND name < 'skipped :' ORDER BY name", func(scan func(...any) error) error {
 		var name string
 		var k Skipped
 		if err := scan(&name, &k.Reason); err != nil {

@@ -1,6 +1,6 @@
 package store
 
-// slots says where intents lie. An intent is as large as a record but needed only for as long as its request lasts: inserting and deleting it would write its pages twice.
+// slots says where intents lie on SQLite. An intent is as large as a record but needed only for as long as its request lasts: inserting and deleting it would write its pages twice.
 // So the table of intents is a row of slots that are overwritten; the intent of a disclosure that is done stays until another one takes its place. Only the writer uses
 // it. What a transaction took or gave counts once it is committed.
 type slots struct {

@@ -1,10 +1,28 @@
-// Package store is the broker's memory on SQLite: intents, outcomes, the order of the log, wrapped keys, and the registry of agencies, agreements, services and bundles.
+// Package store is the broker's memory, on SQLite or PostgreSQL: intents, outcomes, the order of the log, wrapped keys, and the registry of agencies, agreements, services and bundles.
 //
-// What it guarantees. A write that returned without an error is on the disk (WAL, synchronous=FULL) and survives kill -9 and power loss. An outcome, its records
-// and the log indexes of its entries are one transaction. A deleted key is overwritten in the database file and gone from the write-ahead log when DestroyKeys returns.
-// One process at a time: a second one on the same directory is refused.
+// What it guarantees. A write that returned without an error is on the disk and survives kill -9 and power loss. An outcome, its records and the log indexes of its entries are one
+// transaction.
 //
 // What it doesn't. It never sees personal data in clear: the callers seal first. It doesn't survive the loss of the disk, and a copy made earlier still holds what was deleted later.
+//
+// # SQLite
+//
+// WAL, synchronous=FULL. One process at a time: a second one on the same directory is refused. A deleted key is overwritten in the database file and gone from the write-ahead log when
+// DestroyKeys returns.
+//
+// # PostgreSQL
+//
+// Any number of processes on one database. What is read and written together holds against all of them: see lane.go for the locks. A write that failed with ErrUnavailable may have happened.
+//
+// Three roles: the owner of the tables, who migrates; regard_broker, which adds to what is recorded and can neither change nor take away from it; regard_keeper, for retention and erasures.
+// The server enforces it. Open refuses to serve with a role that may do more.
+//
+// A deleted key is gone from all queries when DestroyKeys returns. Its bytes stay in the table until vacuum and later rows overwrite them, and in the server's write-ahead log, its archive and
+// its replicas for as long as these are kept. They are wrapped by the custodian's key all the time.
+//
+// Leaves and records lie in partitions by month: that in which the epoch of the entry was opened, in UTC. The transaction that opens an epoch makes those of its month and of the next two; there is
+// no default partition, so nothing can come to lie in none. DropMonth takes a month's records away at once when the end of retention has emptied all their person parts: what was left of them is sealed under
+// a destroyed key. The leaves of that month stay, and with them every proof.
 package store
 
 import (
@@ -18,7 +36,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,15 +65,20 @@ var (
 	ErrClosed = errors.New("store: closed")
 	// ErrFull: the disk has no room. Nothing was written; free space, the store goes on by itself.
 	ErrFull = errors.New("store: no space left on the disk")
-	// ErrCorrupt: the database file is damaged. Restore it; see docs/operate.md.
-	ErrCorrupt = errors.New("store: the database file is damaged")
+	// ErrCorrupt: the database is damaged. Restore it; see docs/operate.md.
+	ErrCorrupt = errors.New("store: the database is damaged")
 )
 
 // Config of a store.
 type Config struct {
 	// Dir holds store.db and its lock. It is created with mode 0700.
 	Dir string
-	// Readers is the size of the read pool; 0 means 4.
+	// Postgres is how to reach a PostgreSQL database that Migrate has prepared, as regard_broker or a member of it: keywords and values, or a URL. It takes the place of Dir. A password in it is
+	// refused: it comes from a passfile.
+	Postgres string
+	// Keeper is the same as regard_keeper. Without it, what retention and erasures need fails with ErrNoKeeper.
+	Keeper string
+	// Readers is the size of the read pool; 0 means 4, with PostgreSQL 16.
 	Readers int
 	// Mailing says that somebody sends what is in the outbox. Without it no letter to an agency is put there: they would be about contests of long ago when mails are sent one day.
 	Mailing bool
@@ -68,46 +90,47 @@ type Store struct {
 	path    string
 	lock    *os.File
 	mailing bool
-	conn    *conn // owned by the writer goroutine
-	r       *sql.DB
+	conn    *conn // SQLite's, owned by the writer goroutine
+	pg      bool  // PostgreSQL
+	r       *reader
 	log     *slog.Logger
 
-	jobs   chan *job
-	done   chan struct{}
-	closed atomic.Bool
-	mu     sync.RWMutex // held for reading while sending to jobs
-	reads  statements
-	slots  slots // the writer's
-	owners owners
-	stats  Stats
+	lanes   lanes
+	looks   chan *look // PostgreSQL's
+	looking sync.WaitGroup
+	closed  atomic.Bool
+	mu      sync.RWMutex // held for reading while sending to a lane or to looks
+	reads   statements
+	slots   slots // the writer's
+	owners  owners
+	stats   Stats
 }
 
 // Stats counts what the writer did.
 type Stats struct {
 	Commits atomic.Int64 // durable transactions, one fsync each
 	Jobs    atomic.Int64 // writes that they carried
+	Trips   atomic.Int64 // to PostgreSQL and back, for all of them
 }
 
-// job is one write; the writer joins all waiting jobs in one transaction.
-type job struct {
-	do   func(*tx) error
-	out  func(*conn) error // instead of do: runs alone, outside any transaction
-	done chan error
-}
-
-// maxJobs bounds a transaction, so that a write never waits for an endless one.
-const maxJobs = 512
-
-// Open opens or creates the store in cfg.Dir.
+// Open opens or creates the store in cfg.Dir, or opens the one in a PostgreSQL database.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.Dir == "" {
-		return nil, errors.New("store: no directory given")
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Readers == 0 {
 		cfg.Readers = 4
+		if cfg.Postgres != "" {
+			cfg.Readers = 16
+		}
+	}
+	switch {
+	case cfg.Postgres != "" && cfg.Dir != "":
+		return nil, errors.New("store: a directory and a PostgreSQL database were given, one is needed")
+	case cfg.Postgres != "":
+		return openPostgres(ctx, cfg)
+	case cfg.Dir == "":
+		return nil, errors.New("store: no directory given")
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("creating the store's directory: %w", err)
@@ -116,15 +139,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{
-		path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger, mailing: cfg.Mailing,
-		jobs: make(chan *job, maxJobs), done: make(chan struct{}),
-	}
+	s := &Store{path: filepath.Join(cfg.Dir, "store.db"), lock: lock, log: cfg.Logger, mailing: cfg.Mailing}
 	if err := s.open(ctx, cfg.Readers); err != nil {
 		s.release()
 		return nil, fmt.Errorf("opening %s: %w", s.path, classify(err))
 	}
-	go s.write()
+	s.lanes = oneLane(newLane(s.transact, s.conn, nil))
 	return s, nil
 }
 
@@ -175,11 +195,11 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 	if err := s.owners.load(s.conn); err != nil {
 		return err
 	}
-	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
+	db, err := sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-4000)")
+	if err != nil {
 		return err
 	}
-	s.r.SetMaxOpenConns(readers)
-	s.r.SetMaxIdleConns(readers)
+	s.r = newReader(db, readers, false)
 	return s.reads.prepare(ctx, s.r)
 }
 
@@ -208,21 +228,27 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.mu.Lock()
-	close(s.jobs)
+	s.lanes.close()
+	if s.looks != nil {
+		close(s.looks)
+	}
 	s.mu.Unlock()
-	<-s.done
+	s.lanes.wait()
+	s.looking.Wait()
 	return s.release()
 }
 
 func (s *Store) release() error {
 	var errs []error
 	if s.r != nil {
-		errs = append(errs, s.r.Close())
+		errs = append(errs, s.r.db.Close())
 	}
 	if s.conn != nil {
 		errs = append(errs, s.conn.close())
 	}
-	errs = append(errs, s.lock.Close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -235,92 +261,11 @@ func (s *Store) Check(ctx context.Context) error {
 	return classify(s.r.QueryRowContext(ctx, "SELECT count(*) FROM meta").Scan(&n))
 }
 
-// do runs f in the writer's next transaction and returns when that is durable. f may run twice: alone again, if another job of its transaction failed.
-func (s *Store) do(ctx context.Context, f func(*tx) error) error {
-	return s.submit(ctx, &job{do: f, done: make(chan error, 1)})
-}
-
-// outside runs f on the writer's connection between two transactions.
-func (s *Store) outside(ctx context.Context, f func(*conn) error) error {
-	return s.submit(ctx, &job{out: f, done: make(chan error, 1)})
-}
-
-func (s *Store) submit(ctx context.Context, j *job) error {
-	s.mu.RLock()
-	if s.closed.Load() {
-		s.mu.RUnlock()
-		return ErrClosed
-	}
-	select {
-	case s.jobs <- j:
-		s.mu.RUnlock()
-	case <-ctx.Done():
-		s.mu.RUnlock()
-		return ctx.Err()
-	}
-	// The write happens whether or not the caller still waits; its outcome must not be guessed, so the wait isn't cut short.
-	return <-j.done
-}
-
-// write is the only goroutine that writes: all jobs that wait while a transaction is being synced go into the next one.
-func (s *Store) write() {
-	defer close(s.done)
-	batch := make([]*job, 0, maxJobs)
-	for {
-		j, ok := <-s.jobs
-		if !ok {
-			return
-		}
-		// Whoever can run now may have something to write, too.
-		runtime.Gosched()
-		batch = batch[:0]
-		var alone *job
-	more:
-		for {
-			if j.out != nil {
-				alone = j
-				break
-			}
-			if batch = append(batch, j); len(batch) == maxJobs {
-				break
-			}
-			select {
-			case j, ok = <-s.jobs:
-				if !ok {
-					break more
-				}
-			default:
-				break more
-			}
-		}
-		if len(batch) > 0 {
-			s.commit(batch)
-		}
-		if alone != nil {
-			alone.done <- classify(alone.out(s.conn))
-		}
-	}
-}
-
-func (s *Store) commit(batch []*job) {
-	err := s.transact(batch)
-	if err != nil && len(batch) > 1 {
-		// One job's failure is not the others': each gets a transaction of its own.
-		for _, j := range batch {
-			j.done <- classify(s.transact([]*job{j}))
-		}
-		return
-	}
-	for _, j := range batch {
-		j.done <- classify(err)
-	}
-}
-
 func (s *Store) transact(batch []*job) error {
 	if _, err := s.conn.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	t := &tx{conn: s.conn, mailing: s.mailing, slots: &s.slots, owners: &s.owners}
+	t := &tx{lite: s.conn, mailing: s.mailing, slots: &s.slots, owners: &s.owners}
 	for _, j := range batch {
 		err := j.do(t)
 		if err == nil {
@@ -346,13 +291,53 @@ func (s *Store) transact(batch []*job) error {
 	return nil
 }
 
-// tx gives jobs the writer's connection within a transaction.
+// tx is a transaction on one of the two.
 type tx struct {
-	*conn
+	lite    *conn // or
+	pg      *pgTx
 	mailing bool
-	slots   *slots
-	owners  *owners
+	slots   *slots   // of SQLite
+	owners  *owners  // of SQLite
 	records []placed // that go in together, see flush
+}
+
+// The arguments are copied for PostgreSQL, so that SQLite's needn't be allocated.
+
+func (t *tx) exec(query string, args ...any) (int64, error) {
+	if t.pg != nil {
+		return t.pg.exec(query, append([]any(nil), args...))
+	}
+	return t.lite.exec(query, args...)
+}
+
+func (t *tx) row(query string, args ...any) row {
+	if t.pg != nil {
+		return t.pg.row(query, append([]any(nil), args...))
+	}
+	return t.lite.row(query, args...)
+}
+
+func (t *tx) rows(query string, fn func(row) error, args ...any) error {
+	if t.pg != nil {
+		return t.pg.rows(query, fn, append([]any(nil), args...))
+	}
+	return t.lite.rows(query, fn, args...)
+}
+
+// insert inserts rows, whose values lie one behind the other.
+func (t *tx) insert(into *rowsOf, values []any) error {
+	if t.pg != nil {
+		return t.pg.insert(into, values)
+	}
+	return t.lite.insert(into.sqlite, len(into.types), values)
+}
+
+// or chooses between the two where SQL can't be shared.
+func (t *tx) or(sqlite, postgres string) string {
+	if t.pg != nil {
+		return postgres
+	}
+	return sqlite
 }
 
 type placed struct {
@@ -368,20 +353,29 @@ func (t *tx) saveRecord(r *Record, index proof.Index, disclosure any, position i
 
 // flush writes the records that were put off, in the order of their table: entries of a batch are shuffled, and rows that come behind each other are appended.
 func (t *tx) flush() error {
-	if len(t.records) == 0 {
-		return nil
+	if len(t.records) > 0 {
+		slices.SortFunc(t.records, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
+		values := make([]any, 0, 6*len(t.records))
+		for i := range t.records {
+			r := &t.records[i]
+			values = append(values, int64(r.index), r.disclosure, int64(r.position), r.Owner[:], r.Person, r.Admin)
+		}
+		t.records = t.records[:0]
+		into := intoRecords
+		if t.pg != nil {
+			into, values = t.pg.inEpoch(values)
+		}
+		if err := t.insert(into, values); err != nil {
+			return err
+		}
 	}
-	slices.SortFunc(t.records, func(a, b placed) int { return cmp.Compare(a.index, b.index) })
-	values := make([]any, 0, 6*len(t.records))
-	for i := range t.records {
-		r := &t.records[i]
-		values = append(values, int64(r.index), r.disclosure, int64(r.position), r.Owner[:], r.Person, r.Admin)
+	if t.pg != nil {
+		return t.pg.flush()
 	}
-	t.records = t.records[:0]
-	return t.insert("INSERT INTO records (log_index, disclosure, position, owner, person, admin)", 6, values)
+	return nil
 }
 
-// classify gives SQLite's errors a meaning that callers can act on.
+// classify gives the databases' errors a meaning that callers can act on.
 func classify(err error) error {
 	var se *sqlite.Error
 	switch {
@@ -396,6 +390,22 @@ func classify(err error) error {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			return fmt.Errorf("%w (%v)", ErrCorrupt, err)
 		}
+		return err
 	}
-	return err
+	return classifyPostgres(err)
+}
+
+// isUnique: a row with this name is there already.
+func isUnique(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || isUniquePostgres(err)
+}
+
+// isRefused says of an error of a transaction that it is about what was to be stored, and not about the database.
+func isRefused(err error) bool {
+	var se *sqlite.Error
+	if errors.As(err, &se) {
+		return se.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
+	}
+	return isRefusedPostgres(err)
 }

@@ -17,19 +17,10 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
+// open is for what is about SQLite's files.
 func open(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	return openWith(t, store.Config{Dir: dir})
-}
-
-func openWith(t *testing.T, cfg store.Config) *store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
+	return store.OpenSQLite(t, dir)
 }
 
 func intent(n byte) *store.Intent {
@@ -105,6 +96,10 @@ func TestDamagedFileIsNamed(t *testing.T) {
 }
 
 func TestIdempotencyKeyBelongsToOneAgencyAndOneRequest(t *testing.T) {
+	store.EachEngine(t, testIdempotencyKeyBelongsToOneAgencyAndOneRequest)
+}
+
+func testIdempotencyKeyBelongsToOneAgencyAndOneRequest(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	first, again, err := s.Begin(ctx, intent(1))
@@ -130,6 +125,10 @@ func TestIdempotencyKeyBelongsToOneAgencyAndOneRequest(t *testing.T) {
 }
 
 func TestOneFailingWriteDoesNotSpoilOthers(t *testing.T) {
+	store.EachEngine(t, testOneFailingWriteDoesNotSpoilOthers)
+}
+
+func testOneFailingWriteDoesNotSpoilOthers(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	done := make(chan error, 20)
 	for i := range 20 {
@@ -151,13 +150,15 @@ func TestOneFailingWriteDoesNotSpoilOthers(t *testing.T) {
 	if failed != 3 {
 		t.Errorf("%d writes failed, want the 3 that repeat an id", failed)
 	}
-	open, err := s.Interrupted(t.Context(), 0, 100)
-	if err != nil || len(open) != 17 {
-		t.Errorf("%d intents, %v; want 17", len(open), err)
+	left, err := s.Interrupted(t.Context(), 0, 100)
+	if err != nil || len(left) != 17 {
+		t.Errorf("%d intents, %v; want 17", len(left), err)
 	}
 }
 
-func TestOutcomeOnce(t *testing.T) {
+func TestOutcomeOnce(t *testing.T) { store.EachEngine(t, testOutcomeOnce) }
+
+func testOutcomeOnce(t *testing.T, open store.Opener) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	ctx := t.Context()
@@ -227,7 +228,9 @@ func TestDestroyedKeyIsNowhere(t *testing.T) {
 	}
 }
 
-func TestSharedKeyExistsOnce(t *testing.T) {
+func TestSharedKeyExistsOnce(t *testing.T) { store.EachEngine(t, testSharedKeyExistsOnce) }
+
+func testSharedKeyExistsOnce(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	a := keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindMonth, Period: "2026-11", Wrapped: []byte{1}, Created: time.UnixMilli(1)}
@@ -260,7 +263,9 @@ func inFiles(t *testing.T, dir string, marker []byte) bool {
 }
 
 // TestIntentsOutliveTheProcess: slots are used again, but never one whose disclosure has no outcome, whoever opens the store.
-func TestIntentsOutliveTheProcess(t *testing.T) {
+func TestIntentsOutliveTheProcess(t *testing.T) { store.EachEngine(t, testIntentsOutliveTheProcess) }
+
+func testIntentsOutliveTheProcess(t *testing.T, open store.Opener) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	ctx := t.Context()
@@ -376,7 +381,9 @@ func TestDamagedSlots(t *testing.T) {
 }
 
 // TestSkippedEntryIsFiledOnce: the filer read an entry before it was given up, and files it afterwards.
-func TestSkippedEntryIsFiledOnce(t *testing.T) {
+func TestSkippedEntryIsFiledOnce(t *testing.T) { store.EachEngine(t, testSkippedEntryIsFiledOnce) }
+
+func testSkippedEntryIsFiledOnce(t *testing.T, open store.Opener) {
 	s := open(t, t.TempDir())
 	ctx := t.Context()
 	for i := range proof.Index(2) {

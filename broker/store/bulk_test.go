@@ -1,0 +1,76 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// TestForPostgres: parameters have the numbers that SQLite gives them.
+func TestForPostgres(t *testing.T) {
+	for query, want := range map[string]string{
+		"SELECT ?, ?":                                "SELECT $1, $2",
+		"a = ?1 OR b = ?1 AND c = ?3 LIMIT ?":        "a = $1 OR b = $1 AND c = $3 LIMIT $4",
+		"SET a = ?, b = x'' WHERE c = '?' AND d=?12": "SET a = $1, b = ''::bytea WHERE c = '?' AND d=$12",
+		"WHERE name = 'it''s x''?' AND n = ?":        "WHERE name = 'it''s x''?' AND n = $1",
+	} {
+		if got := forPostgres(query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+}
+
+// TestTripsDoNotGrowWithTheBatch: what a batch costs in ways to the server and back is the same for one and for many.
+func TestTripsDoNotGrowWithTheBatch(t *testing.T) {
+	s := Databases(t).Open(t, t.TempDir())
+	o := Order{s}
+	ctx := t.Context()
+	number, next := 0, proof.Index(0)
+	trips := func(f func() error) int64 {
+		t.Helper()
+		before := s.Stats().Trips.Load()
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+		return s.Stats().Trips.Load() - before
+	}
+	round := func(n int) (begin, order, file int64) {
+		t.Helper()
+		var jobs []*job
+		batch := &ledger.Batch{First: next}
+		if next == 0 {
+			batch.Opens = &ledger.OpenEpoch{Text: []byte("m"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}
+		}
+		for range n {
+			number++
+			in := &Intent{ID: ID{byte(number), byte(number >> 8)}, Agency: "a", Idem: []byte{byte(number), byte(number >> 8)}, Body: []byte{1}, AskedAt: time.UnixMilli(1), Owner: keys.Owner{byte(number), byte(number >> 8)}, Person: []byte("p"), Admin: []byte("a")}
+			in.Key = keys.KeyID{byte(number), byte(number >> 8), 1}
+			in.Fresh = []*keys.StoredKey{{ID: in.Key, Kind: keys.KindSubject, Owner: in.Owner, Wrapped: []byte{1}}}
+			jobs = append(jobs, &job{begin: &beginning{in: in}})
+		}
+		begin = trips(func() error { return s.lanes.begins.transact(jobs) })
+		var filings []ledger.Filing
+		for _, j := range jobs {
+			l := ledger.Leaf{Index: next, Kind: proof.KindDisclosure, Identity: [32]byte{byte(next), byte(next >> 8)}, Text: []byte{1}}
+			batch.Groups = append(batch.Groups, ledger.PlacedGroup{Leaves: []ledger.Leaf{l}, Attach: &Outcome{Disclosure: j.begin.d.Seq, Payload: []byte{1}, Until: time.UnixMilli(1),
+				Records: []Record{{Owner: j.begin.in.Owner, Person: []byte("p"), Admin: []byte("a")}}}})
+			filings = append(filings, ledger.Filing{Index: next, Label: proof.Label{byte(next), byte(next >> 8)}})
+			next++
+		}
+		order = trips(func() error { return o.Commit(ctx, batch) })
+		file = trips(func() error { return o.File(ctx, 0, filings) })
+		return begin, order, file
+	}
+	round(1) // opens the epoch
+	for _, n := range []int{1, 300} {
+		if begin, order, file := round(n); begin > 2 || order > 3 || file > 3 {
+			t.Errorf("for %d: %d ways to the server to begin, %d to order, %d to file", n, begin, order, file)
+		}
+	}
+	if rows, err := o.UnfiledRows(ctx, 0, 9); err != nil || len(rows) != 0 {
+		t.Errorf("%d are unfiled, %v", len(rows), err)
+	}
+}

@@ -1,0 +1,374 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/regard-broker/regard/ledger/dsn"
+)
+
+// Errors of PostgreSQL, by what the caller should do.
+var (
+	// ErrUnavailable: the database can't be reached, or gave up. What was to be written may have been written. It is tried again by asking again; the store connects anew by itself.
+	ErrUnavailable = errors.New("store: the database isn't available")
+	// ErrRole: the database role may do less than it has to, or more than it should. Nothing was written.
+	ErrRole = errors.New("store: wrong database role")
+	// ErrSchema: the database isn't of this version: migrate it, or run the version that did.
+	ErrSchema = errors.New("store: the database's schema is of another version")
+	// ErrNoKeeper: what changes or deletes what is recorded needs Config.Keeper.
+	ErrNoKeeper = errors.New("store: no connection for the keeper is configured")
+	// ErrErasing: another process erases the person whom a disclosure is about. Nothing was written; it can be begun when that is done. On SQLite the only process knows by itself.
+	ErrErasing = errors.New("store: the person is being erased")
+	// ErrPostgres: only an SQLite store does this. A PostgreSQL database is backed up by its own means.
+	ErrPostgres = errors.New("store: not of a PostgreSQL database: it is backed up and restored by its own means (pg_dump, archiving)")
+)
+
+const (
+	// patience bounds a transaction and everything it waits for. A network that drops packets is noticed by nothing else.
+	patience = 30 * time.Second
+	// stale is how long a connection may lie idle before it is asked whether it is still there.
+	stale = time.Second
+	// tries bounds how often a transaction is begun anew that others were in the way of.
+	tries = 10
+)
+
+// impatient are settings of the server for connections that write: a broker that vanished mustn't keep its locks. The times are those of patience.
+var impatient = map[string]string{
+	"statement_timeout": "25s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "30s",
+	"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "20s",
+}
+
+// The locks of lane.go: numbers that nobody else should use in this database.
+const (
+	lockRest  = 0x6567617264_0001
+	lockAll   = 0x6567617264_0002
+	lockOrder = 0x6567617264_0003
+)
+
+// Migrate brings a database to the present schema, as the owner of its tables, who isn't the role that serves.
+func Migrate(ctx context.Context, address string) (err error) {
+	cfg, err := dsn.Parse(address)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	db := stdlib.OpenDB(*cfg)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	sub, err := fs.Sub(migrations, "migrations/postgres")
+	if err != nil {
+		return err
+	}
+	one, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectPostgres, db, sub, goose.WithSessionLocker(one))
+	if err != nil {
+		return err
+	}
+	if _, err = p.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the database: %w", classify(err))
+	}
+	return nil
+}
+
+func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
+	reads, err := dsn.Parse(cfg.Postgres)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	writes := reads.Copy()
+	reads.RuntimeParams["default_transaction_read_only"] = "on"
+	s := &Store{path: fmt.Sprintf("the database %s at %s", reads.Database, reads.Host), log: cfg.Logger, mailing: cfg.Mailing, pg: true}
+	s.r = newReader(stdlib.OpenDB(*reads), cfg.Readers, true)
+	fail := func(err error) (*Store, error) {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", s.path, classify(err)), s.release())
+	}
+	if err := s.checkSchema(ctx); err != nil {
+		return fail(err)
+	}
+	if err := s.checkRole(ctx); err != nil {
+		return fail(err)
+	}
+	if err := s.checkLocks(ctx); err != nil {
+		return fail(err)
+	}
+	if err := s.reads.prepare(ctx, s.r); err != nil {
+		return fail(err)
+	}
+	// Hot statements look everything up by keys. Without statistics, in a young table, the planner thinks otherwise, and keeps to that while the table grows.
+	hot := writes.Copy()
+	for _, p := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
+		hot.RuntimeParams[p] = "off"
+	}
+	var keeper *pgx.ConnConfig
+	if cfg.Keeper != "" {
+		if keeper, err = dsn.Parse(cfg.Keeper); err != nil {
+			return fail(err)
+		}
+		if keeper.Database != writes.Database || keeper.Host != writes.Host || keeper.Port != writes.Port {
+			return fail(errors.New("the keeper's address is that of another database"))
+		}
+	}
+	lane := func(c *pgx.ConnConfig, before, after []int64) *lane {
+		for name, value := range impatient {
+			c.RuntimeParams[name] = value
+		}
+		w := &pgWriter{store: s, cfg: c, before: before, after: after}
+		return newLane(w.transact, nil, w.drop)
+	}
+	s.lanes = lanes{begins: lane(hot, nil, nil), order: lane(hot, nil, []int64{lockOrder}), rest: lane(writes, []int64{lockRest}, nil)}
+	s.startLooking()
+	if keeper != nil {
+		s.lanes.keeper = lane(keeper, []int64{lockRest}, nil)
+	}
+	return s, nil
+}
+
+// checkSchema compares the version of the database with that of this program.
+func (s *Store) checkSchema(ctx context.Context) error {
+	names, err := fs.Glob(migrations, "migrations/postgres/*.sql")
+	if err != nil {
+		return err
+	}
+	last, err := goose.NumericComponent(names[len(names)-1])
+	if err != nil {
+		return err
+	}
+	var at int64
+	err = s.r.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&at)
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "42P01" {
+		return fmt.Errorf("%w: it is empty; prepare it with Migrate", ErrSchema)
+	}
+	if err != nil {
+		return err
+	}
+	if at != last {
+		return fmt.Errorf("%w: it is at %d, this program at %d", ErrSchema, at, last)
+	}
+	return nil
+}
+
+// checkRole refuses to serve as somebody who could change what is recorded.
+func (s *Store) checkRole(ctx context.Context) error {
+	var who string
+	var mighty bool
+	err := s.r.QueryRowContext(ctx, `SELECT current_user, has_table_privilege('leaves', 'UPDATE') OR has_table_privilege('leaves', 'DELETE') OR has_table_privilege('records', 'UPDATE') OR has_table_privilege('records', 'DELETE')
+		OR pg_has_role('regard_keeper', 'MEMBER')`).Scan(&who, &mighty)
+	if err != nil {
+		return err
+	}
+	if mighty {
+		return fmt.Errorf("%w: %s may change what is recorded; serve as regard_broker", ErrRole, who)
+	}
+	return nil
+}
+
+// checkLocks warns before the server has too few of them: who looks for something in all months locks all of them, with their indexes.
+func (s *Store) checkLocks(ctx context.Context) error {
+	var locks, months int
+	if err := s.r.QueryRowContext(ctx, "SELECT current_setting('max_locks_per_transaction')::int, (SELECT count(*) FROM pg_inherits WHERE inhparent = 'leaves'::regclass)").Scan(&locks, &months); err != nil {
+		return err
+	}
+	if need := 8 * months; locks < need {
+		s.log.Warn("the PostgreSQL server's max_locks_per_transaction is low for so many months: queries may fail when many come at once", "is", locks, "should be", max(256, 2*need))
+	}
+	return nil
+}
+
+// DropMonth drops what the end of retention left of a month's records, a number such as 202611, and returns how many there were. ErrNotFound if there are none, ErrExists if some are still
+// to be kept. On SQLite they stay.
+func (s *Store) DropMonth(ctx context.Context, month int) (n int64, err error) {
+	if !s.pg {
+		return 0, ErrNotFound
+	}
+	err = s.keep(ctx, func(t *tx) error {
+		var dropped sql.NullInt64
+		err := t.row("SELECT drop_month(?)", int64(month)).Scan(&dropped)
+		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == "55006" {
+			return fmt.Errorf("%w: %s", ErrExists, pe.Message)
+		}
+		if err == nil && !dropped.Valid {
+			return ErrNotFound
+		}
+		n = dropped.Int64
+		return err
+	})
+	return n, err
+}
+
+// pgWriter owns the connection of a lane.
+type pgWriter struct {
+	store         *Store
+	cfg           *pgx.ConnConfig
+	before, after []int64 // locks, before and after lockAll
+	c             *pgx.Conn
+	used          time.Time
+}
+
+func (w *pgWriter) transact(batch []*job) error {
+	for n := 1; ; n++ {
+		err := w.try(batch)
+		if err == nil || n == tries || !inTheWay(err) {
+			return err
+		}
+		// Nothing was written, and who was in the way has been let through.
+	}
+}
+
+// connect makes sure that there is a connection. After a pause it asks: a server that was started again doesn't tell.
+func (w *pgWriter) connect(ctx context.Context) (err error) {
+	if w.c != nil && !w.c.IsClosed() && (time.Since(w.used) < stale || w.c.Ping(ctx) == nil) {
+		return nil
+	}
+	w.drop()
+	if w.c, err = pgx.ConnectConfig(ctx, w.cfg); err != nil {
+		w.c = nil
+		return err
+	}
+	// What is acknowledged has to be on the disk, whatever the server's default.
+	_, err = w.c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
+	return err
+}
+
+func (w *pgWriter) drop() {
+	if w.c != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = w.c.Close(ctx) // it is of no use any more
+		w.c = nil
+	}
+}
+
+func (w *pgWriter) try(batch []*job) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := w.connect(ctx); err != nil {
+		w.drop()
+		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
+	}
+	defer func() {
+		if err != nil && w.c != nil {
+			if _, rerr := w.c.Exec(ctx, "ROLLBACK"); rerr != nil || w.c.PgConn().TxStatus() != 'I' {
+				w.drop()
+			}
+		}
+		w.used = time.Now()
+	}()
+	p := &pgTx{ctx: ctx, c: w.c, queue: &pgx.Batch{}, trips: &w.store.stats.Trips}
+	t := &tx{pg: p, mailing: w.store.mailing}
+	p.begin(w.locks(batch))
+	var begins []*beginning
+	for _, j := range batch {
+		if j.begin != nil {
+			begins = append(begins, j.begin)
+			continue
+		}
+		if err := j.do(t); err != nil {
+			return err
+		}
+	}
+	if len(begins) > 0 {
+		if err := p.beginAll(begins); err != nil {
+			return err
+		}
+	}
+	if err := p.commit(); err != nil {
+		return err
+	}
+	w.store.stats.Commits.Add(1)
+	w.store.stats.Jobs.Add(int64(len(batch)))
+	return nil
+}
+
+// locks of a batch, in the order of lane.go.
+func (w *pgWriter) locks(batch []*job) (out []string) {
+	exclusive := func(locks ...int64) {
+		for _, n := range locks {
+			out = append(out, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", n))
+		}
+	}
+	exclusive(w.before...)
+	if slices.ContainsFunc(batch, func(j *job) bool { return j.alone }) {
+		exclusive(lockAll)
+	} else {
+		out = append(out, fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d)", int64(lockAll)))
+	}
+	exclusive(w.after...)
+	return out
+}
+
+// unavailable marks an error of the connection. One that the server gave has its own class.
+func unavailable(err error) error {
+	var pe *pgconn.PgError
+	if err == nil || errors.As(err, &pe) || errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	return fmt.Errorf("%w (%v)", ErrUnavailable, err)
+}
+
+// inTheWay: another transaction was, and this one can begin anew.
+func inTheWay(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && (pe.Code == "40001" || pe.Code == "40P01")
+}
+
+func classifyPostgres(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		// https://www.postgresql.org/docs/15/errcodes-appendix.html
+		switch class := pe.Code[:2]; {
+		case pe.Code == "53100":
+			return fmt.Errorf("%w (%v)", ErrFull, err)
+		case class == "XX" && pe.Code != "XX000":
+			return fmt.Errorf("%w (%v)", ErrCorrupt, err)
+		case pe.Code == "42501":
+			return fmt.Errorf("%w (%w)", ErrRole, err)
+		// No room for more, ended or ending by the administrator, timeouts, others in the way for too long, read only: it is a standby now.
+		case class == "08", class == "53", class == "57", class == "58", class == "40", pe.Code == "55P03", pe.Code == "25006", pe.Code == "25P03":
+			return fmt.Errorf("%w (%w)", ErrUnavailable, err)
+		}
+		return err
+	}
+	var ne net.Error
+	var ce *pgconn.ConnectError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn), errors.Is(err, net.ErrClosed), errors.Is(err, sql.ErrConnDone), pgconn.SafeToRetry(err):
+		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
+	}
+	return err
+}
+
+func isUniquePostgres(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "23505"
+}
+
+func isRefusedPostgres(err error) bool {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return strings.HasPrefix(pe.Code, "22") || strings.HasPrefix(pe.Code, "23")
+	}
+	return !errors.Is(err, ErrUnavailable)
+}
