@@ -207,25 +207,23 @@ func (l *Log) trillianRoot(ctx context.Context) (uint64, []byte, error) {
 	if err := root.UnmarshalBinary(r.GetSignedLogRoot().GetLogRoot()); err != nil {
 		return 0, nil, fmt.Errorf("reading Trillian's root: %w", err)
 	}
+	if len(root.RootHash) != len(proof.Hash{}) {
+		// Trillian's PostgreSQL storage takes a failed query for an empty tree. The root of a tree that is empty has a hash.
+		return 0, nil, errors.New("reading Trillian's root: it has no hash, so Trillian couldn't read its database")
+	}
 	return root.TreeSize, root.RootHash, nil
 }
 
 // integrate adds leaves behind the signed tree, of which Trillian has those below inTree already, and returns the grown tree once Trillian has the same.
 func (l *Log) integrate(ctx context.Context, leaves []Leaf, hashes []proof.Hash, inTree uint64) (*growth, error) {
 	start := time.Now()
-	have := l.signed.edge.size
-	for rest := leaves[inTree-have:]; len(rest) > 0; {
-		n := min(len(rest), maxAdd)
-		if err := l.add(ctx, rest[:n], inTree); err != nil {
-			return nil, err
-		}
-		rest = rest[n:]
+	if err := l.addFrom(ctx, leaves, inTree); err != nil {
+		return nil, err
 	}
 	added := time.Now()
 	l.count.addNanos.Add(int64(added.Sub(start)))
 	g := l.signed.edge.grow(hashes)
-	pause := time.Millisecond
-	for {
+	for last := added; ; {
 		if l.cfg.Integrate != nil {
 			if err := l.cfg.Integrate(ctx); err != nil {
 				return nil, fmt.Errorf("integrating: %w", err)
@@ -245,14 +243,40 @@ func (l *Log) integrate(ctx context.Context, leaves []Leaf, hashes []proof.Hash,
 			l.count.integrateNanos.Add(int64(time.Since(added)))
 			return g, nil
 		}
-		// Only a signer process (or an integration that does part of the work) gets here.
+		// Only a signer process (or an integration that does part of the work) gets here. A quarter of the time that it took so far is lost at most.
 		select {
-		case <-time.After(pause):
-			pause = min(2*pause, 50*time.Millisecond)
+		case <-time.After(min(max(time.Since(added)/4, minPoll), maxPoll)):
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for Trillian to integrate %d entries, it has %d: %w", g.to, size, ctx.Err())
 		}
+		if time.Since(last) > addAgain {
+			// A database that was killed may have forgotten leaves that aren't in the tree.
+			if err := l.addFrom(ctx, leaves, max(size, l.signed.edge.size)); err != nil {
+				return nil, err
+			}
+			last = time.Now()
+		}
 	}
+}
+
+// How often a signer process is asked for the root, and when leaves that it doesn't integrate are added again.
+const (
+	minPoll  = 500 * time.Microsecond
+	maxPoll  = 50 * time.Millisecond
+	addAgain = time.Second
+)
+
+// addFrom adds leaves, the first of which follows the signed tree, from index from on.
+func (l *Log) addFrom(ctx context.Context, leaves []Leaf, from uint64) error {
+	inTree := from
+	for rest := leaves[from-l.signed.edge.size:]; len(rest) > 0; {
+		n := min(len(rest), maxAdd)
+		if err := l.add(ctx, rest[:n], inTree); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // maxAdd bounds a request to Trillian: its messages are limited to 4 MiB, and an entry is less than 1 KiB.

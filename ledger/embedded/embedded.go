@@ -36,9 +36,9 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/regard-broker/regard/ledger/embedded/sqlite"
+	"github.com/regard-broker/regard/ledger/engine"
 )
 
 // ErrLocked says that another process has the log open.
@@ -68,7 +68,7 @@ type Log struct {
 	storage *sqlite.Storage
 	logs    storage.LogStorage
 	tree    *trillian.Tree
-	clock   *monotone
+	clock   *engine.Clock
 	logger  *slog.Logger
 	calls   *calls
 	client  trillian.TrillianLogClient
@@ -88,10 +88,10 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	redirectKlog(cfg.Logger)
+	engine.RedirectKlog(cfg.Logger)
 	log.InitMetrics(nil) // once a process; IntegrateBatch panics without
 
-	l := &Log{logger: cfg.Logger, clock: &monotone{clock: cfg.Clock, logger: cfg.Logger}}
+	l := &Log{logger: cfg.Logger, clock: engine.NewClock(cfg.Clock, cfg.Logger)}
 	l.storage, err = sqlite.Open(ctx, sqlite.Config{
 		Path: cfg.Path, Logger: cfg.Logger, Clock: cfg.Clock, CheckLimit: cfg.CheckLimit,
 	})
@@ -108,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 		return nil, fmt.Errorf("opening the embedded log: %w", err)
 	}
 	registry := extension.Registry{
-		AdminStorage: oneTree{l.tree, l.storage.Admin()},
+		AdminStorage: engine.OneTree(l.tree, l.storage.Admin()),
 		LogStorage:   l.logs,
 		QuotaManager: quota.Noop(),
 	}
@@ -129,13 +129,9 @@ func findTree(ctx context.Context, admin storage.AdminStorage) (*trillian.Tree, 
 	}
 	switch {
 	case len(trees) == 0:
-		return storage.CreateTree(ctx, admin, &trillian.Tree{
-			TreeState:       trillian.TreeState_ACTIVE,
-			TreeType:        trillian.TreeType_PREORDERED_LOG,
-			DisplayName:     "regard",
-			MaxRootDuration: durationpb.New(0), // no root without leaves
-			StorageSettings: sqlite.WithoutHashIndexes(),
-		})
+		tree := engine.NewTree()
+		tree.StorageSettings = sqlite.WithoutHashIndexes()
+		return storage.CreateTree(ctx, admin, tree)
 	case len(trees) > 1 || trees[0].TreeType != trillian.TreeType_PREORDERED_LOG || trees[0].Deleted:
 		return nil, errors.New("the file does not hold exactly one pre-ordered log: give another path")
 	}
@@ -164,7 +160,7 @@ func (l *Log) prepareTree(ctx context.Context, rpc *server.TrillianLogRPCServer)
 	if err := root.UnmarshalBinary(slr.LogRoot); err != nil {
 		return err
 	}
-	l.clock.startAfter(int64(root.TimestampNanos))
+	l.clock.StartAfter(int64(root.TimestampNanos))
 	computed, err := computeRoot(ctx, tx, root.TreeSize)
 	if err != nil {
 		return fmt.Errorf("computing the root of size %d: %w", root.TreeSize, err)

@@ -1,4 +1,4 @@
-package embedded
+package engine
 
 import (
 	"bytes"
@@ -16,11 +16,11 @@ var (
 	klogTarget atomic.Pointer[slog.Logger]
 )
 
-// redirectKlog sends what Trillian logs through klog to a slog logger: its
+// RedirectKlog sends what Trillian logs through klog to a slog logger: its
 // information, a line a batch, as debug. klog has one output a process, and
 // changing it is not safe while it is used, so that is done once and only the
 // target behind it changes.
-func redirectKlog(to *slog.Logger) {
+func RedirectKlog(to *slog.Logger) {
 	klogTarget.Store(to)
 	klogOnce.Do(func() {
 		klog.SetLoggerWithOptions(logr.Discard(), klog.WriteKlogBuffer(writeKlog))

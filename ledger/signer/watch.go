@@ -1,0 +1,141 @@
+package signer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// channel is where regard.sql tells of leaves and roots.
+const channel = "regard_trillian"
+
+// watch listens to PostgreSQL for what any server adds and any signer integrates.
+type watch struct {
+	cfg   *pgx.ConnConfig
+	db    *pgxpool.Pool
+	tree  int64
+	log   *slog.Logger
+	added chan struct{} // one waits at most
+
+	mu        sync.Mutex
+	listening bool
+	size      uint64        // of the largest root that was heard of
+	changed   chan struct{} // closed when size or listening changes
+}
+
+func newWatch(cfg *pgx.ConnConfig, db *pgxpool.Pool, tree int64, log *slog.Logger) *watch {
+	return &watch{cfg: cfg, db: db, tree: tree, log: log, added: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// run listens until ctx ends, and connects again when it has to.
+func (w *watch) run(ctx context.Context) {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := w.listen(ctx)
+		w.set(func() { w.listening = false })
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			pause = 50 * time.Millisecond
+		}
+		w.log.Warn("not told of new leaves any more; they are looked for every half second until PostgreSQL answers again", "error", err)
+		sleep(ctx, pause)
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// quiet is how long nothing may be heard before the connection is tested.
+const quiet = 10 * time.Second
+
+func (w *watch) listen(ctx context.Context) error {
+	dial, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(dial, w.cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // closes at once after an error, and says goodbye otherwise
+	if _, err := conn.Exec(dial, "LISTEN "+channel); err != nil {
+		return err
+	}
+	// What was stored before is not told.
+	var size uint64
+	if err := conn.QueryRow(dial, `SELECT coalesce(max(TreeSize), 0) FROM (SELECT TreeSize FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1) newest`, w.tree).Scan(&size); err != nil {
+		return err
+	}
+	w.set(func() { w.listening, w.size = true, size })
+	w.wake()
+	for {
+		wait, cancel := context.WithTimeout(ctx, quiet)
+		n, err := conn.WaitForNotification(wait)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && wait.Err() != nil && !conn.IsClosed():
+			test, cancel := context.WithTimeout(ctx, quiet)
+			err = conn.Ping(test)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("testing the connection: %w", err)
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		var tree int64
+		if n.Payload == "added" {
+			w.wake()
+		} else if _, err := fmt.Sscanf(n.Payload, "integrated %d %d", &tree, &size); err == nil && tree == w.tree {
+			w.set(func() { w.size = max(w.size, size) })
+		}
+	}
+}
+
+func (w *watch) wake() {
+	select {
+	case w.added <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watch) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// reached waits until a root of at least that size was heard of, ctx ends, or nobody is listening.
+func (w *watch) reached(ctx context.Context, size uint64) {
+	for {
+		w.mu.Lock()
+		ok, changed := w.size >= size || !w.listening, w.changed
+		w.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
