@@ -1,36 +1,48 @@
 -- What Regard adds to Trillian's schema. All of it can be applied again.
 
--- As Trillian's, but for three lines. Trillian's locks both tables in SHARE ROW EXCLUSIVE MODE, which neither VACUUM nor
--- ANALYZE goes with: each stops the other, autovacuum is cancelled for ever under load, and the vacuum against
--- wraparound, which isn't, stops the log for as long as it takes. A lock that only adders take keeps them apart as well.
--- And adding needn't reach the disk by itself: the order in the broker's store is what counts, nothing is signed before
--- the integration of the same leaves is durable, and that flushes what was written before it.
+-- Trillian checks three foreign keys and keeps two more indexes for every leaf. The keys serve the deletion of trees, which Regard never asks for; the indexes serve duplicates in logs that
+-- choose the order themselves, and proofs by hash, which Regard gives from its tiles. Without them a batch of 512 takes a third of the time.
+ALTER TABLE LeafData DROP CONSTRAINT IF EXISTS leafdata_treeid_fkey;
+
+ALTER TABLE SequencedLeafData DROP CONSTRAINT IF EXISTS sequencedleafdata_treeid_fkey,
+  DROP CONSTRAINT IF EXISTS sequencedleafdata_treeid_leafidentityhash_fkey;
+
+DROP INDEX IF EXISTS SequencedLeafMerkleIdx, SequencedLeafIdentityIdx;
+
+-- Trillian's function of that name answers the same, but it
+-- - locks both tables in SHARE ROW EXCLUSIVE MODE, which neither VACUUM nor ANALYZE goes with: each stops the other, autovacuum is cancelled for ever under load, and the vacuum against
+--   wraparound, which isn't, stops the log for as long as it takes. A lock that only adders take keeps them apart as well;
+-- - looks for duplicates first, in joins that PostgreSQL plans without knowing how many leaves there are. Here they are looked for when there are some;
+-- - waits for the disk. That isn't needed: the order in the broker's store is what counts, nothing is signed before the integration of the same leaves is durable, and that flushes what was
+--   written before it.
 CREATE OR REPLACE FUNCTION add_sequenced_leaves(
 ) RETURNS TABLE(leaf_identity_hash bytea, is_duplicate_leaf_data boolean, is_duplicate_sequenced_leaf_data boolean)
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
   PERFORM pg_advisory_xact_lock(hashtext('regard'), hashtext('add_sequenced_leaves'));
-  UPDATE TempAddSequencedLeaves t
-    SET IsDuplicateLeafData = TRUE
-    FROM LeafData l
-    WHERE t.TreeId = l.TreeId
-      AND t.LeafIdentityHash = l.LeafIdentityHash;
-  UPDATE TempAddSequencedLeaves t
-    SET IsDuplicateSequencedLeafData = TRUE
-    FROM SequencedLeafData s
-    WHERE t.TreeId = s.TreeId
-      AND t.SequenceNumber = s.SequenceNumber;
-  INSERT INTO LeafData (TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos)
-    SELECT TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos
-      FROM TempAddSequencedLeaves
-      WHERE NOT IsDuplicateLeafData
-        AND NOT IsDuplicateSequencedLeafData;
-  INSERT INTO SequencedLeafData (TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,IntegrateTimestampNanos)
-    SELECT TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,0
-      FROM TempAddSequencedLeaves
-      WHERE NOT IsDuplicateLeafData
-        AND NOT IsDuplicateSequencedLeafData;
+  FOR attempt IN 1..2 LOOP
+    BEGIN
+      INSERT INTO SequencedLeafData (TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,IntegrateTimestampNanos)
+        SELECT TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,0
+          FROM TempAddSequencedLeaves
+          WHERE NOT IsDuplicateLeafData
+            AND NOT IsDuplicateSequencedLeafData;
+      INSERT INTO LeafData (TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos)
+        SELECT TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos
+          FROM TempAddSequencedLeaves
+          WHERE NOT IsDuplicateLeafData
+            AND NOT IsDuplicateSequencedLeafData;
+      EXIT;
+    EXCEPTION WHEN unique_violation THEN
+      IF attempt = 2 THEN
+        RAISE;
+      END IF;
+      UPDATE TempAddSequencedLeaves t
+        SET IsDuplicateLeafData = EXISTS (SELECT FROM LeafData l WHERE l.TreeId = t.TreeId AND l.LeafIdentityHash = t.LeafIdentityHash),
+          IsDuplicateSequencedLeafData = EXISTS (SELECT FROM SequencedLeafData s WHERE s.TreeId = t.TreeId AND s.SequenceNumber = t.SequenceNumber);
+    END;
+  END LOOP;
   RETURN QUERY SELECT LeafIdentityHash, IsDuplicateLeafData, IsDuplicateSequencedLeafData
     FROM TempAddSequencedLeaves;
 END;
