@@ -67,9 +67,10 @@ func runChild(c childConfig) error {
 
 // process is a signer in a process of its own.
 type process struct {
-	cmd *exec.Cmd
-	ops string
-	out *lockedBuffer
+	cmd    *exec.Cmd
+	ops    string
+	config childConfig
+	out    *lockedBuffer
 }
 
 func startProcess(t testing.TB, c childConfig) *process {
@@ -81,7 +82,7 @@ func startProcess(t testing.TB, c childConfig) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(os.Args[0]), ops: c.Ops, out: &lockedBuffer{}}
+	p := &process{cmd: exec.Command(os.Args[0]), ops: c.Ops, config: c, out: &lockedBuffer{}}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr, p.cmd.Stdout = p.out, p.out
 	run(t, p.cmd)
