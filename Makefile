@@ -19,6 +19,9 @@ endif
 # The tests that speak to a real Vault find its server here.
 export REGARD_DEVVAULT := $(BIN)/devvault
 
+# Those of Trillian on PostgreSQL find its stock log server here.
+export REGARD_TRILLIAN := $(BIN)/trillian_log_server
+
 # Those of the witnesses find somebody else's witness here.
 export REGARD_LITEWITNESS := $(TOOLS)/litewitness
 
@@ -57,9 +60,10 @@ build: ## build the commands into bin/, and the verifier of browsers into bin/ve
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
 	$(STEP) 'build the verifier of browsers' deploy/tools/verifier $(BIN)/verifier
 
-test: lint rego-test devvault devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
+test: lint rego-test devvault trillian-server devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium pg_createcluster:postgresql
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
+	$(STEP) 'tests of the log over Trillian on PostgreSQL' env REGARD_TEST_ENGINE=postgresql $(PLAIN) go test -vet=off -timeout 20m $(TESTFLAGS) ./ledger
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
 	$(STEP) 'go vet (Vault test server)' env -C deploy/devvault $(PLAIN) go vet ./...
@@ -103,6 +107,9 @@ devvault:
 devoidc:
 	$(STEP) 'build the OpenID Connect test server' env -C deploy/devoidc $(PLAIN) go build -buildvcs=false -o $(BIN)/devoidc .
 
+trillian-server:
+	$(STEP) 'build Trillian'"'"'s log server' env -C deploy/trillian $(PLAIN) go build -buildvcs=false -o $(BIN)/ tool
+
 witness-tools:
 	$(STEP) 'build litewitness' env -C deploy/tools/witness $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
@@ -116,4 +123,4 @@ lint-tools:
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak screenshots fuzz clean axe devvault devoidc lint-tools rego-tools witness-tools
+.PHONY: help demo demo-vault build test lint rego-test bench soak screenshots fuzz clean axe devvault devoidc trillian-server lint-tools rego-tools witness-tools

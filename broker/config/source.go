@@ -137,7 +137,7 @@ func nearest(key string) string {
 }
 
 // notOurs are variables that begin with REGARD_ and mean something else.
-var notOurs = []string{"REGARD_CONFIG", "REGARD_CASES", "REGARD_DEVVAULT", "REGARD_LITEWITNESS", "REGARD_DEVOIDC", "REGARD_VERIFIER", "REGARD_AXE", "REGARD_SCREENSHOTS"}
+var notOurs = []string{"REGARD_CONFIG", "REGARD_CASES", "REGARD_DEVVAULT", "REGARD_TRILLIAN", "REGARD_LITEWITNESS", "REGARD_DEVOIDC", "REGARD_VERIFIER", "REGARD_AXE", "REGARD_SCREENSHOTS"}
 
 // envName of a key: api.listen is REGARD_API_LISTEN.
 func envName(key string) string {

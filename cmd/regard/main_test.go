@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/cmd/regard-audit/audit"
+	"github.com/regard-broker/regard/deploy/pgcluster"
 )
 
 func TestMain(m *testing.M) {
@@ -58,8 +61,17 @@ func TestScripts(t *testing.T) {
 			e.Setenv("DEVVAULT", os.Getenv("REGARD_DEVVAULT"))
 			return nil
 		},
-		Condition: func(cond string) (bool, error) { return cond == "vault" && os.Getenv("REGARD_DEVVAULT") != "", nil },
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "vault":
+				return os.Getenv("REGARD_DEVVAULT") != "", nil
+			case "postgresql":
+				_, err := pgcluster.Find()
+				return err == nil || os.Getenv("CI") != "", nil // where it has to be there, its absence is an error
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened, "database": database},
 	})
 }
 
@@ -165,6 +177,18 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// database starts a PostgreSQL server for the script, and writes the connection string of an empty database into the file dsn.
+func database(ts *testscript.TestScript, _ bool, _ []string) {
+	dir, err := os.MkdirTemp("", "regard-script-") // the server's user can't pass through the script's
+	ts.Check(err)
+	ts.Check(os.Chmod(dir, 0o711)) // #nosec G302 -- see above
+	c, err := pgcluster.Start(context.Background(), pgcluster.Config{Dir: filepath.Join(dir, "data"), Settings: []string{"fsync = off"}})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(errors.Join(c.Close(), os.RemoveAll(dir))) })
+	ts.Check(c.SQL(context.Background(), "postgres", "CREATE DATABASE script"))
+	ts.Check(os.WriteFile(ts.MkAbs("dsn"), []byte(c.Superuser("script")+"\n"), 0o600))
+}
+
 // hup SOCKET sends SIGHUP to the broker.
 func hup(ts *testscript.TestScript, _ bool, args []string) {
 	st, err := admin.NewClient(ts.MkAbs(args[0])).Status(context.Background())
@@ -196,13 +220,18 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(f.Close())
 }
 
-// until TEXT FILE waits until the file holds the text; until TEXT -- COMMAND… until the command's output does.
+// until TEXT FILE waits until the file holds the text; until TEXT URL until what is served there does; until TEXT -- COMMAND… until the command's output does.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		var b []byte
 		if args[1] == "--" {
 			_ = ts.Exec(args[2], args[3:]...)
 			b = []byte(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+		} else if strings.HasPrefix(args[1], "http://") {
+			if res, err := http.Get(args[1]); err == nil {
+				b, _ = io.ReadAll(res.Body)
+				res.Body.Close()
+			}
 		} else {
 			b, _ = os.ReadFile(ts.MkAbs(args[1]))
 		}

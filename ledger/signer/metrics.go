@@ -33,7 +33,7 @@ func newMetrics(s *Signer) *metrics {
 	buckets := prometheus.ExponentialBuckets(0.0005, 2, 14)
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		master:   gauge("master", "1 if this signer is the one that integrates."),
+		master:   gauge("master", "Whether this signer is the one that integrates: 1, or stands by: 0."),
 		size:     gauge("tree_size", "Entries of the tree, as the master knows it."),
 		entries:  counter("entries_total", "Entries that this signer integrated."),
 		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "regard_signer_integrate_seconds", Help: "Time to integrate a batch, its commit included.", Buckets: buckets}),
@@ -50,7 +50,7 @@ func newMetrics(s *Signer) *metrics {
 	m.registry.MustRegister(m.master, m.size, m.entries, m.seconds, m.errors, m.analyzed, m.pruned, m.upkeepErrors, m.calls,
 		of("clock_behind_seconds", "How far this clock is behind the tree's latest root; 0 up to a second. Trillian alone would refuse to go on.", func() float64 { return s.clock.Behind().Seconds() }),
 		of("clock_ahead_of_postgresql_seconds", "Difference between this clock and PostgreSQL's. Beyond 5, either way, one of them is wrong.", func() float64 { return s.elections.Off().Seconds() }),
-		of("healthy", "1 if /healthz says so.", func() float64 {
+		of("healthy", "What /healthz says: 1 well, 0 not.", func() float64 {
 			if s.Healthy() != nil {
 				return 0
 			}

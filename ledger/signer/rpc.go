@@ -94,6 +94,7 @@ type rpcServer struct {
 	s        *Signer
 	listener net.Listener
 	server   *grpc.Server
+	ended    chan error // why serving ended; nil after stop
 }
 
 func (s *Signer) newRPC() (*rpcServer, error) {
@@ -117,7 +118,7 @@ func (s *Signer) newRPC() (*rpcServer, error) {
 		TrillianLogServer: server.NewTrillianLogRPCServer(extension.Registry{
 			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: postgresql.NewLogStorage(s.db, nil), QuotaManager: quota.Noop(),
 		}, clock.System),
-		s: s, listener: netutil.LimitListener(ln, maxConnections),
+		s: s, listener: netutil.LimitListener(ln, maxConnections), ended: make(chan error, 1),
 	}
 	r.server = grpc.NewServer(
 		grpc.Creds(creds), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(100), grpc.ConnectionTimeout(10*time.Second), grpc.UnaryInterceptor(r.observe),
@@ -156,11 +157,7 @@ func listen(addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-func (r *rpcServer) serve() {
-	if err := r.server.Serve(r.listener); err != nil {
-		r.s.log.Error("the log server ended", "error", err)
-	}
-}
+func (r *rpcServer) serve() { r.ended <- r.server.Serve(r.listener) }
 
 func (r *rpcServer) stop(ctx context.Context) error {
 	done := make(chan struct{})

@@ -13,7 +13,9 @@ import (
 	"github.com/google/trillian/storage"
 	"github.com/google/trillian/storage/postgresql"
 	"github.com/google/trillian/util/clock"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/regard-broker/regard/ledger/engine"
@@ -92,6 +94,9 @@ var errNoTree = errors.New("the database has no log: prepare it with regard sign
 // findTree returns the tree of that id, or for 0 the only one that there is.
 func findTree(ctx context.Context, admin storage.AdminStorage, id int64) (*trillian.Tree, error) {
 	trees, err := storage.ListTrees(ctx, admin, false)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == pgerrcode.UndefinedTable {
+		return nil, errNoTree
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,20 +34,21 @@ func newWatch(cfg *pgx.ConnConfig, db *pgxpool.Pool, tree int64, log *slog.Logge
 
 // run listens until ctx ends, and connects again when it has to.
 func (w *watch) run(ctx context.Context) {
-	pause := 50 * time.Millisecond
-	for ctx.Err() == nil {
-		began := time.Now()
+	const least, most = 50 * time.Millisecond, time.Second
+	for pause := least; ctx.Err() == nil; pause = min(2*pause, most) {
 		err := w.listen(ctx)
-		w.set(func() { w.listening = false })
+		listened := false
+		w.set(func() { listened, w.listening = w.listening, false })
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > 10*time.Second {
-			pause = 50 * time.Millisecond
+		if listened || pause == least { // said once
+			w.log.Warn("not told of new leaves; they are looked for every half second until PostgreSQL answers", "error", err)
 		}
-		w.log.Warn("not told of new leaves any more; they are looked for every half second until PostgreSQL answers again", "error", err)
+		if listened {
+			pause = least
+		}
 		sleep(ctx, pause)
-		pause = min(2*pause, 2*time.Second)
 	}
 }
 
