@@ -48,6 +48,45 @@ BEGIN
 END;
 $$;
 
+-- The same in one statement, for the log server of package signer: a temporary table for each batch costs more than a small batch itself. It returns the leaves that were there already, or
+-- whose place is taken.
+CREATE OR REPLACE FUNCTION regard_add(tree bigint, places bigint[], identities bytea[], leaves bytea[], extras bytea[], hashes bytea[], queued bigint)
+RETURNS TABLE(place bigint, is_duplicate_leaf_data boolean, is_duplicate_sequenced_leaf_data boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+  again bigint[] := '{}';
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  PERFORM pg_advisory_xact_lock(hashtext('regard'), hashtext('add_sequenced_leaves'));
+  FOR attempt IN 1..2 LOOP
+    BEGIN
+      INSERT INTO SequencedLeafData (TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,IntegrateTimestampNanos)
+        SELECT tree, u.i, u.h, u.p, 0
+          FROM unnest(places, identities, hashes) AS u(p, i, h)
+          WHERE u.p <> ALL (again);
+      INSERT INTO LeafData (TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos)
+        SELECT tree, u.i, u.v, u.x, queued
+          FROM unnest(places, identities, leaves, extras) AS u(p, i, v, x)
+          WHERE u.p <> ALL (again);
+      EXIT;
+    EXCEPTION WHEN unique_violation THEN
+      IF attempt = 2 THEN
+        RAISE;
+      END IF;
+      RETURN QUERY SELECT u.p, u.l, u.s
+        FROM (SELECT v.p,
+            EXISTS (SELECT FROM LeafData l WHERE l.TreeId = tree AND l.LeafIdentityHash = v.i) AS l,
+            EXISTS (SELECT FROM SequencedLeafData s WHERE s.TreeId = tree AND s.SequenceNumber = v.p) AS s
+          FROM unnest(places, identities) AS v(p, i)) AS u
+        WHERE u.l OR u.s;
+      again := ARRAY(SELECT v.p FROM unnest(places, identities) AS v(p, i)
+        WHERE EXISTS (SELECT FROM LeafData l WHERE l.TreeId = tree AND l.LeafIdentityHash = v.i)
+          OR EXISTS (SELECT FROM SequencedLeafData s WHERE s.TreeId = tree AND s.SequenceNumber = v.p));
+    END;
+  END LOOP;
+END;
+$$;
+
 -- Whoever waits for leaves or for a root needn't poll, whichever server wrote them.
 CREATE OR REPLACE FUNCTION regard_added() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -63,7 +102,7 @@ CREATE OR REPLACE TRIGGER regard_added AFTER INSERT ON SequencedLeafData
 CREATE OR REPLACE FUNCTION regard_integrated() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pg_notify('regard_trillian', 'integrated ' || NEW.TreeId || ' ' || NEW.TreeSize);
+  PERFORM pg_notify('regard_trillian', 'integrated ' || NEW.TreeId || ' ' || NEW.TreeSize || ' ' || NEW.TreeHeadTimestamp || ' ' || encode(NEW.RootHash, 'hex'));
   RETURN NULL;
 END;
 $$;

@@ -116,7 +116,7 @@ func (s *Signer) newRPC() (*rpcServer, error) {
 	}
 	r := &rpcServer{
 		TrillianLogServer: server.NewTrillianLogRPCServer(extension.Registry{
-			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: postgresql.NewLogStorage(s.db, nil), QuotaManager: quota.Noop(),
+			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: newLeafStorage(s.db), QuotaManager: quota.Noop(),
 		}, clock.System),
 		s: s, listener: netutil.LimitListener(ln, maxConnections), ended: make(chan error, 1),
 	}
@@ -196,8 +196,15 @@ func (r *rpcServer) GetLatestSignedLogRoot(ctx context.Context, req *trillian.Ge
 			return nil, status.Errorf(codes.InvalidArgument, "%s is not a size", engine.AwaitKey)
 		}
 		wait, cancel := context.WithTimeout(ctx, awaitLimit)
-		r.s.watch.reached(wait, size)
+		root, ok := r.s.watch.reached(wait, size)
 		cancel()
+		if ok && req.GetLogId() == r.s.tree.TreeId && req.GetFirstTreeSize() == 0 {
+			b, err := root.MarshalBinary()
+			if err != nil {
+				return nil, status.Errorf(codes.Internal, "writing the root: %v", err)
+			}
+			return &trillian.GetLatestSignedLogRootResponse{SignedLogRoot: &trillian.SignedLogRoot{LogRoot: b}}, nil
+		}
 	}
 	return r.TrillianLogServer.GetLatestSignedLogRoot(ctx, req)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc/codes"
 
+	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/signer"
@@ -126,10 +127,19 @@ func TestInit(t *testing.T) {
 // Trillian's own suite over the schema as it is here, its log modes included.
 func TestTrillianLogSuite(t *testing.T) {
 	c := pgtest.Shared(t)
+	for name, logs := range map[string]func(*pgxpool.Pool) storage.LogStorage{
+		"stock": func(db *pgxpool.Pool) storage.LogStorage { return postgresql.NewLogStorage(db, nil) },
+		"own":   signer.NewLeafStorage,
+	} {
+		t.Run(name, func(t *testing.T) { logSuite(t, c, name, logs) })
+	}
+}
+
+func logSuite(t *testing.T, c *pgcluster.Cluster, prefix string, logs func(*pgxpool.Pool) storage.LogStorage) {
 	n := 0
 	storagetest.RunLogStorageTests(t, func(ctx context.Context, t *testing.T) (storage.LogStorage, storage.AdminStorage) {
 		n++
-		name := fmt.Sprintf("suite_%d", n)
+		name := fmt.Sprintf("suite_%s_%d", prefix, n)
 		if err := c.SQL(ctx, "postgres", "CREATE DATABASE "+name); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +155,7 @@ func TestTrillianLogSuite(t *testing.T) {
 		if _, err := db.Exec(ctx, "TRUNCATE Trees CASCADE"); err != nil { // the suite counts them
 			t.Fatal(err)
 		}
-		return postgresql.NewLogStorage(db, nil), postgresql.NewAdminStorage(db)
+		return logs(db), postgresql.NewAdminStorage(db)
 	})
 }
 

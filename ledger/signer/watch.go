@@ -1,12 +1,14 @@
 package signer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/google/trillian/types"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -24,8 +26,8 @@ type watch struct {
 
 	mu        sync.Mutex
 	listening bool
-	size      uint64        // of the largest root that was heard of
-	changed   chan struct{} // closed when size or listening changes
+	root      types.LogRootV1 // the largest that was heard of; empty before
+	changed   chan struct{}   // closed when size or listening changes
 }
 
 func newWatch(cfg *pgx.ConnConfig, db *pgxpool.Pool, tree int64, log *slog.Logger) *watch {
@@ -67,11 +69,15 @@ func (w *watch) listen(ctx context.Context) error {
 		return err
 	}
 	// What was stored before is not told.
-	var size uint64
-	if err := conn.QueryRow(dial, `SELECT coalesce(max(TreeSize), 0) FROM (SELECT TreeSize FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1) newest`, w.tree).Scan(&size); err != nil {
+	var size, at uint64
+	var hash []byte
+	if err := conn.QueryRow(dial, `SELECT TreeSize, TreeHeadTimestamp, RootHash FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1`, w.tree).Scan(&size, &at, &hash); err != nil {
 		return err
 	}
-	w.set(func() { w.listening, w.size = true, size })
+	w.set(func() {
+		w.listening = true
+		w.root = types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: hash}
+	})
 	w.wake()
 	for {
 		wait, cancel := context.WithTimeout(ctx, quiet)
@@ -91,11 +97,17 @@ func (w *watch) listen(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		var tree int64
 		if n.Payload == "added" {
 			w.wake()
-		} else if _, err := fmt.Sscanf(n.Payload, "integrated %d %d", &tree, &size); err == nil && tree == w.tree {
-			w.set(func() { w.size = max(w.size, size) })
+			continue
+		}
+		var tree int64
+		if _, err := fmt.Sscanf(n.Payload, "integrated %d %d %d %x", &tree, &size, &at, &hash); err == nil && tree == w.tree {
+			w.set(func() {
+				if size > w.root.TreeSize {
+					w.root = types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: bytes.Clone(hash)}
+				}
+			})
 		}
 	}
 }
@@ -115,19 +127,22 @@ func (w *watch) set(f func()) {
 	w.changed = make(chan struct{})
 }
 
-// reached waits until a root of at least that size was heard of, ctx ends, or nobody is listening.
-func (w *watch) reached(ctx context.Context, size uint64) {
+// reached waits until a root of at least that size was heard of, and returns it. It is not so when ctx ends first, or nobody is listening.
+func (w *watch) reached(ctx context.Context, size uint64) (root types.LogRootV1, ok bool) {
 	for {
 		w.mu.Lock()
-		ok, changed := w.size >= size || !w.listening, w.changed
+		root, listening, changed := w.root, w.listening, w.changed
 		w.mu.Unlock()
-		if ok {
-			return
+		switch {
+		case !listening:
+			return root, false
+		case root.TreeSize >= size:
+			return root, true
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return
+			return root, false
 		}
 	}
 }
