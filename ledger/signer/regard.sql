@@ -109,3 +109,21 @@ $$;
 
 CREATE OR REPLACE TRIGGER regard_integrated AFTER INSERT ON TreeHead
   FOR EACH ROW EXECUTE FUNCTION regard_integrated();
+
+-- What a batch changes in the tree, in one statement, if the tree is as the signer thinks.
+CREATE OR REPLACE FUNCTION regard_integrate(tree bigint, old_size bigint, old_at bigint, ids bytea[], tiles bytea[], new_size bigint, new_at bigint, new_root bytea)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM FROM (SELECT TreeSize AS size, TreeHeadTimestamp AS at FROM TreeHead WHERE TreeId = tree ORDER BY TreeHeadTimestamp DESC LIMIT 1) AS latest
+    WHERE latest.size = old_size AND latest.at = old_at;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the latest root is not that of size % any more: another process grows this tree', old_size;
+  END IF;
+  INSERT INTO Subtree (TreeId,SubtreeId,Nodes)
+    SELECT tree, u.i, u.n FROM unnest(ids, tiles) AS u(i, n)
+    ON CONFLICT ON CONSTRAINT Subtree_pk DO UPDATE SET Nodes = EXCLUDED.Nodes;
+  INSERT INTO TreeHead (TreeId,TreeHeadTimestamp,TreeSize,RootHash,RootSignature)
+    VALUES (tree, new_at, new_size, new_root, '');
+END;
+$$;

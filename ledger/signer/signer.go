@@ -23,7 +23,6 @@ import (
 	"github.com/google/trillian"
 	"github.com/google/trillian/log"
 	"github.com/google/trillian/quota"
-	"github.com/google/trillian/storage"
 	"github.com/google/trillian/storage/postgresql"
 	"github.com/google/trillian/types"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -221,7 +220,7 @@ func (s *Signer) lead(ctx context.Context, gaveWay bool) error {
 	if err != nil {
 		return err
 	}
-	logs := postgresql.NewLogStorage(s.election.DB(), nil)
+	logs := newEdgeStorage(s.election.DB())
 	root, err := s.root(held, logs)
 	if err != nil {
 		return err
@@ -286,7 +285,7 @@ func (s *Signer) lead(ctx context.Context, gaveWay bool) error {
 }
 
 // pass integrates what there is, up to the limit.
-func (s *Signer) pass(ctx context.Context, logs storage.LogStorage) (int, error) {
+func (s *Signer) pass(ctx context.Context, logs *edgeStorage) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, passLimit)
 	defer cancel()
 	start := time.Now()
@@ -304,25 +303,10 @@ func (s *Signer) pass(ctx context.Context, logs storage.LogStorage) (int, error)
 
 func (s *Signer) observe(size uint64) { s.metrics.size.Set(float64(size)) }
 
-func (s *Signer) root(ctx context.Context, logs storage.LogStorage) (root types.LogRootV1, err error) {
+func (s *Signer) root(ctx context.Context, logs *edgeStorage) (types.LogRootV1, error) {
 	ctx, cancel := context.WithTimeout(ctx, passLimit)
 	defer cancel()
-	tx, err := logs.SnapshotForTree(ctx, s.tree)
-	if err != nil {
-		return root, fmt.Errorf("reading the latest root: %w", err)
-	}
-	defer func() { _ = tx.Close() }()
-	r, err := tx.LatestSignedLogRoot(ctx)
-	if err != nil {
-		return root, fmt.Errorf("reading the latest root: %w", err)
-	}
-	if err := root.UnmarshalBinary(r.LogRoot); err != nil {
-		return root, fmt.Errorf("reading the latest root: %w", err)
-	}
-	if len(root.RootHash) == 0 {
-		return root, errors.New("reading the latest root: the storage lost its connection") // and doesn't say so
-	}
-	return root, nil
+	return logs.latest(ctx, s.tree.TreeId)
 }
 
 // estimated is how many leaves PostgreSQL's planner reckons with, 0 if it was never told.

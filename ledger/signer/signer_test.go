@@ -368,3 +368,43 @@ func TestClockStepsBack(t *testing.T) {
 	mu.Unlock()
 	ledgertest.Await(t, "the alarm to end", func() bool { return s.Healthy() == nil })
 }
+
+// TestStrangerAtTheTree: a root that somebody else stored is noticed before anything is stored over it, said, and then built upon.
+func TestStrangerAtTheTree(t *testing.T) {
+	t.Parallel()
+	dsn, _ := database(t)
+	addr := socket(t)
+	p := startProcess(t, childConfig{DSN: dsn, Listen: addr})
+	l := dial(t, addr)
+	grow(t, l, 0, 300)
+	if _, err := connect(t, dsn).Exec(t.Context(), "INSERT INTO TreeHead SELECT TreeId, TreeHeadTimestamp + 3600000000000, TreeSize, RootHash, RootSignature FROM TreeHead ORDER BY TreeHeadTimestamp DESC LIMIT 1"); err != nil {
+		t.Fatal(err)
+	}
+	grow(t, l, 300, 700)
+	if !strings.Contains(p.out.String(), "another process grows this tree") {
+		t.Errorf("it isn't said:\n%s", p.out)
+	}
+}
+
+// TestDamagedTile: a tile that doesn't give the root stops the tree, and is said.
+func TestDamagedTile(t *testing.T) {
+	t.Parallel()
+	dsn, _ := database(t)
+	addr := socket(t)
+	first := startProcess(t, childConfig{DSN: dsn, Listen: addr})
+	l := dial(t, addr)
+	grow(t, l, 0, 300)
+	first.kill(t)
+	if _, err := connect(t, dsn).Exec(t.Context(), "UPDATE Subtree SET Nodes = (SELECT Nodes FROM Subtree ORDER BY SubtreeId LIMIT 1)"); err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, childConfig{DSN: dsn, Listen: addr})
+	ledgertest.Await(t, "leaves to be added", func() bool { return add(t.Context(), l, 300, 10) == nil })
+	ledgertest.Await(t, "the damage to be said", func() bool {
+		code, _, err := p.get("/healthz")
+		return err == nil && code == 503 && strings.Contains(p.out.String(), "integrating leaves")
+	})
+	if r, err := root(t.Context(), l); err != nil || r.TreeSize != 300 {
+		t.Errorf("the tree has %d leaves, %v", r.TreeSize, err)
+	}
+}
