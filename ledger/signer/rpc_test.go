@@ -212,3 +212,18 @@ func TestServer(t *testing.T) {
 		t.Errorf("a root that is there: %v, %v", res, err)
 	}
 }
+
+// TestServerThatHangs: another one of the list is asked when the first stands still with its connection open, and when it is killed.
+func TestServerThatHangs(t *testing.T) {
+	t.Parallel()
+	dsn, _ := database(t)
+	a, b := socket(t), socket(t)
+	first, second := startProcess(t, childConfig{DSN: dsn, Listen: a}), startProcess(t, childConfig{DSN: dsn, Listen: b})
+	l := dial(t, a, b)
+	grow(t, l, 0, 10)
+	stop(t, first.cmd)
+	grow(t, l, 10, 20)
+	cont(t, first.cmd)
+	second.kill(t)
+	grow(t, l, 20, 30)
+}
