@@ -179,10 +179,9 @@ func TestLogSurvives(t *testing.T) {
 	}
 }
 
-// killMaster kills the signer that integrates, and starts another in its place.
-func killMaster(t *testing.T, signers []*process) {
+// master waits until one of them integrates, and says which.
+func master(t *testing.T, signers []*process) (i int) {
 	t.Helper()
-	var i int
 	ledgertest.Await(t, "a master", func() bool {
 		for i = range signers {
 			if signers[i].metric("regard_signer_master") == "1" {
@@ -191,6 +190,13 @@ func killMaster(t *testing.T, signers []*process) {
 		}
 		return false
 	})
+	return i
+}
+
+// killMaster kills the signer that integrates, and starts another in its place.
+func killMaster(t *testing.T, signers []*process) {
+	t.Helper()
+	i := master(t, signers)
 	signers[i].kill(t)
 	signers[i] = startProcess(t, signers[i].config)
 }
