@@ -39,6 +39,8 @@ const (
 	maxMessage = 16 << 20
 	// awaitLimit bounds the wait for a root; then the one that is there is returned, and the caller asks again.
 	awaitLimit = 2 * time.Second
+	// maxRange bounds the leaves of an answer; who asks for more gets the first ones, as Trillian's interface allows.
+	maxRange = 4096
 	// maxConnections at once: a few brokers, each with one.
 	maxConnections = 256
 )
@@ -207,6 +209,14 @@ func (r *rpcServer) GetLatestSignedLogRoot(ctx context.Context, req *trillian.Ge
 		}
 	}
 	return r.TrillianLogServer.GetLatestSignedLogRoot(ctx, req)
+}
+
+// GetLeavesByRange implements trillian.TrillianLogServer, for so many leaves at once: Trillian reserves the memory for as many as the caller says.
+func (r *rpcServer) GetLeavesByRange(ctx context.Context, req *trillian.GetLeavesByRangeRequest) (*trillian.GetLeavesByRangeResponse, error) {
+	if req.GetCount() > maxRange {
+		req = &trillian.GetLeavesByRangeRequest{LogId: req.LogId, StartIndex: req.StartIndex, Count: maxRange, ChargeTo: req.ChargeTo}
+	}
+	return r.TrillianLogServer.GetLeavesByRange(ctx, req)
 }
 
 // ListTrees implements trillian.TrillianAdminServer.

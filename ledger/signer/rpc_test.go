@@ -1,6 +1,7 @@
 package signer_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"math"
 	"math/big"
 	"net"
 	"os"
@@ -24,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/regard-broker/regard/ledger/engine"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/remote"
 	"github.com/regard-broker/regard/ledger/signer"
 )
@@ -226,4 +229,37 @@ func TestServerThatHangs(t *testing.T) {
 	cont(t, first.cmd)
 	second.kill(t)
 	grow(t, l, 20, 30)
+}
+
+// TestLargeMessages: a batch and a range of more than gRPC's usual 4 MiB pass, one beyond the limit is refused, and nobody can have the server reserve memory for leaves that aren't there.
+func TestLargeMessages(t *testing.T) {
+	t.Parallel()
+	dsn, _ := database(t)
+	addr := socket(t)
+	start(t, signer.Config{DSN: dsn, Listen: addr})
+	l := dial(t, addr)
+	large := func(from, n int64, size int) []*trillian.LogLeaf {
+		out := leaves(from, n)
+		for _, leaf := range out {
+			leaf.LeafValue = bytes.Repeat(leaf.LeafValue[:1], size)
+		}
+		return out
+	}
+	send := func(leaves []*trillian.LogLeaf) error {
+		_, err := l.Client().AddSequencedLeaves(t.Context(), &trillian.AddSequencedLeavesRequest{LogId: l.TreeID(), Leaves: leaves})
+		return err
+	}
+	if err := send(large(0, 1000, 6000)); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "the leaves to be integrated", func() bool { r, err := root(t.Context(), l); return err == nil && r.TreeSize == 1000 })
+	for _, count := range []int64{1000, 5000, math.MaxInt64} {
+		res, err := l.Client().GetLeavesByRange(t.Context(), &trillian.GetLeavesByRangeRequest{LogId: l.TreeID(), Count: count})
+		if err != nil || len(res.Leaves) != 1000 {
+			t.Errorf("a range of %d: %d leaves, %v", count, len(res.GetLeaves()), err)
+		}
+	}
+	if err := send(large(1000, 300, 60_000)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a batch of 18 MB: %v", err)
+	}
 }
