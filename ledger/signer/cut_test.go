@@ -108,7 +108,8 @@ func TestCutOff(t *testing.T) {
 		t.Errorf("the second integrated %s entries", v)
 	}
 	w.set(false)
-	ledgertest.Await(t, "the first to be well, and to stand by", func() bool { return s.Healthy() == nil && !signer.Master(s) })
+	ledgertest.Await(t, "the first to know that it was deposed", func() bool { return !signer.Master(s) })
+	ledgertest.Await(t, "the first to stand by, and to be well", func() bool { return s.Healthy() == nil })
 	grow(t, l, 50, 200)
 	second.kill(t)
 	ledgertest.Await(t, "the first to lead again", func() bool { return signer.Master(s) && s.Healthy() == nil })

@@ -37,6 +37,8 @@ type Elections struct {
 	clock func() time.Time
 	log   *slog.Logger
 	off   *atomic.Int64 // this clock minus PostgreSQL's, in nanoseconds, as of the last sign of life
+	// standby is called when somebody else was found to be the master; nil: nothing is.
+	standby func()
 }
 
 var _ election2.Factory = (*Elections)(nil)
@@ -140,6 +142,9 @@ func (e *Election) capture(ctx context.Context, db *pgxpool.Pool) error {
 		var got bool
 		if err := e.of.ask(ctx, db, `SELECT clock_timestamp(), pg_try_advisory_lock(hashtextextended('regard signer ' || $1, 0))`, []any{e.resource}, &got); err != nil || got {
 			return err
+		}
+		if e.of.standby != nil {
+			e.of.standby()
 		}
 		every := tryEvery
 		if off(e.of.Off()) {

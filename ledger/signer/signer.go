@@ -110,6 +110,7 @@ func Start(ctx context.Context, cfg Config) (_ *Signer, err error) {
 	if s.tree, err = findTree(ctx, postgresql.NewAdminStorage(s.db), cfg.Tree); err != nil {
 		return nil, fmt.Errorf("opening Trillian's database: %w", err)
 	}
+	s.elections.standby = s.well // it is up to the master
 	s.clock = engine.NewClock(cfg.Clock, cfg.Logger)
 	s.metrics = newMetrics(s)
 	s.election = s.elections.New(strconv.FormatInt(s.tree.TreeId, 10))
@@ -179,7 +180,7 @@ func (s *Signer) well() {
 	s.ailing = nil
 	s.mu.Unlock()
 	if was != nil {
-		s.log.Info("works again")
+		s.log.Info("well again")
 	}
 }
 
