@@ -13,8 +13,10 @@ import (
 
 // source are the flags that say which configuration is meant.
 type source struct {
-	file string
-	set  []string
+	file    string
+	set     []string
+	noFiles bool // see config.Source
+	signer  bool
 }
 
 // places where a configuration is looked for, in order.
@@ -45,7 +47,7 @@ func (s *source) load() (*config.Config, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := config.Load(config.Source{File: file, Environ: os.Environ(), Set: s.set})
+	c, err := config.Load(config.Source{File: file, Environ: os.Environ(), Set: s.set, NoFiles: s.noFiles, Signer: s.signer})
 	var m *config.Mistakes
 	if err != nil && !errors.As(err, &m) {
 		err = usage{err}
@@ -80,8 +82,12 @@ func configCommand() *cobra.Command {
 	var asJSON bool
 	check := &cobra.Command{
 		Use: "check", Short: "Check the configuration without starting anything", Args: noArgs,
-		Long:    "check reads the configuration as serve would, and lists every mistake with its line and what to do. It opens no connection.",
-		Example: "  regard config check --config /etc/regard/regard.yaml",
+		Long: `check reads the configuration as serve would, and lists every mistake with its line and what to do. It opens no connection.
+
+With --no-files it doesn't ask whether the files that are named are there and readable by their owner alone: for a configuration of another machine.
+With --signer it reads it as regard signer would.`,
+		Example: `  regard config check --config /etc/regard/regard.yaml
+  regard config check --config deploy/compose/regard.yaml --no-files --json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, file, err := s.load()
 			if asJSON {
@@ -111,11 +117,17 @@ func configCommand() *cobra.Command {
 			if cfg.Production {
 				mode = "for production"
 			}
+			if s.signer {
+				_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good, %s: the signer\n", file, mode)
+				return err
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good, %s: log %s, data in %s, keys in %s\n", file, mode, cfg.Origin, cfg.DataDir, cfg.Keys.Mode)
 			return err
 		},
 	}
 	s.flags(check)
+	check.Flags().BoolVar(&s.noFiles, "no-files", false, "don't look at the files that are named")
+	check.Flags().BoolVar(&s.signer, "signer", false, "check what regard signer needs, instead of what a broker needs")
 	jsonFlag(check, &asJSON)
 	return group("config", "The configuration file", "The configuration is one YAML file; environment variables (REGARD_API_LISTEN for api.listen) and --set go before it.", "  regard config check", check)
 }

@@ -36,7 +36,11 @@ func (o *operator) custodian(c *cobra.Command, s *source) (keys.Custodian, error
 		return nil, usagef("the keys are in a keystore: the broker rotates them without --role-id-file")
 	}
 	own := *cfg
-	own.Keys.Vault.RoleIDFile, own.Keys.Vault.SecretIDFile, own.Keys.Vault.SecretIDWrapped = o.roleID, o.secretID, false
+	v := &own.Keys.Vault
+	if v.Auth != config.AppRole { // operators are people, and no pods
+		v.Auth, v.AuthMount, v.Role, v.TokenFile = config.AppRole, "", "", ""
+	}
+	v.RoleIDFile, v.SecretIDFile, v.SecretIDWrapped = o.roleID, o.secretID, false
 	return openKeys(c.Context(), &own, logger(cfg.Log, c))
 }
 

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/broker"
@@ -51,6 +52,9 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
+			if err := unwired(cfg); err != nil {
+				return err
+			}
 			cfg.ConfirmClock, cfg.IgnoreMirrors, cfg.DistrustWitnesses = confirm, ignore, distrust
 			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
@@ -77,6 +81,24 @@ the other commands (admin.sock in the data directory).`,
 	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "start although none of the mirrors and witnesses answers: when you know that the data directory is the newest there is (what one does say counts in any case)")
 	c.Flags().StringArrayVar(&distrust, "distrust-witness", nil, "start although this witness says that it saw more: when you know that it is wrong (repeatable; see docs/operate.md)")
 	return c
+}
+
+// unwired refuses what a configuration may say and this broker doesn't do: one that ignored it would keep records in another place than its operator believes.
+func unwired(cfg *config.Config) error {
+	for _, x := range []struct {
+		key   string
+		given bool
+	}{
+		{"store.postgres", cfg.Store.Postgres.On()},
+		{"ledger.signed_url_file", cfg.Ledger.SignedURLFile != ""},
+		{"ledger.trillian", len(cfg.Ledger.Trillian.Address) > 0},
+		{"public.dir", cfg.Public.Dir != filepath.Join(cfg.DataDir, "public")},
+	} {
+		if x.given {
+			return usagef("%s: this broker doesn't do that yet: remove it", x.key)
+		}
+	}
+	return nil
 }
 
 func logger(cfg config.Log, c *cobra.Command) *slog.Logger {
@@ -128,6 +150,9 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	}
 	if !cfg.Production {
 		log.Warn("THIS BROKER IS FOR TRYING OUT (production: false): it listens on this machine only")
+	}
+	if cfg.Production && cfg.Keys.Mode == config.Keystore {
+		log.Warn("KEYSTORE IN PRODUCTION (keys.keystore.in_production): the root keys are on this broker's disk, and " + config.IKnow)
 	}
 	certs, err := api.LoadCertificates(cfg.API.Cert, cfg.API.Key)
 	if err != nil {
@@ -183,10 +208,16 @@ func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (keys.C
 	switch cfg.Keys.Mode {
 	case config.Vault:
 		v := cfg.Keys.Vault
-		c, err := vault.Open(ctx, vault.Config{
-			Address: v.Address, Namespace: v.Namespace, CAFile: v.CAFile, RoleIDFile: v.RoleIDFile, SecretIDFile: v.SecretIDFile, SecretIDWrapped: v.SecretIDWrapped,
-			AppRoleMount: v.AuthMount, TransitMount: v.Mount, WrapKey: v.WrapKey, CheckpointKey: v.CheckpointKey, Logger: log,
-		})
+		own := vault.Config{
+			Address: v.Address, Namespace: v.Namespace, CAFile: v.CAFile, CertFile: v.Cert, KeyFile: v.Key, TransitMount: v.Mount, WrapKey: v.WrapKey, CheckpointKey: v.CheckpointKey, Logger: log,
+		}
+		switch v.Auth {
+		case config.Kubernetes:
+			own.KubernetesMount, own.KubernetesRole, own.KubernetesTokenFile = v.AuthMount, v.Role, v.TokenFile
+		default:
+			own.AppRoleMount, own.RoleIDFile, own.SecretIDFile, own.SecretIDWrapped = v.AuthMount, v.RoleIDFile, v.SecretIDFile, v.SecretIDWrapped
+		}
+		c, err := vault.Open(ctx, own)
 		if err != nil {
 			return nil, fmt.Errorf("opening the keys in Vault: %w", err)
 		}
@@ -325,6 +356,13 @@ func (i *Instance) listen(ctx context.Context, certs *api.Certificates) error {
 	cfg, l := i.cfg, &i.cfg.Limits
 	metrics := api.NewMetrics()
 	if err := metrics.Register(NewCollector(i.Broker)); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	embedded := prometheus.NewGauge(prometheus.GaugeOpts{Name: "regard_keys_embedded", Help: "1 if the root keys are in a file on this broker's disk, and not in Vault."})
+	if cfg.Keys.Mode == config.Keystore {
+		embedded.Set(1)
+	}
+	if err := metrics.Register(embedded); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	handler, err := api.New(api.Config{

@@ -92,14 +92,23 @@ func (c *Config) check(m *Mistakes) {
 	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
 		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
 	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+	c.checkCluster(m)
+	c.Log.check(m)
+}
+
+func (l *Log) check(m *Mistakes) {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
 		m.add("log.level", 0, "is unknown", "use debug, info, warn or error")
 	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
+	if l.Format != "text" && l.Format != "json" {
 		m.add("log.format", 0, "is unknown", "use text or json")
 	}
+}
+
+// checkFiles looks at the files themselves: the signer's, or all others, since the two processes may run as different users.
+func (c *Config) checkFiles(signer bool, m *Mistakes) {
 	for _, p := range c.paths() {
-		if p.file && *p.at != "" {
+		if p.file && *p.at != "" && strings.HasPrefix(p.key, "signer.") == signer {
 			checkFile(p.key, *p.at, p.secret, m)
 		}
 	}
@@ -107,7 +116,7 @@ func (c *Config) check(m *Mistakes) {
 
 // checkElsewhere: in production, something outside the data directory has to know where the log stands. Whether signed_dir is another disk shows only when it is there, at the start.
 func (c *Config) checkElsewhere(m *Mistakes) {
-	if c.Production && len(c.Mirrors) == 0 && c.SignedDir == filepath.Join(c.DataDir, "signed") {
+	if c.Production && len(c.Mirrors) == 0 && c.Ledger.SignedURLFile == "" && c.SignedDir == filepath.Join(c.DataDir, "signed") {
 		m.add("signed_dir", 0, "is in data_dir, and no mirrors are named: an old copy of the whole directory that is put back would fork the log unnoticed", "put it on another disk, or name a copy of the published checkpoint under mirrors")
 	}
 	for _, x := range c.Mirrors {
@@ -216,8 +225,11 @@ func (c *Config) checkKeys(m *Mistakes) {
 	ks, v := &c.Keys.Keystore, &c.Keys.Vault
 	switch c.Keys.Mode {
 	case Keystore:
-		if c.Production {
-			m.add("keys.mode", 0, "is keystore in production: whoever reads the disk reads everything", "use vault")
+		if c.Production && ks.InProduction != IKnow {
+			m.add("keys.mode", 0, "is keystore in production: whoever reads the disk reads everything", "use vault; if there is none, and you accept that, set keys.keystore.in_production: "+IKnow)
+		}
+		if ks.InProduction != "" && ks.InProduction != IKnow {
+			m.add("keys.keystore.in_production", 0, "does not say what it has to", "write "+IKnow+", or remove it")
 		}
 		if (ks.PassphraseFile == "") == (ks.KeyFile == "") {
 			m.add("keys.keystore.passphrase_file", 0, "or keys.keystore.key_file is needed, and only one of them", "name the file that opens the keystore")
@@ -232,11 +244,36 @@ func (c *Config) checkKeys(m *Mistakes) {
 		case u.Scheme == "http" && (c.Production || !loopback(u.Hostname())):
 			m.add("keys.vault.address", 0, "has no TLS", "use https://")
 		}
-		if v.RoleIDFile == "" || v.SecretIDFile == "" {
-			m.add("keys.vault.role_id_file", 0, "and keys.vault.secret_id_file are both needed", "regard vault init writes them")
+		c.checkVaultLogin(m)
+		if (v.Cert == "") != (v.Key == "") {
+			m.add("keys.vault.cert", 0, "and keys.vault.key go together", "give both, or neither")
 		}
 	default:
 		m.add("keys.mode", 0, "is unknown", "use keystore or vault")
+	}
+}
+
+func (c *Config) checkVaultLogin(m *Mistakes) {
+	v := &c.Keys.Vault
+	approle := v.RoleIDFile != "" || v.SecretIDFile != "" || v.SecretIDWrapped
+	kubernetes := v.Role != "" || v.TokenFile != ""
+	switch v.Auth {
+	case AppRole:
+		if v.RoleIDFile == "" || v.SecretIDFile == "" {
+			m.add("keys.vault.role_id_file", 0, "and keys.vault.secret_id_file are both needed", "regard vault init writes them")
+		}
+		if kubernetes {
+			m.add("keys.vault.role", 0, "and keys.vault.token_file are for logins by Kubernetes", "set keys.vault.auth: kubernetes, or remove them")
+		}
+	case Kubernetes:
+		if v.Role == "" || v.TokenFile == "" {
+			m.add("keys.vault.role", 0, "and keys.vault.token_file are both needed", "give Vault's role, regard-sequencer as regard vault init makes it, and the file of the projected token")
+		}
+		if approle {
+			m.add("keys.vault.role_id_file", 0, "and keys.vault.secret_id_file are for logins by AppRole", "set keys.vault.auth: approle, or remove them")
+		}
+	default:
+		m.add("keys.vault.auth", 0, "is unknown", "use approle or kubernetes")
 	}
 }
 

@@ -35,6 +35,10 @@ type Config struct {
 	Ops       Ops       `koanf:"ops"`
 	Admin     Admin     `koanf:"admin"`
 	Keys      Keys      `koanf:"keys"`
+	Store     Store     `koanf:"store"`
+	Ledger    Ledger    `koanf:"ledger"`
+	Cluster   Cluster   `koanf:"cluster"`
+	Signer    Signer    `koanf:"signer"`
 	Witnesses Witnesses `koanf:"witnesses"`
 	Epoch     Epoch     `koanf:"epoch"`
 	Policy    Policy    `koanf:"policy"`
@@ -64,6 +68,8 @@ type Public struct {
 	Listen string `koanf:"listen"` // empty: none
 	Cert   string `koanf:"cert"`
 	Key    string `koanf:"key"`
+	// Dir is where checkpoint, tiles and all else that is published is written: any static server serves it. Several brokers share it.
+	Dir string `koanf:"dir"` // empty: public in DataDir
 }
 
 // Portal is the website for people. It speaks plain HTTP only for trying out.
@@ -125,8 +131,22 @@ type Keys struct {
 	Vault    VaultKeys    `koanf:"vault"`
 }
 
+// IKnow is what keys.keystore.in_production has to say.
+const IKnow = "whoever reads this disk reads everything"
+
+// VaultAuth says how the broker logs in to Vault.
+type VaultAuth string
+
+// Ways to log in.
+const (
+	AppRole    VaultAuth = "approle"
+	Kubernetes VaultAuth = "kubernetes"
+)
+
 // KeystoreKeys are for mode keystore. Exactly one of PassphraseFile and KeyFile.
 type KeystoreKeys struct {
+	// InProduction lets production: true stand beside mode keystore, if it is exactly IKnow. The broker then says so at each start and in its metrics.
+	InProduction   string `koanf:"in_production"`
 	Path           string `koanf:"path"` // empty: keystore in DataDir
 	PassphraseFile string `koanf:"passphrase_file"`
 	KeyFile        string `koanf:"key_file"`
@@ -134,17 +154,23 @@ type KeystoreKeys struct {
 
 // VaultKeys are for mode vault.
 type VaultKeys struct {
-	Address       string `koanf:"address"`        // https://…
-	Mount         string `koanf:"mount"`          // of the transit engine; empty: transit
-	AuthMount     string `koanf:"auth_mount"`     // of the AppRole logins; empty: approle
-	WrapKey       string `koanf:"wrap_key"`       // name; empty: regard-wrap
-	CheckpointKey string `koanf:"checkpoint_key"` // name; empty: regard-checkpoint
-	Namespace     string `koanf:"namespace"`
-	RoleIDFile    string `koanf:"role_id_file"`
-	SecretIDFile  string `koanf:"secret_id_file"`
-	// SecretIDWrapped: the file holds a response-wrapping token, good for one start.
+	Address       string    `koanf:"address"`        // https://…
+	Mount         string    `koanf:"mount"`          // of the transit engine; empty: transit
+	Auth          VaultAuth `koanf:"auth"`           // approle, kubernetes
+	AuthMount     string    `koanf:"auth_mount"`     // of the logins; empty: named as auth
+	WrapKey       string    `koanf:"wrap_key"`       // name; empty: regard-wrap
+	CheckpointKey string    `koanf:"checkpoint_key"` // name; empty: regard-checkpoint
+	Namespace     string    `koanf:"namespace"`      // of Vault Enterprise or OpenBao; empty: none
+	// RoleIDFile and SecretIDFile are for auth approle. SecretIDWrapped: the second holds a response-wrapping token, good for one start.
+	RoleIDFile      string `koanf:"role_id_file"`
+	SecretIDFile    string `koanf:"secret_id_file"`
 	SecretIDWrapped bool   `koanf:"secret_id_wrapped"`
-	CAFile          string `koanf:"ca_file"` // empty: the system's
+	// Role and TokenFile are for auth kubernetes: a role of Vault's, and the service account's projected token, which is read at each login.
+	Role      string `koanf:"role"`
+	TokenFile string `koanf:"token_file"`
+	CAFile    string `koanf:"ca_file"` // empty: the system's
+	Cert      string `koanf:"cert"`    // client certificate, PEM; empty: none
+	Key       string `koanf:"key"`
 }
 
 // Witnesses cosign the log's checkpoints.
@@ -239,6 +265,7 @@ func Defaults() map[string]any {
 		"portal.identity.absolute":  "8h",
 		"portal.identity.timeout":   "10s",
 		"keys.mode":                 string(Keystore),
+		"keys.vault.auth":           string(AppRole),
 		"witnesses.faulty":          1,
 		"witnesses.deadline":        "2s",
 		"witnesses.timeout":         "5s",
@@ -269,6 +296,10 @@ type Source struct {
 	Environ []string
 	// Set holds key=value from flags.
 	Set []string
+	// NoFiles leaves out whether the files that are named are there, and readable by their owner alone: for a configuration that is checked on another machine than it runs on.
+	NoFiles bool
+	// Signer checks what `regard signer` needs, and not what a broker does: the file may have the one, the other or both.
+	Signer bool
 }
 
 // Load reads, joins and checks. The error is a *Mistakes when the configuration is at fault.
@@ -303,7 +334,15 @@ func Load(src Source) (*Config, error) {
 	var c Config
 	decode(k, &c, found)
 	c.resolve(base)
-	c.check(found)
+	if src.Signer {
+		c.Signer.check(c.Production, found)
+		c.Log.check(found)
+	} else {
+		c.check(found)
+	}
+	if !src.NoFiles {
+		c.checkFiles(src.Signer, found)
+	}
 	if len(found.List) > 0 {
 		found.sort()
 		return nil, found
@@ -326,6 +365,9 @@ func (c *Config) resolve(base string) {
 	c.Portal.Identity.resolve()
 	if c.DataDir == "" {
 		return
+	}
+	if c.Public.Dir == "" {
+		c.Public.Dir = filepath.Join(c.DataDir, "public")
 	}
 	if c.SignedDir == "" {
 		c.SignedDir = filepath.Join(c.DataDir, "signed")
@@ -353,6 +395,17 @@ func (c *Config) paths() []namedPath {
 		{"api.key", &c.API.Key, true, true},
 		{"public.cert", &c.Public.Cert, false, true},
 		{"public.key", &c.Public.Key, true, true},
+		{"public.dir", &c.Public.Dir, false, false},
+		{"store.postgres.url_file", &c.Store.Postgres.URLFile, true, true},
+		{"store.postgres.keeper_url_file", &c.Store.Postgres.KeeperURLFile, true, true},
+		{"ledger.signed_url_file", &c.Ledger.SignedURLFile, true, true},
+		{"ledger.trillian.ca_file", &c.Ledger.Trillian.CAFile, false, true},
+		{"ledger.trillian.cert", &c.Ledger.Trillian.Cert, false, true},
+		{"ledger.trillian.key", &c.Ledger.Trillian.Key, true, true},
+		{"signer.store_url_file", &c.Signer.StoreURLFile, true, true},
+		{"signer.cert", &c.Signer.Cert, false, true},
+		{"signer.key", &c.Signer.Key, true, true},
+		{"signer.ca_file", &c.Signer.CAFile, false, true},
 		{"portal.cert", &c.Portal.Cert, false, true},
 		{"portal.key", &c.Portal.Key, true, true},
 		{"portal.words", &c.Portal.Words, false, true},
@@ -364,7 +417,10 @@ func (c *Config) paths() []namedPath {
 		{"keys.keystore.key_file", &c.Keys.Keystore.KeyFile, true, true},
 		{"keys.vault.role_id_file", &c.Keys.Vault.RoleIDFile, false, true},
 		{"keys.vault.secret_id_file", &c.Keys.Vault.SecretIDFile, true, true},
+		{"keys.vault.token_file", &c.Keys.Vault.TokenFile, false, true}, // its mode is the kubelet's
 		{"keys.vault.ca_file", &c.Keys.Vault.CAFile, false, true},
+		{"keys.vault.cert", &c.Keys.Vault.Cert, false, true},
+		{"keys.vault.key", &c.Keys.Vault.Key, true, true},
 		{"witnesses.policy", &c.Witnesses.Policy, false, true},
 		{"witnesses.ca_file", &c.Witnesses.CAFile, false, true},
 		{"policy.dir", &c.Policy.Dir, false, true},

@@ -27,10 +27,11 @@ import (
 
 // Default names; Init and Config agree on them.
 const (
-	DefaultTransitMount  = "transit"
-	DefaultAppRoleMount  = "approle"
-	DefaultWrapKey       = "regard-wrap"
-	DefaultCheckpointKey = "regard-checkpoint"
+	DefaultTransitMount    = "transit"
+	DefaultAppRoleMount    = "approle"
+	DefaultKubernetesMount = "kubernetes"
+	DefaultWrapKey         = "regard-wrap"
+	DefaultCheckpointKey   = "regard-checkpoint"
 )
 
 // Config of a Custodian. Nothing is taken from Vault's environment variables.
@@ -41,13 +42,18 @@ type Config struct {
 	Namespace string
 	// CAFile holds the certificates (PEM) that may sign Vault's; empty: those of the system.
 	CAFile string
+	// CertFile and KeyFile are the client certificate (PEM) for a Vault that demands one; empty: none. They are read at each handshake, so that they can be replaced.
+	CertFile, KeyFile string
 	// RoleIDFile and SecretIDFile hold what `regard vault init` gave. Mode 0600 is demanded of the second. A changed secret id is noticed at the next login.
 	RoleIDFile, SecretIDFile string
 	// SecretIDWrapped: SecretIDFile holds a response-wrapping token, good for one unwrapping. Each start of the process needs a new one; if one is spent before its time,
 	// somebody else has read it, and Open says so.
 	SecretIDWrapped bool
-	// AppRoleMount, TransitMount, WrapKey and CheckpointKey; empty means the defaults.
-	AppRoleMount, TransitMount, WrapKey, CheckpointKey string
+	// KubernetesRole logs in by Kubernetes instead of AppRole: as this role of Vault's, with the service account's token in KubernetesTokenFile, which is read at each login because
+	// the kubelet replaces it before it ends. RoleIDFile and SecretIDFile are empty then.
+	KubernetesRole, KubernetesTokenFile string
+	// AppRoleMount, KubernetesMount, TransitMount, WrapKey and CheckpointKey; empty means the defaults.
+	AppRoleMount, KubernetesMount, TransitMount, WrapKey, CheckpointKey string
 	// Timeout bounds one attempt; 0 means 3 seconds.
 	Timeout time.Duration
 	// Budget bounds a call with all its attempts; 0 means 8 seconds.
@@ -87,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Custodian, error) {
 	for _, d := range []struct {
 		v *string
 		d string
-	}{{&cfg.TransitMount, DefaultTransitMount}, {&cfg.AppRoleMount, DefaultAppRoleMount}, {&cfg.WrapKey, DefaultWrapKey}, {&cfg.CheckpointKey, DefaultCheckpointKey}} {
+	}{{&cfg.TransitMount, DefaultTransitMount}, {&cfg.AppRoleMount, DefaultAppRoleMount}, {&cfg.KubernetesMount, DefaultKubernetesMount}, {&cfg.WrapKey, DefaultWrapKey}, {&cfg.CheckpointKey, DefaultCheckpointKey}} {
 		if *d.v == "" {
 			*d.v = d.d
 		}
@@ -95,8 +101,8 @@ func Open(ctx context.Context, cfg Config) (*Custodian, error) {
 			return nil, err
 		}
 	}
-	if cfg.RoleIDFile == "" || cfg.SecretIDFile == "" {
-		return nil, errors.New("vault: role id file and secret id file are both needed")
+	if err := cfg.checkLogin(); err != nil {
+		return nil, err
 	}
 	if cfg.Timeout < 0 || cfg.Budget < 0 {
 		return nil, errors.New("vault: Timeout and Budget can't be negative")
@@ -110,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Custodian, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	client, transport, err := NewClient(cfg.Address, cfg.Namespace, cfg.CAFile)
+	client, transport, err := NewClient(Endpoint{cfg.Address, cfg.Namespace, cfg.CAFile, cfg.CertFile, cfg.KeyFile})
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +132,18 @@ func Open(ctx context.Context, cfg Config) (*Custodian, error) {
 	return c, nil
 }
 
+func (cfg *Config) checkLogin() error {
+	switch approle := cfg.RoleIDFile != "" || cfg.SecretIDFile != ""; {
+	case cfg.KubernetesRole == "" && cfg.KubernetesTokenFile == "" && (cfg.RoleIDFile == "" || cfg.SecretIDFile == ""):
+		return errors.New("vault: role id file and secret id file are both needed")
+	case !approle && (cfg.KubernetesRole == "" || cfg.KubernetesTokenFile == ""):
+		return errors.New("vault: the Kubernetes role and the token file are both needed")
+	case approle && (cfg.KubernetesRole != "" || cfg.KubernetesTokenFile != ""):
+		return errors.New("vault: log in by AppRole or by Kubernetes, not by both")
+	}
+	return nil
+}
+
 // checkName refuses what would lead a request to another path.
 func checkName(s string) error {
 	for part := range strings.SplitSeq(s, "/") {
@@ -136,16 +154,19 @@ func checkName(s string) error {
 	return nil
 }
 
+// An Endpoint is where and how Vault is reached: see Config.
+type Endpoint struct{ Address, Namespace, CAFile, CertFile, KeyFile string }
+
 // NewClient returns an API client without a token, that takes nothing from the environment, and its transport. For Custodians and for Init.
-func NewClient(address, namespace, caFile string) (*api.Client, *http.Transport, error) {
-	u, err := url.Parse(address)
+func NewClient(e Endpoint) (*api.Client, *http.Transport, error) {
+	u, err := url.Parse(e.Address)
 	if err != nil || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, nil, errors.New("vault: the address must look like https://vault.example.org:8200")
 	}
 	if u.Scheme == "http" {
 		// Tokens and keys would be in clear on the network.
 		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return nil, nil, fmt.Errorf("vault: %s is neither https nor on the loopback interface", address)
+			return nil, nil, fmt.Errorf("vault: %s is neither https nor on the loopback interface", e.Address)
 		}
 	}
 	tr := &http.Transport{
@@ -158,19 +179,24 @@ func NewClient(address, namespace, caFile string) (*api.Client, *http.Transport,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
 	}
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile) // #nosec G304 -- the operator's path
+	if e.CAFile != "" {
+		pem, err := os.ReadFile(e.CAFile) // #nosec G304 -- the operator's path
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading Vault's CA: %w", err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("vault: no certificate in %s", caFile)
+			return nil, nil, fmt.Errorf("vault: no certificate in %s", e.CAFile)
 		}
 		tr.TLSClientConfig.RootCAs = pool
 	}
+	if e.CertFile != "" || e.KeyFile != "" {
+		if err := e.present(tr.TLSClientConfig); err != nil {
+			return nil, nil, err
+		}
+	}
 	cfg := &api.Config{
-		Address: address,
+		Address: e.Address,
 		HttpClient: &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse // the API client follows one, to the active node, itself
 		}},
@@ -182,11 +208,30 @@ func NewClient(address, namespace, caFile string) (*api.Client, *http.Transport,
 	}
 	client.ClearToken()
 	client.ClearNamespace()
-	if namespace != "" {
-		client.SetNamespace(namespace)
+	if e.Namespace != "" {
+		client.SetNamespace(e.Namespace)
 	}
 	client.SetMaxRetries(0)
 	return client, tr, nil
+}
+
+// present has c show the client certificate. One that can't be read is found out now, and not at the first handshake.
+func (e Endpoint) present(c *tls.Config) error {
+	if e.CertFile == "" || e.KeyFile == "" {
+		return errors.New("vault: the client certificate and its key are both needed")
+	}
+	load := func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(e.CertFile, e.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the client certificate for Vault: %w", err)
+		}
+		return &pair, nil
+	}
+	if _, err := load(); err != nil {
+		return err
+	}
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	return nil
 }
 
 func (c *Custodian) path(parts ...string) string {

@@ -34,8 +34,24 @@ type InitConfig struct {
 	WrapTTL time.Duration
 	// BoundCIDRs restricts from where the roles may log in; empty: from anywhere.
 	BoundCIDRs []string
+	// Kubernetes, if not nil, has the roles log in by service accounts, too.
+	Kubernetes *KubernetesInit
 	// Roles to issue secret ids for; nil: all. Empty but not nil: none, only the set-up is checked and corrected.
 	Roles []string
+}
+
+// KubernetesInit binds each role to the service account of the same name, with Prefix: regard-sequencer is for the service account regard-sequencer, and no other.
+type KubernetesInit struct {
+	// Mount of the logins; empty means DefaultKubernetesMount.
+	Mount string
+	// Host is the URL of the Kubernetes API, which Vault asks about each token (TokenReview); CACert, the authorities (PEM) of its certificate. Empty CACert: those of Vault's pod.
+	Host, CACert string
+	// Reviewer is the token of a service account that may review tokens (the cluster role system:auth-delegator). Empty: Vault runs in the cluster, and asks as its own service account.
+	Reviewer string
+	// Namespace of the service accounts.
+	Namespace string
+	// Audience that tokens must be for; empty means "vault". A token for the API server is refused, so that one that leaks from another place opens nothing.
+	Audience string
 }
 
 // InitResult is what the operator hands to the processes.
@@ -95,8 +111,20 @@ func Init(ctx context.Context, client *api.Client, cfg InitConfig) (*InitResult,
 	if cfg.Roles == nil {
 		cfg.Roles = []string{RoleBroker, RoleSequencer, RoleOperator}
 	}
+	if k := cfg.Kubernetes; k != nil {
+		own := *k
+		def(&own.Mount, DefaultKubernetesMount)
+		def(&own.Audience, "vault")
+		if err := checkName(own.Mount); err != nil {
+			return nil, err
+		}
+		if own.Host == "" || own.Namespace == "" {
+			return nil, errors.New("vault: logins by Kubernetes need the API server's URL and a namespace")
+		}
+		cfg.Kubernetes = &own
+	}
 	i := &initialiser{client: client, cfg: cfg, res: &InitResult{}}
-	for _, step := range []func(context.Context) error{i.mounts, i.keys, i.policies, i.roles, i.credentials} {
+	for _, step := range []func(context.Context) error{i.mounts, i.keys, i.policies, i.roles, i.kubernetes, i.credentials} {
 		if err := step(ctx); err != nil {
 			return i.res, fmt.Errorf("preparing Vault: %w", err)
 		}
@@ -133,14 +161,25 @@ func (i *initialiser) mounts(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing logins: %w", err)
 	}
-	if m := auths[i.cfg.AppRoleMount+"/"]; m == nil {
-		err := sys.EnableAuthWithOptionsWithContext(ctx, i.cfg.AppRoleMount, &api.EnableAuthOptions{Type: "approle", Description: "Regard: processes"})
+	if err := i.login(ctx, auths, i.cfg.AppRoleMount, "approle"); err != nil {
+		return err
+	}
+	if k := i.cfg.Kubernetes; k != nil {
+		return i.login(ctx, auths, k.Mount, "kubernetes")
+	}
+	return nil
+}
+
+// login enables a way to log in.
+func (i *initialiser) login(ctx context.Context, have map[string]*api.AuthMount, mount, typ string) error {
+	if m := have[mount+"/"]; m == nil {
+		err := i.client.Sys().EnableAuthWithOptionsWithContext(ctx, mount, &api.EnableAuthOptions{Type: typ, Description: "Regard: processes"})
 		if err != nil {
-			return fmt.Errorf("enabling approle at %s: %w", i.cfg.AppRoleMount, err)
+			return fmt.Errorf("enabling %s at %s: %w", typ, mount, err)
 		}
-		i.changed("enabled approle at %s", i.cfg.AppRoleMount)
-	} else if m.Type != "approle" {
-		return fmt.Errorf("auth/%s is of type %s, not approle: choose another mount", i.cfg.AppRoleMount, m.Type)
+		i.changed("enabled %s at %s", typ, mount)
+	} else if m.Type != typ {
+		return fmt.Errorf("auth/%s is of type %s, not %s: choose another mount", mount, m.Type, typ)
 	}
 	return nil
 }
@@ -229,40 +268,83 @@ func (i *initialiser) rolePath(role string) string {
 	return "auth/" + i.cfg.AppRoleMount + "/role/" + i.cfg.Prefix + role
 }
 
-func (i *initialiser) roles(ctx context.Context) error {
+// policiesOf a role, by their names.
+func (i *initialiser) policiesOf() map[string][]string {
 	p := i.cfg.Prefix
-	for role, pol := range map[string][]string{
+	return map[string][]string{
 		RoleBroker:    {p + RoleBroker},
 		RoleSequencer: {p + RoleBroker, p + RoleSequencer},
 		RoleOperator:  {p + RoleOperator},
-	} {
+	}
+}
+
+func (i *initialiser) cidrs() []string {
+	return append([]string{}, i.cfg.BoundCIDRs...) // not nil: that would change nothing in Vault
+}
+
+// token says what the tokens of a role are, however it logs in.
+func (i *initialiser) token(role string) map[string]any {
+	return map[string]any{
+		"token_policies": i.policiesOf()[role],
+		// Vault's default policy isn't needed: renewing and revoking oneself is in ours.
+		"token_no_default_policy": true,
+		"token_type":              "service",
+		"token_ttl":               int(i.cfg.TokenTTL.Seconds()),
+		"token_max_ttl":           int(i.cfg.TokenMaxTTL.Seconds()),
+		"token_num_uses":          0,
+		"token_bound_cidrs":       i.cidrs(),
+	}
+}
+
+// kubernetes sets up logins by service accounts.
+func (i *initialiser) kubernetes(ctx context.Context) error {
+	k := i.cfg.Kubernetes
+	if k == nil {
+		return nil
+	}
+	_, err := i.client.Logical().WriteWithContext(ctx, "auth/"+k.Mount+"/config", map[string]any{
+		"kubernetes_host": k.Host, "kubernetes_ca_cert": k.CACert, "token_reviewer_jwt": k.Reviewer, "disable_local_ca_jwt": k.Reviewer != "",
+	})
+	if err != nil {
+		return fmt.Errorf("naming the Kubernetes API to %s: %w", k.Mount, err)
+	}
+	for role := range i.policiesOf() {
+		path := "auth/" + k.Mount + "/role/" + i.cfg.Prefix + role
+		have, err := i.client.Logical().ReadWithContext(ctx, path)
+		if err != nil {
+			return fmt.Errorf("reading the role %s of %s: %w", role, k.Mount, err)
+		}
+		values := i.token(role)
+		values["bound_service_account_names"] = []string{i.cfg.Prefix + role}
+		values["bound_service_account_namespaces"] = []string{k.Namespace}
+		values["audience"] = k.Audience
+		if _, err := i.client.Logical().WriteWithContext(ctx, path, values); err != nil {
+			return fmt.Errorf("writing the role %s of %s: %w", role, k.Mount, err)
+		}
+		if have == nil {
+			i.changed("made the role %s%s of %s", i.cfg.Prefix, role, k.Mount)
+		}
+	}
+	return nil
+}
+
+func (i *initialiser) roles(ctx context.Context) error {
+	for role := range i.policiesOf() {
 		have, err := i.client.Logical().ReadWithContext(ctx, i.rolePath(role))
 		if err != nil {
 			return fmt.Errorf("reading the role %s: %w", role, err)
 		}
-		cidrs := i.cfg.BoundCIDRs
-		if cidrs == nil {
-			cidrs = []string{}
-		}
-		_, err = i.client.Logical().WriteWithContext(ctx, i.rolePath(role), map[string]any{
-			"token_policies": pol,
-			// Vault's default policy isn't needed: renewing and revoking oneself is in ours.
-			"token_no_default_policy": true,
-			"token_type":              "service",
-			"token_ttl":               int(i.cfg.TokenTTL.Seconds()),
-			"token_max_ttl":           int(i.cfg.TokenMaxTTL.Seconds()),
-			"token_num_uses":          0,
-			"token_bound_cidrs":       cidrs,
-			"bind_secret_id":          true,
-			"secret_id_num_uses":      0, // a broker logs in again at the token's greatest age
-			"secret_id_ttl":           int(i.cfg.SecretIDTTL.Seconds()),
-			"secret_id_bound_cidrs":   cidrs,
-		})
+		values := i.token(role)
+		values["bind_secret_id"] = true
+		values["secret_id_num_uses"] = 0 // a broker logs in again at the token's greatest age
+		values["secret_id_ttl"] = int(i.cfg.SecretIDTTL.Seconds())
+		values["secret_id_bound_cidrs"] = i.cidrs()
+		_, err = i.client.Logical().WriteWithContext(ctx, i.rolePath(role), values)
 		if err != nil {
 			return fmt.Errorf("writing the role %s: %w", role, err)
 		}
 		if have == nil {
-			i.changed("made the role %s%s", p, role)
+			i.changed("made the role %s%s", i.cfg.Prefix, role)
 		}
 	}
 	return nil

@@ -54,6 +54,9 @@ func (c *Custodian) relogin(ctx context.Context, old *session) (*session, error)
 
 // authenticate logs in. The caller holds login.
 func (c *Custodian) authenticate(ctx context.Context) (*session, error) {
+	if c.cfg.KubernetesRole != "" {
+		return c.kubernetes(ctx)
+	}
 	role, err := readID(c.cfg.RoleIDFile, false)
 	if err != nil {
 		return nil, fmt.Errorf("reading the role id: %w", err)
@@ -92,12 +95,30 @@ func (c *Custodian) authenticate(ctx context.Context) (*session, error) {
 }
 
 func (c *Custodian) approle(ctx context.Context, role, secret string) (*session, error) {
-	body, err := json.Marshal(map[string]string{"role_id": role, "secret_id": secret})
+	return c.exchange(ctx, c.cfg.AppRoleMount, map[string]string{"role_id": role, "secret_id": secret})
+}
+
+// kubernetes logs in with the token that the service account has now.
+func (c *Custodian) kubernetes(ctx context.Context) (*session, error) {
+	jwt, err := readID(c.cfg.KubernetesTokenFile, false) // kubelet decides about its mode
+	if err != nil {
+		return nil, fmt.Errorf("reading the service account's token: %w", err)
+	}
+	s, err := c.exchange(ctx, c.cfg.KubernetesMount, map[string]string{"role": c.cfg.KubernetesRole, "jwt": jwt})
+	if errors.Is(err, keys.ErrDenied) {
+		return nil, fmt.Errorf("%w: Vault refuses the token of %s for the role %s: compare the service account, its namespace and the token's audience with what the role is bound to", keys.ErrDenied, c.cfg.KubernetesTokenFile, c.cfg.KubernetesRole)
+	}
+	return s, err
+}
+
+// exchange gives credentials for a token.
+func (c *Custodian) exchange(ctx context.Context, mount string, credentials map[string]string) (*session, error) {
+	body, err := json.Marshal(credentials)
 	if err != nil {
 		return nil, errors.New("vault: encoding a login")
 	}
 	defer clear(body)
-	res, err := c.attempt(ctx, request{method: http.MethodPut, path: "auth/" + c.cfg.AppRoleMount + "/login", body: body}, nil)
+	res, err := c.attempt(ctx, request{method: http.MethodPut, path: "auth/" + mount + "/login", body: body}, nil)
 	if errors.Is(err, errRefused) {
 		err = keys.ErrDenied
 	}
@@ -132,6 +153,9 @@ func (c *Custodian) unwrapSecretID(ctx context.Context, wrapping string) (string
 	return r.Data.SecretID, nil
 }
 
+// maxID is more than any id, or token of a service account, has.
+const maxID = 16 << 10
+
 // readID reads a file of one line.
 func readID(path string, private bool) (string, error) {
 	f, err := os.Open(path) // #nosec G304 -- the operator's path
@@ -146,9 +170,12 @@ func readID(path string, private bool) (string, error) {
 	if private && info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("%s has mode %04o and is readable by others: chmod 600 it", path, info.Mode().Perm())
 	}
-	b, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	b, err := io.ReadAll(io.LimitReader(f, maxID+1))
 	if err != nil {
 		return "", err
+	}
+	if len(b) > maxID {
+		return "", fmt.Errorf("%s is larger than %d bytes", path, maxID)
 	}
 	id := strings.TrimSpace(string(b))
 	if id == "" || strings.ContainsAny(id, " \n\t") {

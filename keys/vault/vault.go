@@ -1,8 +1,8 @@
 // Package vault is the keys.Custodian for production: the root keys are in Vault's (or OpenBao's) transit engine and never leave it.
 //
-// What it guarantees. A data key is wrapped and unwrapped by Vault with the associated data of its row, up to 1,000 in one network call. The client logs in by AppRole, renews its token,
+// What it guarantees. A data key is wrapped and unwrapped by Vault with the associated data of its row, up to 1,000 in one network call. The client logs in by AppRole or with a Kubernetes service account, renews its token,
 // and logs in again when the token reaches its greatest age or is revoked; after Vault was sealed, down, slow or restarted it goes on by itself. Every call ends within
-// Config.Budget. Tokens, secret ids and keys are in no error and no log.
+// Config.Budget. Tokens (a service account's too), secret ids and keys are in no error and no log.
 //
 // What it doesn't. Whoever controls Vault reads everything. Data keys pass through this process and its TLS connection in clear: that is what wrapping is for. Vault's own
 // audit log shows that keys were unwrapped, not whose they were.

@@ -107,7 +107,7 @@ func (s *server) addr() string { return strings.TrimPrefix(s.Address, "http://")
 
 func (s *server) admin() *api.Client {
 	s.tb.Helper()
-	c, _, err := vault.NewClient(s.Address, "", "")
+	c, _, err := vault.NewClient(vault.Endpoint{Address: s.Address})
 	if err != nil {
 		s.tb.Fatal(err)
 	}

@@ -1,6 +1,10 @@
 package server
 
 import (
+	"maps"
+	"slices"
+
+	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/logical/transit"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -9,47 +13,47 @@ import (
 )
 
 const (
-	transitName = "transit"
-	approleName = "approle"
+	transitName    = "transit"
+	approleName    = "approle"
+	kubernetesName = "kubernetes"
 )
 
-// registry lists the two plugins of this server. Vault's own registry links every database, cloud and directory client it
+var (
+	secrets     = map[string]logical.Factory{transitName: transit.Factory}
+	credentials = map[string]logical.Factory{approleName: approle.Factory, kubernetesName: kubernetes.Factory}
+)
+
+// registry lists the plugins of this server. Vault's own registry links every database, cloud and directory client it
 // knows, which multiplies the time to build and the size by about ten.
 type registry struct{}
 
 var _ plugincatalog.BuiltinRegistry = registry{}
 
-func (registry) factory(name string, kind consts.PluginType) (logical.Factory, bool) {
-	switch {
-	case kind == consts.PluginTypeSecrets && name == transitName:
-		return transit.Factory, true
-	case kind == consts.PluginTypeCredential && name == approleName:
-		return approle.Factory, true
+func (registry) factories(kind consts.PluginType) map[string]logical.Factory {
+	switch kind {
+	case consts.PluginTypeSecrets:
+		return secrets
+	case consts.PluginTypeCredential:
+		return credentials
 	}
-	return nil, false
+	return nil
 }
 
 func (r registry) Contains(name string, kind consts.PluginType) bool {
-	_, ok := r.factory(name, kind)
+	_, ok := r.factories(kind)[name]
 	return ok
 }
 
 func (r registry) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
-	f, ok := r.factory(name, kind)
+	f, ok := r.factories(kind)[name]
 	if !ok {
 		return nil, false
 	}
 	return func() (any, error) { return f, nil }, true
 }
 
-func (registry) Keys(kind consts.PluginType) []string {
-	switch kind {
-	case consts.PluginTypeSecrets:
-		return []string{transitName}
-	case consts.PluginTypeCredential:
-		return []string{approleName}
-	}
-	return nil
+func (r registry) Keys(kind consts.PluginType) []string {
+	return slices.Sorted(maps.Keys(r.factories(kind)))
 }
 
 func (r registry) DeprecationStatus(name string, kind consts.PluginType) (consts.DeprecationStatus, bool) {

@@ -1,4 +1,4 @@
-// Package server runs HashiCorp Vault (core, HTTP handler, transit, approle) inside one process, for tests and
+// Package server runs HashiCorp Vault (core, HTTP handler, transit, logins by AppRole and by Kubernetes) inside one process, for tests and
 // demonstrations. Requests are answered by Vault's own code: what a client sees here is what a production server of that
 // version answers.
 //
@@ -18,12 +18,9 @@ import (
 	"time"
 
 	log "github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/builtin/credential/approle"
-	"github.com/hashicorp/vault/builtin/logical/transit"
 	"github.com/hashicorp/vault/helper/namespace"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
-	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/vault"
 )
 
@@ -100,8 +97,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	core, err := vault.NewCore(&vault.CoreConfig{
 		Physical:           backend,
 		StorageType:        storageType(cfg.Storage),
-		LogicalBackends:    map[string]logical.Factory{transitName: transit.Factory},
-		CredentialBackends: map[string]logical.Factory{approleName: approle.Factory},
+		LogicalBackends:    secrets,
+		CredentialBackends: credentials,
 		BuiltinRegistry:    registry{},
 		DisableMlock:       true,
 		Logger:             logger,

@@ -1,0 +1,141 @@
+package config
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+// Store says where sealed records, the order of the log and the registry are.
+type Store struct {
+	Postgres Postgres `koanf:"postgres"`
+}
+
+// Postgres is a database that several brokers share. Without it the store is SQLite, in DataDir.
+type Postgres struct {
+	// URLFile holds how to reach it as regard_broker, who can't change what is recorded; KeeperURLFile, as regard_keeper, who can: for retention and erasures alone. A line each, as libpq
+	// takes it, without a password: that is in a passfile.
+	URLFile       string `koanf:"url_file"` // empty: SQLite
+	KeeperURLFile string `koanf:"keeper_url_file"`
+}
+
+// Ledger says which engines carry the log.
+type Ledger struct {
+	// SignedURLFile holds how to reach the database of the last signed checkpoint, which takes the place of SignedDir. It belongs on another server than the store's, and into no backup.
+	SignedURLFile string   `koanf:"signed_url_file"` // empty: SignedDir
+	Trillian      Trillian `koanf:"trillian"`
+}
+
+// Trillian in other processes.
+type Trillian struct {
+	// Address of log servers over the same database, host:port or unix:/path; the first that answers is used. Empty: Trillian is in this process, in DataDir.
+	Address []string `koanf:"address"`
+	CAFile  string   `koanf:"ca_file"` // of their certificates; may be left out for Unix sockets and on this machine
+	Cert    string   `koanf:"cert"`    // by which they know the broker, PEM
+	Key     string   `koanf:"key"`
+}
+
+// Cluster is for several brokers on one PostgreSQL store.
+type Cluster struct {
+	// Name of this broker, unlike all others'.
+	Name string `koanf:"name"`
+}
+
+// Signer is for `regard signer`, a process of its own; the broker reads none of it.
+type Signer struct {
+	StoreURLFile string `koanf:"store_url_file"` // how to reach Trillian's database, as in Postgres
+	// Listen is where Trillian's log RPCs are served, host:port or unix:/path; empty: nowhere, Trillian's own log server does it.
+	Listen string `koanf:"listen"`
+	Ops    string `koanf:"ops"`     // /healthz and /metrics; empty: none
+	Cert   string `koanf:"cert"`    // PEM; not for a Unix socket
+	Key    string `koanf:"key"`     // PEM, secret
+	CAFile string `koanf:"ca_file"` // of the brokers' certificates
+}
+
+// On reports whether the store is shared.
+func (p *Postgres) On() bool { return p.URLFile != "" }
+
+func (c *Config) checkCluster(m *Mistakes) {
+	pg, t := &c.Store.Postgres, &c.Ledger.Trillian
+	if pg.KeeperURLFile != "" && !pg.On() {
+		m.add("store.postgres.url_file", 0, "is missing, though there is a keeper's", "name the file that says how to reach the database as regard_broker")
+	}
+	if pg.On() && pg.KeeperURLFile == "" {
+		m.add("store.postgres.keeper_url_file", 0, "is missing: without it nothing is erased, and no retention ends", "name the file that says how to reach the database as regard_keeper")
+	}
+	if pg.On() && pg.URLFile == pg.KeeperURLFile {
+		m.add("store.postgres.keeper_url_file", 0, "is the broker's own: then the broker could change what is recorded", "name another, for regard_keeper")
+	}
+	if c.Ledger.SignedURLFile != "" && (c.Ledger.SignedURLFile == pg.URLFile || c.Ledger.SignedURLFile == pg.KeeperURLFile) {
+		m.add("ledger.signed_url_file", 0, "is the store's: what is restored together can't tell that it is old", "name a database on another server, in no backup")
+	}
+	if !pg.On() && c.Cluster.Name != "" {
+		m.add("cluster.name", 0, "is given without store.postgres: brokers that share nothing are no cluster", "remove it, or name the database")
+	}
+	if pg.On() {
+		for _, x := range []struct{ key, value, do string }{
+			{"cluster.name", c.Cluster.Name, "name this broker, unlike all others: REGARD_CLUSTER_NAME in the environment lets them share the file"},
+			{"ledger.signed_url_file", c.Ledger.SignedURLFile, "name the file that says how to reach the database of the last signed checkpoint: with one each, two brokers could sign two histories"},
+			{"ledger.trillian.address", strings.Join(t.Address, ""), "give the log servers' addresses: the next leader has to find the tree"},
+		} {
+			if x.value == "" {
+				m.add(x.key, 0, "is missing, and the store is shared", x.do)
+			}
+		}
+	}
+	if n := c.Cluster.Name; len(n) > 63 || strings.Trim(n, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+		m.add("cluster.name", 0, "is no name", "use up to 63 letters, digits, -, _ and .")
+	}
+	for _, a := range t.Address {
+		if path, ok := strings.CutPrefix(a, "unix:"); ok {
+			if !filepath.IsAbs(path) {
+				m.add("ledger.trillian.address", 0, "has a socket that isn't an absolute path", "write unix:/path")
+			}
+			continue
+		}
+		host, port, err := net.SplitHostPort(a)
+		switch {
+		case err != nil || host == "" || port == "":
+			m.add("ledger.trillian.address", 0, "has something that is neither host:port nor unix:/path", "write for example signer.example.org:8090")
+		case !loopback(host) && (t.CAFile == "" || t.Cert == ""):
+			m.add("ledger.trillian.ca_file", 0, "or ledger.trillian.cert is missing: log servers on other machines know each other by certificates alone", "give the authority of theirs, and the broker's certificate and key")
+		}
+	}
+	if (t.Cert == "") != (t.Key == "") {
+		m.add("ledger.trillian.cert", 0, "and ledger.trillian.key go together", "give both, or neither")
+	}
+	if len(t.Address) == 0 && (t.CAFile != "" || t.Cert != "") {
+		m.add("ledger.trillian.address", 0, "is missing, though ledger.trillian has other keys", "give the log servers' addresses, or remove the section")
+	}
+}
+
+// check what `regard signer` needs.
+func (s *Signer) check(production bool, m *Mistakes) {
+	if s.StoreURLFile == "" {
+		m.add("signer.store_url_file", 0, "is missing", "name the file that says how to reach Trillian's database")
+	}
+	if (s.Cert == "") != (s.Key == "") {
+		m.add("signer.cert", 0, "and signer.key go together", "give both, or neither")
+	}
+	if path, ok := strings.CutPrefix(s.Listen, "unix:"); ok {
+		if !filepath.IsAbs(path) || len(path) > 107 { // sun_path, as in checkListeners
+			m.add("signer.listen", 0, "is no socket's absolute path of at most 107 bytes", "write unix:/path")
+		}
+	} else if s.Listen != "" {
+		if host, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
+			m.add("signer.listen", 0, "is neither host:port nor unix:/path", "write for example 127.0.0.1:8090")
+		} else if !production && !loopback(host) {
+			m.add("signer.listen", 0, "is reachable from other machines while production is false", "use 127.0.0.1, or set production: true")
+		}
+		if s.Cert == "" || s.CAFile == "" {
+			m.add("signer.cert", 0, "or signer.ca_file is missing: whoever reaches the log server could add to the tree", "give the server's certificate and key and the authority of the brokers' certificates, or listen on unix:/path")
+		}
+	}
+	if s.Ops != "" {
+		if host, port, err := net.SplitHostPort(s.Ops); err != nil || port == "" {
+			m.add("signer.ops", 0, "is not host:port", "write for example 127.0.0.1:9091")
+		} else if !production && !loopback(host) {
+			m.add("signer.ops", 0, "is reachable from other machines while production is false", "use 127.0.0.1, or set production: true")
+		}
+	}
+}
