@@ -1,6 +1,10 @@
 package identity
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/regard-broker/regard/ledger/proof"
+)
 
 // metrics count what happened, and to nobody in particular.
 type metrics struct {
@@ -16,7 +20,14 @@ func newMetrics() *metrics {
 			[]string{"type", "outcome"}),
 		forged: prometheus.NewCounter(prometheus.CounterOpts{Name: "regard_portal_forged_requests_total", Help: "Requests that came from another site, or lacked the token of their session."}),
 	}
+	// All that may happen, from the start: an alert on a count that first appears as 1 never sees it grow.
 	m.signIns.WithLabelValues("signed_in")
+	for _, code := range []Code{Refused, TooLow, Expired, Used, Unavailable, Untrusted, Incomplete, OtherPerson, Unconfirmed} {
+		m.signIns.WithLabelValues(string(code))
+	}
+	for _, typ := range []proof.SubjectType{proof.TypeNIR, proof.TypeINE, proof.TypeFranceTravail, proof.TypeSIREN} {
+		m.attached.WithLabelValues(string(typ), "refused")
+	}
 	return m
 }
 

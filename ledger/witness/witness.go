@@ -182,6 +182,9 @@ func (w *Witness) SetLogs(logs []Log) error {
 		k.verifiers = append(k.verifiers, v)
 	}
 	w.logs.Store(&byOrigin)
+	for origin := range byOrigin { // an alert on a count that first appears as 1 never sees it grow
+		w.metrics.refused.WithLabelValues(origin)
+	}
 	return nil
 }
 

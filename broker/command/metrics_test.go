@@ -1,0 +1,197 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/ledger/monitor"
+	"github.com/regard-broker/regard/ledger/witness"
+)
+
+var (
+	metricName = regexp.MustCompile(`\bregard_[a-z0-9_]+\b`)
+	metricHelp = regexp.MustCompile(`(?m)^# TYPE (regard_[a-z0-9_]+) (\w+)$`)
+)
+
+// seriesName is that of one of a histogram's series.
+var seriesName = regexp.MustCompile(`_(bucket|sum|count)$`)
+
+// published are the metrics in a page of Prometheus's text format, with the names that a histogram gives to its series.
+func published(text string) map[string]bool {
+	out := map[string]bool{}
+	for _, m := range metricHelp.FindAllStringSubmatch(text, -1) {
+		out[m[1]] = true
+		if m[2] == "histogram" {
+			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+				out[m[1]+suffix] = true
+			}
+		}
+	}
+	return out
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d, %v, %s", url, res.StatusCode, err, b)
+	}
+	return string(b)
+}
+
+func witnessKey(t *testing.T) string {
+	t.Helper()
+	key, err := witness.NewKey("witness.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// described are the metrics that a collector may have.
+func described(c prometheus.Collector) map[string]bool {
+	ch := make(chan *prometheus.Desc)
+	go func() {
+		c.Describe(ch)
+		close(ch)
+	}()
+	out := map[string]bool{}
+	for d := range ch {
+		out[metricName.FindString(d.String())] = true // Desc tells its name in this way alone
+	}
+	return out
+}
+
+// witnessMetrics are those of a witness that was asked once.
+func witnessMetrics(t *testing.T) string {
+	t.Helper()
+	_, log, err := note.GenerateKey(rand.Reader, "log.example/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := witnessKey(t)
+	state := filepath.Join(t.TempDir(), "witness.db")
+	if err := witness.Create(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	w, err := witness.Open(t.Context(), witness.Config{Key: key, State: state, Logs: []witness.Log{{Origin: "log.example/x", VKey: log}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/add-checkpoint", strings.NewReader("x")))
+	rec := httptest.NewRecorder()
+	w.Ops().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return rec.Body.String()
+}
+
+// Whatever dashboards, alerts and documentation name is what a broker, a witness or a monitor publishes; and the other way round, nothing that a broker publishes is shown nowhere.
+func TestMetricsAreThere(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	file, err := Init(Setup{Dir: dir, Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	vkey, err := witness.VKey(witnessKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Source{File: file, Set: []string{
+		"portal.listen=127.0.0.1:0", "portal.url=http://localhost:8444", "portal.operator.name=x", "portal.operator.email=x@example.org",
+		"portal.identity.issuer=http://127.0.0.1:1/x", "portal.identity.client_id=x", "portal.identity.client_secret_file=" + write("secret", "x"),
+		"signed_dir=" + t.TempDir(), "witnesses.faulty=0", "witnesses.deadline=50ms", "witnesses.timeout=100ms",
+		"witnesses.policy=" + write("witnesses", "witness w "+vkey+" http://127.0.0.1:1\nquorum w\n"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := i.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	// A request of somebody who isn't registered is counted like any other.
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "secrets", "broker.pem"), filepath.Join(dir, "secrets", "broker.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}} // #nosec G402 -- only that it is asked counts
+	defer stranger.CloseIdleConnections()
+	res, err := stranger.Get("https://" + i.Addresses["api"] + "/v1/services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	text := get(t, "http://"+i.Addresses["ops"]+"/metrics")
+	broker := published(text)
+	if !strings.Contains(text, "\nregard_keys_embedded 1\n") {
+		t.Error("regard_keys_embedded doesn't say that the keys are on this disk")
+	}
+	known := maps.Clone(broker)
+	maps.Copy(known, published(witnessMetrics(t)))
+	maps.Copy(known, described(new(monitor.Monitor).Collector()))
+
+	root := filepath.Join("..", "..")
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, f := range append(files, filepath.Join(root, "deploy", "grafana", "broker.json"), filepath.Join(root, "deploy", "grafana", "rules.yaml")) {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range metricName.FindAllString(string(b), -1) {
+			shown[name] = true
+			if role := name == "regard_broker" || name == "regard_keeper" || name == "regard_owner"; !known[name] && !role { // of the database
+				t.Errorf("%s names %s, and nobody publishes it", f, name)
+			}
+		}
+	}
+	if len(shown) < 40 {
+		t.Errorf("only %d names found: this test is broken", len(shown))
+	}
+	for _, name := range slices.Sorted(maps.Keys(broker)) {
+		if series := seriesName.MatchString(name); !series && !shown[name] && !shown[name+"_bucket"] {
+			t.Errorf("%s is on no dashboard, in no alert and in no documentation", name)
+		}
+	}
+}
