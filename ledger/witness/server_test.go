@@ -241,7 +241,7 @@ func FuzzParseLogs(f *testing.F) {
 	l := newLog(f, "log.example/one")
 	f.Add(LogList(l.vkey))
 	f.Add([]byte("logs/v0\nvkey " + l.vkey + "\norigin x y\nqpd nan\n"))
-	w := &Witness{vkey: "x+00000000+BAAA"}
+	w := &Witness{vkey: "x+00000000+BAAA", metrics: newMetrics()}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		logs, err := ParseLogs(in)
 		if err != nil {

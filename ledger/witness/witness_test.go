@@ -373,7 +373,7 @@ func TestReplaysTakeNothing(t *testing.T) {
 	}
 	rec := httptest.NewRecorder()
 	w.Ops().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if strings.Contains(rec.Body.String(), "regard_witness_refused_total{") {
+	if !strings.Contains(rec.Body.String(), "regard_witness_refused_total{log=\"log.example/one\"} 0\n") {
 		t.Errorf("an alarm:\n%s", rec.Body)
 	}
 	for i := int64(2); i < logBurst; i++ {
