@@ -23,10 +23,17 @@ import (
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
-// checkWithFsck has Tessera's checker read the whole log over HTTP.
+// checkWithFsck has Tessera's checker read the whole log over HTTP, from its own handler, and from a file server that knows nothing of logs, as any static server or CDN does.
 func checkWithFsck(t *testing.T, env *ledgertest.Env) {
 	t.Helper()
-	srv := httptest.NewServer(tiles.Handler(env.Dir))
+	for _, h := range []http.Handler{tiles.Handler(env.Dir), http.FileServer(http.Dir(env.Dir))} {
+		checkServed(t, env, h)
+	}
+}
+
+func checkServed(t *testing.T, env *ledgertest.Env, h http.Handler) {
+	t.Helper()
+	srv := httptest.NewServer(h)
 	defer srv.Close()
 	base, err := url.Parse(srv.URL + "/")
 	if err != nil {
