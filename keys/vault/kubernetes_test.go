@@ -149,11 +149,11 @@ func TestKubernetes(t *testing.T) {
 		TransitMount: "regard/transit-k8s", AppRoleMount: "regard-approle-k8s", Prefix: "regard-", Roles: []string{},
 		Kubernetes: &vault.KubernetesInit{Mount: "regard-kubernetes", Host: k.url, CACert: k.ca, Reviewer: k.reviewer, Namespace: "regard"},
 	}
-	ic, res := s.initialise(ic)
+	ic, res := s.Initialise(ic)
 	if len(res.Roles) != 0 {
 		t.Errorf("credentials of %d roles, for none", len(res.Roles))
 	}
-	if _, again := s.initialise(ic); len(again.Changed) != 0 {
+	if _, again := s.Initialise(ic); len(again.Changed) != 0 {
 		t.Errorf("the second time it changed %q", again.Changed)
 	}
 	cfg := vault.Config{
@@ -164,7 +164,7 @@ func TestKubernetes(t *testing.T) {
 	refused := func(name string, a account, f func(*vault.Config)) {
 		t.Helper()
 		token := k.issue(a)
-		s.write(cfg.KubernetesTokenFile, token)
+		s.Write(cfg.KubernetesTokenFile, token)
 		bad := cfg
 		var log bytes.Buffer
 		bad.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -190,7 +190,7 @@ func TestKubernetes(t *testing.T) {
 	refused("no such role", broker, func(c *vault.Config) { c.KubernetesRole = "none" })
 
 	first := k.issue(broker)
-	s.write(cfg.KubernetesTokenFile, first+"\n")
+	s.Write(cfg.KubernetesTokenFile, first+"\n")
 	c := open(t, cfg)
 	if err := c.Check(t.Context()); err != nil {
 		t.Fatal(err)
@@ -202,8 +202,8 @@ func TestKubernetes(t *testing.T) {
 	// The kubelet replaced the token, and its pod's first one is over. When Vault forgets the session, the new one is shown.
 	k.forget(first)
 	second := k.issue(broker)
-	s.write(cfg.KubernetesTokenFile, second)
-	if err := s.admin().Sys().RevokePrefix("auth/regard-kubernetes/login"); err != nil {
+	s.Write(cfg.KubernetesTokenFile, second)
+	if err := s.Admin().Sys().RevokePrefix("auth/regard-kubernetes/login"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Check(t.Context()); err != nil {
@@ -215,7 +215,7 @@ func TestKubernetes(t *testing.T) {
 
 	// The account is deleted: denied, and denied in words.
 	k.forget(second)
-	if err := s.admin().Sys().RevokePrefix("auth/regard-kubernetes/login"); err != nil {
+	if err := s.Admin().Sys().RevokePrefix("auth/regard-kubernetes/login"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Check(t.Context()); !errors.Is(err, keys.ErrDenied) {

@@ -27,10 +27,10 @@ import (
 
 // clientCert writes a certificate that is its own authority, with its key, over what is there.
 func (s *server) clientCert(certFile, keyFile string, serial int64) *x509.Certificate {
-	s.tb.Helper()
+	s.TB.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "broker"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
@@ -38,17 +38,17 @@ func (s *server) clientCert(certFile, keyFile string, serial int64) *x509.Certif
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
-	s.write(certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	s.write(keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	s.Write(certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	s.Write(keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
 	return cert
 }
@@ -57,8 +57,8 @@ func (s *server) clientCert(certFile, keyFile string, serial int64) *x509.Certif
 // replaced is used from the next connection.
 func TestClientCertificateAndNamespace(t *testing.T) {
 	s := newServer(t)
-	ic, res := s.initialise(vault.InitConfig{})
-	cfg := s.config(ic, res, vault.RoleBroker)
+	ic, res := s.Initialise(vault.InitConfig{})
+	cfg := s.Config(ic, res, vault.RoleBroker)
 	dir := t.TempDir()
 	cfg.CertFile, cfg.KeyFile, cfg.CAFile, cfg.Namespace = filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "ca"), "ministry/regard"
 
@@ -92,7 +92,7 @@ func TestClientCertificateAndNamespace(t *testing.T) {
 	}}
 	front.StartTLS()
 	defer front.Close()
-	s.write(cfg.CAFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})))
+	s.Write(cfg.CAFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})))
 	cfg.Address = front.URL
 
 	refused := func(says string, want error, f func(*vault.Config)) {
@@ -134,8 +134,8 @@ func TestClientCertificateAndNamespace(t *testing.T) {
 // A namespace that isn't the right one is no outage.
 func TestWrongNamespace(t *testing.T) {
 	s := newServer(t)
-	ic, res := s.initialise(vault.InitConfig{})
-	cfg := s.config(ic, res, vault.RoleBroker)
+	ic, res := s.Initialise(vault.InitConfig{})
+	cfg := s.Config(ic, res, vault.RoleBroker)
 	cfg.Address = newHTTPServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Vault-Namespace") == "" {
 			t.Error("no namespace in a request")

@@ -12,8 +12,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,153 +23,15 @@ import (
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
 	"github.com/regard-broker/regard/keys/vault"
+	"github.com/regard-broker/regard/keys/vault/vaulttest"
 )
 
-// server is a real Vault, in a process of its own.
-type server struct {
-	tb      testing.TB
-	bin     string
-	dir     string
-	cmd     *exec.Cmd
-	exited  chan struct{}
-	Address string   `json:"address"`
-	Root    string   `json:"root_token"`
-	Unseal  []string `json:"unseal_keys"`
-}
+// server is a real Vault, and what tests do to it.
+type server struct{ *vaulttest.Server }
 
 func newServer(tb testing.TB) *server {
 	tb.Helper()
-	bin := os.Getenv("REGARD_DEVVAULT")
-	if bin == "" {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal("REGARD_DEVVAULT doesn't name the Vault test server: make devvault")
-		}
-		tb.Skip("skipped: REGARD_DEVVAULT doesn't name the Vault test server (make devvault builds bin/devvault)")
-	}
-	s := &server{tb: tb, bin: bin, dir: tb.TempDir()}
-	s.start("127.0.0.1:0", true)
-	tb.Cleanup(s.stop)
-	return s
-}
-
-func (s *server) start(listen string, unseal bool) {
-	s.tb.Helper()
-	ready := filepath.Join(s.dir, "ready.json")
-	_ = os.Remove(ready)
-	cmd := exec.Command(s.bin, "-listen", listen, "-storage", filepath.Join(s.dir, "vault"), "-ready-file", ready,
-		fmt.Sprintf("-unseal=%v", unseal), "-exit-on-stdin-eof", "-log-level", "off")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	in, err := cmd.StdinPipe() // it ends with us
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		s.tb.Fatal(err)
-	}
-	exited := make(chan struct{})
-	s.cmd, s.exited = cmd, exited
-	go func() {
-		_ = cmd.Wait()
-		_ = in.Close()
-		close(exited)
-	}()
-	deadline := time.After(time.Minute)
-	for {
-		if b, err := os.ReadFile(ready); err == nil {
-			if err := json.Unmarshal(b, s); err != nil {
-				s.tb.Fatal(err)
-			}
-			return
-		}
-		select {
-		case <-exited:
-			s.tb.Fatalf("devvault ended: %s", &out)
-		case <-deadline:
-			s.tb.Fatalf("devvault isn't ready: %s", &out)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-func (s *server) stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-	s.cmd = nil
-}
-
-func (s *server) addr() string { return strings.TrimPrefix(s.Address, "http://") }
-
-func (s *server) admin() *api.Client {
-	s.tb.Helper()
-	c, _, err := vault.NewClient(vault.Endpoint{Address: s.Address})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	c.SetToken(s.Root)
-	return c
-}
-
-func (s *server) seal() {
-	s.tb.Helper()
-	if err := s.admin().Sys().Seal(); err != nil {
-		s.tb.Fatal(err)
-	}
-}
-
-func (s *server) unseal() {
-	s.tb.Helper()
-	for _, k := range s.Unseal {
-		if _, err := s.admin().Sys().Unseal(k); err != nil {
-			s.tb.Fatal(err)
-		}
-	}
-}
-
-var mounts atomic.Int64
-
-// initialise prepares new root keys at mounts of their own.
-func (s *server) initialise(cfg vault.InitConfig) (vault.InitConfig, *vault.InitResult) {
-	s.tb.Helper()
-	n := mounts.Add(1)
-	if cfg.TransitMount == "" {
-		cfg.TransitMount, cfg.AppRoleMount, cfg.Prefix = fmt.Sprintf("regard/transit%d", n), fmt.Sprintf("regard-approle%d", n), fmt.Sprintf("r%d-", n)
-	}
-	res, err := vault.Init(context.Background(), s.admin(), cfg)
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	return cfg, res
-}
-
-// config writes a role's credentials as an operator would.
-func (s *server) config(ic vault.InitConfig, res *vault.InitResult, role string) vault.Config {
-	s.tb.Helper()
-	dir := s.tb.TempDir()
-	cfg := vault.Config{
-		Address: s.Address, TransitMount: ic.TransitMount, AppRoleMount: ic.AppRoleMount, WrapKey: ic.WrapKey, CheckpointKey: ic.CheckpointKey,
-		RoleIDFile: filepath.Join(dir, "role-id"), SecretIDFile: filepath.Join(dir, "secret-id"), SecretIDWrapped: true,
-		Timeout: 2 * time.Second, Budget: 5 * time.Second,
-	}
-	for _, r := range res.Roles {
-		if r.Role == role {
-			s.write(cfg.RoleIDFile, r.RoleID+"\n")
-			s.write(cfg.SecretIDFile, r.WrappedSecretID+"\n")
-			return cfg
-		}
-	}
-	s.tb.Fatalf("Init gave no credentials for %s", role)
-	return cfg
-}
-
-func (s *server) write(path, text string) {
-	s.tb.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		s.tb.Fatal(err)
-	}
+	return &server{vaulttest.New(tb)}
 }
 
 func open(tb testing.TB, cfg vault.Config) *vault.Custodian {
@@ -187,21 +47,21 @@ func open(tb testing.TB, cfg vault.Config) *vault.Custodian {
 func TestCustodian(t *testing.T) {
 	s := newServer(t)
 	keystest.TestCustodian(t, func(t *testing.T) keystest.Roles {
-		sub := *s
-		sub.tb = t
-		ic, res := sub.initialise(vault.InitConfig{})
+		sub := *s.Server
+		sub.TB = t
+		ic, res := sub.Initialise(vault.InitConfig{})
 		return keystest.Roles{
-			Broker:    open(t, sub.config(ic, res, vault.RoleBroker)),
-			Sequencer: open(t, sub.config(ic, res, vault.RoleSequencer)),
-			Operator:  open(t, sub.config(ic, res, vault.RoleOperator)),
+			Broker:    open(t, sub.Config(ic, res, vault.RoleBroker)),
+			Sequencer: open(t, sub.Config(ic, res, vault.RoleSequencer)),
+			Operator:  open(t, sub.Config(ic, res, vault.RoleOperator)),
 		}
 	})
 }
 
 func TestRing(t *testing.T) {
 	s := newServer(t)
-	ic, res := s.initialise(vault.InitConfig{})
-	c := open(t, s.config(ic, res, vault.RoleSequencer))
+	ic, res := s.Initialise(vault.InitConfig{})
+	c := open(t, s.Config(ic, res, vault.RoleSequencer))
 	store := keystest.NewStore()
 	r := keystest.NewRing(t, keys.Config{Custodian: c, Store: store})
 	ctx := context.Background()
@@ -243,16 +103,16 @@ func TestRing(t *testing.T) {
 func TestInitIsIdempotent(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()
-	ic, first := s.initialise(vault.InitConfig{})
+	ic, first := s.Initialise(vault.InitConfig{})
 	if len(first.Changed) != 2+2+3+3 {
 		t.Errorf("the first Init made %v; want two mounts, two keys, three policies, three roles", first.Changed)
 	}
-	c := open(t, s.config(ic, first, vault.RoleBroker))
+	c := open(t, s.Config(ic, first, vault.RoleBroker))
 	w, err := c.Wrap(ctx, []keys.Plain{{AD: []byte("a")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := vault.Init(ctx, s.admin(), ic)
+	second, err := vault.Init(ctx, s.Admin(), ic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,20 +131,20 @@ func TestInitIsIdempotent(t *testing.T) {
 		}
 	}
 	// A policy that was loosened is corrected.
-	if err := s.admin().Sys().PutPolicy(ic.Prefix+"broker", `path "*" { capabilities = ["sudo"] }`); err != nil {
+	if err := s.Admin().Sys().PutPolicy(ic.Prefix+"broker", `path "*" { capabilities = ["sudo"] }`); err != nil {
 		t.Fatal(err)
 	}
-	third, err := vault.Init(ctx, s.admin(), ic)
+	third, err := vault.Init(ctx, s.Admin(), ic)
 	if err != nil || len(third.Changed) != 1 {
 		t.Errorf("%v, %v; want the one policy corrected", third.Changed, err)
 	}
 	// A key that could be exported is refused.
 	bad := ic
 	bad.WrapKey = "loose"
-	if _, err := s.admin().Logical().Write(ic.TransitMount+"/keys/loose", map[string]any{"type": "aes256-gcm96", "exportable": true}); err != nil {
+	if _, err := s.Admin().Logical().Write(ic.TransitMount+"/keys/loose", map[string]any{"type": "aes256-gcm96", "exportable": true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vault.Init(ctx, s.admin(), bad); err == nil || !strings.Contains(err.Error(), "exported") {
+	if _, err := vault.Init(ctx, s.Admin(), bad); err == nil || !strings.Contains(err.Error(), "exported") {
 		t.Errorf("an exportable key: %v", err)
 	}
 }
@@ -293,8 +153,8 @@ func TestInitIsIdempotent(t *testing.T) {
 func TestLeastPrivilege(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()
-	ic, res := s.initialise(vault.InitConfig{})
-	broker, sequencer, operator := open(t, s.config(ic, res, "broker")), open(t, s.config(ic, res, "sequencer")), open(t, s.config(ic, res, "operator"))
+	ic, res := s.Initialise(vault.InitConfig{})
+	broker, sequencer, operator := open(t, s.Config(ic, res, "broker")), open(t, s.Config(ic, res, "sequencer")), open(t, s.Config(ic, res, "operator"))
 	denied := func(what string, err error) {
 		t.Helper()
 		if !errors.Is(err, keys.ErrDenied) {
@@ -324,7 +184,7 @@ func TestLeastPrivilege(t *testing.T) {
 	denied("the operator signs", err)
 
 	// What the Custodian has no method for, with bare requests.
-	admin := s.admin()
+	admin := s.Admin()
 	if _, err := admin.Logical().Write(ic.TransitMount+"/keys/other", map[string]any{"type": "aes256-gcm96"}); err != nil {
 		t.Fatal(err)
 	}
@@ -363,22 +223,22 @@ func TestLeastPrivilege(t *testing.T) {
 
 // login logs in as a role and returns a client with its token.
 func (s *server) login(ic vault.InitConfig, role string) *api.Client {
-	s.tb.Helper()
-	admin := s.admin()
+	s.TB.Helper()
+	admin := s.Admin()
 	path := "auth/" + ic.AppRoleMount + "/role/" + ic.Prefix + role
 	id, err := admin.Logical().Read(path + "/role-id")
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
 	secret, err := admin.Logical().Write(path+"/secret-id", nil)
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
 	auth, err := admin.Logical().Write("auth/"+ic.AppRoleMount+"/login", map[string]any{"role_id": id.Data["role_id"], "secret_id": secret.Data["secret_id"]})
 	if err != nil {
-		s.tb.Fatal(err)
+		s.TB.Fatal(err)
 	}
-	c := s.admin()
+	c := s.Admin()
 	c.SetToken(auth.Auth.ClientToken)
 	return c
 }
@@ -406,8 +266,8 @@ func status(t *testing.T, c *api.Client, method, path string, body map[string]an
 func TestRecovery(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()
-	ic, res := s.initialise(vault.InitConfig{})
-	cfg := s.config(ic, res, "sequencer")
+	ic, res := s.Initialise(vault.InitConfig{})
+	cfg := s.Config(ic, res, "sequencer")
 	cfg.Timeout, cfg.Budget = 500*time.Millisecond, 1200*time.Millisecond
 	p := newProxy(t, s.Address)
 	cfg.Address = p.url
@@ -465,24 +325,24 @@ func TestRecovery(t *testing.T) {
 		t.Fatalf("it doesn't recover: %v", err)
 	}
 	t.Run("sealed", func(t *testing.T) {
-		s.seal()
+		s.Seal()
 		refused(t, keys.ErrSealed)
-		s.unseal()
+		s.Unseal()
 		works(t)
 	})
 	t.Run("down and restarted", func(t *testing.T) {
-		addr := s.addr()
-		s.stop()
+		addr := s.Addr()
+		s.Stop()
 		refused(t, keys.ErrUnavailable)
-		s.start(addr, true)
+		s.Start(addr, true)
 		works(t)
 	})
 	t.Run("restarted sealed", func(t *testing.T) {
-		addr := s.addr()
-		s.stop()
-		s.start(addr, false)
+		addr := s.Addr()
+		s.Stop()
+		s.Start(addr, false)
 		refused(t, keys.ErrSealed)
-		s.unseal()
+		s.Unseal()
 		works(t)
 	})
 	t.Run("slow", func(t *testing.T) {
@@ -551,13 +411,13 @@ func TestRecovery(t *testing.T) {
 		s.destroySecretIDs(role)
 		s.revokeAll(ic)
 		refused(t, keys.ErrDenied)
-		again, err := vault.Init(ctx, s.admin(), ic)
+		again, err := vault.Init(ctx, s.Admin(), ic)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range again.Roles {
 			if r.Role == "sequencer" {
-				s.write(cfg.SecretIDFile, r.WrappedSecretID)
+				s.Write(cfg.SecretIDFile, r.WrappedSecretID)
 			}
 		}
 		works(t)
@@ -566,21 +426,21 @@ func TestRecovery(t *testing.T) {
 
 // revokeAll revokes every token of the approle mount.
 func (s *server) revokeAll(ic vault.InitConfig) {
-	s.tb.Helper()
-	if err := s.admin().Sys().RevokePrefix("auth/" + ic.AppRoleMount + "/login"); err != nil {
-		s.tb.Fatal(err)
+	s.TB.Helper()
+	if err := s.Admin().Sys().RevokePrefix("auth/" + ic.AppRoleMount + "/login"); err != nil {
+		s.TB.Fatal(err)
 	}
 }
 
 func (s *server) destroySecretIDs(role string) {
-	s.tb.Helper()
-	l, err := s.admin().Logical().List(role + "/secret-id")
+	s.TB.Helper()
+	l, err := s.Admin().Logical().List(role + "/secret-id")
 	if err != nil || l == nil {
-		s.tb.Fatalf("listing secret ids: %v", err)
+		s.TB.Fatalf("listing secret ids: %v", err)
 	}
 	for _, a := range l.Data["keys"].([]any) {
-		if _, err := s.admin().Logical().Write(role+"/secret-id-accessor/destroy", map[string]any{"secret_id_accessor": a}); err != nil {
-			s.tb.Fatal(err)
+		if _, err := s.Admin().Logical().Write(role+"/secret-id-accessor/destroy", map[string]any{"secret_id_accessor": a}); err != nil {
+			s.TB.Fatal(err)
 		}
 	}
 }
@@ -589,9 +449,9 @@ func (s *server) destroySecretIDs(role string) {
 func TestTokenLifetime(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()
-	ic, res := s.initialise(vault.InitConfig{TokenTTL: 2 * time.Second, TokenMaxTTL: 4 * time.Second})
+	ic, res := s.Initialise(vault.InitConfig{TokenTTL: 2 * time.Second, TokenMaxTTL: 4 * time.Second})
 	p := newProxy(t, s.Address)
-	cfg := s.config(ic, res, "broker")
+	cfg := s.Config(ic, res, "broker")
 	cfg.Address = p.url
 	c := open(t, cfg)
 	start, turn, stood := time.Now(), time.Now(), time.Time{}
@@ -621,8 +481,8 @@ func TestTokenLifetime(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()
-	ic, res := s.initialise(vault.InitConfig{})
-	good := s.config(ic, res, "broker")
+	ic, res := s.Initialise(vault.InitConfig{})
+	good := s.Config(ic, res, "broker")
 	refused := func(cfg vault.Config, want error, says string) {
 		t.Helper()
 		c, err := vault.Open(ctx, cfg)
@@ -651,9 +511,9 @@ func TestOpenRefuses(t *testing.T) {
 	if err := os.Chmod(good.SecretIDFile, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.seal()
+	s.Seal()
 	refused(good, keys.ErrSealed, "sealed")
-	s.unseal()
+	s.Unseal()
 	// The token in the file was not spent by any of that.
 	open(t, good)
 	// Now it is: the second process must learn that somebody was there before it.
@@ -674,13 +534,13 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestPlainSecretID(t *testing.T) {
 	s := newServer(t)
-	ic, res := s.initialise(vault.InitConfig{})
-	cfg := s.config(ic, res, "broker")
-	secret, err := s.admin().Logical().Write("auth/"+ic.AppRoleMount+"/role/"+ic.Prefix+"broker/secret-id", nil)
+	ic, res := s.Initialise(vault.InitConfig{})
+	cfg := s.Config(ic, res, "broker")
+	secret, err := s.Admin().Logical().Write("auth/"+ic.AppRoleMount+"/role/"+ic.Prefix+"broker/secret-id", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.write(cfg.SecretIDFile, secret.Data["secret_id"].(string))
+	s.Write(cfg.SecretIDFile, secret.Data["secret_id"].(string))
 	cfg.SecretIDWrapped = false
 	if err := open(t, cfg).Check(t.Context()); err != nil {
 		t.Error(err)
