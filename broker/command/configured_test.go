@@ -1,0 +1,189 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker/config"
+)
+
+// The configurations of deploy/ are good but for the files that only the machine that they are for has; each without a name, which the environment gives, is not.
+func TestDeployedConfigurations(t *testing.T) {
+	deploy := filepath.Join("..", "..", "deploy")
+	for file, flags := range map[string][]string{
+		"compose/regard.yaml":                {},
+		"kubernetes/base/regard.yaml":        {},
+		"compose/signer.yaml":                {"--signer"},
+		"kubernetes/base/signer-config.yaml": {"--signer"},
+	} {
+		args := append([]string{"config", "check", "--no-files", "--json", "-c", filepath.Join(deploy, filepath.FromSlash(file))}, flags...)
+		if len(flags) == 0 {
+			code, out, _ := run(args...)
+			var said struct {
+				OK       bool
+				Mistakes []struct {
+					Key      string
+					Says, Do string
+				}
+			}
+			if err := json.Unmarshal([]byte(out), &said); err != nil || code != Usage || said.OK || len(said.Mistakes) != 1 || said.Mistakes[0].Key != "cluster.name" || said.Mistakes[0].Do == "" {
+				t.Errorf("%s without a name: %d, %v, %s", file, code, err, out)
+			}
+		}
+		t.Run(file, func(t *testing.T) {
+			t.Setenv("REGARD_CLUSTER_NAME", "broker-0")
+			if code, out, errs := run(args...); code != OK || !strings.Contains(out, `"ok": true`) {
+				t.Errorf("%d %s%s", code, out, errs)
+			}
+		})
+	}
+}
+
+// What prepare makes is what the processes of compose.yaml take: each configuration is good with all its files, and each certificate is for its server's name and of the one authority.
+func TestPrepare(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("openssl is missing")
+		}
+		t.Skip("skipped: openssl is missing")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "deploy", "compose"))); err != nil {
+		t.Fatal(err)
+	}
+	prepare := func() {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "bash", filepath.Join(dir, "prepare"), "regard.example.fr")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	prepare()
+	ca, err := os.ReadFile(filepath.Join(dir, "secrets", "ca", "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		t.Fatal("no authority")
+	}
+	for pair, name := range map[string]string{
+		"broker/api": "regard.example.fr", "broker/broker": "", "broker/regard_broker": "", "broker/regard_keeper": "", "signer/signer": "signer", "signer/trillian": "", "postgres/postgres": "postgres-signed",
+		"vault/vault": "vault", "witness-1/tls": "witness-1", "witness-2/tls": "witness-2", "owner/regard_owner": "",
+	} {
+		base := filepath.Join(dir, "secrets", filepath.FromSlash(pair))
+		cert, err := tls.LoadX509KeyPair(base+".pem", base+".key")
+		if err != nil {
+			t.Errorf("%s: %v", pair, err)
+			continue
+		}
+		usage := x509.ExtKeyUsageClientAuth
+		if name != "" {
+			usage = x509.ExtKeyUsageServerAuth
+		}
+		if _, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			t.Errorf("%s: %v", pair, err)
+		}
+		// PostgreSQL takes the name for the role.
+		if role := filepath.Base(base); strings.HasPrefix(role, "regard_") && cert.Leaf.Subject.CommonName != role {
+			t.Errorf("%s is for the role %q", pair, cert.Leaf.Subject.CommonName)
+		}
+		if n := cert.Leaf.NotAfter; n.Before(time.Now().AddDate(0, 11, 0)) {
+			t.Errorf("%s ends %v", pair, n)
+		}
+	}
+	// As the containers have it: a process's secrets beside its configuration.
+	check := func(process, file string, args ...string) {
+		t.Helper()
+		at := filepath.Join(dir, "as", process)
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "secrets", process), filepath.Join(at, "secrets")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, file), filepath.Join(at, file)); err != nil {
+			t.Fatal(err)
+		}
+		// From regard vault init and regard witness init.
+		for _, f := range []string{"sequencer.role_id", "sequencer.secret_id", "witnesses.policy"} {
+			if err := os.WriteFile(filepath.Join(at, "secrets", f), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code, out, errs := run(append([]string{"config", "check", "-c", filepath.Join(at, file)}, args...)...); code != OK {
+			t.Errorf("%s: %d %s%s", file, code, out, errs)
+		}
+	}
+	before, err := os.ReadFile(filepath.Join(dir, "secrets", "vault", "vault.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepare()
+	if after, err := os.ReadFile(filepath.Join(dir, "secrets", "vault", "vault.pem")); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the second time it replaced what was there: %v", err)
+	}
+	t.Setenv("REGARD_CLUSTER_NAME", "broker-1")
+	check("broker", "regard.yaml")
+	check("signer", "signer.yaml", "--signer")
+}
+
+// What a cluster's configuration says and serve doesn't do yet is refused, and not ignored.
+func TestServeRefusesWhatItDoesNotDo(t *testing.T) {
+	for key, c := range map[string]*config.Config{
+		"store.postgres":         {Store: config.Store{Postgres: config.Postgres{URLFile: "x"}}},
+		"ledger.signed_url_file": {Ledger: config.Ledger{SignedURLFile: "x"}},
+		"ledger.trillian":        {Ledger: config.Ledger{Trillian: config.Trillian{Address: []string{"x"}}}},
+		"public.dir":             {Public: config.Public{Dir: "/srv"}},
+	} {
+		if c.Public.Dir == "" {
+			c.Public.Dir = "public"
+		}
+		if err := unwired(c); err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if err := unwired(&config.Config{Public: config.Public{Dir: "public"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// With the embedded keystore in production, each start says so, and so do the metrics.
+func TestKeystoreInProductionIsLoud(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	file, err := Init(Setup{Dir: dir, Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := []string{"production=true", "mirrors=" + filepath.Join(dir, "mirror")}
+	if _, err := config.Load(config.Source{File: file, Set: set}); err == nil || !strings.Contains(err.Error(), config.IKnow) {
+		t.Errorf("without saying so: %v", err)
+	}
+	cfg, err := config.Load(config.Source{File: file, Set: append(set, "keys.keystore.in_production="+config.IKnow)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.IgnoreMirrors = true
+	var log bytes.Buffer
+	i, err := Start(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := get(t, "http://"+i.Addresses["ops"]+"/metrics")
+	if err := i.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(text, "\nregard_keys_embedded 1\n") || !strings.Contains(log.String(), "level=WARN msg=\"KEYSTORE IN PRODUCTION") {
+		t.Errorf("the log says\n%s", &log)
+	}
+}
