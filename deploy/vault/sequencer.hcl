@@ -1,4 +1,4 @@
-# The one sequencer, in addition to broker.hcl: sign checkpoints and read the public halves of the signing key.
+# A broker that may lead, in addition to broker.hcl: sign checkpoints and read the public halves of the signing key.
 
 path "transit/sign/regard-checkpoint" {
   capabilities = ["update"]
