@@ -195,3 +195,21 @@ func TestMetricsAreThere(t *testing.T) {
 		}
 	}
 }
+
+// What an alert says to read is there.
+func TestAlertsLeadSomewhere(t *testing.T) {
+	rules, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grafana", "rules.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`docs/([a-z]+\.md), "([^"]+)"`).FindAllStringSubmatch(string(rules), -1)
+	if len(found) < 5 {
+		t.Fatalf("%d references: this test is broken", len(found))
+	}
+	for _, m := range found {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", m[1]))
+		if err != nil || !regexp.MustCompile(`(?m)^##+ `+regexp.QuoteMeta(m[2])+`$`).Match(text) {
+			t.Errorf("%s has no section %q (%v)", m[1], m[2], err)
+		}
+	}
+}

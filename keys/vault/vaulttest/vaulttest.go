@@ -52,6 +52,7 @@ func (s *Server) Start(listen string, unseal bool) {
 	s.TB.Helper()
 	ready := filepath.Join(s.dir, "ready.json")
 	_ = os.Remove(ready)
+	// #nosec G204 -- the test server that the environment names
 	cmd := exec.Command(s.bin, "-listen", listen, "-storage", filepath.Join(s.dir, "vault"), "-ready-file", ready,
 		fmt.Sprintf("-unseal=%v", unseal), "-exit-on-stdin-eof", "-log-level", "off")
 	var out bytes.Buffer
