@@ -6,15 +6,22 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 )
 
 // The configurations of deploy/ are good but for the files that only the machine that they are for has; each without a name, which the environment gives, is not.
@@ -49,15 +56,16 @@ func TestDeployedConfigurations(t *testing.T) {
 	}
 }
 
-// What prepare makes is what the processes of compose.yaml take: each configuration is good with all its files, and each certificate is for its server's name and of the one authority.
-func TestPrepare(t *testing.T) {
+// prepared is a copy of deploy/compose in which prepare was run, and what runs it again.
+func prepared(t *testing.T) (dir string, again func()) {
+	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("openssl is missing")
 		}
 		t.Skip("skipped: openssl is missing")
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "deploy", "compose"))); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +77,12 @@ func TestPrepare(t *testing.T) {
 		}
 	}
 	prepare()
+	return dir, prepare
+}
+
+// What prepare makes is what the processes of compose.yaml take: each configuration is good with all its files, and each certificate is for its server's name and of the one authority.
+func TestPrepare(t *testing.T) {
+	dir, prepare := prepared(t)
 	ca, err := os.ReadFile(filepath.Join(dir, "secrets", "ca", "ca.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -185,5 +199,83 @@ func TestKeystoreInProductionIsLoud(t *testing.T) {
 	}
 	if !strings.Contains(text, "\nregard_keys_embedded 1\n") || !strings.Contains(log.String(), "level=WARN msg=\"KEYSTORE IN PRODUCTION") {
 		t.Errorf("the log says\n%s", &log)
+	}
+}
+
+// A real PostgreSQL with the settings of compose.yaml lets in whoever has the certificate of a role, as that role, and nobody else.
+func TestPreparedDatabases(t *testing.T) {
+	programs, err := pgcluster.Find()
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	dir, _ := prepared(t)
+	// The server's user can't pass through t.TempDir.
+	server, err := os.MkdirTemp("", "regard-pgtest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(server); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(server, 0o711); err != nil { // #nosec G302 -- see above
+		t.Fatal(err)
+	}
+	for _, f := range []string{"secrets/postgres/postgres.pem", "secrets/postgres/postgres.key", "secrets/postgres/ca.pem", "pg_hba.conf"} {
+		text, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(server, filepath.Base(f))
+		if os.Geteuid() != 0 { // the test's own user is no postgres
+			text = bytes.Replace(text, []byte("peer"), []byte("trust"), 1)
+		}
+		if err := os.WriteFile(to, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if u, err := user.Lookup("postgres"); err == nil && os.Geteuid() == 0 {
+			uid, e1 := strconv.Atoi(u.Uid)
+			gid, e2 := strconv.Atoi(u.Gid)
+			if err := errors.Join(e1, e2, os.Chown(to, uid, gid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at := func(f string) string { return filepath.Join(server, f) }
+	addr := fmt.Sprintf("127.83.%d.%d", rand.IntN(250)+1, rand.IntN(250)+1) // the port is everybody's, this address nobody's
+	c := pgtest.Own(t, "listen_addresses="+addr, "ssl=on", "ssl_cert_file="+at("postgres.pem"), "ssl_key_file="+at("postgres.key"), "ssl_ca_file="+at("ca.pem"), "hba_file="+at("pg_hba.conf"))
+	if err := c.SQL(t.Context(), "postgres", "CREATE ROLE regard_owner LOGIN; CREATE ROLE regard_broker LOGIN; CREATE ROLE regard_keeper LOGIN; CREATE DATABASE regard OWNER regard_owner;"); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(dsn string) (string, error) {
+		psql := exec.CommandContext(t.Context(), filepath.Join(programs, "psql"), "-X", "-A", "-t", "-c", "SELECT current_user", dsn+" hostaddr="+addr)
+		out, err := psql.CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	urls := map[string]string{}
+	for file, role := range map[string]string{"broker/store.url": "regard_broker", "broker/keeper.url": "regard_keeper", "owner/owner.url": "regard_owner"} {
+		secrets := filepath.Join(dir, "secrets", filepath.Dir(file))
+		text, err := os.ReadFile(filepath.Join(dir, "secrets", filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls[role] = strings.ReplaceAll(strings.TrimSpace(string(text)), "/etc/regard/secrets", secrets)
+		if who, err := ask(urls[role]); err != nil || who != role {
+			t.Errorf("%s: %v, %s", file, err, who)
+		}
+	}
+	for name, change := range map[string][2]string{
+		"as another role":         {"user=regard_broker", "user=regard_keeper"},
+		"as the administrator":    {"user=regard_broker", "user=postgres"},
+		"without a certificate":   {"sslcert=", "sslcert=/none/"},
+		"without TLS":             {"sslmode=verify-full", "sslmode=disable"},
+		"as another server's":     {"host=postgres ", "host=other "},
+		"under another authority": {"ca.pem", "regard_broker.pem"},
+	} {
+		dsn := strings.Replace(urls["regard_broker"], change[0], change[1], 1)
+		if who, err := ask(dsn); err == nil || dsn == urls["regard_broker"] {
+			t.Errorf("%s: let in as %s", name, who)
+		}
 	}
 }
