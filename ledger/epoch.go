@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -120,10 +119,6 @@ func (l *Log) closeEpoch(ctx context.Context, open OpenEpoch, next proof.Index) 
 		return nil, nil, fmt.Errorf("building the index: %w", err)
 	}
 	return &ClosedEpoch{OpenEpoch: open, Closer: next, Size: uint64(next - open.Marker), Items: sum.Items, Bits: sum.Bits, Root: sum.Root}, r, nil
-}
-
-func (l *Log) indexDir(epoch proof.Epoch) string {
-	return filepath.Join(l.cfg.Dir, "index", epoch.String())
 }
 
 // publishIndexes makes the files of the indexes of all epochs that were closed since the last publication: before the checkpoint that shows their markers.

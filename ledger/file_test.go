@@ -48,7 +48,7 @@ func TestForget(t *testing.T) {
 	}
 	alice, bob := subject("0123456789A"), subject("0123456789B")
 	f := &inFiler{}
-	l := &Log{cfg: Config{Store: f, Labeler: f}}
+	l := newLog(Config{Store: f, Labeler: f})
 	l.Forget(alice) // nothing is known yet
 	round := func(subjects ...proof.Subject) {
 		t.Helper()

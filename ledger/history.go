@@ -27,7 +27,7 @@ type HistoryDraft struct {
 	// Opens and Closes are the log indexes of the first and last marker.
 	Opens, Closes proof.Index
 
-	log *Log
+	view *view
 }
 
 // FiledEntry is an entry in a roll of a history.
@@ -38,16 +38,16 @@ type FiledEntry struct {
 
 // History begins the history of some subjects, those of one person, in the epochs from to to. It holds no lock of the log, and reads each tile once. ErrNotFound: one of these epochs
 // isn't closed and published yet.
-func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to proof.Epoch) (*HistoryDraft, error) {
-	cp, to, err := l.historyUnder(ctx, from, to)
+func (v *view) History(ctx context.Context, subjects []proof.Subject, from, to proof.Epoch) (*HistoryDraft, error) {
+	cp, to, err := v.historyUnder(ctx, from, to)
 	if err != nil {
 		return nil, err
 	}
-	d := &HistoryDraft{log: l, Under: cp}
+	d := &HistoryDraft{view: v, Under: cp}
 	d.Checkpoint, d.Subjects = cp.Note(), slices.SortedFunc(slices.Values(subjects), proof.CompareSubjects)
 	d.Subjects = slices.CompactFunc(d.Subjects, proof.Subject.Equal)
 	for n := from; n <= to; n++ {
-		c, err := l.cfg.Store.Epoch(ctx, n)
+		c, err := v.cfg.Store.Epoch(ctx, n)
 		if err != nil {
 			return nil, fmt.Errorf("reading epoch %d: %w", n, err)
 		}
@@ -60,7 +60,7 @@ func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to pr
 			return nil, fmt.Errorf("epoch %d: %w", n, err)
 		}
 	}
-	closing, err := l.entryText(ctx, d.Closes)
+	closing, err := v.entryText(ctx, d.Closes)
 	if err != nil {
 		return nil, err
 	}
@@ -75,19 +75,19 @@ func (l *Log) History(ctx context.Context, subjects []proof.Subject, from, to pr
 }
 
 // historyUnder chooses the checkpoint of a history and finds its last epoch: the newest checkpoint that was witnessed, unless there is none or epochs are asked for that only the published one covers.
-func (l *Log) historyUnder(ctx context.Context, from, to proof.Epoch) (proof.Checkpoint, proof.Epoch, error) {
-	published, ok := l.Published()
+func (v *view) historyUnder(ctx context.Context, from, to proof.Epoch) (proof.Checkpoint, proof.Epoch, error) {
+	published, ok := v.Published()
 	if !ok {
 		return published, 0, fmt.Errorf("%w: nothing is published yet", ErrNotFound)
 	}
 	under := []proof.Checkpoint{published}
-	if w, ok := l.Witnessed(); ok && !published.Witnessed() {
+	if w, ok := v.Witnessed(); ok && !published.Witnessed() {
 		under = []proof.Checkpoint{w, published}
 	}
 	closed := proof.Epoch(0)
 	for _, cp := range under {
 		var err error
-		if closed, err = l.closedUnder(ctx, cp); err != nil {
+		if closed, err = v.closedUnder(ctx, cp); err != nil {
 			return cp, 0, err
 		}
 		last := to
@@ -102,12 +102,12 @@ func (l *Log) historyUnder(ctx context.Context, from, to proof.Epoch) (proof.Che
 }
 
 // closedUnder returns how many epochs are closed by a marker under the checkpoint.
-func (l *Log) closedUnder(ctx context.Context, cp proof.Checkpoint) (proof.Epoch, error) {
-	open := l.OpenEpoch()
+func (v *view) closedUnder(ctx context.Context, cp proof.Checkpoint) (proof.Epoch, error) {
+	open := v.OpenEpoch()
 	n, marker := open.Number, open.Marker
 	for n > 0 && uint64(marker) >= cp.Size() {
 		n--
-		c, err := l.cfg.Store.Epoch(ctx, n)
+		c, err := v.cfg.Store.Epoch(ctx, n)
 		if err != nil {
 			return 0, fmt.Errorf("reading epoch %d: %w", n, err)
 		}
@@ -116,8 +116,8 @@ func (l *Log) closedUnder(ctx context.Context, cp proof.Checkpoint) (proof.Epoch
 	return n, nil
 }
 
-func (l *Log) entryText(ctx context.Context, index proof.Index) (text []byte, err error) {
-	err = l.cfg.Store.Leaves(ctx, index, index+1, func(leaf Leaf) error {
+func (v *view) entryText(ctx context.Context, index proof.Index) (text []byte, err error) {
+	err = v.cfg.Store.Leaves(ctx, index, index+1, func(leaf Leaf) error {
 		text = slices.Clone(leaf.Text)
 		return nil
 	})
@@ -133,7 +133,7 @@ func (d *HistoryDraft) addEpoch(ctx context.Context, c ClosedEpoch) error {
 	var numbers []uint64
 	labels := make([]proof.Label, len(d.Subjects))
 	for i, s := range d.Subjects {
-		z, vrf, err := d.log.cfg.Labeler.Prove(ctx, c.LabelKey, c.Number, s)
+		z, vrf, err := d.view.cfg.Labeler.Prove(ctx, c.LabelKey, c.Number, s)
 		if errors.Is(err, ErrLabelsOver) {
 			d.Epochs = append(d.Epochs, proof.HistoryEpoch{})
 			return nil
@@ -147,7 +147,7 @@ func (d *HistoryDraft) addEpoch(ctx context.Context, c ClosedEpoch) error {
 	}
 	slices.Sort(numbers)
 	numbers = slices.Compact(numbers)
-	buckets, err := d.log.buckets(c, numbers, &e)
+	buckets, err := d.view.buckets(c, numbers, &e)
 	if err != nil {
 		return err
 	}
@@ -164,8 +164,8 @@ func (d *HistoryDraft) addEpoch(ctx context.Context, c ClosedEpoch) error {
 }
 
 // buckets reads buckets of a closed epoch's index with their common proof.
-func (l *Log) buckets(c ClosedEpoch, numbers []uint64, e *proof.HistoryEpoch) ([]proof.Bucket, error) {
-	t := tiles.Tree{Dir: l.indexDir(c.Number), Size: 1 << c.Bits, Root: c.Root}
+func (v *view) buckets(c ClosedEpoch, numbers []uint64, e *proof.HistoryEpoch) ([]proof.Bucket, error) {
+	t := tiles.Tree{Dir: v.indexDir(c.Number), Size: 1 << c.Bits, Root: c.Root}
 	nodes, hashes, err := t.Multiproof(numbers, nil)
 	if err != nil {
 		return nil, fmt.Errorf("reading its index: %w", err)
@@ -195,7 +195,7 @@ func (d *HistoryDraft) roll(ctx context.Context, c ClosedEpoch, subject int, z p
 	if !has {
 		return proof.HistoryRoll{}, nil
 	}
-	roll, err := d.log.Roll(ctx, c, z)
+	roll, err := d.view.Roll(ctx, c, z)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLabelsOver) {
 		return proof.HistoryRoll{}, err
 	}
@@ -234,7 +234,7 @@ func (d *HistoryDraft) Prove(ctx context.Context) (*proof.History, error) {
 		e := &d.Entries[i]
 		if e.Text == nil {
 			var err error
-			if e.Text, err = d.log.entryText(ctx, e.Index); err != nil {
+			if e.Text, err = d.view.entryText(ctx, e.Index); err != nil {
 				return nil, err
 			}
 		}
@@ -250,7 +250,7 @@ func (d *HistoryDraft) Prove(ctx context.Context) (*proof.History, error) {
 	}
 	slices.Sort(leaves)
 	slices.Sort(prefixes)
-	t := tiles.Tree{Dir: d.log.cfg.Dir, Size: d.Under.Size(), Root: d.Under.Root()}
+	t := tiles.Tree{Dir: d.view.cfg.Dir, Size: d.Under.Size(), Root: d.Under.Root()}
 	nodes, hashes, err := t.Multiproof(leaves, slices.Compact(prefixes))
 	if err != nil {
 		return nil, fmt.Errorf("proving the entries: %w", err)

@@ -102,7 +102,7 @@ func newYears(b *testing.B, epochs, entries int) *years {
 		return s, v
 	}()
 	y.policy = must(proof.NewPolicy(vkey))
-	y.log = &Log{cfg: Config{Store: y, Labeler: y, Dir: dir}}
+	y.log = newLog(Config{Store: y, Labeler: y, Dir: dir})
 	// One request a day, on some of the days.
 	days := mathrand.New(rng).Perm(epochs)[:entries]
 	for k, d := range days {
@@ -323,7 +323,7 @@ func BenchmarkEpochProof(b *testing.B) {
 	y := &years{rolls: map[proof.Epoch][]proof.Index{}}
 	rng := mathrand.NewChaCha8([32]byte{2})
 	y.key = must(proof.NewLabelKey(rng))
-	y.log = &Log{cfg: Config{Store: y, Labeler: y, Dir: b.TempDir()}}
+	y.log = newLog(Config{Store: y, Labeler: y, Dir: b.TempDir()})
 	labels := make([]proof.Label, items)
 	for i := range labels {
 		_, _ = rng.Read(labels[i][:])
@@ -359,7 +359,7 @@ func BenchmarkEpochProof(b *testing.B) {
 	n := 0
 	b.ResetTimer()
 	for b.Loop() {
-		d := &HistoryDraft{log: y.log}
+		d := &HistoryDraft{view: &y.log.view}
 		d.Subjects = people[n%len(people) : n%len(people)+1]
 		if err := d.addEpoch(context.Background(), c); err != nil {
 			b.Fatal(err)

@@ -116,12 +116,11 @@ func def[T comparable](v *T, d T) {
 // Stage A (order.go) gives entries their places and commits them; stage B (sign.go) has Trillian hash them and signs. Each takes whatever waits when it is
 // done with what it did before, so batches grow with the load and nobody waits for a timer. The filer (file.go) labels entries, the publisher (publish.go) writes tiles.
 type Log struct {
-	cfg Config
+	view
 
-	// ctx ends when nothing more may be done, stop when no more is accepted.
+	// ctx ends when nothing more may be done.
 	ctx    context.Context
 	cancel context.CancelFunc
-	stop   chan struct{}
 
 	mu       sync.Mutex
 	waiting  []*waiter
@@ -139,9 +138,6 @@ type Log struct {
 	files   filer
 	touched touched
 	pub     publisher
-	count   counters
-
-	unsettled sync.Map // epochs of which it was said that receipts can't be settled
 
 	wakeOrder, wakeSign, wakeFile chan struct{}
 	orderDone, signDone, fileDone chan struct{}
@@ -161,11 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	l := &Log{
-		cfg: cfg, stop: make(chan struct{}),
-		wakeOrder: make(chan struct{}, 1), wakeSign: make(chan struct{}, 1), wakeFile: make(chan struct{}, 1),
-		orderDone: make(chan struct{}), signDone: make(chan struct{}), fileDone: make(chan struct{}), pubDone: make(chan struct{}),
-	}
+	l := newLog(cfg)
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := l.recover(ctx); err != nil {
 		l.cancel()
@@ -176,6 +168,16 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	go l.runFile()
 	go l.runPublish()
 	return l, nil
+}
+
+func newLog(cfg Config) *Log {
+	l := &Log{
+		view:      view{cfg: cfg, stop: make(chan struct{})},
+		wakeOrder: make(chan struct{}, 1), wakeSign: make(chan struct{}, 1), wakeFile: make(chan struct{}, 1),
+		orderDone: make(chan struct{}), signDone: make(chan struct{}), fileDone: make(chan struct{}), pubDone: make(chan struct{}),
+	}
+	l.openEpoch = l.epoch
+	return l
 }
 
 // Append puts a group into the log and returns when a checkpoint that covers it is signed and durable. Errors: ErrRefused, ErrBusy (nothing was committed),
@@ -304,8 +306,7 @@ func (l *Log) Checkpoint() proof.Checkpoint {
 	return l.signed.cp
 }
 
-// OpenEpoch returns the epoch in which the next entry would stand.
-func (l *Log) OpenEpoch() OpenEpoch {
+func (l *Log) epoch() OpenEpoch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.open

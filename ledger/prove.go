@@ -9,16 +9,16 @@ import (
 )
 
 // AwaitPublished waits until an entry stands under the published checkpoint, which takes about a second after Append.
-func (l *Log) AwaitPublished(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
-	return l.await(ctx, index, "published", l.Published)
+func (v *view) AwaitPublished(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
+	return v.await(ctx, index, "published", v.Published)
 }
 
 // AwaitWitnessed waits until an entry stands under a published checkpoint that has the quorum of witnesses.
-func (l *Log) AwaitWitnessed(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
-	return l.await(ctx, index, "witnessed", l.Witnessed)
+func (v *view) AwaitWitnessed(ctx context.Context, index proof.Index) (proof.Checkpoint, error) {
+	return v.await(ctx, index, "witnessed", v.Witnessed)
 }
 
-func (l *Log) await(ctx context.Context, index proof.Index, what string, newest func() (proof.Checkpoint, bool)) (proof.Checkpoint, error) {
+func (v *view) await(ctx context.Context, index proof.Index, what string, newest func() (proof.Checkpoint, bool)) (proof.Checkpoint, error) {
 	t := time.NewTicker(25 * time.Millisecond)
 	defer t.Stop()
 	for {
@@ -27,7 +27,7 @@ func (l *Log) await(ctx context.Context, index proof.Index, what string, newest 
 		}
 		select {
 		case <-t.C:
-		case <-l.stop:
+		case <-v.stop:
 			return proof.Checkpoint{}, fmt.Errorf("%w: it is being closed", ErrUnavailable)
 		case <-ctx.Done():
 			return proof.Checkpoint{}, fmt.Errorf("%w: entry %d is not %s yet: %w", ErrUnavailable, index, what, ctx.Err())
@@ -36,16 +36,16 @@ func (l *Log) await(ctx context.Context, index proof.Index, what string, newest 
 }
 
 // Prove proves entries that were appended at some time, all under one published checkpoint, waiting for their publication. The result is what Append gave, but for a newer checkpoint.
-func (l *Log) Prove(ctx context.Context, indexes []proof.Index) (Appended, error) {
-	return l.proveWhen(ctx, indexes, l.AwaitPublished)
+func (v *view) Prove(ctx context.Context, indexes []proof.Index) (Appended, error) {
+	return v.proveWhen(ctx, indexes, v.AwaitPublished)
 }
 
 // ProveWitnessed is Prove under a checkpoint that has the quorum of witnesses, for which it waits.
-func (l *Log) ProveWitnessed(ctx context.Context, indexes []proof.Index) (Appended, error) {
-	return l.proveWhen(ctx, indexes, l.AwaitWitnessed)
+func (v *view) ProveWitnessed(ctx context.Context, indexes []proof.Index) (Appended, error) {
+	return v.proveWhen(ctx, indexes, v.AwaitWitnessed)
 }
 
-func (l *Log) proveWhen(ctx context.Context, indexes []proof.Index, await func(context.Context, proof.Index) (proof.Checkpoint, error)) (Appended, error) {
+func (v *view) proveWhen(ctx context.Context, indexes []proof.Index, await func(context.Context, proof.Index) (proof.Checkpoint, error)) (Appended, error) {
 	var a Appended
 	var last proof.Index
 	for _, i := range indexes {
@@ -56,7 +56,7 @@ func (l *Log) proveWhen(ctx context.Context, indexes []proof.Index, await func(c
 		return a, err
 	}
 	for _, i := range indexes {
-		p, err := l.prove(ctx, a.Checkpoint, i)
+		p, err := v.prove(ctx, a.Checkpoint, i)
 		if err != nil {
 			return a, err
 		}

@@ -3,12 +3,9 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -25,10 +22,6 @@ type publisher struct {
 	indexed proof.Epoch
 	// closed is what stage A made of the last epoch that it closed; nil: published, or of an earlier process.
 	closed atomic.Pointer[roster]
-	// last is what readers see, witnessed the newest of what they saw with the quorum of witnesses.
-	last, witnessed atomic.Pointer[proof.Checkpoint]
-	// missing since: the last publication, or attempt to cosign it, ended without the quorum; in nanoseconds since 1970, 0 if it had it.
-	missing atomic.Int64
 }
 
 // runPublish publishes at most every PublishEvery, off the release path.
@@ -66,7 +59,7 @@ func (l *Log) publish(ctx context.Context) error {
 		}
 	}
 	size := s.edge.size
-	if last := l.pub.last.Load(); last != nil && last.Size() >= size {
+	if last := l.last.Load(); last != nil && last.Size() >= size {
 		l.clearLag(s, start)
 		return l.publishMore(ctx, *last)
 	}
@@ -143,7 +136,7 @@ func (l *Log) cosign(ctx context.Context, cp proof.Checkpoint) (proof.Checkpoint
 
 // writeCheckpoint shows a checkpoint to readers. The last one with the quorum stays at hand while there is none.
 func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
-	if last := l.pub.last.Load(); last != nil && last.Witnessed() && !cp.Witnessed() {
+	if last := l.last.Load(); last != nil && last.Witnessed() && !cp.Witnessed() {
 		if err := tiles.WriteFile(l.cfg.Dir, witnessedName, last.Note()); err != nil {
 			return fmt.Errorf("keeping the last witnessed checkpoint: %w", err)
 		}
@@ -164,17 +157,9 @@ func (l *Log) noteQuorum(cp proof.Checkpoint) {
 	switch {
 	case l.cfg.Cosign == nil:
 	case cp.Witnessed():
-		l.pub.missing.Store(0)
+		l.missing.Store(0)
 	default:
-		l.pub.missing.CompareAndSwap(0, time.Now().UnixNano())
-	}
-}
-
-func (l *Log) published(cp proof.Checkpoint) {
-	l.pub.last.Store(&cp)
-	l.count.publishedSize.Store(int64(cp.Size()))
-	if cp.Witnessed() {
-		l.pub.witnessed.Store(&cp)
+		l.missing.CompareAndSwap(0, time.Now().UnixNano())
 	}
 }
 
@@ -237,59 +222,7 @@ func (l *Log) recoverWitnessed(ctx context.Context, last proof.Checkpoint) error
 	}
 	// Whether it has the quorum depends on the policy of now.
 	if cp, err := l.ours(ctx, n); err == nil && cp.Witnessed() && cp.Size() <= last.Size() {
-		l.pub.witnessed.Store(&cp)
+		l.witnessed.Store(&cp)
 	}
 	return nil
-}
-
-// Published returns the checkpoint that readers see, with its cosignatures; false if there is none yet.
-func (l *Log) Published() (proof.Checkpoint, bool) {
-	cp := l.pub.last.Load()
-	if cp == nil {
-		return proof.Checkpoint{}, false
-	}
-	return *cp, true
-}
-
-// Witnessed returns the newest published checkpoint that has the quorum of witnesses, which is older than Published's while the quorum is missing; false if there is none.
-func (l *Log) Witnessed() (proof.Checkpoint, bool) {
-	cp := l.pub.witnessed.Load()
-	if cp == nil {
-		return proof.Checkpoint{}, false
-	}
-	return *cp, true
-}
-
-// QuorumMissing returns for how long checkpoints have been published without the quorum of witnesses; 0 if the last one had it, or nobody is asked.
-func (l *Log) QuorumMissing() time.Duration {
-	since := l.pub.missing.Load()
-	if since == 0 {
-		return 0
-	}
-	return max(time.Since(time.Unix(0, since)), 1)
-}
-
-// best returns the checkpoint to prove an entry under: a witnessed one if there is one that covers it.
-func (l *Log) best(index proof.Index) (proof.Checkpoint, bool) {
-	last, ok := l.Published() // once: the next may come at any moment, without the quorum
-	if cp, ok := l.Witnessed(); ok && uint64(index) < cp.Size() && !last.Witnessed() {
-		return cp, true
-	}
-	return last, ok && uint64(index) < last.Size()
-}
-
-// Handler serves what is published: see tiles.Handler.
-func (l *Log) Handler() http.Handler { return tiles.Handler(l.cfg.Dir) }
-
-// PutBlob publishes the bytes behind a digest that stands in a governance entry, at blob/<hex>, and returns the digest. It is durable when PutBlob returns. All of it
-// is public.
-func (l *Log) PutBlob(ctx context.Context, data []byte) (proof.Hash, error) {
-	if err := ctx.Err(); err != nil {
-		return proof.Hash{}, err
-	}
-	h := proof.Hash(sha256.Sum256(data))
-	if err := tiles.WriteFile(l.cfg.Dir, "blob/"+hex.EncodeToString(h[:]), data); err != nil {
-		return proof.Hash{}, fmt.Errorf("publishing a blob: %w", err)
-	}
-	return h, nil
 }

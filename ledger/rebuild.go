@@ -18,7 +18,7 @@ func Rebuild(ctx context.Context, cfg Config) (uint64, error) {
 	if err := cfg.check(); err != nil {
 		return 0, err
 	}
-	l := &Log{cfg: cfg}
+	l := newLog(cfg)
 	cp, _, err := l.standing(ctx)
 	if err != nil {
 		return 0, err
@@ -84,7 +84,7 @@ func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, ol
 	if err := cfg.check(); err != nil {
 		return r, err
 	}
-	l := &Log{cfg: cfg}
+	l := newLog(cfg)
 	best, other, err := l.standing(ctx)
 	if err != nil {
 		return r, err
@@ -119,7 +119,7 @@ func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, ol
 		r.Lost = append(r.Lost, leaf)
 	}
 	if old != nil {
-		was := Log{cfg: cfg}
+		was := newLog(cfg)
 		was.cfg.Trillian, was.cfg.TreeID = old, oldTree
 		if n, _, err := was.trillianRoot(ctx); err == nil && n > size {
 			r.Unsigned = n - size

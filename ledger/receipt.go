@@ -27,19 +27,19 @@ func FreshReceipt(a Appended, i int, o proof.Opening) (*proof.Receipt, error) {
 
 // Receipt returns the best receipt of an entry that can be had now: under the published checkpoint with its cosignatures (under an older one with the quorum of witnesses, while the published one lacks it), and settled if the entry is filed, its epoch
 // is closed and the opening shows the subject. One that the store can't settle any more is returned unsettled, and counted and logged: its inclusion is proven all the same. ErrNotFound if the entry isn't published yet: that takes seconds after Append.
-func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (*proof.Receipt, error) {
-	cp, ok := l.best(index)
+func (v *view) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (*proof.Receipt, error) {
+	cp, ok := v.best(index)
 	if !ok {
 		return nil, fmt.Errorf("%w: entry %d is not published yet", ErrNotFound, index)
 	}
-	entry, err := l.prove(ctx, cp, index)
+	entry, err := v.prove(ctx, cp, index)
 	if err != nil {
 		return nil, err
 	}
-	settlement, err := l.settlement(ctx, cp, entry, o)
+	settlement, err := v.settlement(ctx, cp, entry, o)
 	if errors.Is(err, errUnsettled) {
 		settlement, err = nil, nil
-		l.neverSettles(entry)
+		v.neverSettles(entry)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("settling entry %d: %w", index, err)
@@ -52,28 +52,28 @@ func (l *Log) Receipt(ctx context.Context, index proof.Index, o proof.Opening) (
 }
 
 // neverSettles tells the operator, once for each epoch: which entries are lost is not known here.
-func (l *Log) neverSettles(entry proof.Proven) {
-	l.count.unsettled.Add(1)
+func (v *view) neverSettles(entry proof.Proven) {
+	v.count.unsettled.Add(1)
 	e, err := proof.ParseEntry(entry.Text)
 	if err != nil {
 		return
 	}
-	if _, told := l.unsettled.LoadOrStore(e.In(), true); !told {
-		l.cfg.Logger.Error("receipts of a closed epoch can't be settled: filings of it are lost. If a backup was restored or an entry skipped since it was opened, that is why; otherwise the store is damaged", "epoch", e.In(), "entry", entry.Index)
+	if _, told := v.unsettled.LoadOrStore(e.In(), true); !told {
+		v.cfg.Logger.Error("receipts of a closed epoch can't be settled: filings of it are lost. If a backup was restored or an entry skipped since it was opened, that is why; otherwise the store is damaged", "epoch", e.In(), "entry", entry.Index)
 	}
 }
 
 // prove proves an entry from the published tiles.
-func (l *Log) prove(ctx context.Context, cp proof.Checkpoint, index proof.Index) (proof.Proven, error) {
+func (v *view) prove(ctx context.Context, cp proof.Checkpoint, index proof.Index) (proof.Proven, error) {
 	p := proof.Proven{Index: index}
-	err := l.cfg.Store.Leaves(ctx, index, index+1, func(leaf Leaf) error {
+	err := v.cfg.Store.Leaves(ctx, index, index+1, func(leaf Leaf) error {
 		p.Text = append([]byte(nil), leaf.Text...)
 		return nil
 	})
 	if err != nil {
 		return p, fmt.Errorf("reading entry %d: %w", index, err)
 	}
-	p.Path, err = tiles.Tree{Dir: l.cfg.Dir, Size: cp.Size(), Root: cp.Root()}.Inclusion(uint64(index))
+	p.Path, err = tiles.Tree{Dir: v.cfg.Dir, Size: cp.Size(), Root: cp.Root()}.Inclusion(uint64(index))
 	if err != nil {
 		return p, fmt.Errorf("proving entry %d: %w", index, err)
 	}
@@ -85,7 +85,7 @@ func (l *Log) prove(ctx context.Context, cp proof.Checkpoint, index proof.Index)
 }
 
 // settlement proves that an entry stands in its subject's roll; nil without an error if that can't be said yet, or to this reader.
-func (l *Log) settlement(ctx context.Context, cp proof.Checkpoint, entry proof.Proven, o proof.Opening) (*proof.Settlement, error) {
+func (v *view) settlement(ctx context.Context, cp proof.Checkpoint, entry proof.Proven, o proof.Opening) (*proof.Settlement, error) {
 	e, err := proof.ParseEntry(entry.Text)
 	if err != nil {
 		return nil, err
@@ -101,31 +101,31 @@ func (l *Log) settlement(ctx context.Context, cp proof.Checkpoint, entry proof.P
 		// Another record's opening could ask for the roll of a stranger.
 		return nil, fmt.Errorf("%w: the opening isn't of this entry", ErrRefused)
 	}
-	c, err := l.cfg.Store.Epoch(ctx, e.In())
+	c, err := v.cfg.Store.Epoch(ctx, e.In())
 	if errors.Is(err, ErrNotFound) || err == nil && uint64(c.Closer) >= cp.Size() {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading epoch %d: %w", e.In(), err)
 	}
-	return l.settle(ctx, cp, c, entry.Index, subject)
+	return v.settle(ctx, cp, c, entry.Index, subject)
 }
 
-func (l *Log) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, index proof.Index, subject proof.Subject) (*proof.Settlement, error) {
+func (v *view) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, index proof.Index, subject proof.Subject) (*proof.Settlement, error) {
 	s := new(proof.Settlement)
 	s.Opener, s.OpenerText = c.Marker, c.Text
 	var err error
-	if s.Marker, err = l.prove(ctx, cp, c.Closer); err != nil {
+	if s.Marker, err = v.prove(ctx, cp, c.Closer); err != nil {
 		return nil, err
 	}
 	var label proof.Label
-	if label, s.VRFProof, err = l.cfg.Labeler.Prove(ctx, c.LabelKey, c.Number, subject); err != nil {
+	if label, s.VRFProof, err = v.cfg.Labeler.Prove(ctx, c.LabelKey, c.Number, subject); err != nil {
 		return nil, fmt.Errorf("proving the label: %w", err)
 	}
-	if s.Bucket, s.BucketPath, err = l.Bucket(c, label); err != nil {
+	if s.Bucket, s.BucketPath, err = v.Bucket(c, label); err != nil {
 		return nil, err
 	}
-	roll, err := l.Roll(ctx, c, label)
+	roll, err := v.Roll(ctx, c, label)
 	if errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("%w: %w", errUnsettled, err)
 	}
@@ -142,9 +142,9 @@ func (l *Log) settle(ctx context.Context, cp proof.Checkpoint, c ClosedEpoch, in
 }
 
 // Bucket returns the bucket of a label in the index of a closed epoch, with its inclusion path: it shows which roll the label has, or that it has none.
-func (l *Log) Bucket(c ClosedEpoch, label proof.Label) (proof.Bucket, []proof.Hash, error) {
+func (v *view) Bucket(c ClosedEpoch, label proof.Label) (proof.Bucket, []proof.Hash, error) {
 	n := label.BucketNumber(c.Bits)
-	t := tiles.Tree{Dir: l.indexDir(c.Number), Size: 1 << c.Bits, Root: c.Root}
+	t := tiles.Tree{Dir: v.indexDir(c.Number), Size: 1 << c.Bits, Root: c.Root}
 	leaf, err := t.Entry(n)
 	if err != nil {
 		return proof.Bucket{}, nil, fmt.Errorf("reading the index of epoch %d: %w", c.Number, err)
@@ -164,15 +164,15 @@ func (l *Log) Bucket(c ClosedEpoch, label proof.Label) (proof.Bucket, []proof.Ha
 }
 
 // Roll returns the roll of a label in a closed epoch: secret, its holder learns all entries of one person. ErrNotFound if the label has none.
-func (l *Log) Roll(ctx context.Context, c ClosedEpoch, label proof.Label) (*proof.Roll, error) {
-	indexes, err := l.cfg.Store.Roll(ctx, c.Number, label)
+func (v *view) Roll(ctx context.Context, c ClosedEpoch, label proof.Label) (*proof.Roll, error) {
+	indexes, err := v.cfg.Store.Roll(ctx, c.Number, label)
 	if err != nil {
 		return nil, fmt.Errorf("reading a roll: %w", err)
 	}
 	if len(indexes) == 0 {
 		return nil, fmt.Errorf("%w: no roll under this label in epoch %d", ErrNotFound, c.Number)
 	}
-	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, c.Number)
+	seed, err := v.cfg.Labeler.RollSeed(ctx, c.LabelKey, c.Number)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the secret of the rolls: %w", err)
 	}

@@ -62,7 +62,7 @@ func TestRosterIsTheIndex(t *testing.T) {
 			}
 		}
 		seed := [32]byte{byte(size)}
-		l := &Log{cfg: Config{Store: s}}
+		l := newLog(Config{Store: s})
 		r, err := l.readRoster(t.Context(), 5, seed, 2)
 		if err != nil {
 			t.Fatal(err)

@@ -424,19 +424,3 @@ func (l *Log) adopt(s *signed) bool {
 	}
 	return uint64(l.next) > s.edge.size
 }
-
-// ours verifies a note as a checkpoint of this log.
-func (l *Log) ours(ctx context.Context, n []byte) (proof.Checkpoint, error) {
-	policy, err := l.cfg.Policy(ctx)
-	if err != nil {
-		return proof.Checkpoint{}, fmt.Errorf("asking for the log's keys: %w", err)
-	}
-	cp, err := proof.VerifyCheckpoint(n, policy)
-	if err != nil {
-		return proof.Checkpoint{}, err
-	}
-	if cp.Origin() != l.cfg.Origin {
-		return proof.Checkpoint{}, errors.New("a checkpoint of another log")
-	}
-	return cp, nil
-}
