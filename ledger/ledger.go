@@ -50,6 +50,8 @@ var (
 	ErrUnavailable = errors.New("ledger: the log is not available")
 	// ErrHalted: the log found that it can't prove its own history. It signs nothing more until the operator decides.
 	ErrHalted = errors.New("ledger: halted")
+	// ErrDeposed is an ErrUnavailable: another broker leads the log. What was committed will be signed by that one.
+	ErrDeposed = fmt.Errorf("%w: another broker leads it", ErrUnavailable)
 	// ErrTreeBehind is an ErrHalted of Open: Trillian lost entries that were signed, and the Store has them. Rebuild the tree, then open again.
 	ErrTreeBehind = fmt.Errorf("%w: Trillian lost some entries", ErrHalted)
 	// ErrRefused: the group itself can't be stored: an entry that isn't valid, or an attachment that the Store refuses. Nothing of it was committed; a fault of the caller,

@@ -50,6 +50,9 @@ type Config struct {
 	ConfirmClock bool
 	// Rand draws identities and orders batches; nil means crypto/rand.
 	Rand io.Reader
+	// Leads says whether this process still leads the log, where several brokers share one; nil: there is no other. Once it is false, nothing more is published, and what would halt the log,
+	// because another process writes to its stores, ends it with ErrDeposed instead. The stores themselves refuse what a deposed leader does: Leads may be late.
+	Leads func() bool
 	// Logger gets what the operator has to know; nil: nothing. No entry and no subject is ever logged.
 	Logger *slog.Logger
 	// MaxWaiting bounds the entries that are not under a signed checkpoint; 0 means 16384. Beyond it Append returns ErrBusy.
@@ -69,19 +72,40 @@ type Config struct {
 	prepareFrom uint64
 }
 
-func (c *Config) check() error {
+// checkReader checks what everybody needs who reads the log.
+func (c *Config) checkReader() error {
 	switch {
 	case c.Origin == "":
 		return errors.New("ledger: no origin given")
-	case c.Store == nil || c.Signed == nil || c.Trillian == nil:
-		return errors.New("ledger: Store, Signed and Trillian must be given")
-	case c.Signers == nil || c.Policy == nil || c.Labeler == nil:
-		return errors.New("ledger: Signers, Policy and Labeler must be given")
+	case c.Store == nil || c.Signed == nil:
+		return errors.New("ledger: Store and Signed must be given")
+	case c.Policy == nil || c.Labeler == nil:
+		return errors.New("ledger: Policy and Labeler must be given")
 	case c.Dir == "":
 		return errors.New("ledger: no directory to publish in given")
+	case c.Timeout < 0:
+		return errors.New("ledger: the timeout is negative")
+	}
+	def(&c.Timeout, 15*time.Second)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func (c *Config) check() error {
+	if err := c.checkReader(); err != nil {
+		return err
+	}
+	switch {
+	case c.Trillian == nil || c.Signers == nil:
+		return errors.New("ledger: Trillian and Signers must be given")
 	case c.Epoch < 0 || c.Epoch%time.Millisecond != 0:
 		return errors.New("ledger: the length of an epoch must be a positive number of whole milliseconds")
-	case c.MaxWaiting < 0 || c.MaxBatch < 0 || c.PublishEvery < 0 || c.MaxLag < 0 || c.FileEvery < 0 || c.Timeout < 0:
+	case c.MaxWaiting < 0 || c.MaxBatch < 0 || c.PublishEvery < 0 || c.MaxLag < 0 || c.FileEvery < 0:
 		return errors.New("ledger: a limit is negative")
 	}
 	def(&c.Epoch, 24*time.Hour)
@@ -90,16 +114,9 @@ func (c *Config) check() error {
 	def(&c.PublishEvery, time.Second)
 	def(&c.MaxLag, 10*time.Second)
 	def(&c.FileEvery, 250*time.Millisecond)
-	def(&c.Timeout, 15*time.Second)
 	def(&c.prepareFrom, prepareFrom)
-	if c.Clock == nil {
-		c.Clock = time.Now
-	}
 	if c.Rand == nil {
 		c.Rand = rand.Reader
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
@@ -268,7 +285,12 @@ func (l *Log) halt(format string, args ...any) error {
 // haltFor does that for an error that wraps ErrHalted.
 func (l *Log) haltFor(err error) error {
 	l.mu.Lock()
-	if l.halted == nil {
+	switch {
+	case l.halted != nil:
+	case l.deposed():
+		l.halted = fmt.Errorf("%w (%v)", ErrDeposed, err)
+		l.cfg.Logger.Warn("another broker leads the log: this one follows", "reason", err)
+	default:
 		l.halted = err
 		l.cfg.Logger.Error("the log is halted and signs nothing more: the operator has to decide", "reason", err)
 	}
@@ -286,13 +308,16 @@ func (l *Log) haltFor(err error) error {
 	return err
 }
 
+// deposed says that another process leads the log by now.
+func (l *Log) deposed() bool { return l.cfg.Leads != nil && !l.cfg.Leads() }
+
 func (l *Log) isHalted() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.halted != nil
 }
 
-// Err returns why the log is halted, nil if it isn't.
+// Err returns why the log is halted, or ErrDeposed; nil if it goes on.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

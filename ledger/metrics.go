@@ -66,13 +66,10 @@ func (l *Log) Metrics() Metrics {
 		OrderErrors: c.orderErrors.Load(), SignErrors: c.signErrors.Load(), FileErrors: c.fileErrors.Load(), PublishErrors: c.publishErrs.Load(),
 		Order: time.Duration(c.orderNanos.Load()), Add: time.Duration(c.addNanos.Load()), Integrate: time.Duration(c.integrateNanos.Load()),
 		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()), LastPrepare: time.Duration(c.prepareNanos.Load()),
-		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unsettled: c.unsettled.Load(), Unwitnessed: c.unwitnessed.Load(),
-		Published: uint64(c.publishedSize.Load()),
+		Filed: c.filed.Load(), EpochsClosed: c.epochs.Load(), Publications: c.publications.Load(), Unwitnessed: c.unwitnessed.Load(),
 	}
-	if cp, ok := l.Witnessed(); ok {
-		m.Witnessed = cp.Size()
-	}
-	m.QuorumMissing = l.QuorumMissing()
+	r := l.reading()
+	m.Unsettled, m.Published, m.Witnessed, m.QuorumMissing = r.Unsettled, r.Published, r.Witnessed, r.QuorumMissing
 	// What an earlier run left unlabelled is filed too, so this is a lower bound until the first epoch closes.
 	m.Unfiled = max(0, c.toFile.Load()-m.Filed)
 	l.mu.Lock()
@@ -81,6 +78,15 @@ func (l *Log) Metrics() Metrics {
 	m.Epoch, m.Until, m.Halted = l.open.Number, l.open.Until, l.halted != nil
 	if !l.lagSince.IsZero() {
 		m.Lag = time.Since(l.lagSince)
+	}
+	return m
+}
+
+// reading is the part that whoever reads the log knows.
+func (v *view) reading() Metrics {
+	m := Metrics{Unsettled: v.count.unsettled.Load(), Published: uint64(v.count.publishedSize.Load()), QuorumMissing: v.QuorumMissing()}
+	if cp, ok := v.Witnessed(); ok {
+		m.Witnessed = cp.Size()
 	}
 	return m
 }

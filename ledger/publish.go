@@ -49,6 +49,9 @@ func (l *Log) runPublish() {
 
 // publish brings the files up to the last signed checkpoint: tiles first, durable, then the checkpoint that needs them.
 func (l *Log) publish(ctx context.Context) error {
+	if l.deposed() {
+		return nil // what the other one publishes is newer
+	}
 	l.mu.Lock()
 	s := l.signed
 	l.mu.Unlock()
@@ -136,6 +139,9 @@ func (l *Log) cosign(ctx context.Context, cp proof.Checkpoint) (proof.Checkpoint
 
 // writeCheckpoint shows a checkpoint to readers. The last one with the quorum stays at hand while there is none.
 func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
+	if l.deposed() {
+		return ErrDeposed
+	}
 	if last := l.last.Load(); last != nil && last.Witnessed() && !cp.Witnessed() {
 		if err := tiles.WriteFile(l.cfg.Dir, witnessedName, last.Note()); err != nil {
 			return fmt.Errorf("keeping the last witnessed checkpoint: %w", err)
@@ -153,13 +159,13 @@ func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
 }
 
 // noteQuorum keeps since when the quorum is missing.
-func (l *Log) noteQuorum(cp proof.Checkpoint) {
+func (v *view) noteQuorum(cp proof.Checkpoint) {
 	switch {
-	case l.cfg.Cosign == nil:
+	case v.cfg.Cosign == nil:
 	case cp.Witnessed():
-		l.missing.Store(0)
+		v.missing.Store(0)
 	default:
-		l.missing.CompareAndSwap(0, time.Now().UnixNano())
+		v.missing.CompareAndSwap(0, time.Now().UnixNano())
 	}
 }
 
@@ -212,8 +218,8 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 }
 
 // recoverWitnessed finds the newest checkpoint with the quorum if the published one hasn't got it. That it is this log's, and extended by what was signed since, was checked by Open.
-func (l *Log) recoverWitnessed(ctx context.Context, last proof.Checkpoint) error {
-	n, err := os.ReadFile(filepath.Join(l.cfg.Dir, witnessedName))
+func (v *view) recoverWitnessed(ctx context.Context, last proof.Checkpoint) error {
+	n, err := os.ReadFile(filepath.Join(v.cfg.Dir, witnessedName))
 	if last.Witnessed() || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -221,8 +227,8 @@ func (l *Log) recoverWitnessed(ctx context.Context, last proof.Checkpoint) error
 		return fmt.Errorf("reading the last witnessed checkpoint: %w", err)
 	}
 	// Whether it has the quorum depends on the policy of now.
-	if cp, err := l.ours(ctx, n); err == nil && cp.Witnessed() && cp.Size() <= last.Size() {
-		l.witnessed.Store(&cp)
+	if cp, err := v.ours(ctx, n); err == nil && cp.Witnessed() && cp.Size() <= last.Size() {
+		v.witnessed.Store(&cp)
 	}
 	return nil
 }
