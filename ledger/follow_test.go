@@ -79,6 +79,10 @@ func TestFollower(t *testing.T) {
 	}
 	closed := f.OpenEpoch().Number
 	e.Clock.Advance(time.Hour)
+	g, _ = ledgertest.Disclosure(ledgertest.Person(2)) // an entry makes it look at the clock
+	if _, err := f.Append(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
 	ledgertest.Await(t, "the next epoch at the follower", func() bool { return f.OpenEpoch().Number > closed })
 	if got, want := f.OpenEpoch(), l.OpenEpoch(); got.Number != want.Number || got.Marker != want.Marker || !got.Until.Equal(want.Until) || string(got.Text) != string(want.Text) {
 		t.Errorf("the open epoch is %+v at the follower, %+v at the log", got, want)
