@@ -1,0 +1,368 @@
+// Package cluster lets several brokers share one log on PostgreSQL: it says who is there and who leads, wakes the others up, and carries groups of entries from those that follow to
+// the one that leads.
+//
+// What it guarantees. At most one member leads in a term, and terms grow: whoever writes under a term in one transaction with a look at the lease (the store does, see Term) writes
+// nothing once another one leads. A member that leads knows by its own clock when its lease ends ([Member.Leads]), and stops before another can begin. A group that was handed over is durable when
+// it is, and gets its place in the log exactly once, or is refused, whoever dies on the way.
+//
+// What it doesn't. Leads may be true for a moment too long in a process that was paused: the stores refuse such a leader, this package doesn't. A process that isn't seen counts as gone after
+// [Config.Gone], also if it only can't reach the database; what it was at is refused then.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ErrNotLeading: another member leads, or nobody does at the moment.
+var ErrNotLeading = errors.New("cluster: this broker doesn't lead")
+
+// Topic is something that happens, of which members tell each other. A member may be told in vain, and must look by itself now and then.
+type Topic string
+
+// Topics.
+const (
+	Handed  Topic = "regard_handed"  // there is a group for the leader
+	Placed  Topic = "regard_placed"  // a group has its place, or was refused
+	Signed  Topic = "regard_signed"  // there is a new checkpoint
+	Changed Topic = "regard_changed" // of the registry, the policy, or whose keys there are
+	Lead    Topic = "regard_lead"    // somebody stopped leading
+)
+
+var topics = []Topic{Handed, Placed, Signed, Changed, Lead}
+
+// Config of a member.
+type Config struct {
+	// URL or DSN of the store's database.
+	URL string
+	// Name of this broker, for people and logs.
+	Name string
+	// Lease is how long a leader leads without renewing, so the longest time that nobody does after one died; 0 means 2.5 seconds.
+	Lease time.Duration
+	// Gone is after how long without a sign a member counts as gone; 0 means 10 seconds.
+	Gone   time.Duration
+	Logger *slog.Logger
+}
+
+// Member is a broker's part in the cluster. It is safe for concurrent use.
+type Member struct {
+	cfg  Config
+	pool *pgxpool.Pool
+	id   int64
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	wants atomic.Bool // to lead
+	lead  atomic.Pointer[term]
+	mu    sync.Mutex
+	told  map[Topic]chan struct{}
+	// hands is for groups that wait to be handed over together, waiting are those whose place isn't known yet.
+	hands   chan *handing
+	waiting map[[16]byte]*handing
+}
+
+// term is a stretch of time in which this member leads.
+type term struct {
+	number int64
+	until  atomic.Pointer[time.Time] // by this process's monotonic clock
+	over   chan struct{}
+	once   sync.Once
+}
+
+func (t *term) end() { t.once.Do(func() { close(t.over) }) }
+
+// Join makes this process a member. It follows until it campaigns.
+func Join(ctx context.Context, cfg Config) (*Member, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 2500 * time.Millisecond
+	}
+	if cfg.Gone == 0 {
+		cfg.Gone = 10 * time.Second
+	}
+	pc, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, errors.New("cluster: the database's URL can't be read") // the error would tell it
+	}
+	pc.MaxConns = 4 // one each for the lease, handing, taking, and what signals
+	// A dead connection must be noticed within a lease.
+	pc.ConnConfig.ConnectTimeout = cfg.Lease
+	m := &Member{cfg: cfg, told: map[Topic]chan struct{}{}, hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}}
+	for _, t := range topics {
+		m.told[t] = make(chan struct{}, 1)
+	}
+	if m.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+		return nil, fmt.Errorf("cluster: connecting to the database: %w", err)
+	}
+	if err := m.pool.QueryRow(ctx, "INSERT INTO members (name) VALUES ($1) RETURNING id", cfg.Name).Scan(&m.id); err != nil {
+		m.pool.Close()
+		return nil, fmt.Errorf("cluster: joining: %w", err)
+	}
+	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	m.work.Add(4)
+	go m.listen(pc.ConnConfig.Copy())
+	go m.beat()
+	go m.handOver()
+	go m.collect()
+	return m, nil
+}
+
+// ID is the number of this process's membership. It is never used again.
+func (m *Member) ID() int64 { return m.id }
+
+// Close leaves the cluster: another one can lead at once. What was handed over comes into the log all the same.
+func (m *Member) Close(ctx context.Context) error {
+	m.cancel()
+	m.work.Wait()
+	err := m.resign(ctx)
+	if _, derr := m.pool.Exec(ctx, "DELETE FROM members WHERE id = $1", m.id); derr != nil {
+		err = errors.Join(err, fmt.Errorf("cluster: leaving: %w", derr))
+	}
+	m.pool.Close()
+	return err
+}
+
+// Campaign makes the member lead as soon as nobody else does, and again whenever it was deposed, until Resign.
+func (m *Member) Campaign() {
+	m.wants.Store(true)
+	m.wake(Lead)
+}
+
+// Resign stops leading and campaigning.
+func (m *Member) Resign(ctx context.Context) error {
+	m.wants.Store(false)
+	return m.resign(ctx)
+}
+
+func (m *Member) resign(ctx context.Context) error {
+	t := m.lead.Swap(nil)
+	if t == nil {
+		return nil
+	}
+	t.end()
+	_, err := m.pool.Exec(ctx, "UPDATE lease SET member = NULL, until = clock_timestamp() WHERE term = $1", t.number)
+	if err != nil {
+		return fmt.Errorf("cluster: giving up the lease, which ends by itself: %w", err)
+	}
+	return m.Tell(ctx, Lead)
+}
+
+// Leads says whether this member leads at this moment, and since its clock says so can go on for a moment.
+func (m *Member) Leads() bool {
+	t := m.lead.Load()
+	return t != nil && time.Now().Before(*t.until.Load())
+}
+
+// Term returns the number of the term in which this member leads, and a channel that is closed when it ends. Whoever writes as the leader demands in the same transaction that lease.term still is
+// this number. ErrNotLeading.
+func (m *Member) Term() (number int64, over <-chan struct{}, err error) {
+	t := m.lead.Load()
+	if t == nil || !time.Now().Before(*t.until.Load()) {
+		return 0, nil, ErrNotLeading
+	}
+	return t.number, t.over, nil
+}
+
+// Told returns a channel that gets something when members may have news about a topic. It has one reader.
+func (m *Member) Told(t Topic) <-chan struct{} { return m.told[t] }
+
+func (m *Member) wake(t Topic) {
+	select {
+	case m.told[t] <- struct{}{}:
+	default:
+	}
+}
+
+// Tell tells all members, this one too.
+func (m *Member) Tell(ctx context.Context, t Topic) error {
+	if _, err := m.pool.Exec(ctx, "SELECT pg_notify($1, '')", string(t)); err != nil {
+		return fmt.Errorf("cluster: telling the others: %w", err)
+	}
+	return nil
+}
+
+// Gone lists which of some members are gone: what they were at, nobody is at any more.
+func (m *Member) Gone(ctx context.Context, members []int64) ([]int64, error) {
+	rows, err := m.pool.Query(ctx, "SELECT u.id FROM unnest($1::bigint[]) AS u (id) WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = u.id AND m.seen > clock_timestamp() - make_interval(secs => $2))",
+		members, m.cfg.Gone.Seconds())
+	if err != nil {
+		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
+	}
+	gone, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
+	}
+	return gone, nil
+}
+
+// A Status is a member as the others see it.
+type Status struct {
+	ID     int64
+	Name   string
+	Joined time.Time
+	Leads  bool
+}
+
+// Members lists who is there.
+func (m *Member) Members(ctx context.Context) ([]Status, error) {
+	rows, err := m.pool.Query(ctx, `SELECT m.id, m.name, m.joined, coalesce(l.member = m.id AND l.until > clock_timestamp(), false) FROM members m CROSS JOIN lease l
+		WHERE m.seen > clock_timestamp() - make_interval(secs => $1) ORDER BY m.id`, m.cfg.Gone.Seconds())
+	if err != nil {
+		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Status])
+	if err != nil {
+		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
+	}
+	return out, nil
+}
+
+// beat shows that this process lives, and keeps or takes the lease.
+func (m *Member) beat() {
+	defer m.work.Done()
+	every := m.cfg.Lease / 5
+	t := time.NewTicker(every)
+	defer t.Stop()
+	failing := false
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-t.C:
+		case <-m.told[Lead]:
+		}
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Lease)
+		err := m.beatOnce(ctx)
+		cancel()
+		if err != nil && !failing && m.ctx.Err() == nil {
+			m.cfg.Logger.Error("the cluster's database can't be reached; this broker doesn't lead without it", "error", err)
+		}
+		failing = err != nil
+	}
+}
+
+func (m *Member) beatOnce(ctx context.Context) error {
+	// Before the question: the lease is counted from then on, so it never lasts longer here than there.
+	asked := time.Now()
+	batch := &pgx.Batch{}
+	batch.Queue("UPDATE members SET seen = clock_timestamp() WHERE id = $1", m.id)
+	t := m.lead.Load()
+	switch {
+	case t != nil:
+		batch.Queue("UPDATE lease SET until = clock_timestamp() + make_interval(secs => $1) WHERE term = $2 AND member = $3 AND until > clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), t.number, m.id)
+	case m.wants.Load():
+		batch.Queue("UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until <= clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), m.id)
+	}
+	res := m.pool.SendBatch(ctx, batch)
+	tag, err := res.Exec()
+	var number int64
+	if err == nil && batch.Len() > 1 {
+		err = res.QueryRow().Scan(&number)
+	}
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	none := errors.Is(err, pgx.ErrNoRows)
+	switch {
+	case err != nil && !none:
+		if t != nil && !m.Leads() {
+			m.depose(t)
+		}
+		return err
+	case tag.RowsAffected() == 0:
+		// Somebody cleaned up behind a member that was thought gone. What it was at was refused; it goes on under its number, which nobody else has.
+		if _, err := m.pool.Exec(ctx, "INSERT INTO members (id, name) OVERRIDING SYSTEM VALUE VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", m.id, m.cfg.Name); err != nil {
+			return err
+		}
+	}
+	until := asked.Add(m.cfg.Lease - m.cfg.Lease/10)
+	switch {
+	case t != nil && none:
+		m.depose(t)
+	case t != nil:
+		t.until.Store(&until)
+	case batch.Len() > 1 && !none:
+		t = &term{number: number, over: make(chan struct{})}
+		t.until.Store(&until)
+		m.lead.Store(t)
+		m.cfg.Logger.Info("this broker leads", "term", number)
+	}
+	return nil
+}
+
+func (m *Member) depose(t *term) {
+	if m.lead.CompareAndSwap(t, nil) {
+		m.cfg.Logger.Warn("this broker doesn't lead any more", "term", t.number)
+	}
+	t.end()
+}
+
+// listen passes on what the members tell each other. After a pause in the connection anything may have happened.
+func (m *Member) listen(cfg *pgx.ConnConfig) {
+	defer m.work.Done()
+	for m.ctx.Err() == nil {
+		err := m.listenOn(cfg)
+		if m.ctx.Err() != nil {
+			return
+		}
+		m.cfg.Logger.Warn("the connection that carries news of the other brokers is lost; it is made again", "error", err)
+		select {
+		case <-m.ctx.Done():
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+func (m *Member) listenOn(cfg *pgx.ConnConfig) error {
+	cfg.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {
+		if _, ok := m.told[Topic(n.Channel)]; ok {
+			m.wake(Topic(n.Channel))
+		}
+	}
+	c, err := pgx.ConnectConfig(m.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.Background()) //nolint:errcheck // nothing is under way on it
+	for _, t := range topics {
+		if _, err := c.Exec(m.ctx, "LISTEN "+string(t)); err != nil {
+			return err
+		}
+	}
+	for _, t := range topics {
+		m.wake(t)
+	}
+	for {
+		// A network that was cut says nothing: ask from time to time.
+		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
+		err := c.PgConn().WaitForNotification(ctx)
+		cancel()
+		switch {
+		case err == nil:
+		case m.ctx.Err() != nil:
+			return m.ctx.Err()
+		case pgconn.Timeout(err):
+			ping, cancel := context.WithTimeout(m.ctx, m.cfg.Lease)
+			err := c.Ping(ping)
+			cancel()
+			if err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}

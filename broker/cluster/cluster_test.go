@@ -1,0 +1,412 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// patience is how long a test waits for what has to come. How fast a machine is, is no property of the cluster.
+const patience = 2 * time.Minute
+
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !so(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// schema makes the tables of a cluster in a database.
+func schema(t *testing.T, c *pgcluster.Cluster, db string) {
+	t.Helper()
+	text, err := os.ReadFile("../store/migrations/postgres/0002_cluster.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, _, _ := strings.Cut(string(text), "-- +goose Down")
+	if err := c.SQL(t.Context(), db, up); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// database is an empty cluster's.
+func database(t *testing.T) string {
+	t.Helper()
+	c, db := pgtest.Database(t)
+	schema(t, c, db)
+	return c.Superuser(db)
+}
+
+func join(t *testing.T, cfg Config) *Member {
+	t.Helper()
+	m, err := Join(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Errorf("closing %s: %v", cfg.Name, err)
+		}
+	})
+	return m
+}
+
+// die ends what a member does, as the death of its process would: it neither resigns nor leaves.
+func (m *Member) die() {
+	m.cancel()
+	m.work.Wait()
+	m.lead.Store(nil)
+}
+
+// TestOneLeads: of many who want to, one does; when it resigns another does at once, when it dies after its lease, and terms grow.
+func TestOneLeads(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	var members []*Member
+	for i := range 4 {
+		m := join(t, Config{URL: url, Name: fmt.Sprintf("b%d", i)})
+		if m.Leads() {
+			t.Fatal("a member leads without having asked")
+		}
+		members = append(members, m)
+	}
+	for _, m := range members {
+		m.Campaign()
+	}
+	leader := func() (lead *Member) {
+		for _, m := range members {
+			if !m.Leads() {
+				continue
+			}
+			if lead != nil {
+				t.Fatalf("members %d and %d lead", lead.ID(), m.ID())
+			}
+			lead = m
+		}
+		return lead
+	}
+	await(t, "a leader", func() bool { return leader() != nil })
+	first := leader()
+	one, over, err := first.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := first.Members(t.Context())
+	if err != nil || len(list) != 4 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	for _, s := range list {
+		if s.Leads != (s.ID == first.ID()) {
+			t.Errorf("member %d leads: %v", s.ID, s.Leads)
+		}
+	}
+	if err := first.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-over
+	if _, _, err := first.Term(); !errors.Is(err, ErrNotLeading) {
+		t.Errorf("after it resigned: %v", err)
+	}
+	await(t, "the second leader", func() bool { return leader() != nil })
+	second := leader()
+	two, over, err := second.Term()
+	if err != nil || two <= one || second == first {
+		t.Fatalf("term %d after %d, %v", two, one, err)
+	}
+	second.die()
+	members = slices.DeleteFunc(members, func(m *Member) bool { return m == second })
+	await(t, "the third leader", func() bool { return leader() != nil })
+	if three, _, err := leader().Term(); err != nil || three <= two {
+		t.Fatalf("term %d after %d, %v", three, two, err)
+	}
+	_ = over
+}
+
+// TestCutOff: a leader that can't reach the database leads no longer than its lease, and never beside another; it comes back by itself.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Own(t)
+	schema(t, c, "postgres")
+	m := join(t, Config{URL: c.Superuser("postgres"), Name: "cut"})
+	m.Campaign()
+	await(t, "the leader", m.Leads)
+	before, over, err := m.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-over
+	if m.Leads() {
+		t.Error("it leads without a database")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := m.Hand(ctx, []byte("group")); err == nil {
+		t.Error("a group was handed over without a database")
+	}
+	if err := c.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the leader again", m.Leads)
+	if after, _, err := m.Term(); err != nil || after <= before {
+		t.Errorf("term %d after %d, %v", after, before, err)
+	}
+	// News come through again.
+	drain(m.Told(Signed))
+	if err := m.Tell(t.Context(), Signed); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "news", func() bool { return drain(m.Told(Signed)) })
+}
+
+func drain(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestStolenLease: a member whose term is over by the database's word doesn't lead, whatever it believed.
+func TestStolenLease(t *testing.T) {
+	t.Parallel()
+	c, db := pgtest.Database(t)
+	schema(t, c, db)
+	m := join(t, Config{URL: c.Superuser(db), Name: "old"})
+	m.Campaign()
+	await(t, "the leader", m.Leads)
+	_, over, err := m.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SQL(t.Context(), db, "UPDATE lease SET term = term + 1, member = NULL, until = clock_timestamp() + interval '1 hour'"); err != nil {
+		t.Fatal(err)
+	}
+	<-over
+	if m.Leads() {
+		t.Error("it leads in another's term")
+	}
+}
+
+// TestNews: what one member tells all hear, and of all topics something after the connection was lost.
+func TestNews(t *testing.T) {
+	t.Parallel()
+	c, db := pgtest.Database(t)
+	schema(t, c, db)
+	a, b := join(t, Config{URL: c.Superuser(db), Name: "a"}), join(t, Config{URL: c.Superuser(db), Name: "b"})
+	for _, topic := range []Topic{Changed, Signed} {
+		await(t, "the first look", func() bool { return drain(b.Told(topic)) })
+		if err := a.Tell(t.Context(), topic); err != nil {
+			t.Fatal(err)
+		}
+		await(t, string(topic), func() bool { return drain(b.Told(topic)) })
+	}
+	drain(b.Told(Changed))
+	if err := c.SQL(t.Context(), db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "news after the connection was lost", func() bool { return drain(b.Told(Changed)) })
+}
+
+// lead takes groups and gives them places, as the leader's store does in one transaction with the entries.
+func lead(ctx context.Context, t *testing.T, m *Member, url string, next *int64) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close(context.Background())
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.Told(Handed):
+		case <-time.After(20 * time.Millisecond):
+		}
+		groups, err := m.Take(ctx, nil, 100)
+		if err != nil {
+			continue
+		}
+		for _, g := range groups {
+			if bytes.HasPrefix(g.Body, []byte("bad")) {
+				if err := m.Refuse(ctx, g.ID, "it is bad"); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+				continue
+			}
+			*next++
+			if _, err := conn.Exec(ctx, "UPDATE handed SET body = NULL, indexes = ARRAY[$2::bigint, octet_length(body)], epoch = 7 WHERE id = $1 AND body IS NOT NULL", uuid.UUID(g.ID), *next); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+		if err := m.Tell(ctx, Placed); err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestHandOver: each group gets one place, or is refused, also if the leader dies on the way.
+func TestHandOver(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b, c := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"}), join(t, Config{URL: url, Name: "c"})
+	var next int64
+	ctx, dies := context.WithCancel(t.Context())
+	defer dies()
+	var leaders sync.WaitGroup
+	leaders.Go(func() { lead(ctx, t, a, url, &next) })
+	const groups = 600
+	var mu sync.Mutex
+	seen := map[int64]int{}
+	refused := 0
+	var wg sync.WaitGroup
+	for i := range groups {
+		wg.Go(func() {
+			body := make([]byte, 10+i)
+			if i%10 == 0 {
+				copy(body, "bad")
+			}
+			from := b
+			if i%2 == 0 {
+				from = c
+			}
+			p, err := from.Hand(t.Context(), body)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, ErrRefused):
+				refused++
+				if !strings.Contains(err.Error(), "it is bad") {
+					t.Errorf("refused without a reason: %v", err)
+				}
+			case err != nil:
+				t.Error(err)
+			case len(p.Indexes) != 2 || p.Indexes[1] != int64(len(body)) || p.Epoch != 7:
+				t.Errorf("group %d got the place of another: %+v", i, p)
+			default:
+				seen[p.Indexes[0]]++
+			}
+			if len(seen) == groups/4 {
+				dies()
+			}
+		})
+	}
+	<-ctx.Done()
+	leaders.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	leaders.Go(func() { lead(ctx, t, b, url, &next) })
+	wg.Wait()
+	cancel()
+	leaders.Wait()
+	if refused != groups/10 || len(seen) != groups-groups/10 {
+		t.Errorf("%d of %d groups have a place, %d were refused", len(seen), groups, refused)
+	}
+	for i, n := range seen {
+		if n != 1 {
+			t.Errorf("%d groups stand at %d", n, i)
+		}
+	}
+	if err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := a.Take(t.Context(), nil, 10); err != nil || len(left) != 0 {
+		t.Errorf("%d groups are left, %v", len(left), err)
+	}
+}
+
+// TestHandedThoughNobodyWaits: what was handed over is there for the leader although the one that handed it is gone; and what the leader is at isn't taken twice.
+func TestHandedThoughNobodyWaits(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := b.Hand(ctx, []byte("last words")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("without a leader: %v", err)
+	}
+	b.die()
+	var got []Group
+	await(t, "the group", func() bool {
+		var err error
+		if got, err = a.Take(t.Context(), nil, 10); err != nil {
+			t.Fatal(err)
+		}
+		return len(got) == 1
+	})
+	if string(got[0].Body) != "last words" {
+		t.Errorf("%q", got[0].Body)
+	}
+	if again, err := a.Take(t.Context(), [][16]byte{got[0].ID}, 10); err != nil || len(again) != 0 {
+		t.Errorf("%d groups that the caller is at, %v", len(again), err)
+	}
+}
+
+// TestGone: who isn't seen for a while is gone, and who was only away isn't any more.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	cfg := Config{URL: url, Lease: 500 * time.Millisecond, Gone: time.Second}
+	a, b := join(t, cfg), join(t, cfg)
+	all := []int64{a.ID(), b.ID(), 4711}
+	await(t, "the unknown one alone", func() bool {
+		gone, err := a.Gone(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(gone, []int64{4711})
+	})
+	b.die()
+	await(t, "the dead one, too", func() bool {
+		gone, err := a.Gone(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(gone)
+		return slices.Equal(gone, []int64{b.ID(), 4711})
+	})
+	// Its row was even removed: it comes back under its number.
+	if _, err := a.pool.Exec(t.Context(), "DELETE FROM members WHERE id = $1", a.ID()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the one that was away", func() bool {
+		gone, err := a.Gone(t.Context(), []int64{a.ID()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(gone) == 0
+	})
+}
+
+// TestWrongURL: an error doesn't tell the URL, which may hold a password.
+func TestWrongURL(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"postgres://u:geheim@[", "host=/nowhere user=u password=geheim dbname=d"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err := Join(ctx, Config{URL: url})
+		cancel()
+		if err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%v", err)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrRefused: the leader's log or store refused the group, for good.
+var ErrRefused = errors.New("cluster: the group was refused")
+
+const (
+	// handAtOnce bounds what is handed over in one statement, in groups and in bytes.
+	handAtOnce = 512
+	handBytes  = 8 << 20
+	// lookEvery is how often a member looks by itself, without having been told.
+	lookEvery = 250 * time.Millisecond
+	// keepPlaced is how long the place of a group is kept for those who ask late.
+	keepPlaced = 10 * time.Minute
+)
+
+// Place of a group in the log.
+type Place struct {
+	Indexes []int64 // of its entries, in their order
+	Epoch   int64
+}
+
+// Group on its way to the leader.
+type Group struct {
+	ID   [16]byte
+	Body []byte
+}
+
+type handing struct {
+	id   [16]byte
+	body []byte
+	done chan handed
+}
+
+type handed struct {
+	place Place
+	err   error
+}
+
+func (h *handing) end(x handed) {
+	select {
+	case h.done <- x:
+	default: // it was told before
+	}
+}
+
+// Hand hands a group to the leader, and returns when it has its place. When ctx ends before, or the database can't be reached, the group may still get one.
+func (m *Member) Hand(ctx context.Context, body []byte) (Place, error) {
+	h := &handing{id: uuid.Must(uuid.NewV7()), body: body, done: make(chan handed, 1)}
+	select {
+	case m.hands <- h:
+	case <-ctx.Done():
+		return Place{}, ctx.Err()
+	case <-m.ctx.Done():
+		return Place{}, errors.New("cluster: closed")
+	}
+	select {
+	case x := <-h.done:
+		return x.place, x.err
+	case <-ctx.Done():
+		m.forget(h)
+		return Place{}, ctx.Err()
+	case <-m.ctx.Done():
+		return Place{}, errors.New("cluster: closed")
+	}
+}
+
+func (m *Member) forget(h *handing) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.waiting, h.id)
+}
+
+// handOver stores groups: all that wait while some are being stored come next.
+func (m *Member) handOver() {
+	defer m.work.Done()
+	for {
+		var batch []*handing
+		size := 0
+		select {
+		case h := <-m.hands:
+			batch, size = append(batch, h), len(h.body)
+		case <-m.ctx.Done():
+			return
+		}
+	more:
+		for len(batch) < handAtOnce && size < handBytes {
+			select {
+			case h := <-m.hands:
+				batch, size = append(batch, h), size+len(h.body)
+			default:
+				break more
+			}
+		}
+		ids, bodies := make([]uuid.UUID, len(batch)), make([][]byte, len(batch))
+		m.mu.Lock()
+		for i, h := range batch {
+			ids[i], bodies[i] = h.id, h.body
+			m.waiting[h.id] = h
+		}
+		m.mu.Unlock()
+		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
+		_, err := m.pool.Exec(ctx, "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::uuid[], $2::bytea[])) SELECT pg_notify($3, '')", ids, bodies, string(Handed))
+		cancel()
+		for _, h := range batch {
+			h.body = nil
+			if err != nil {
+				m.forget(h)
+				h.end(handed{err: fmt.Errorf("cluster: handing over: %w", err)})
+			}
+		}
+	}
+}
+
+// collect finds out what became of the groups that this member handed over.
+func (m *Member) collect() {
+	defer m.work.Done()
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-m.told[Placed]:
+		case <-t.C:
+		}
+		m.mu.Lock()
+		ids := make([]uuid.UUID, 0, len(m.waiting))
+		for id := range m.waiting {
+			ids = append(ids, id)
+		}
+		m.mu.Unlock()
+		if len(ids) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
+		err := m.collectOnce(ctx, ids)
+		cancel()
+		if err != nil && m.ctx.Err() == nil {
+			m.cfg.Logger.Warn("asking for the places of entries that were handed over; it is tried again", "error", err)
+		}
+	}
+}
+
+func (m *Member) collectOnce(ctx context.Context, ids []uuid.UUID) error {
+	rows, err := m.pool.Query(ctx, "SELECT id, indexes, coalesce(epoch, 0), refused FROM handed WHERE id = ANY($1) AND body IS NULL", ids)
+	if err != nil {
+		return err
+	}
+	var id uuid.UUID
+	var x Place
+	var refused *string
+	_, err = pgx.ForEachRow(rows, []any{&id, &x.Indexes, &x.Epoch, &refused}, func() error {
+		m.mu.Lock()
+		h := m.waiting[id]
+		delete(m.waiting, id)
+		m.mu.Unlock()
+		switch {
+		case h == nil:
+		case refused != nil:
+			h.end(handed{err: fmt.Errorf("%w: %s", ErrRefused, *refused)})
+		default:
+			h.end(handed{place: x})
+		}
+		x.Indexes = nil
+		return nil
+	})
+	return err
+}
+
+// Take lists groups without a place, the oldest first, but for those that the caller is at.
+func (m *Member) Take(ctx context.Context, at [][16]byte, limit int) ([]Group, error) {
+	ids := make([]uuid.UUID, len(at))
+	for i := range at {
+		ids[i] = at[i]
+	}
+	rows, err := m.pool.Query(ctx, "SELECT id, body FROM handed WHERE body IS NOT NULL AND id <> ALL($1) ORDER BY seq LIMIT $2", ids, limit)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: taking groups: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (g Group, err error) {
+		var id uuid.UUID
+		err = r.Scan(&id, &g.Body)
+		g.ID = id
+		return g, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cluster: taking groups: %w", err)
+	}
+	return out, nil
+}
+
+// Refuse tells the member that handed a group over that it gets no place.
+func (m *Member) Refuse(ctx context.Context, id [16]byte, why string) error {
+	_, err := m.pool.Exec(ctx, "WITH h AS (UPDATE handed SET body = NULL, refused = $2 WHERE id = $1 AND body IS NOT NULL) SELECT pg_notify($3, '')", uuid.UUID(id), why, string(Placed))
+	if err != nil {
+		return fmt.Errorf("cluster: refusing a group: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what nobody asks for any more: places of groups, and members that are long gone. The leader calls it now and then.
+func (m *Member) Sweep(ctx context.Context) error {
+	batch := &pgx.Batch{}
+	batch.Queue("DELETE FROM handed WHERE body IS NULL AND at < clock_timestamp() - make_interval(secs => $1)", keepPlaced.Seconds())
+	batch.Queue("DELETE FROM members WHERE seen < clock_timestamp() - make_interval(secs => $1)", (24 * time.Hour).Seconds())
+	if err := m.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("cluster: removing old places: %w", err)
+	}
+	return nil
+}
