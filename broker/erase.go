@@ -39,6 +39,9 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 		return Erasure{}, invalid("/ground", "The ground is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
 	defer b.flights.start()()
+	if !b.leads() {
+		return Erasure{}, b.errFollows(ctx)
+	}
 	owner, err := b.ring.Owner(subject)
 	if err != nil {
 		return Erasure{}, keysProblem(err)
@@ -63,47 +66,64 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 		}
 	}()
 	asked := b.now()
+	var e store.Erasure
+	var rec *proof.Record
+	var reach proof.Index
+	for {
+		e, rec, reach, err = b.beginErasure(ctx, subject, owner, ground, asked, request, &begun)
+		if !errors.Is(err, store.ErrIntents) {
+			break
+		}
+		b.gate.set(owner, phaseClosing) // another broker had begun something
+	}
+	if err != nil {
+		return Erasure{}, err
+	}
+	index, err := b.finishErasure(ctx, &e, rec)
+	b.ledger().Forget(subject)
+	return Erasure{Index: index, Reach: reach}, err
+}
+
+// beginErasure waits for what is under way about the person, whom the gate is closing, and remembers the erasure. begun says that it is in the store, perhaps.
+func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner keys.Owner, ground string, asked time.Time, request store.ID, begun *bool) (e store.Erasure, rec *proof.Record, reach proof.Index, err error) {
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
-		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
+		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
 	if err := b.until(ctx, func() (bool, error) { return b.noIntent(ctx, owner) }); err != nil {
-		return Erasure{}, fmt.Errorf("waiting for requests about the person: %w", err)
+		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
 	b.gate.set(owner, phaseShut)
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
-		return Erasure{}, fmt.Errorf("waiting for what is being recorded about the person: %w", err)
+		return e, nil, 0, fmt.Errorf("waiting for what is being recorded about the person: %w", err)
 	}
-	reach, _, err := b.store.LastIndex(ctx)
-	if err != nil {
-		return Erasure{}, err
+	if reach, _, err = b.store.LastIndex(ctx); err != nil {
+		return e, nil, 0, err
 	}
-	rec, err := erasureRecord(subject, reach, ground, asked, b.now())
-	if err != nil {
-		return Erasure{}, err
+	if rec, err = erasureRecord(subject, reach, ground, asked, b.now()); err != nil {
+		return e, nil, 0, err
 	}
 	sealed, err := b.sealRecord(ctx, subject, asked, rec, false)
 	if err != nil {
-		return Erasure{}, keysProblem(err)
+		return e, nil, 0, keysProblem(err)
 	}
 	if sealed.fresh != nil {
 		// A person without keys has no records; the entry is made all the same, so that asking reveals nothing.
 		if err := b.store.SaveKeys(ctx, []keys.StoredKey{*sealed.fresh}); err != nil {
-			return Erasure{}, err
+			return e, nil, 0, err
 		}
 		b.saved(true, sealed)
 	}
-	e := store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
-	begun = true
-	if err := b.store.BeginErasure(ctx, &e, request, b.now()); err != nil {
+	e = store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
+	*begun = true
+	if err := b.store.BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
 		if p := eraseProblem(err); p != nil {
-			begun = false
-			return Erasure{}, p
+			*begun = false
+			return e, nil, 0, p
 		}
-		return Erasure{}, err
+		*begun = *begun && !errors.Is(err, store.ErrIntents)
+		return e, nil, 0, err
 	}
-	index, err := b.finishErasure(ctx, &e, rec)
-	b.ledger.Forget(subject)
-	return Erasure{Index: index, Reach: reach}, err
+	return e, rec, reach, nil
 }
 
 func erasureRecord(subject proof.Subject, reach proof.Index, ground string, asked, now time.Time) (*proof.Record, error) {
@@ -151,6 +171,7 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.ring.Erase(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
+	b.tellChange(ctx) // they drop the keys that they have in memory
 	// Again: what was attached meanwhile under a key that is gone would stand in the way of attaching it anew.
 	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
 		return index, fmt.Errorf("forgetting what came meanwhile about the person: %w", err)

@@ -139,6 +139,12 @@ func (r *Ring) Close() error {
 	return nil
 }
 
+// DropCached drops all unwrapped keys from memory but those that live as long as the store: another process may have destroyed some. They are read again when they are needed.
+func (r *Ring) DropCached() {
+	r.cache.clear()
+	r.shared.clear()
+}
+
 // Check says whether keys can be made and opened now: readiness.
 func (r *Ring) Check(ctx context.Context) error {
 	if r.closed.Load() {

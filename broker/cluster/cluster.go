@@ -21,6 +21,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/regard-broker/regard/ledger/dsn"
 )
 
 // ErrNotLeading: another member leads, or nobody does at the moment.
@@ -63,10 +65,12 @@ type Member struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	wants atomic.Bool // to lead
-	lead  atomic.Pointer[term]
-	mu    sync.Mutex
-	told  map[Topic]chan struct{}
+	wants  atomic.Bool               // to lead
+	yields atomic.Pointer[time.Time] // it doesn't before
+	lead   atomic.Pointer[term]
+	mu     sync.Mutex
+	told   map[Topic]chan struct{}
+	hints  chan Topic
 	// hands is for groups that wait to be handed over together, waiting are those whose place isn't known yet.
 	hands   chan *handing
 	waiting map[[16]byte]*handing
@@ -82,6 +86,8 @@ type term struct {
 
 func (t *term) end() { t.once.Do(func() { close(t.over) }) }
 
+const defaultGone = 10 * time.Second
+
 // Join makes this process a member. It follows until it campaigns.
 func Join(ctx context.Context, cfg Config) (*Member, error) {
 	if cfg.Logger == nil {
@@ -91,16 +97,21 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 		cfg.Lease = 2500 * time.Millisecond
 	}
 	if cfg.Gone == 0 {
-		cfg.Gone = 10 * time.Second
+		cfg.Gone = defaultGone
 	}
-	pc, err := pgxpool.ParseConfig(cfg.URL)
+	conn, err := dsn.Parse(cfg.URL)
 	if err != nil {
-		return nil, errors.New("cluster: the database's URL can't be read") // the error would tell it
+		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	pc.MaxConns = 4 // one each for the lease, handing, taking, and what signals
+	pc, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	pc.ConnConfig = conn
+	pc.MaxConns = 8 // one each for the lease, handing, collecting, taking, and hints; the rest for what is exclusive
 	// A dead connection must be noticed within a lease.
 	pc.ConnConfig.ConnectTimeout = cfg.Lease
-	m := &Member{cfg: cfg, told: map[Topic]chan struct{}{}, hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}}
+	m := &Member{cfg: cfg, told: map[Topic]chan struct{}{}, hints: make(chan Topic, 8), hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}}
 	for _, t := range topics {
 		m.told[t] = make(chan struct{}, 1)
 	}
@@ -112,7 +123,8 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, fmt.Errorf("cluster: joining: %w", err)
 	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	m.work.Add(4)
+	m.work.Add(5)
+	go m.hint()
 	go m.listen(pc.ConnConfig.Copy())
 	go m.beat()
 	go m.handOver()
@@ -144,6 +156,13 @@ func (m *Member) Campaign() {
 // Resign stops leading and campaigning.
 func (m *Member) Resign(ctx context.Context) error {
 	m.wants.Store(false)
+	return m.resign(ctx)
+}
+
+// Yield stops leading for as long as a lease, so that another member can, and goes on campaigning.
+func (m *Member) Yield(ctx context.Context) error {
+	until := time.Now().Add(2 * m.cfg.Lease)
+	m.yields.Store(&until)
 	return m.resign(ctx)
 }
 
@@ -194,6 +213,50 @@ func (m *Member) Tell(ctx context.Context, t Topic) error {
 	return nil
 }
 
+// Hint is Tell without waiting for it: several in a row are one.
+func (m *Member) Hint(t Topic) {
+	select {
+	case m.hints <- t:
+	default: // many are on their way; whoever isn't told looks by itself
+	}
+}
+
+func (m *Member) hint() {
+	defer m.work.Done()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case t := <-m.hints:
+			ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Lease)
+			_ = m.Tell(ctx, t) // they look by themselves, too
+			cancel()
+		}
+	}
+}
+
+// Exclusive waits until no other member is at something, and keeps them from it until done is called, or this process dies.
+func (m *Member) Exclusive(ctx context.Context, what string) (done func(), err error) {
+	c, err := m.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: connecting to the database: %w", err)
+	}
+	if _, err := c.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", "regard "+what); err != nil {
+		// It may have been given the lock all the same.
+		_ = c.Hijack().Close(context.Background())
+		return nil, fmt.Errorf("cluster: waiting for the others: %w", err)
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), m.cfg.Lease)
+		defer cancel()
+		if _, err := c.Exec(ctx, "SELECT pg_advisory_unlock(hashtextextended($1, 0))", "regard "+what); err != nil {
+			_ = c.Hijack().Close(context.Background()) // the lock goes with its session
+			return
+		}
+		c.Release()
+	}, nil
+}
+
 // Gone lists which of some members are gone: what they were at, nobody is at any more.
 func (m *Member) Gone(ctx context.Context, members []int64) ([]int64, error) {
 	rows, err := m.pool.Query(ctx, "SELECT u.id FROM unnest($1::bigint[]) AS u (id) WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = u.id AND m.seen > clock_timestamp() - make_interval(secs => $2))",
@@ -210,16 +273,34 @@ func (m *Member) Gone(ctx context.Context, members []int64) ([]int64, error) {
 
 // A Status is a member as the others see it.
 type Status struct {
-	ID     int64
-	Name   string
-	Joined time.Time
-	Leads  bool
+	ID     int64     `json:"id"`
+	Name   string    `json:"name"`
+	Joined time.Time `json:"joined"`
+	Leads  bool      `json:"leads"`
 }
 
 // Members lists who is there.
-func (m *Member) Members(ctx context.Context) ([]Status, error) {
-	rows, err := m.pool.Query(ctx, `SELECT m.id, m.name, m.joined, coalesce(l.member = m.id AND l.until > clock_timestamp(), false) FROM members m CROSS JOIN lease l
-		WHERE m.seen > clock_timestamp() - make_interval(secs => $1) ORDER BY m.id`, m.cfg.Gone.Seconds())
+func (m *Member) Members(ctx context.Context) ([]Status, error) { return list(ctx, m.pool, m.cfg.Gone) }
+
+// List lists who is there, for somebody who isn't.
+func List(ctx context.Context, url string) ([]Status, error) {
+	cfg, err := dsn.Parse(url)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	c, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: connecting to the database: %w", err)
+	}
+	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
+	return list(ctx, c, defaultGone)
+}
+
+func list(ctx context.Context, db interface {
+	Query(context.Context, string, ...any) (pgx.Rows, error)
+}, gone time.Duration) ([]Status, error) {
+	rows, err := db.Query(ctx, `SELECT m.id, m.name, m.joined, coalesce(l.member = m.id AND l.until > clock_timestamp(), false) FROM members m CROSS JOIN lease l
+		WHERE m.seen > clock_timestamp() - make_interval(secs => $1) ORDER BY m.id`, gone.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
 	}
@@ -263,7 +344,7 @@ func (m *Member) beatOnce(ctx context.Context) error {
 	switch {
 	case t != nil:
 		batch.Queue("UPDATE lease SET until = clock_timestamp() + make_interval(secs => $1) WHERE term = $2 AND member = $3 AND until > clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), t.number, m.id)
-	case m.wants.Load():
+	case m.wants.Load() && !m.yielding():
 		batch.Queue("UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until <= clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), m.id)
 	}
 	res := m.pool.SendBatch(ctx, batch)
@@ -301,6 +382,11 @@ func (m *Member) beatOnce(ctx context.Context) error {
 		m.cfg.Logger.Info("this broker leads", "term", number)
 	}
 	return nil
+}
+
+func (m *Member) yielding() bool {
+	until := m.yields.Load()
+	return until != nil && time.Now().Before(*until)
 }
 
 func (m *Member) depose(t *term) {

@@ -5,16 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 )
@@ -33,15 +32,10 @@ func await(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// schema makes the tables of a cluster in a database.
+// schema makes the tables of a store in a database.
 func schema(t *testing.T, c *pgcluster.Cluster, db string) {
 	t.Helper()
-	text, err := os.ReadFile("../store/migrations/postgres/0002_cluster.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	up, _, _ := strings.Cut(string(text), "-- +goose Down")
-	if err := c.SQL(t.Context(), db, up); err != nil {
+	if err := store.Migrate(t.Context(), c.Superuser(db)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -51,7 +45,7 @@ func database(t *testing.T) string {
 	t.Helper()
 	c, db := pgtest.Database(t)
 	schema(t, c, db)
-	return c.Superuser(db)
+	return c.DSN(db, "regard_broker")
 }
 
 func join(t *testing.T, cfg Config) *Member {
@@ -144,7 +138,7 @@ func TestCutOff(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Own(t)
 	schema(t, c, "postgres")
-	m := join(t, Config{URL: c.Superuser("postgres"), Name: "cut"})
+	m := join(t, Config{URL: c.DSN("postgres", "regard_broker"), Name: "cut"})
 	m.Campaign()
 	await(t, "the leader", m.Leads)
 	before, over, err := m.Term()
@@ -192,7 +186,7 @@ func TestStolenLease(t *testing.T) {
 	t.Parallel()
 	c, db := pgtest.Database(t)
 	schema(t, c, db)
-	m := join(t, Config{URL: c.Superuser(db), Name: "old"})
+	m := join(t, Config{URL: c.DSN(db, "regard_broker"), Name: "old"})
 	m.Campaign()
 	await(t, "the leader", m.Leads)
 	_, over, err := m.Term()
@@ -213,7 +207,7 @@ func TestNews(t *testing.T) {
 	t.Parallel()
 	c, db := pgtest.Database(t)
 	schema(t, c, db)
-	a, b := join(t, Config{URL: c.Superuser(db), Name: "a"}), join(t, Config{URL: c.Superuser(db), Name: "b"})
+	a, b := join(t, Config{URL: c.DSN(db, "regard_broker"), Name: "a"}), join(t, Config{URL: c.DSN(db, "regard_broker"), Name: "b"})
 	for _, topic := range []Topic{Changed, Signed} {
 		await(t, "the first look", func() bool { return drain(b.Told(topic)) })
 		if err := a.Tell(t.Context(), topic); err != nil {
@@ -255,7 +249,7 @@ func lead(ctx context.Context, t *testing.T, m *Member, url string, next *int64)
 				continue
 			}
 			*next++
-			if _, err := conn.Exec(ctx, "UPDATE handed SET body = NULL, indexes = ARRAY[$2::bigint, octet_length(body)], epoch = 7 WHERE id = $1 AND body IS NOT NULL", uuid.UUID(g.ID), *next); err != nil && ctx.Err() == nil {
+			if _, err := conn.Exec(ctx, "UPDATE handed SET body = NULL, indexes = int8send($2::bigint) || int8send(octet_length(body)::bigint), epoch = 7 WHERE id = $1 AND body IS NOT NULL", g.ID[:], *next); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
 		}

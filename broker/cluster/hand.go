@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -10,8 +12,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRefused: the leader's log or store refused the group, for good.
+// ErrRefused: the leader refused the group, for good. See Refusal.
 var ErrRefused = errors.New("cluster: the group was refused")
+
+// Refusal is an ErrRefused with what the leader said.
+type Refusal struct{ Why string }
+
+func (r *Refusal) Error() string { return ErrRefused.Error() + ": " + r.Why }
+
+// Is makes a Refusal an ErrRefused.
+func (r *Refusal) Is(target error) bool { return target == ErrRefused }
 
 const (
 	// handAtOnce bounds what is handed over in one statement, in groups and in bytes.
@@ -101,15 +111,15 @@ func (m *Member) handOver() {
 				break more
 			}
 		}
-		ids, bodies := make([]uuid.UUID, len(batch)), make([][]byte, len(batch))
+		ids, bodies := make([][]byte, len(batch)), make([][]byte, len(batch))
 		m.mu.Lock()
 		for i, h := range batch {
-			ids[i], bodies[i] = h.id, h.body
+			ids[i], bodies[i] = h.id[:], h.body
 			m.waiting[h.id] = h
 		}
 		m.mu.Unlock()
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
-		_, err := m.pool.Exec(ctx, "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::uuid[], $2::bytea[])) SELECT pg_notify($3, '')", ids, bodies, string(Handed))
+		_, err := m.pool.Exec(ctx, "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::bytea[], $2::bytea[])) SELECT pg_notify($3, '')", ids, bodies, string(Handed))
 		cancel()
 		for _, h := range batch {
 			h.body = nil
@@ -134,9 +144,9 @@ func (m *Member) collect() {
 		case <-t.C:
 		}
 		m.mu.Lock()
-		ids := make([]uuid.UUID, 0, len(m.waiting))
+		ids := make([][]byte, 0, len(m.waiting))
 		for id := range m.waiting {
-			ids = append(ids, id)
+			ids = append(ids, bytes.Clone(id[:]))
 		}
 		m.mu.Unlock()
 		if len(ids) == 0 {
@@ -151,27 +161,33 @@ func (m *Member) collect() {
 	}
 }
 
-func (m *Member) collectOnce(ctx context.Context, ids []uuid.UUID) error {
+func (m *Member) collectOnce(ctx context.Context, ids [][]byte) error {
 	rows, err := m.pool.Query(ctx, "SELECT id, indexes, coalesce(epoch, 0), refused FROM handed WHERE id = ANY($1) AND body IS NULL", ids)
 	if err != nil {
 		return err
 	}
-	var id uuid.UUID
+	var id, indexes []byte
 	var x Place
 	var refused *string
-	_, err = pgx.ForEachRow(rows, []any{&id, &x.Indexes, &x.Epoch, &refused}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &indexes, &x.Epoch, &refused}, func() error {
+		if len(id) != 16 || len(indexes)%8 != 0 {
+			return errors.New("cluster: a malformed place")
+		}
+		x.Indexes = nil
+		for ; len(indexes) > 0; indexes = indexes[8:] {
+			x.Indexes = append(x.Indexes, int64(binary.BigEndian.Uint64(indexes))) // #nosec G115 -- a log index
+		}
 		m.mu.Lock()
-		h := m.waiting[id]
-		delete(m.waiting, id)
+		h := m.waiting[[16]byte(id)]
+		delete(m.waiting, [16]byte(id))
 		m.mu.Unlock()
 		switch {
 		case h == nil:
 		case refused != nil:
-			h.end(handed{err: fmt.Errorf("%w: %s", ErrRefused, *refused)})
+			h.end(handed{err: &Refusal{*refused}})
 		default:
 			h.end(handed{place: x})
 		}
-		x.Indexes = nil
 		return nil
 	})
 	return err
@@ -179,18 +195,20 @@ func (m *Member) collectOnce(ctx context.Context, ids []uuid.UUID) error {
 
 // Take lists groups without a place, the oldest first, but for those that the caller is at.
 func (m *Member) Take(ctx context.Context, at [][16]byte, limit int) ([]Group, error) {
-	ids := make([]uuid.UUID, len(at))
+	ids := make([][]byte, len(at))
 	for i := range at {
-		ids[i] = at[i]
+		ids[i] = at[i][:]
 	}
 	rows, err := m.pool.Query(ctx, "SELECT id, body FROM handed WHERE body IS NOT NULL AND id <> ALL($1) ORDER BY seq LIMIT $2", ids, limit)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: taking groups: %w", err)
 	}
 	out, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (g Group, err error) {
-		var id uuid.UUID
-		err = r.Scan(&id, &g.Body)
-		g.ID = id
+		var id []byte
+		if err = r.Scan(&id, &g.Body); err == nil && len(id) != len(g.ID) {
+			err = errors.New("a malformed id")
+		}
+		copy(g.ID[:], id)
 		return g, err
 	})
 	if err != nil {
@@ -201,7 +219,7 @@ func (m *Member) Take(ctx context.Context, at [][16]byte, limit int) ([]Group, e
 
 // Refuse tells the member that handed a group over that it gets no place.
 func (m *Member) Refuse(ctx context.Context, id [16]byte, why string) error {
-	_, err := m.pool.Exec(ctx, "WITH h AS (UPDATE handed SET body = NULL, refused = $2 WHERE id = $1 AND body IS NOT NULL) SELECT pg_notify($3, '')", uuid.UUID(id), why, string(Placed))
+	_, err := m.pool.Exec(ctx, "WITH h AS (UPDATE handed SET body = NULL, refused = $2 WHERE id = $1 AND body IS NOT NULL) SELECT pg_notify($3, '')", id[:], why, string(Placed))
 	if err != nil {
 		return fmt.Errorf("cluster: refusing a group: %w", err)
 	}

@@ -301,7 +301,7 @@ func (s *Store) ClosedEpoch(ctx context.Context, n proof.Epoch) (ledger.ClosedEp
 	if n > math.MaxInt64 {
 		return ledger.ClosedEpoch{}, ErrNotFound
 	}
-	e, err := Order{s}.Epoch(ctx, n)
+	e, err := Order{Store: s}.Epoch(ctx, n)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return e, ErrNotFound
 	}

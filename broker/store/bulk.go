@@ -41,10 +41,12 @@ var (
 	intoDisclosures = &rowsOf{"", "btbbibib", // without those whose key is gone or whose person is being erased; an erasure doesn't reach what is deferred
 		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h)
 		WHERE (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
-	intoIntents = &rowsOf{"", "ibb",
-		"INSERT INTO intents (disclosure, person, admin) SELECT * FROM unnest(%s)"}
+	intoIntents = &rowsOf{"", "ibbi",
+		"INSERT INTO intents (disclosure, person, admin, member) SELECT * FROM unnest(%s)"}
 	intoPayloads = &rowsOf{"", "iib",
 		"INSERT INTO payloads (disclosure, until, sealed) SELECT * FROM unnest(%s)"}
+	intoHanded = &rowsOf{"", "bbi", // an update: the rows are there
+		"UPDATE handed h SET body = NULL, indexes = u.b, epoch = u.c FROM unnest(%s) AS u (a, b, c) WHERE h.id = u.a AND h.body IS NOT NULL"}
 	intoDeferrals = &rowsOf{"", "iiibbb", // until the time that stands in their disclosure
 		`INSERT INTO deferrals (log_index, disclosure, position, due, owner, person, admin) SELECT u.a, u.b, u.c, d.due, u.d, u.e, u.f
 		FROM unnest(%s) AS u (a, b, c, d, e, f) JOIN disclosures d ON d.seq = u.b WHERE d.due IS NOT NULL`}
@@ -113,6 +115,8 @@ type pgTx struct {
 	done     []int64 // disclosures that have their outcome
 	payloads []any   // of intoPayloads
 	late     []any   // of intoDeferrals
+	placed   []any   // of intoHanded
+	member   int64
 }
 
 func (p *pgTx) begin(locks []string) {
@@ -252,12 +256,20 @@ func (p *pgTx) gather() error {
 		}))
 		p.queue.Queue("DELETE FROM intents WHERE disclosure = ANY($1)", done)
 	}
-	late := len(p.late) / len(intoDeferrals.types)
+	if len(p.placed) > 0 {
+		// Notifications go out with the commit.
+		p.queue.Queue("SELECT pg_notify('regard_placed', '')")
+	}
+	late, placed := len(p.late)/len(intoDeferrals.types), len(p.placed)/len(intoHanded.types)
 	for _, x := range []struct {
-		into   *rowsOf
-		values *[]any
-		want   int // 0: any
-	}{{intoKeys, &p.keys, 0}, {intoPayloads, &p.payloads, 0}, {intoDeferrals, &p.late, late}} {
+		into      *rowsOf
+		values    *[]any
+		want      int // 0: any
+		otherwise string
+	}{
+		{intoKeys, &p.keys, 0, ""}, {intoPayloads, &p.payloads, 0, ""}, {intoDeferrals, &p.late, late, "store: a disclosure was not begun as a deferred one"},
+		{intoHanded, &p.placed, placed, "store: a group that was handed over has its place already"},
+	} {
 		values := *x.values
 		if *x.values = nil; len(values) == 0 {
 			continue
@@ -267,7 +279,7 @@ func (p *pgTx) gather() error {
 			return err
 		}
 		if x.want > 0 {
-			q.Exec(p.want(x.want, func() error { return errors.New("store: a disclosure was not begun as a deferred one") }))
+			q.Exec(p.want(x.want, func() error { return errors.New(x.otherwise) }))
 		}
 	}
 	return nil
@@ -349,13 +361,13 @@ func (p *pgTx) beginAll(all []*beginning) error {
 	if err := p.send(); err != nil {
 		return err
 	}
-	intents := make([]any, 0, 3*len(ids))
+	intents := make([]any, 0, len(intoIntents.types)*len(ids))
 	for i, b := range ids {
 		x := byID[idOf(b)]
 		delete(byID, x.in.ID)
 		in := x.in
 		x.d = Disclosure{Seq: Seq(seqs[i]), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
-		intents = append(intents, seqs[i], in.Person, in.Admin)
+		intents = append(intents, seqs[i], in.Person, in.Admin, p.member)
 		p.saveKeys(in.Fresh)
 	}
 	if err := p.insert(intoIntents, intents); err != nil {

@@ -26,7 +26,7 @@ func TestForPostgres(t *testing.T) {
 // TestTripsDoNotGrowWithTheBatch: what a batch costs in ways to the server and back is the same for one and for many.
 func TestTripsDoNotGrowWithTheBatch(t *testing.T) {
 	s := Databases(t).Open(t, t.TempDir())
-	o := Order{s}
+	o := Order{Store: s}
 	ctx := t.Context()
 	number, next := 0, proof.Index(0)
 	trips := func(f func() error) int64 {

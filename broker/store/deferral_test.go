@@ -43,7 +43,7 @@ func testDeferrals(t *testing.T, open Opener) {
 		if next == 0 {
 			b.Opens = &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}
 		}
-		err := Order{s}.Commit(ctx, b)
+		err := Order{Store: s}.Commit(ctx, b)
 		if err == nil {
 			next += proof.Index(len(kinds))
 		}

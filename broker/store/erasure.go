@@ -20,13 +20,39 @@ type Erasure struct {
 	Logged bool
 }
 
+// ErrIntents: requests about the person have no outcome yet.
+var ErrIntents = errors.New("store: requests about the person are under way")
+
 // BeginErasure remembers an erasure durably, so that a crash can't leave it half done. Nothing is begun while a hold or a contest keeps it (ErrHeld, ErrContested), or if the person has undone the
-// request (zero: it isn't a person's) that it carries out (ErrEnded).
-func (s *Store) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time) error {
+// request (zero: it isn't a person's) that it carries out (ErrEnded). Where other processes may begin requests it looks for these itself (ErrIntents): all but left (nil: none) have to have their outcome, at
+// log indexes up to reach, and no other begins until the erasure is done.
+func (s *Store) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time, reach proof.Index, left func(Seq) bool) error {
 	// Alone: what other processes have begun about the person is seen afterwards, and what they begin later sees this.
 	return s.alone(ctx, func(t *tx) error {
 		if err := mayErase(t, e.Owner, request, now); err != nil {
 			return err
+		}
+		if t.pg != nil {
+			err := t.rows(intentsOf+openIntents, func(r row) error {
+				var seq int64
+				if err := r.Scan(&seq); err != nil {
+					return err
+				}
+				if left == nil || !left(Seq(seq)) {
+					return ErrIntents
+				}
+				return nil
+			}, e.Owner[:])
+			if err != nil {
+				return err
+			}
+			var last int64
+			if err := t.row("SELECT coalesce(max(log_index), 0) FROM records WHERE owner = ?", e.Owner[:]).Scan(&last); err != nil {
+				return err
+			}
+			if last > int64(reach) {
+				return ErrIntents
+			}
 		}
 		_, err := t.exec("INSERT INTO erasures (id, owner, person, admin) VALUES (?, ?, ?, ?)", e.ID[:], e.Owner[:], e.Person, e.Admin)
 		return err

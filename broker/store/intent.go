@@ -11,14 +11,16 @@ import (
 // An OpenIntent is a disclosure without an outcome, as it stands in the store. If the row isn't one that Begin wrote, Err wraps ErrCorrupt and only Seq, and perhaps ID, can be relied on.
 type OpenIntent struct {
 	Disclosure
-	Err error
+	// Member is the process that is at it, or was: see Config.Member.
+	Member int64
+	Err    error
 }
 
 // One whose slot is gone or names another disclosure is listed, too, without its parts.
 const (
-	interrupted = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM disclosures d LEFT JOIN intents i ON i.disclosure = d.seq WHERE d.state = 0 AND d.seq > ? ORDER BY d.seq LIMIT ?"
+	interrupted = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin, 0 FROM disclosures d LEFT JOIN intents i ON i.disclosure = d.seq WHERE d.state = 0 AND d.seq > ? ORDER BY d.seq LIMIT ?"
 	// PostgreSQL's intents go with the outcome alone, and find what is open.
-	interruptedPostgres = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin FROM intents i JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND i.disclosure > ? ORDER BY i.disclosure LIMIT ?"
+	interruptedPostgres = "SELECT d.seq, d.id, d.agency, d.body, d.asked_at, d.owner, i.person, i.admin, i.member FROM intents i JOIN disclosures d ON d.seq = i.disclosure WHERE d.state = 0 AND i.disclosure > ? ORDER BY i.disclosure LIMIT ?"
 	openIntents         = " AND seq IN (SELECT disclosure FROM intents)"
 )
 
@@ -30,12 +32,12 @@ func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIn
 		query = interruptedPostgres
 	}
 	err := s.each(ctx, query, func(scan func(...any) error) error {
-		var seq int64
+		var seq, member int64
 		var id, agency, body, at, owner, person, admin any // a column may hold anything, whatever the schema says (https://sqlite.org/datatype3.html)
-		if err := scan(&seq, &id, &agency, &body, &at, &owner, &person, &admin); err != nil {
+		if err := scan(&seq, &id, &agency, &body, &at, &owner, &person, &admin, &member); err != nil {
 			return err
 		}
-		d := OpenIntent{Disclosure: Disclosure{Seq: Seq(seq)}}
+		d := OpenIntent{Disclosure: Disclosure{Seq: Seq(seq)}, Member: member}
 		ms, ok := at.(int64)
 		d.AskedAt = time.UnixMilli(ms).UTC()
 		d.Agency, _ = agency.(string)
@@ -55,10 +57,12 @@ func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIn
 	return out, err
 }
 
+const intentsOf = "SELECT seq FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL"
+
 // IntentsOf lists the disclosures about an owner that have no outcome yet, but for deferred ones: nothing about these waits for their person.
 func (s *Store) IntentsOf(ctx context.Context, owner keys.Owner) ([]Seq, error) {
 	var out []Seq
-	query := "SELECT seq FROM disclosures WHERE state = 0 AND owner = ? AND due IS NULL"
+	query := intentsOf
 	if s.pg {
 		query += openIntents
 	}

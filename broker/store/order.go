@@ -21,7 +21,34 @@ type Attachment interface {
 }
 
 // Order is the part of the store that the log needs (ledger.Store), but for Unfiled: whose entry it is is sealed, and the store has no keys.
-type Order struct{ *Store }
+//
+// Term is the number of the term in which this process leads, where others may too, see package cluster: Commit stores nothing in another one's term. 0: there are no others.
+type Order struct {
+	*Store
+	Term int64
+}
+
+// ErrTerm: another process leads by now.
+var ErrTerm = errors.New("store: another process leads the log")
+
+// Lead waits until nothing of an earlier term is being stored. From then on nothing of it is: what Tail returns stays so until this process commits.
+func (s Order) Lead(ctx context.Context) error {
+	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: s.inTerm})
+}
+
+func (s Order) inTerm(t *tx) error {
+	if s.Term == 0 || t.pg == nil {
+		return nil
+	}
+	var term int64
+	if err := t.row("SELECT term FROM lease").Scan(&term); err != nil {
+		return err
+	}
+	if term != s.Term {
+		return ErrTerm
+	}
+	return nil
+}
 
 // Tail implements ledger.Store, in one read transaction.
 func (s Order) Tail(ctx context.Context) (ledger.Tail, error) {
@@ -81,6 +108,9 @@ func selectNext(pg bool) string {
 // Commit implements ledger.Store.
 func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: func(t *tx) error {
+		if err := s.inTerm(t); err != nil {
+			return err
+		}
 		var next int64
 		if err := t.row(selectNext(s.pg)).Scan(&next); err != nil {
 			return err

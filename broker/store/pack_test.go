@@ -20,7 +20,7 @@ func TestPackChangesNothing(t *testing.T) { EachEngine(t, testPackChangesNothing
 func testPackChangesNothing(t *testing.T, open Opener) {
 	ctx := context.Background()
 	s := open(t, t.TempDir())
-	o := Order{s}
+	o := Order{Store: s}
 	rng := rand.New(rand.NewPCG(4, 2))
 	var want []ledger.Filing
 	next := proof.Index(1)

@@ -93,7 +93,7 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	writes := reads.Copy()
 	reads.RuntimeParams["default_transaction_read_only"] = "on"
-	s := &Store{path: fmt.Sprintf("the database %s at %s", reads.Database, reads.Host), log: cfg.Logger, mailing: cfg.Mailing, pg: true}
+	s := &Store{path: fmt.Sprintf("the database %s at %s", reads.Database, reads.Host), log: cfg.Logger, mailing: cfg.Mailing, pg: true, member: cfg.Member}
 	s.r = newReader(stdlib.OpenDB(*reads), cfg.Readers, true)
 	fail := func(err error) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", s.path, classify(err)), s.release())
@@ -271,7 +271,7 @@ func (w *pgWriter) try(batch []*job) (err error) {
 		}
 		w.used = time.Now()
 	}()
-	p := &pgTx{ctx: ctx, c: w.c, queue: &pgx.Batch{}, trips: &w.store.stats.Trips}
+	p := &pgTx{ctx: ctx, c: w.c, queue: &pgx.Batch{}, trips: &w.store.stats.Trips, member: w.store.member}
 	t := &tx{pg: p, mailing: w.store.mailing}
 	p.begin(w.locks(batch))
 	var begins []*beginning

@@ -592,7 +592,11 @@ func TestNothingBeginsAboutWhomAnotherErases(t *testing.T) {
 		}
 	}()
 	<-first
-	if err := b.BeginErasure(ctx, &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}, store.ID{}, at); err != nil {
+	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
+	if err := b.BeginErasure(ctx, e, store.ID{}, at, 0, nil); !errors.Is(err, store.ErrIntents) {
+		t.Fatalf("with requests under way: %v", err)
+	}
+	if err := b.BeginErasure(ctx, e, store.ID{}, at, 0, func(store.Seq) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	known, err := b.IntentsOf(ctx, person)

@@ -21,7 +21,7 @@ func testRare(t *testing.T, open Opener) {
 		g := ledger.PlacedGroup{Leaves: []ledger.Leaf{{Index: proof.Index(i), Kind: k, Text: []byte(k)}}}
 		b.Groups = append(b.Groups, g)
 	}
-	if err := (Order{s}).Commit(t.Context(), b); err != nil {
+	if err := (Order{Store: s}).Commit(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	for kind, want := range map[proof.Kind][]proof.Index{

@@ -78,6 +78,8 @@ type Config struct {
 	Postgres string
 	// Keeper is the same as regard_keeper. Without it, what retention and erasures need fails with ErrNoKeeper.
 	Keeper string
+	// Member is the number of this process among those that use the database, see package cluster; 0: it is the only one.
+	Member int64
 	// Readers is the size of the read pool; 0 means 4, with PostgreSQL 16.
 	Readers int
 	// Mailing says that somebody sends what is in the outbox. Without it no letter to an agency is put there: they would be about contests of long ago when mails are sent one day.
@@ -92,6 +94,7 @@ type Store struct {
 	mailing bool
 	conn    *conn // SQLite's, owned by the writer goroutine
 	pg      bool  // PostgreSQL
+	member  int64
 	r       *reader
 	log     *slog.Logger
 

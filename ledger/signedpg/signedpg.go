@@ -4,6 +4,8 @@
 // of exactly the checkpoint that the caller named, whoever else has the database open: of two brokers that both believe they lead, one gets ErrHalted. What [Store.Last] returns first after Open
 // was synced by Open. After an error of Swap nobody knows which of the two is stored: ask Last. Connections are made anew by themselves.
 //
+// Beside the checkpoint lies the table of the broker's journal of erasures, for the same reason: no backup of the store may bring back what it was before. So a database is for one log.
+//
 // What it doesn't. It verifies no signature: the log does. It belongs to another failure domain than the store of the broker, and Open refuses a database that holds one: an old backup of both, put back
 // together, is what would let a log fork. Run it on another server, and don't restore that to an earlier moment; the published checkpoint and the witnesses stand in for it when it is lost.
 package signedpg
@@ -34,7 +36,9 @@ const schema = `DO $$ BEGIN
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- by somebody else, in this instant
 END $$;
 CREATE TABLE IF NOT EXISTS signed (log TEXT PRIMARY KEY, note BYTEA NOT NULL);
-GRANT SELECT, UPDATE (note) ON signed TO regard_signer;`
+GRANT SELECT, UPDATE (note) ON signed TO regard_signer;
+CREATE TABLE IF NOT EXISTS erasures (id BYTEA PRIMARY KEY, owner BYTEA NOT NULL, log_index BIGINT);
+GRANT SELECT, INSERT, UPDATE, DELETE ON erasures TO regard_signer;`
 
 // lockSchema keeps two from preparing at once.
 const lockSchema = 0x7369676e6564
@@ -63,14 +67,24 @@ func Prepare(ctx context.Context, address, log string) (err error) {
 	}{
 		{"SELECT pg_advisory_xact_lock($1)", []any{int64(lockSchema)}},
 		{schema, nil},
-		{"INSERT INTO signed (log, note) VALUES ($1, '') ON CONFLICT DO NOTHING", []any{log}},
+		{"INSERT INTO signed (log, note) SELECT $1, '' WHERE NOT EXISTS (SELECT FROM signed) ON CONFLICT DO NOTHING", []any{log}},
 	} {
 		if _, err := tx.ExecContext(ctx, q.text, q.args...); err != nil {
 			return fmt.Errorf("preparing the checkpoint store: %w", err)
 		}
 	}
+	var other int64
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM signed WHERE log <> $1", log).Scan(&other); err != nil {
+		return fmt.Errorf("preparing the checkpoint store: %w", err)
+	}
+	if other > 0 {
+		return errors.New("signedpg: this database keeps the checkpoints of another log: give each its own")
+	}
 	return tx.Commit()
 }
+
+// OpenDB opens the database of a checkpoint store alone, for the journal of erasures.
+func OpenDB(address string) (*sql.DB, error) { return open(address) }
 
 // Open opens the checkpoint store of a log as regard_signer.
 func Open(ctx context.Context, address, log string) (*Store, error) {

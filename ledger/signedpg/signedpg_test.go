@@ -37,10 +37,28 @@ func open(t testing.TB, c *pgcluster.Cluster, database, log string) *signedpg.St
 	return s
 }
 
-// TestContract: each directory of the suite is a log of its own in one database, so that logs are kept apart, too.
+// TestContract: each directory of the suite is a database of its own.
 func TestContract(t *testing.T) {
+	databases := map[string]string{}
+	ledgertest.TestSignedStore(t, func(t *testing.T, dir string) ledger.SignedStore {
+		c := pgtest.Shared(t)
+		if databases[dir] == "" {
+			_, databases[dir] = pgtest.Database(t)
+		}
+		return open(t, c, databases[dir], "log")
+	})
+}
+
+// TestOneLogADatabase: the journal of erasures beside the checkpoint is one log's.
+func TestOneLogADatabase(t *testing.T) {
 	c, name := pgtest.Database(t)
-	ledgertest.TestSignedStore(t, func(t *testing.T, dir string) ledger.SignedStore { return open(t, c, name, dir) })
+	open(t, c, name, "log")
+	if err := signedpg.Prepare(t.Context(), c.Superuser(name), "another"); err == nil {
+		t.Fatal("a second log was prepared in the database of the first")
+	}
+	if _, err := signedpg.Open(t.Context(), c.DSN(name, role), "another"); !errors.Is(err, signedpg.ErrMissing) {
+		t.Fatalf("the checkpoint of another log: %v", err)
+	}
 }
 
 // TestKilledServer: what was swapped is there when the server is back, and of a swap that failed Last says what became of it.

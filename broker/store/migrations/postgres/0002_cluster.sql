@@ -19,16 +19,25 @@ INSERT INTO lease (term, until) VALUES (0, clock_timestamp());
 
 -- Groups of entries on their way from the broker that made them to the one that leads. The transaction that gives a group its place marks it.
 CREATE TABLE handed (
-  id      UUID        PRIMARY KEY,
+  id      BYTEA       PRIMARY KEY,
   seq     BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY,
   body    BYTEA,                         -- null once it has its place, or was refused
-  indexes BIGINT[],                      -- log indexes of its entries, in their order
+  indexes BYTEA,                         -- log indexes of its entries in their order, 8 bytes each, big-endian
   epoch   BIGINT,
   refused TEXT,                          -- why it has no place
   at      TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX handed_open ON handed (seq) WHERE body IS NOT NULL;
 CREATE INDEX handed_at ON handed (at);
+
+ALTER TABLE handed ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE handed SET (toast_tuple_target = 8160);
+
+-- At which process a request is that has no outcome yet.
+ALTER TABLE intents ADD COLUMN member BIGINT NOT NULL DEFAULT 0;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON members, lease, handed TO regard_broker;
+GRANT SELECT ON members, lease, handed TO regard_keeper;
 
 -- +goose Down
 DROP TABLE handed;
