@@ -20,8 +20,11 @@ func auditorKeyEntry(id string, k store.AuditorKey) proof.Entry {
 
 // AddAuditor registers an accredited auditor with their client certificate and the Ed25519 key with which they cosign indexes, in the text form of signed notes.
 func (b *Broker) AddAuditor(ctx context.Context, id, name string, cert *x509.Certificate, vkey string) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	switch {
 	case !proof.IsToken(id) || len("auditor."+id) > 64:
 		return invalid("/id", "This can't be the id of an auditor.", "Use lower-case letters, digits, '.', '_' and '-', at most 56.")
@@ -49,7 +52,7 @@ func (b *Broker) AddAuditor(ctx context.Context, id, name string, cert *x509.Cer
 
 // publishKey puts a verification key where its digest in the log leads: whoever checks a statement finds it there.
 func (b *Broker) publishKey(ctx context.Context, vkey string) error {
-	if _, err := b.ledger.PutBlob(ctx, []byte(vkey)); err != nil {
+	if _, err := b.ledger().PutBlob(ctx, []byte(vkey)); err != nil {
 		return unavailable("log.unavailable", "The key can't be published now.", err)
 	}
 	return nil
@@ -70,8 +73,11 @@ func newAuditorKey(reg *registry, vkey string) (store.AuditorKey, error) {
 
 // RotateAuditor registers a new certificate, a new key or both (nil and empty: none) and retires the earlier ones of the same sort, at once or, with keepOld, not yet.
 func (b *Broker) RotateAuditor(ctx context.Context, id string, cert *x509.Certificate, vkey string, keepOld bool) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	reg := b.registry.Load()
 	a, ok := reg.auditors[id]
 	switch {
@@ -131,8 +137,11 @@ func (b *Broker) RotateAuditor(ctx context.Context, id string, cert *x509.Certif
 
 // RevokeAuditor ends all that an auditor may do. What they cosigned stands.
 func (b *Broker) RevokeAuditor(ctx context.Context, id string) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	a, ok := b.registry.Load().auditors[id]
 	if !ok {
 		return notFound("auditor", id)

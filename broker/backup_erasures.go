@@ -15,6 +15,7 @@ import (
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
@@ -26,6 +27,9 @@ const erasuresSchema = "CREATE TABLE IF NOT EXISTS erasures (id BLOB PRIMARY KEY
 func erasuresPath(cfg *Config) string { return filepath.Join(cfg.signedDir(), "erasures.db") }
 
 func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
+	if cfg.Shared != nil {
+		return signedpg.OpenDB(cfg.Shared.Signed) // the table was made with it
+	}
 	path, err := filepath.Abs(erasuresPath(cfg))
 	if err != nil {
 		return nil, err
@@ -52,6 +56,15 @@ func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
 	return db, nil
 }
 
+// hasErasures says whether there is a journal.
+func hasErasures(cfg *Config) bool {
+	if cfg.Shared != nil {
+		return true
+	}
+	_, err := os.Stat(erasuresPath(cfg))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // journalErasure remembers, outside the backups, whose erasure is under way: before its entry is logged (index nil), and again with the entry's index before any key is destroyed. It is on the
 // disk when this returns. Erasures are rare: the file is not kept open.
 func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *proof.Index) (err error) {
@@ -64,7 +77,7 @@ func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *pr
 	if index != nil {
 		at = int64(*index)
 	}
-	_, err = db.ExecContext(ctx, "INSERT INTO erasures (id, owner, log_index) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET log_index = coalesce(excluded.log_index, log_index)",
+	_, err = db.ExecContext(ctx, "INSERT INTO erasures (id, owner, log_index) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET log_index = coalesce(excluded.log_index, erasures.log_index)",
 		e.ID[:], e.Owner[:], at)
 	if err != nil {
 		return fmt.Errorf("writing to the journal of erasures: %w", err)
@@ -81,7 +94,7 @@ func (b *Broker) journalErasure(ctx context.Context, e *store.Erasure, index *pr
 // forgetAbandoned removes what was journalled about an owner and never got an entry, once another erasure of theirs has one: a restoration would take it for an erasure that the log tells of
 // and the journal can't place, and let another one be missing.
 func (b *Broker) forgetAbandoned(ctx context.Context, db *sql.DB, owner keys.Owner) error {
-	rows, err := db.QueryContext(ctx, "SELECT id FROM erasures WHERE owner = ? AND log_index IS NULL", owner[:])
+	rows, err := db.QueryContext(ctx, "SELECT id FROM erasures WHERE owner = $1 AND log_index IS NULL", owner[:])
 	if err != nil {
 		return err
 	}
@@ -105,7 +118,7 @@ func (b *Broker) forgetAbandoned(ctx context.Context, db *sql.DB, owner keys.Own
 		} else if known {
 			continue // by a restoration: an older backup has to be told again
 		}
-		if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE id = ?", id[:]); err != nil {
+		if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE id = $1", id[:]); err != nil {
 			return err
 		}
 	}
@@ -115,7 +128,7 @@ func (b *Broker) forgetAbandoned(ctx context.Context, db *sql.DB, owner keys.Own
 // forgetErasures removes what was logged before an index from the journal: everything that a backup of before can hold is of months whose retention is over. Whoever restores such a backup
 // all the same is refused, as the log counts the erasures.
 func (b *Broker) forgetErasures(ctx context.Context, before proof.Index) (err error) {
-	if _, err := os.Stat(erasuresPath(&b.cfg)); errors.Is(err, fs.ErrNotExist) || before == 0 {
+	if !hasErasures(&b.cfg) || before == 0 {
 		return nil
 	}
 	db, err := openErasures(ctx, &b.cfg)
@@ -123,7 +136,7 @@ func (b *Broker) forgetErasures(ctx context.Context, before proof.Index) (err er
 		return fmt.Errorf("opening the journal of erasures: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE log_index < ?", int64(before)); err != nil {
+	if _, err := db.ExecContext(ctx, "DELETE FROM erasures WHERE log_index < $1", int64(before)); err != nil {
 		return fmt.Errorf("tidying the journal of erasures: %w", err)
 	}
 	return nil
@@ -131,7 +144,7 @@ func (b *Broker) forgetErasures(ctx context.Context, before proof.Index) (err er
 
 // erasedSince lists the journal. A missing one is empty.
 func erasedSince(ctx context.Context, cfg *Config) (_ []store.Erased, err error) {
-	if _, err := os.Stat(erasuresPath(cfg)); errors.Is(err, fs.ErrNotExist) {
+	if !hasErasures(cfg) {
 		return nil, nil
 	}
 	db, err := openErasures(ctx, cfg)

@@ -293,7 +293,7 @@ func (b *Broker) proveOwn(ctx context.Context, r *OwnRecord) error {
 	if err != nil {
 		return keysProblem(err)
 	}
-	receipt, err := b.ledger.Receipt(ctx, r.Index, r.Opening)
+	receipt, err := b.ledger().Receipt(ctx, r.Index, r.Opening)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil
 	}
@@ -318,7 +318,7 @@ func (b *Broker) OwnLost(ctx context.Context) ([]store.Range, error) {
 
 // EpochsBetween are the closed epochs that have something of the time from from until, not including, to; false if there are none.
 func (b *Broker) EpochsBetween(ctx context.Context, from, to time.Time) (proof.EpochRange, bool, error) {
-	open := b.ledger.OpenEpoch().Number
+	open := b.ledger().OpenEpoch().Number
 	first, err := b.store.EpochAt(ctx, from.UnixMilli())
 	if err != nil && !errors.Is(err, store.ErrNotFound) { // before the log began: its first epoch
 		return proof.EpochRange{}, false, unavailable("store.unavailable", "The broker can't read its records now.", err)
@@ -367,9 +367,9 @@ type Standing struct {
 
 // Standing of the log now.
 func (b *Broker) Standing() Standing {
-	s := Standing{Origin: b.cfg.Origin, Open: b.ledger.OpenEpoch()}
-	s.Published, _ = b.ledger.Published()
-	s.Witnessed, _ = b.ledger.Witnessed()
+	s := Standing{Origin: b.cfg.Origin, Open: b.ledger().OpenEpoch()}
+	s.Published, _ = b.ledger().Published()
+	s.Witnessed, _ = b.ledger().Witnessed()
 	return s
 }
 

@@ -269,7 +269,7 @@ func (d *disclosure) outcome(f *fields, obtained, released []string, now time.Ti
 // interrupted by the sweeper.
 func (b *Broker) append(ctx context.Context, g ledger.Group) (ledger.Appended, error) {
 	for wait := 20 * time.Millisecond; ; wait *= 2 {
-		appended, err := b.ledger.Append(ctx, g)
+		appended, err := b.ledger().Append(ctx, g)
 		if err == nil {
 			return appended, nil
 		}

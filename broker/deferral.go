@@ -71,7 +71,7 @@ const (
 
 // overBy is the time by which delays are over. The log's own time counts, too, which doesn't follow a clock that leaps: nobody can be untold.
 func (b *Broker) overBy() time.Time {
-	now, epoch := b.now(), b.ledger.OpenEpoch().Until.Add(openAhead)
+	now, epoch := b.now(), b.ledger().OpenEpoch().Until.Add(openAhead)
 	if epoch.Before(now) {
 		return epoch
 	}
@@ -289,8 +289,11 @@ func (b *Broker) EndDeferral(ctx context.Context, id store.ID, reason string) (n
 	if strings.TrimSpace(reason) == "" || !plainText(reason, maxReason) {
 		return 0, invalid("/reason", "There is no reason, or one that isn't usable.", fmt.Sprintf("Say why the delay ends before its time, in plain text on one line, at most %d characters.", maxReason))
 	}
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	ctx = context.WithoutCancel(ctx)
 	seq, err := b.store.EndDeferral(ctx, id, b.now(), reason)
 	if errors.Is(err, store.ErrNotFound) {

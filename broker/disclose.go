@@ -146,7 +146,7 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	b.saved(err == nil && !again, sealed)
 	b.recycle(sealed) // Begin has returned: the store is done with it
 	switch {
-	case errors.Is(err, errErasing), errors.Is(err, keys.ErrNoKey):
+	case errors.Is(err, errErasing), errors.Is(err, store.ErrErasing), errors.Is(err, keys.ErrNoKey):
 		return row, false, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
 	case errors.Is(err, store.ErrConflict):
 		return row, false, &Problem{Status: 409, Code: "idempotency.conflict", Title: "This Idempotency-Key was used with another request.", Detail: "Use a new key for a new request."}

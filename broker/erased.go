@@ -59,7 +59,7 @@ func (b *Broker) Erased(ctx context.Context, caller Caller, req *ErasedRequest) 
 	if audit != nil {
 		audit.Targets = []proof.Index{entry.From}
 	}
-	appended, err := b.ledger.Append(ctx, ledger.Group{Entries: []proof.Entry{proof.Audit{Auditor: caller.ID, From: entry.From, To: entry.To, Reason: req.Reason}}, Attach: &entry})
+	appended, err := b.ledger().Append(ctx, ledger.Group{Entries: []proof.Entry{proof.Audit{Auditor: caller.ID, From: entry.From, To: entry.To, Reason: req.Reason}}, Attach: &entry})
 	if errors.Is(err, store.ErrExists) {
 		return nil, errKeyInProgress()
 	}
@@ -88,7 +88,7 @@ func (b *Broker) closedEpoch(ctx context.Context, parameter string, n proof.Epoc
 	}
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	if _, err := b.ledger.AwaitPublished(wait, c.Closer); err != nil {
+	if _, err := b.ledger().AwaitPublished(wait, c.Closer); err != nil {
 		return c, unavailable("log.unavailable", "The log can't prove the epoch's marker now.", err)
 	}
 	return c, nil

@@ -26,7 +26,7 @@ func (c *Config) SetAt(f func(stage string)) {
 }
 
 // CloseLog closes Trillian's database under the running broker.
-func (b *Broker) CloseLog() error { return b.trillian.Close() }
+func (b *Broker) CloseLog() error { return b.part.Load().tree.Close() }
 
 // CloseSigned closes the store of the signed checkpoint under the running broker.
 func (b *Broker) CloseSigned() error { return b.signed.Close() }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/broker/mail"
@@ -28,6 +29,32 @@ func conflict(code, title, detail string) *Problem {
 	return &Problem{Status: 409, Code: code, Title: title, Detail: detail}
 }
 
+// alone keeps others from doing the same at once, in this broker and in those that share its store.
+func (b *Broker) alone(ctx context.Context, here *sync.Mutex, what string) (done func(), err error) {
+	here.Lock()
+	if b.member == nil {
+		return here.Unlock, nil
+	}
+	there, err := b.member.Exclusive(ctx, what)
+	if err != nil {
+		here.Unlock()
+		return nil, unavailable("store.unavailable", "The other brokers can't be kept from changing the same now.", err)
+	}
+	return func() { there(); here.Unlock() }, nil
+}
+
+// governing begins a change of the registry, from what it is now: another broker may have changed it.
+func (b *Broker) governing(ctx context.Context) (done func(), err error) {
+	if done, err = b.alone(ctx, &b.admin, "registry"); err != nil || b.member == nil {
+		return done, err
+	}
+	if err := b.refresh(ctx); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
 // govern logs entries with what is attached to them and puts the registry that follows in force.
 func (b *Broker) govern(ctx context.Context, attach store.Attachment, entries ...proof.Entry) error {
 	ctx = context.WithoutCancel(ctx)
@@ -36,6 +63,7 @@ func (b *Broker) govern(ctx context.Context, attach store.Attachment, entries ..
 	if rerr := b.refresh(ctx); err == nil {
 		err = rerr
 	}
+	b.tellChange(ctx)
 	return err
 }
 
@@ -50,8 +78,11 @@ func keyOf(cert *x509.Certificate) store.AgencyKey {
 
 // AddAgency registers an agency with its first client certificate.
 func (b *Broker) AddAgency(ctx context.Context, id, name, siret string, cert *x509.Certificate) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	switch {
 	case !proof.IsToken(id) || len("agency."+id) > 64:
 		return invalid("/id", "This can't be the id of an agency.", "Use lower-case letters, digits, '.', '_' and '-', at most 57.")
@@ -100,8 +131,11 @@ func (b *Broker) newKey(reg *registry, cert *x509.Certificate) (store.AgencyKey,
 
 // RotateAgency registers a new certificate and retires the earlier ones, at once or, with keepOld, not yet.
 func (b *Broker) RotateAgency(ctx context.Context, id string, cert *x509.Certificate, keepOld bool) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	reg := b.registry.Load()
 	a, ok := reg.agencies[id]
 	if !ok {
@@ -129,8 +163,11 @@ func (b *Broker) RotateAgency(ctx context.Context, id string, cert *x509.Certifi
 
 // RevokeAgency ends all that an agency may do.
 func (b *Broker) RevokeAgency(ctx context.Context, id string) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	a, ok := b.registry.Load().agencies[id]
 	if !ok {
 		return notFound("agency", id)
@@ -153,8 +190,11 @@ func (b *Broker) RevokeAgency(ctx context.Context, id string) error {
 
 // SetAgencyAddresses says where mails about contests go: a contact of the agency and its data protection officer; empty: nowhere. They are no part of the log: who may ask doesn't depend on them.
 func (b *Broker) SetAgencyAddresses(ctx context.Context, id, contact, dpo string) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	a, ok := b.registry.Load().agencies[id]
 	if !ok {
 		return notFound("agency", id)
@@ -192,8 +232,11 @@ const retentionMargin = 31 * 24 * time.Hour
 
 // PutAgreement puts an agreement in force and returns its version: 1, or one more than the last of that id. The version and state of a are ignored.
 func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, error) {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	reg := b.registry.Load()
 	a.Version, a.State = 1, policy.AgreementActive
 	if old := reg.byID[a.ID]; old != nil {
@@ -241,7 +284,7 @@ func (b *Broker) putAgreement(ctx context.Context, a *policy.Agreement) error {
 		return &Problem{Status: 400, Code: "agreement.invalid", Title: "The agreement is not valid.", Detail: err.Error(), err: err}
 	}
 	digest := sha256.Sum256(text)
-	if _, err := b.ledger.PutBlob(ctx, text); err != nil {
+	if _, err := b.ledger().PutBlob(ctx, text); err != nil {
 		return unavailable("log.unavailable", "The agreement can't be published now.", err)
 	}
 	return b.govern(ctx,
@@ -251,8 +294,11 @@ func (b *Broker) putAgreement(ctx context.Context, a *policy.Agreement) error {
 
 // RevokeAgreement ends an agreement: a new version of it that is revoked.
 func (b *Broker) RevokeAgreement(ctx context.Context, id string) (int64, error) {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	old := b.registry.Load().byID[policy.AgreementID(id)]
 	if old == nil {
 		return 0, notFound("agreement", id)
@@ -278,8 +324,11 @@ func (b *Broker) Agreements() []policy.Agreement {
 
 // PutService puts a service definition in force. The same file again changes nothing; a changed one needs a greater version.
 func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definition, error) {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	def, err := service.Parse(yaml)
 	if err != nil {
 		return nil, &Problem{Status: 400, Code: "service.invalid", Title: "The service definition is not valid.", Detail: err.Error(), err: err}
@@ -299,7 +348,7 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 			return nil, conflict("service.version", fmt.Sprintf("Version %d of service %s stands in the log with another content.", old.Version, def.ID), "Increase the version of the changed definition.")
 		}
 	}
-	if _, err := b.ledger.PutBlob(ctx, yaml); err != nil {
+	if _, err := b.ledger().PutBlob(ctx, yaml); err != nil {
 		return nil, unavailable("log.unavailable", "The definition can't be published now.", err)
 	}
 	return def, b.govern(ctx,
@@ -309,8 +358,11 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 
 // WithdrawService ends a service.
 func (b *Broker) WithdrawService(ctx context.Context, id string) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	old := b.registry.Load().services[id]
 	if old == nil {
 		return notFound("service", id)
@@ -341,7 +393,7 @@ func (b *Broker) activate(ctx context.Context, a policy.Activation) error {
 	if err == nil && last.Digest == a.Digest {
 		return nil
 	}
-	if _, err := b.ledger.PutBlob(ctx, a.Bytes); err != nil {
+	if _, err := b.ledger().PutBlob(ctx, a.Bytes); err != nil {
 		return fmt.Errorf("publishing the bundle: %w", err)
 	}
 	_, err = b.append(ctx, ledger.Group{

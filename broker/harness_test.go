@@ -59,6 +59,23 @@ func (p *fakeProvider) requests() []*http.Request {
 
 func newWorld(t testing.TB, change func(*broker.Config)) *world {
 	t.Helper()
+	w := newProviderAlone(t)
+	w.cfg = broker.Config{
+		DataDir: t.TempDir(), Origin: "regard.example/log", Development: true,
+		Providers: provider.Config{Development: true},
+		Logger:    slog.New(slog.NewTextHandler(&syncWriter{w: w.logs}, nil)),
+	}
+	if change != nil {
+		change(&w.cfg)
+	}
+	w.open()
+	w.populate()
+	return w
+}
+
+// newProviderAlone is a world without a broker.
+func newProviderAlone(t testing.TB) *world {
+	t.Helper()
 	w := &world{t: t, logs: &bytes.Buffer{}, provider: &fakeProvider{}}
 	w.provider.answer = household
 	w.provider.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -71,16 +88,6 @@ func newWorld(t testing.TB, change func(*broker.Config)) *world {
 		answer(rw, r)
 	}))
 	t.Cleanup(w.provider.Close)
-	w.cfg = broker.Config{
-		DataDir: t.TempDir(), Origin: "regard.example/log", Development: true,
-		Providers: provider.Config{Development: true},
-		Logger:    slog.New(slog.NewTextHandler(&syncWriter{w: w.logs}, nil)),
-	}
-	if change != nil {
-		change(&w.cfg)
-	}
-	w.open()
-	w.populate()
 	return w
 }
 

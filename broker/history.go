@@ -392,7 +392,7 @@ func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, 
 	if audit != nil {
 		audit.Targets = attach.Targets
 	}
-	appended, err := b.ledger.Append(ctx, ledger.Group{Entries: entries, Attach: attach})
+	appended, err := b.ledger().Append(ctx, ledger.Group{Entries: entries, Attach: attach})
 	if errors.Is(err, store.ErrOpened) {
 		return 0, &Problem{Status: 503, Code: "deferral.ended", Title: "The delay of a record ended in this moment, so none was opened.", Detail: "Repeat the request.", RetryAfter: time.Second, err: err}
 	}

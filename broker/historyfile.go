@@ -80,7 +80,7 @@ func (b *Broker) historyFile(ctx context.Context, subjects []proof.Subject, epoc
 		return nil, err
 	}
 	defer leave()
-	d, err := b.ledger.History(ctx, subjects, epochs.From, epochs.To)
+	d, err := b.ledger().History(ctx, subjects, epochs.From, epochs.To)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, &Problem{Status: 404, Code: "history.open", Title: "These epochs are not all closed and published.", Detail: "A history is of closed epochs: a day, unless it is configured otherwise. Ask for earlier ones, or later.", err: err}
 	}
@@ -447,7 +447,7 @@ func (m *historyMaker) keys(ctx context.Context) error {
 	if err != nil {
 		return m.storeProblem(err)
 	}
-	newest := m.b.ledger.OpenEpoch().Number
+	newest := m.b.ledger().OpenEpoch().Number
 	for e := range epochs {
 		if e >= first && e <= last || e > newest {
 			continue
@@ -465,7 +465,7 @@ func (m *historyMaker) keys(ctx context.Context) error {
 
 // opener returns the marker that opens an epoch.
 func (m *historyMaker) opener(ctx context.Context, e proof.Epoch) (proof.Index, []byte, error) {
-	if open := m.b.ledger.OpenEpoch(); open.Number == e {
+	if open := m.b.ledger().OpenEpoch(); open.Number == e {
 		return open.Marker, open.Text, nil
 	}
 	c, err := store.Order{Store: m.b.store}.Epoch(ctx, e)

@@ -196,11 +196,11 @@ func (b *Broker) receiptsFor(ctx context.Context, providers []string, policy *pr
 		if o.Text(proof.DisclosureID) != uuid.UUID(to.ID).String() || (o.Text(proof.DisclosureRole) == proof.RoleAsked) != (i == 0) {
 			return fmt.Errorf("record %d is not one of disclosure %v: %w", rows[i].Index, uuid.UUID(to.ID), keys.ErrAltered)
 		}
-		if cp, ok := b.ledger.Published(); !ok || uint64(last) >= cp.Size() {
+		if cp, ok := b.ledger().Published(); !ok || uint64(last) >= cp.Size() {
 			return errPending()
 		}
 		to.Erased = to.Erased || rec.Erased()
-		receipt, err := b.ledger.Receipt(ctx, rows[i].Index, o)
+		receipt, err := b.ledger().Receipt(ctx, rows[i].Index, o)
 		if err != nil {
 			return unavailable("log.unavailable", "The log can't give the receipts now.", err)
 		}
@@ -241,7 +241,7 @@ func (b *Broker) IntentProofs(ctx context.Context) ([]KeyProof, error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	proven, err := b.ledger.Prove(wait, indexes)
+	proven, err := b.ledger().Prove(wait, indexes)
 	if err != nil {
 		return nil, unavailable("log.unavailable", "The log can't prove the keys now.", err)
 	}

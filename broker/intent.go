@@ -53,6 +53,13 @@ func (b *Broker) logIntentKeys(ctx context.Context) error {
 	return nil
 }
 
+// knowIntentKeys is for a broker that follows: it signs intents, too.
+func (b *Broker) knowIntentKeys(ctx context.Context) error {
+	b.telling.Lock()
+	defer b.telling.Unlock()
+	return b.logIntentKeys(ctx)
+}
+
 var errNoIntentKey = errors.New("no key for intents is in force, or the log can't be told of it")
 
 // announce signs the intent for one question of a disclosure, which is durable by then.
@@ -85,8 +92,11 @@ func (b *Broker) IntentKeys(ctx context.Context) ([]*keys.IntentKey, error) {
 
 // RotateIntentKey adds a version of the intent key and returns its number: it signs beside the older ones, once the log knows it.
 func (b *Broker) RotateIntentKey(ctx context.Context) (int, error) {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	if ks, err := b.IntentKeys(ctx); err != nil {
 		return 0, err
 	} else if len(ks) >= keys.MaxIntentKeys {
@@ -105,8 +115,11 @@ func (b *Broker) RotateIntentKey(ctx context.Context) (int, error) {
 
 // RetireIntentKey ends a version of the intent key and those below it: the log says so, and they are destroyed.
 func (b *Broker) RetireIntentKey(ctx context.Context, version int) error {
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	ks, err := b.ring.IntentKeys(ctx)
 	if err != nil {
 		return keysProblem(err)

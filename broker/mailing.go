@@ -72,6 +72,9 @@ func (b *Broker) sendMails(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		if !b.leads() {
+			continue
+		}
 		if err := b.sendDue(ctx); err != nil && ctx.Err() == nil {
 			b.log.Error("sending mails", "error", err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
@@ -21,13 +22,16 @@ import (
 	"github.com/regard-broker/regard/ledger/embedded"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedfile"
+	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/policy"
 )
 
-// Config of a broker. DataDir, Origin and Custodian are mandatory.
+// Config of a broker. Origin, Custodian, and DataDir or Shared are mandatory.
 type Config struct {
 	// DataDir holds everything durable: store/, log/ (Trillian's tree), public/ (what is published), and signed/ if SignedDir is empty.
 	DataDir string
+	// Shared takes the place of DataDir and SignedDir where several brokers share a log; nil: this one is alone.
+	Shared *Shared
 	// SignedDir holds the last signed checkpoint, and what else must never be put back from an older copy; empty: signed/ in DataDir. On a disk of its own, it shows that DataDir is an older copy.
 	SignedDir string
 	// Mirrors are copies of the published checkpoint elsewhere: base URLs of the public log, or files. New and Restore ask them where the log stands, and sign nothing that doesn't extend what they have. One must answer.
@@ -99,10 +103,11 @@ type Broker struct {
 	log       *slog.Logger
 	store     *store.Store
 	ring      *keys.Ring
-	trillian  *embedded.Log
-	signed    *signedfile.Store
-	ledger    *ledger.Log
-	witnesses *witnesses // nil: none
+	signed    signedStore
+	part      atomic.Pointer[part]
+	parts     sync.WaitGroup  // that are ending
+	member    *cluster.Member // nil: this broker is alone
+	witnesses *witnesses      // nil: none
 	engine    *policy.Engine
 	providers *provider.Client
 
@@ -135,8 +140,8 @@ type Broker struct {
 
 // New opens a broker's stores, recovers what an earlier process left, and starts it.
 func New(ctx context.Context, cfg Config) (b *Broker, err error) {
-	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
-		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
+	if cfg.DataDir == "" && cfg.Shared == nil || cfg.Origin == "" || cfg.Custodian == nil {
+		return nil, errors.New("broker: a data directory or shared stores, an origin and a custodian of keys must be given")
 	}
 	b = &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger, stopping: make(chan struct{}), logged: map[string]struct{}{}}
 	if b.now == nil {
@@ -175,8 +180,11 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.openLog(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.leaveRetired(ctx); err != nil && !b.later(err) {
-		return nil, fmt.Errorf("having the log signed by the keys in force: %w", err)
+	leads := b.leads() // if not, the one that does sees to what was left
+	if leads {
+		if err := b.leaveRetired(ctx); err != nil && !b.later(err) {
+			return nil, fmt.Errorf("having the log signed by the keys in force: %w", err)
+		}
 	}
 	if err := b.refresh(ctx); err != nil {
 		return nil, err
@@ -185,7 +193,11 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the policy engine: %w", err)
 	}
-	if err := b.logKeys(ctx); err != nil && !b.later(err) {
+	tell := b.logKeys
+	if !leads {
+		tell = b.knowIntentKeys
+	}
+	if err := tell(ctx); err != nil && !b.later(err) {
 		return nil, fmt.Errorf("logging the keys in force: %w", err)
 	}
 	if b.providers, err = provider.New(cfg.Providers); err != nil {
@@ -194,12 +206,18 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.shutErasures(ctx); err != nil {
 		return nil, fmt.Errorf("reading which erasures were begun: %w", err)
 	}
-	if n, err := b.interrupted(ctx); err != nil && !errors.Is(err, errErasing) && !b.later(err) {
-		return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
-	} else if n > 0 {
-		b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
+	if leads {
+		if n, err := b.interrupted(ctx); err != nil && !errors.Is(err, errErasing) && !b.later(err) {
+			return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
+		} else if n > 0 {
+			b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
+		}
+		b.resumeErasures(ctx)
 	}
-	b.resumeErasures(ctx)
+	if b.member != nil {
+		b.work.Add(1)
+		go b.play(context.WithoutCancel(ctx))
+	}
 	b.work.Add(3)
 	go b.sendMails(context.WithoutCancel(ctx))
 	go b.sweep(context.WithoutCancel(ctx))
@@ -229,7 +247,14 @@ func (b *Broker) watchPolicy(ctx context.Context) {
 }
 
 func (b *Broker) openStores(ctx context.Context) (err error) {
-	if b.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(b.cfg.DataDir, "store"), Mailing: b.cfg.Mail != nil, Logger: b.log}); err != nil {
+	cfg := store.Config{Dir: filepath.Join(b.cfg.DataDir, "store"), Mailing: b.cfg.Mail != nil, Logger: b.log}
+	if s := b.cfg.Shared; s != nil {
+		if b.member, err = cluster.Join(ctx, cluster.Config{URL: s.Store, Name: s.Name, Logger: b.log}); err != nil {
+			return err
+		}
+		cfg.Dir, cfg.Postgres, cfg.Keeper, cfg.Member = "", s.Store, s.Keeper, b.member.ID()
+	}
+	if b.store, err = store.Open(ctx, cfg); err != nil {
 		return err
 	}
 	b.ring, err = keys.New(ctx, keys.Config{Custodian: b.cfg.Custodian, Store: b.store, CacheKeys: b.cfg.CacheKeys, Now: b.now, Logger: b.log})
@@ -239,32 +264,58 @@ func (b *Broker) openStores(ctx context.Context) (err error) {
 	return nil
 }
 
+// signedStore is a ledger.SignedStore that can be closed.
+type signedStore interface {
+	ledger.SignedStore
+	Close() error
+}
+
 func (b *Broker) openLog(ctx context.Context) (err error) {
-	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log}); err != nil {
-		return fmt.Errorf("opening Trillian (if its database is damaged, move log/ in the data directory away: it is rebuilt from the store): %w", err)
+	if s := b.cfg.Shared; s != nil {
+		b.signed, err = signedpg.Open(ctx, s.Signed, b.cfg.Origin)
+	} else {
+		b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db"))
 	}
-	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db")); err != nil {
+	if err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
 	if err := b.openWitnesses(ctx); err != nil {
 		return err
 	}
-	known, err := b.elsewhere(ctx)
+	if b.member != nil {
+		return b.takePart(ctx)
+	}
+	return b.openAlone(ctx)
+}
+
+// openAlone opens the log of a broker that shares it with nobody.
+func (b *Broker) openAlone(ctx context.Context) (err error) {
+	tree, err := embedded.Open(ctx, embedded.Config{Path: filepath.Join(b.cfg.DataDir, "log", "trillian.db"), Logger: b.log})
 	if err != nil {
+		return fmt.Errorf("opening Trillian (if its database is damaged, move log/ in the data directory away: it is rebuilt from the store): %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, tree.Close())
+		}
+	}()
+	cfg := b.ledgerConfig()
+	cfg.Store = order{store.Order{Store: b.store}, b}
+	if cfg.Known, err = b.elsewhere(ctx); err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
-	var signedStore ledger.SignedStore = b.signed
-	client, integrate := b.trillian.Client(), b.trillian.Integrate
-	if b.cfg.at != nil {
-		signedStore = stagedSigned{b.signed, b}
-		client, integrate = stagedTrillian{client, b}, func(ctx context.Context) error {
-			defer b.at(stageIntegrate)
-			return b.trillian.Integrate(ctx)
-		}
+	l, err := b.openTree(ctx, cfg, tree, tree.Integrate)
+	if err != nil {
+		return err
 	}
+	b.part.Store(&part{Ledger: l, leads: true, tree: tree})
+	return nil
+}
+
+// ledgerConfig is what all parts in the log have in common.
+func (b *Broker) ledgerConfig() ledger.Config {
 	cfg := ledger.Config{
-		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: signedStore, Known: known,
-		Trillian: client, TreeID: b.trillian.TreeID(), Integrate: integrate,
+		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: b.signed,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: labeler{b.ring.Labels()},
 		Epoch: b.cfg.Epoch, Dir: b.PublicDir(), Clock: b.now, ConfirmClock: b.cfg.ConfirmClock, Logger: b.log,
@@ -272,21 +323,39 @@ func (b *Broker) openLog(ctx context.Context) (err error) {
 	if b.witnesses != nil {
 		cfg.Cosign = b.witnesses.Cosign
 	}
-	b.ledger, err = ledger.Open(ctx, cfg)
+	return cfg
+}
+
+// openTree opens the log over a tree of Trillian. integrate is nil if it does that by itself.
+func (b *Broker) openTree(ctx context.Context, cfg ledger.Config, tree Tree, integrate func(context.Context) error) (*ledger.Log, error) {
+	cfg.Trillian, cfg.TreeID, cfg.Integrate = tree.Client(), tree.TreeID(), integrate
+	if b.cfg.at != nil {
+		cfg.Signed = stagedSigned{cfg.Signed, b}
+		cfg.Trillian, cfg.Integrate = stagedTrillian{cfg.Trillian, b}, func(ctx context.Context) error {
+			defer b.at(stageIntegrate)
+			return integrate(ctx)
+		}
+	}
+	l, err := ledger.Open(ctx, cfg)
 	if errors.Is(err, ledger.ErrTreeBehind) {
 		// Trillian is trusted with nothing and can be made again: what comes out must have the signed root.
 		b.log.Warn("Trillian's tree is missing entries that were signed; it is rebuilt from the store", "error", err)
 		var size uint64
 		if size, err = ledger.Rebuild(ctx, cfg); err == nil {
 			b.log.Warn("Trillian's tree is rebuilt", "entries", size)
-			b.ledger, err = ledger.Open(ctx, cfg)
+			l, err = ledger.Open(ctx, cfg)
 		}
 	}
-	return err
+	return l, err
 }
 
 // PublicDir is where everything is that may be served to anybody.
-func (b *Broker) PublicDir() string { return filepath.Join(b.cfg.DataDir, "public") }
+func (b *Broker) PublicDir() string {
+	if b.cfg.Shared != nil {
+		return b.cfg.Shared.PublicDir
+	}
+	return filepath.Join(b.cfg.DataDir, "public")
+}
 
 // LogKeys returns the verification keys of the log, newest first, in the form of signed notes.
 func (b *Broker) LogKeys(ctx context.Context) ([]string, error) {
@@ -294,7 +363,7 @@ func (b *Broker) LogKeys(ctx context.Context) ([]string, error) {
 }
 
 // Log is the transparency log; its Handler serves what is published.
-func (b *Broker) Log() *ledger.Log { return b.ledger }
+func (b *Broker) Log() ledger.Ledger { return b.ledger() }
 
 // TrustProviders sets whose signatures on providers' certificates count from now on; nil: those of the system.
 func (b *Broker) TrustProviders(roots *x509.CertPool) { b.providers.Trust(roots) }
@@ -310,7 +379,7 @@ func (b *Broker) InFlight() int { return len(b.places) }
 
 // Ready says whether a request would be carried out now.
 func (b *Broker) Ready(ctx context.Context) error {
-	if err := b.ledger.Err(); err != nil {
+	if err := b.ledger().Err(); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
 	if err := b.store.Check(ctx); err != nil {
@@ -329,7 +398,7 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 		return nil, &Problem{Status: 503, Code: "broker.stopping", Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
 	default:
 	}
-	if err := b.ledger.Err(); err != nil {
+	if err := b.ledger().Err(); err != nil {
 		return nil, unavailable("log.unavailable", "The log can't record requests now.", err)
 	}
 	select {
@@ -365,17 +434,18 @@ func (b *Broker) close() error {
 	if b.providers != nil {
 		b.providers.Close()
 	}
-	if b.ledger != nil {
-		errs = append(errs, b.ledger.Close(ctx))
+	if p := b.part.Load(); p != nil {
+		errs = append(errs, p.close(ctx))
+	}
+	b.parts.Wait()
+	if b.member != nil { // after the log, which it leads until then
+		errs = append(errs, b.member.Close(ctx))
 	}
 	if b.witnesses != nil {
 		b.witnesses.Close()
 	}
 	if b.signed != nil {
 		errs = append(errs, b.signed.Close())
-	}
-	if b.trillian != nil {
-		errs = append(errs, b.trillian.Close())
 	}
 	if b.ring != nil {
 		errs = append(errs, b.ring.Close())

@@ -248,7 +248,7 @@ func (b *Broker) MarkRead(ctx context.Context, a Account, upto int64) error {
 // tell follows the log and tells accounts of entries under their identifiers: never earlier than a signed checkpoint has them, and of a delayed one when it is opened.
 func (b *Broker) tell(ctx context.Context) error {
 	for end := time.Now().Add(tellRound); time.Now().Before(end); {
-		found, from, next, err := b.store.Watched(ctx, proof.Index(b.ledger.Checkpoint().Size()), tellScan)
+		found, from, next, err := b.store.Watched(ctx, proof.Index(b.ledger().Checkpoint().Size()), tellScan)
 		if err != nil || next == from {
 			return err
 		}

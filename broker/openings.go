@@ -279,7 +279,7 @@ func (b *Broker) audited(ctx context.Context, caller Caller, key string, request
 func (b *Broker) standing(ctx context.Context, indexes ...proof.Index) error {
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	proven, err := b.ledger.Prove(wait, indexes)
+	proven, err := b.ledger().Prove(wait, indexes)
 	if err != nil {
 		return unavailable("log.unavailable", "The log can't prove now that it recorded the access, so no record was opened.", err)
 	}
@@ -299,7 +299,7 @@ func (b *Broker) provable(ctx context.Context, rows []store.Row) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	if _, err := b.ledger.AwaitPublished(wait, last); err != nil {
+	if _, err := b.ledger().AwaitPublished(wait, last); err != nil {
 		return unavailable("log.unavailable", "The log can't prove the entries now.", err)
 	}
 	return nil
@@ -470,7 +470,7 @@ func (b *Broker) openingState(ctx context.Context, g *glance) (OpeningState, err
 
 // auditReceipt is a receipt that was verified before it is handed out. Without the subject it has no settlement.
 func (b *Broker) auditReceipt(ctx context.Context, logPolicy *proof.Policy, index proof.Index, o proof.Opening) ([]byte, proof.State, error) {
-	receipt, err := b.ledger.Receipt(ctx, index, o)
+	receipt, err := b.ledger().Receipt(ctx, index, o)
 	if err != nil {
 		return nil, 0, unavailable("log.unavailable", "The log can't give the receipts now.", err)
 	}

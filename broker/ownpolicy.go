@@ -102,7 +102,7 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cp := b.ledger.Checkpoint()
+	cp := b.ledger().Checkpoint()
 	if _, err := proof.VerifyCheckpoint(cp.Note(), p); err == nil {
 		b.left = true
 		return nil
@@ -124,7 +124,7 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 	}
 	b.left = true
 	// Receipts are upgraded by what is published.
-	if _, err := b.ledger.AwaitPublished(ctx, a.Entries[0].Index); err != nil {
+	if _, err := b.ledger().AwaitPublished(ctx, a.Entries[0].Index); err != nil {
 		return unavailable("log.unavailable", "The log can't publish this now.", err)
 	}
 	return nil

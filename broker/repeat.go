@@ -133,7 +133,7 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 func (b *Broker) provePublished(ctx context.Context, indexes []proof.Index) (ledger.Appended, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
-	a, err := b.ledger.Prove(ctx, indexes)
+	a, err := b.ledger().Prove(ctx, indexes)
 	if err != nil {
 		return a, unavailable("log.unavailable", "The log can't prove the entries now.", err)
 	}
@@ -281,10 +281,10 @@ func (b *Broker) upgrade(ctx context.Context, a *Answer, p *past) error {
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
 	// All entries, not this one alone: the outcome is told, too.
-	if _, err := b.ledger.AwaitPublished(wait, slices.Max(p.indexes())); err != nil {
+	if _, err := b.ledger().AwaitPublished(wait, slices.Max(p.indexes())); err != nil {
 		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
 	}
-	receipt, err := b.ledger.Receipt(ctx, index, p.opening)
+	receipt, err := b.ledger().Receipt(ctx, index, p.opening)
 	if err != nil {
 		return unavailable("log.unavailable", "The log can't give the receipt now.", err)
 	}

@@ -114,6 +114,7 @@ type restoration struct {
 	from   string
 	stage  string
 	result *Restored
+	tree   *embedded.Log
 	store  store.Restoration
 }
 
@@ -144,12 +145,12 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db")); err != nil {
 		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
 	}
-	if b.trillian, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(r.stage, "log", "trillian.db"), Logger: b.log}); err != nil {
+	if r.tree, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(r.stage, "log", "trillian.db"), Logger: b.log}); err != nil {
 		return fmt.Errorf("making a new Trillian tree: %w", err)
 	}
 	log := ledger.Config{
 		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: b.signed,
-		Trillian: b.trillian.Client(), TreeID: b.trillian.TreeID(), Integrate: b.trillian.Integrate,
+		Trillian: r.tree.Client(), TreeID: r.tree.TreeID(), Integrate: r.tree.Integrate,
 		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
 		Policy:  b.logPolicy, Labeler: b.ring.Labels(), Dir: b.PublicDir(), Clock: b.now, Logger: b.log,
 	}
@@ -178,8 +179,8 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if _, err := ledger.Rebuild(ctx, log); err != nil {
 		return fmt.Errorf("rebuilding Trillian: %w", err)
 	}
-	err = errors.Join(b.trillian.Close(), b.ring.Close(), b.store.Close())
-	b.trillian, b.ring, b.store = nil, nil, nil
+	err = errors.Join(r.tree.Close(), b.ring.Close(), b.store.Close())
+	r.tree, b.ring, b.store = nil, nil, nil
 	return err
 }
 

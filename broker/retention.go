@@ -220,7 +220,7 @@ func (b *Broker) endRetention(ctx context.Context) error {
 	kept := keys.MonthOf(b.now()) // the first month that stays
 	for _, m := range months {
 		// The log's own time counts, too: keys don't come back when a clock is set right.
-		if !m.over && (b.now().Before(m.until) || b.ledger.OpenEpoch().Opened.Before(m.until)) {
+		if !m.over && (b.now().Before(m.until) || b.ledger().OpenEpoch().Opened.Before(m.until)) {
 			kept = min(kept, m.name)
 			continue
 		}
@@ -259,7 +259,7 @@ func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) err
 		}
 	}
 	// What is shown meanwhile rests on the published log: it has to say why a key is gone.
-	if err := b.published(ctx, proof.Index(b.ledger.Checkpoint().Size()-1)); err != nil {
+	if err := b.published(ctx, proof.Index(b.ledger().Checkpoint().Size()-1)); err != nil {
 		return fmt.Errorf("waiting for the end of the retention to be published: %w", err)
 	}
 	if done, err := b.dropRecords(ctx, under, last); err != nil || !done {
@@ -284,7 +284,7 @@ func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) err
 
 // markerUpTo returns the marker of the last epoch that was opened at a time or before; 0 if there is none.
 func (b *Broker) markerUpTo(ctx context.Context, t time.Time) (proof.Index, error) {
-	open := b.ledger.OpenEpoch()
+	open := b.ledger().OpenEpoch()
 	if !open.Opened.After(t) {
 		return open.Marker, nil
 	}
@@ -306,7 +306,7 @@ func (b *Broker) markerUpTo(ctx context.Context, t time.Time) (proof.Index, erro
 func (b *Broker) published(ctx context.Context, index proof.Index) error {
 	ctx, cancel := context.WithTimeout(ctx, retentionRound)
 	defer cancel()
-	_, err := b.ledger.AwaitPublished(ctx, index)
+	_, err := b.ledger().AwaitPublished(ctx, index)
 	return err
 }
 
@@ -334,7 +334,7 @@ func (b *Broker) allFiled(ctx context.Context, under map[keys.KeyID]bool) (last 
 		return 0, false, fmt.Errorf("waiting for entries to be filed: %w", err)
 	}
 	// An index is made with the keys of its month, and published with the checkpoint that shows its epoch's end: without them it could never be published, nor anything after it.
-	if err := b.published(ctx, b.ledger.OpenEpoch().Marker); err != nil {
+	if err := b.published(ctx, b.ledger().OpenEpoch().Marker); err != nil {
 		return 0, false, fmt.Errorf("waiting for the index of a closed epoch to be published: %w", err)
 	}
 	return last, true, nil

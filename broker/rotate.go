@@ -54,8 +54,11 @@ func (b *Broker) RotateKey(ctx context.Context, root keys.RootKey) (int, error) 
 	if err := rootKey(root); err != nil {
 		return 0, err
 	}
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	version, err := b.cfg.Custodian.Rotate(ctx, root)
 	if err != nil {
 		return 0, rootProblem("The key can't be rotated.", err)
@@ -102,8 +105,11 @@ func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, 
 	if version < 1 {
 		return invalid("/version", "There is no such version.", "Versions are numbered from 1.")
 	}
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	check := b.wrapUnused
 	if root == keys.RootCheckpoint {
 		check = b.endCheckpointKey
@@ -180,7 +186,7 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 		last = a.Entries[0].Index
 	}
 	// Readers have to see it under the old signature.
-	if _, err := b.ledger.AwaitPublished(ctx, last); err != nil {
+	if _, err := b.ledger().AwaitPublished(ctx, last); err != nil {
 		return unavailable("log.unavailable", "The end of the version is in the log and not published yet; repeat the command.", err)
 	}
 	if err := b.verifiesUnder(ctx, publics[:at]); err != nil {

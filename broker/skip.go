@@ -20,11 +20,14 @@ func (b *Broker) Skip(ctx context.Context, index proof.Index, reason string) err
 	if !proof.IsToken(reason) || len(reason) > maxSkipReason {
 		return invalid("/reason", "The reason is not a token, or too long.", fmt.Sprintf("Use lower-case letters, digits, '.', '_' and '-', at most %d: everybody reads it in the log.", maxSkipReason))
 	}
-	b.admin.Lock()
-	defer b.admin.Unlock()
+	done, err := b.governing(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	// Nobody waits for the caller's patience in the middle of it.
 	ctx = context.WithoutCancel(ctx)
-	_, err := order{store.Order{Store: b.store}, b}.Unfiled(ctx, b.ledger.OpenEpoch().Number, 1)
+	_, err = order{store.Order{Store: b.store}, b}.Unfiled(ctx, b.ledger().OpenEpoch().Number, 1)
 	switch {
 	case err == nil:
 		return conflict("log.readable", "The next entry can be filed.", "Nothing is skipped that can be read. Look at the broker's log for what holds up the filing.")
@@ -50,7 +53,7 @@ func (b *Broker) declareSkipped(ctx context.Context) error {
 		return err
 	}
 	for _, k := range skipped {
-		cp := b.ledger.Checkpoint()
+		cp := b.ledger().Checkpoint()
 		if cp.Size() <= uint64(k.Index) {
 			return unavailable("log.unavailable", "The log hasn't signed the entry that was given up yet.", nil)
 		}

@@ -37,6 +37,13 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		if !b.leads() {
+			b.try(ctx, "taking up the keys for intents", b.knowIntentKeys)
+			continue // another broker does all the rest
+		}
+		if b.member != nil {
+			b.try(ctx, "removing what the other brokers know by now", b.member.Sweep)
+		}
 		b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
 		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error {
 			if _, err := b.interrupted(ctx); !errors.Is(err, errErasing) {
@@ -57,8 +64,11 @@ func (b *Broker) sweep(ctx context.Context) {
 		b.try(ctx, "dropping sessions that have ended", b.dropSessions)
 		b.try(ctx, "logging keys", b.logKeys)
 		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
-			b.admin.Lock()
-			defer b.admin.Unlock()
+			done, err := b.governing(ctx)
+			if err != nil {
+				return err
+			}
+			defer done()
 			return b.declareSkipped(ctx)
 		})
 		b.try(ctx, "ending the retention of old months", b.endRetention)
@@ -67,9 +77,12 @@ func (b *Broker) sweep(ctx context.Context) {
 }
 
 func (b *Broker) try(ctx context.Context, what string, f func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	if ctx.Err() != nil {
+		return // the broker stops
+	}
+	round, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := f(ctx); err != nil {
+	if err := f(round); err != nil && ctx.Err() == nil {
 		b.log.Error(what, "error", err)
 	}
 }
@@ -140,12 +153,16 @@ func (b *Broker) interrupted(ctx context.Context) (int, error) {
 			}
 			return int(total.Load()), nil
 		}
+		there, err := b.atWork(ctx, rows)
+		if err != nil {
+			return int(total.Load()), err
+		}
 		errs := make([]error, len(rows))
 		var wg sync.WaitGroup
 		for i := range rows {
 			d := &rows[i]
 			after = d.Seq
-			if _, busy := b.begun.Load(d.ID); busy {
+			if _, busy := b.begun.Load(d.ID); busy || there[d.Member] {
 				continue
 			}
 			seen[d.Seq] = true
@@ -220,4 +237,27 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 		b.log.Info("recorded an interrupted request", "disclosure", uuid.UUID(d.ID))
 	}
 	return err
+}
+
+// atWork says which processes are there that requests were begun at, but for this one.
+func (b *Broker) atWork(ctx context.Context, rows []store.OpenIntent) (map[int64]bool, error) {
+	if b.member == nil {
+		return nil, nil
+	}
+	there := map[int64]bool{}
+	var all []int64
+	for i := range rows {
+		if m := rows[i].Member; m != b.member.ID() && !there[m] {
+			there[m] = true
+			all = append(all, m)
+		}
+	}
+	gone, err := b.member.Gone(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range gone {
+		delete(there, m)
+	}
+	return there, nil
 }

@@ -189,7 +189,7 @@ func (b *Broker) mustHaveWaited(o proof.Opening) bool {
 
 // enterWaiting takes a place for a request that will wait for witnesses. While they are known not to answer it refuses at once, before anything is asked or recorded.
 func (b *Broker) enterWaiting() (leave func(), err error) {
-	if b.ledger.QuorumMissing() > 0 {
+	if b.ledger().QuorumMissing() > 0 {
 		return nil, &Problem{Status: 503, Code: "witnesses.unavailable", Title: "Too few of the witnesses that this service waits for answer at the moment.",
 			Detail: "Nothing is asked, recorded or released meanwhile. Repeat the request later, with the same Idempotency-Key if it had one.", RetryAfter: 5 * time.Second}
 	}
@@ -205,7 +205,7 @@ func (b *Broker) enterWaiting() (leave func(), err error) {
 func (b *Broker) awaitWitnesses(ctx context.Context, indexes []proof.Index) (ledger.Appended, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.witnesses.wait)
 	defer cancel()
-	a, err := b.ledger.ProveWitnessed(ctx, indexes)
+	a, err := b.ledger().ProveWitnessed(ctx, indexes)
 	if errors.Is(err, ledger.ErrUnavailable) {
 		return a, &Problem{Status: 503, Code: "witnesses.late", Title: "The request is recorded, and too few witnesses have answered in time for its answer to be released.",
 			Detail: "Nothing was released. Repeat the request with the same Idempotency-Key, within 15 minutes: it gets its answer as soon as the witnesses have cosigned.", RetryAfter: 5 * time.Second, err: err}

@@ -92,7 +92,7 @@ Exit codes: 0 done, 1 failed, 2 the input was at fault and nothing was tried.`,
 	})
 	root.AddGroup(&cobra.Group{ID: "operate", Title: "Operate a broker:"}, &cobra.Group{ID: "administer", Title: "Administer a running broker:"}, &cobra.Group{ID: "agency", Title: "For agencies:"}, &cobra.Group{ID: "witness", Title: "For bodies that witness a log:"})
 	for group, commands := range map[string][]*cobra.Command{
-		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), backupCommand(), restoreCommand(), demoCommand(), signerCommand()},
+		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), clusterCommand(), backupCommand(), restoreCommand(), demoCommand(), signerCommand()},
 		"witness":    {witnessCommand()},
 		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), deferralCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand(), contestsCommand(), holdCommand(), delegateCommand()},
 		"agency":     {keygenCommand(), requestCommand(), receiptsCommand()},

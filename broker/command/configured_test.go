@@ -152,10 +152,9 @@ func TestPrepare(t *testing.T) {
 	check("signer", "signer.yaml", "--signer")
 }
 
-// What a cluster's configuration says and serve doesn't do yet is refused, and not ignored.
-func TestServeRefusesWhatItDoesNotDo(t *testing.T) {
+// What only brokers that share a store do is refused by one that is alone, and not ignored.
+func TestAloneRefusesWhatOnlyOthersDo(t *testing.T) {
 	for key, c := range map[string]*config.Config{
-		"store.postgres":         {Store: config.Store{Postgres: config.Postgres{URLFile: "x"}}},
 		"ledger.signed_url_file": {Ledger: config.Ledger{SignedURLFile: "x"}},
 		"ledger.trillian":        {Ledger: config.Ledger{Trillian: config.Trillian{Address: []string{"x"}}}},
 		"public.dir":             {Public: config.Public{Dir: "/srv"}},
@@ -163,12 +162,16 @@ func TestServeRefusesWhatItDoesNotDo(t *testing.T) {
 		if c.Public.Dir == "" {
 			c.Public.Dir = "public"
 		}
-		if err := unwired(c); err == nil || !strings.Contains(err.Error(), key) {
+		if _, err := sharedStores(c); err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
-	if err := unwired(&config.Config{Public: config.Public{Dir: "public"}}); err != nil {
-		t.Error(err)
+	if s, err := sharedStores(&config.Config{Public: config.Public{Dir: "public"}}); s != nil || err != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+	c := &config.Config{Store: config.Store{Postgres: config.Postgres{URLFile: filepath.Join(t.TempDir(), "missing")}}}
+	if _, err := sharedStores(c); err == nil || !strings.Contains(err.Error(), "store.postgres.url_file") {
+		t.Errorf("a file that isn't there: %v", err)
 	}
 }
 

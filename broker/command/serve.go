@@ -52,9 +52,6 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
-			if err := unwired(cfg); err != nil {
-				return err
-			}
 			cfg.ConfirmClock, cfg.IgnoreMirrors, cfg.DistrustWitnesses = confirm, ignore, distrust
 			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
@@ -81,24 +78,6 @@ the other commands (admin.sock in the data directory).`,
 	c.Flags().BoolVar(&ignore, "ignore-mirrors", false, "start although none of the mirrors and witnesses answers: when you know that the data directory is the newest there is (what one does say counts in any case)")
 	c.Flags().StringArrayVar(&distrust, "distrust-witness", nil, "start although this witness says that it saw more: when you know that it is wrong (repeatable; see docs/operate.md)")
 	return c
-}
-
-// unwired refuses what a configuration may say and this broker doesn't do: one that ignored it would keep records in another place than its operator believes.
-func unwired(cfg *config.Config) error {
-	for _, x := range []struct {
-		key   string
-		given bool
-	}{
-		{"store.postgres", cfg.Store.Postgres.On()},
-		{"ledger.signed_url_file", cfg.Ledger.SignedURLFile != ""},
-		{"ledger.trillian", len(cfg.Ledger.Trillian.Address) > 0},
-		{"public.dir", cfg.Public.Dir != filepath.Join(cfg.DataDir, "public")},
-	} {
-		if x.given {
-			return usagef("%s: this broker doesn't do that yet: remove it", x.key)
-		}
-	}
-	return nil
 }
 
 func logger(cfg config.Log, c *cobra.Command) *slog.Logger {
@@ -179,8 +158,12 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 	if cfg.Policy.Dir != "" {
 		source = policy.FromPath(cfg.Policy.Dir)
 	}
+	shared, err := sharedStores(cfg)
+	if err != nil {
+		return i, errors.Join(err, custodian.Close())
+	}
 	i.Broker, err = broker.New(ctx, broker.Config{
-		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
+		DataDir: cfg.DataDir, Shared: shared, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: cfg.IgnoreMirrors, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Policy: source, Epoch: cfg.Epoch.Length.Std(), Retention: cfg.Records.Retention.Std(), ConfirmClock: cfg.ConfirmClock,
 		Providers: providers, Development: !cfg.Production, MaxInFlight: cfg.Limits.InFlight, CoolOff: cfg.Records.CoolOff.Std(), Mail: mailer, Portal: cfg.Portal.URL, Logger: log,
 	})
 	if err != nil {

@@ -1,0 +1,413 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/trillian"
+
+	"github.com/regard-broker/regard/broker/cluster"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/proof"
+)
+
+// Shared says where several brokers, each with the same configuration, keep together what one alone keeps in its data directory. One of them leads: it orders the entries of all, speaks to Trillian,
+// signs and publishes, and does what is done from time to time. When it dies another one leads within seconds.
+type Shared struct {
+	// Store is the address of the PostgreSQL database, as the role regard_broker; Keeper the same one as regard_keeper, who may do what the end of retention and erasures take.
+	Store, Keeper string
+	// Signed is the address of the database with the last signed checkpoint and the journal of erasures: another failure domain than Store, and in none of its backups.
+	Signed string
+	// PublicDir is a directory that all brokers see, where the log is published.
+	PublicDir string
+	// Trillian opens the tree. It is called by a broker that is about to lead.
+	Trillian func(context.Context) (Tree, error)
+	// Name of this broker, for people.
+	Name string
+}
+
+// Tree is Trillian's tree, in this process or in another one that integrates by itself what is added.
+type Tree interface {
+	Client() trillian.TrillianLogClient
+	TreeID() int64
+	Close() error
+}
+
+// part is this broker's part in the log: it leads, or follows the one that does.
+type part struct {
+	ledger.Ledger
+	leads bool
+	tree  Tree   // of one that leads
+	relay *relay // of one that leads others
+}
+
+// ledger is the log, through this broker's part in it.
+func (b *Broker) ledger() ledger.Ledger { return b.part.Load().Ledger }
+
+// leads says whether this broker leads the log, which one that is alone always does.
+func (b *Broker) leads() bool {
+	p := b.part.Load()
+	return p != nil && p.leads && (b.member == nil || b.member.Leads())
+}
+
+// Leads says whether this broker leads its log: one that is alone always does.
+func (b *Broker) Leads() bool { return b.leads() }
+
+// errFollows is what a broker that follows answers to what only the one that leads may do.
+func (b *Broker) errFollows(ctx context.Context) error {
+	leader := "another broker"
+	if members, err := b.member.Members(ctx); err == nil {
+		for _, m := range members {
+			if m.Leads {
+				leader = m.Name
+			}
+		}
+	}
+	return conflict("cluster.follows", fmt.Sprintf("This broker follows; %s leads.", leader), "Give the command there.")
+}
+
+// roleEvery is how often a broker looks whether it leads.
+const roleEvery = 100 * time.Millisecond
+
+// takePart makes this broker lead or follow, as it comes. It tries until ctx ends: the first to lead has to begin the log.
+func (b *Broker) takePart(ctx context.Context) error {
+	b.member.Campaign()
+	for {
+		err := b.follow(ctx, time.Second)
+		if b.member.Leads() {
+			err = b.lead(ctx)
+		}
+		if err == nil || errors.Is(err, ledger.ErrHalted) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(roleEvery):
+		}
+	}
+}
+
+// follow makes this broker follow, if there is a log.
+func (b *Broker) follow(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	f, err := ledger.Follow(ctx, b.ledgerConfig(), b.hand, b.member.Told(cluster.Signed))
+	if err != nil {
+		return err
+	}
+	return b.take(&part{Ledger: f})
+}
+
+// lead makes this broker lead, for as long as its term lasts.
+func (b *Broker) lead(ctx context.Context) (err error) {
+	term, over, err := b.member.Term()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	tree, err := b.cfg.Shared.Trillian(ctx)
+	if err != nil {
+		return fmt.Errorf("opening Trillian: %w", err)
+	}
+	cfg := b.ledgerConfig()
+	mine := store.Order{Store: b.store, Term: term}
+	cfg.Store = order{mine, b}
+	cfg.Signed = telling{b.signed, b.member}
+	cfg.Leads = func() bool { now, _, err := b.member.Term(); return err == nil && now == term }
+	// What the one before has begun to store is stored now or never.
+	err = mine.Lead(ctx)
+	if err == nil {
+		cfg.Known, err = b.elsewhere(ctx)
+	}
+	if err == nil {
+		var l *ledger.Log
+		if l, err = b.openTree(ctx, cfg, tree, nil); err == nil {
+			p := &part{Ledger: l, leads: true, tree: tree}
+			p.relay = newRelay(b, p)
+			err = b.take(p)
+		}
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("leading the log: %w", err), tree.Close())
+	}
+	return nil
+}
+
+// partWait is how long the end of a part waits for what is under way in it.
+const partWait = 15 * time.Second
+
+// take puts a part in the place of the one before, which ends once what is under way in it has.
+func (b *Broker) take(p *part) error {
+	old := b.part.Swap(p)
+	if p.relay != nil {
+		p.relay.start()
+	}
+	if old == nil {
+		return nil
+	}
+	b.parts.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), partWait)
+		defer cancel()
+		if old.leads {
+			cancel() // another broker signs: nothing that waits here can be
+		}
+		if err := old.close(ctx); err != nil && ctx.Err() == nil {
+			b.log.Warn("ending the earlier part in the log", "error", err)
+		}
+	})
+	return nil
+}
+
+func (p *part) close(ctx context.Context) error {
+	if p.relay != nil {
+		p.relay.stop()
+	}
+	err := p.Ledger.Close(ctx)
+	if p.tree != nil {
+		err = errors.Join(err, p.tree.Close())
+	}
+	return err
+}
+
+// play changes this broker's part whenever the lease does, until the broker stops.
+func (b *Broker) play(ctx context.Context) {
+	defer b.work.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { <-b.stopping; cancel() }()
+	t := time.NewTicker(roleEvery)
+	defer t.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.member.Told(cluster.Changed):
+			b.try(ctx, "taking up what changed at another broker", b.changed)
+			continue
+		case <-t.C:
+		}
+		p := b.part.Load()
+		leads, deposed := b.member.Leads(), errors.Is(p.Err(), ledger.ErrDeposed)
+		var err error
+		switch {
+		case p.leads && (!leads || deposed):
+			b.log.Warn("another broker leads from now on; this one follows")
+			err = b.follow(ctx, partWait)
+		case leads && !p.leads:
+			err = b.lead(ctx)
+			if err == nil {
+				b.log.Info("this broker leads from now on")
+				b.begin(ctx)
+			} else if ctx.Err() == nil && b.member.Leads() {
+				// Let another one try: what is wrong may be wrong here alone.
+				err = errors.Join(err, b.member.Yield(ctx))
+			}
+		}
+		if err != nil && !failing && ctx.Err() == nil {
+			b.log.Error("this broker can't take its part in the log; it is tried again", "error", err)
+		}
+		failing = err != nil
+	}
+}
+
+// begin does what whoever begins to lead has to do first.
+func (b *Broker) begin(ctx context.Context) {
+	b.try(ctx, "reading which erasures were begun", b.shutErasures)
+	b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
+	b.try(ctx, "logging keys", b.logKeys)
+}
+
+// changed takes up what another broker changed: the registry, and the keys that were destroyed.
+func (b *Broker) changed(ctx context.Context) error {
+	b.ring.DropCached()
+	return errors.Join(b.refresh(ctx), b.knowIntentKeys(ctx))
+}
+
+// tell lets the other brokers know that the registry changed, or that keys were destroyed. Without it they would notice by themselves, but late.
+func (b *Broker) tellChange(ctx context.Context) {
+	if b.member == nil {
+		return
+	}
+	if err := b.member.Tell(ctx, cluster.Changed); err != nil {
+		b.log.Warn("the other brokers take up a change late", "error", err)
+	}
+}
+
+// telling lets the brokers that follow know of each new checkpoint.
+type telling struct {
+	ledger.SignedStore
+	member *cluster.Member
+}
+
+// Swap implements ledger.SignedStore.
+func (t telling) Swap(ctx context.Context, old, new []byte) error {
+	err := t.SignedStore.Swap(ctx, old, new)
+	if err == nil {
+		t.member.Hint(cluster.Signed)
+	}
+	return err
+}
+
+// hand gives a group to the broker that leads: see ledger.Hand.
+func (b *Broker) hand(ctx context.Context, g ledger.Group) ([]ledger.Leaf, error) {
+	body, err := store.EncodeGroup(g)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ledger.ErrRefused, err)
+	}
+	at, err := b.member.Hand(ctx, body)
+	var refusal *cluster.Refusal
+	switch {
+	case errors.As(err, &refusal) && refusal.Why == refusedErasing:
+		return nil, errErasing
+	case refusal != nil:
+		return nil, store.DecodeRefusal(refusal.Why)
+	case err != nil:
+		return nil, fmt.Errorf("%w: handing entries to the broker that leads: %w", ledger.ErrUnavailable, err)
+	case len(at.Indexes) != len(g.Entries):
+		return nil, fmt.Errorf("%w: the broker that leads gave %d places for %d entries", ledger.ErrUnavailable, len(at.Indexes), len(g.Entries))
+	}
+	leaves := make([]ledger.Leaf, len(g.Entries))
+	for i, e := range g.Entries {
+		e = e.WithEpoch(proof.Epoch(at.Epoch)) // #nosec G115 -- it was written as one
+		text, err := proof.EntryText(e)
+		if err != nil {
+			return nil, fmt.Errorf("%w: writing an entry that was checked before: %w", ledger.ErrUnavailable, err)
+		}
+		leaves[i] = ledger.Leaf{Index: proof.Index(at.Indexes[i]), Epoch: proof.Epoch(at.Epoch), Kind: e.Kind(), Text: text} // #nosec G115 -- see above
+	}
+	return leaves, nil
+}
+
+// relay puts groups of the brokers that follow into the log.
+type relay struct {
+	b    *Broker
+	part *part
+	ctx  context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu sync.Mutex
+	at map[[16]byte]struct{} // groups that are on their way
+}
+
+const (
+	// relayEvery is how often the relay looks without having been told.
+	relayEvery = 250 * time.Millisecond
+	// relayAtOnce bounds the groups on their way.
+	relayAtOnce = 1024
+)
+
+func newRelay(b *Broker, p *part) *relay {
+	r := &relay{b: b, part: p, at: map[[16]byte]struct{}{}}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	return r
+}
+
+func (r *relay) start() {
+	r.work.Go(func() {
+		t := time.NewTicker(relayEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-r.ctx.Done():
+				return
+			case <-r.b.member.Told(cluster.Handed):
+			case <-t.C:
+			}
+			for more := true; more && r.ctx.Err() == nil; {
+				var err error
+				if more, err = r.take(); err != nil && r.ctx.Err() == nil {
+					r.b.log.Warn("taking what the other brokers hand over; it is tried again", "error", err)
+				}
+			}
+		}
+	})
+}
+
+// stop takes nothing more. What is on its way stays where it is until the next leader finds it, unless it has its place.
+func (r *relay) stop() {
+	r.end()
+	r.work.Wait()
+}
+
+// take puts what waits on its way, and reports whether there may be more.
+func (r *relay) take() (more bool, err error) {
+	r.mu.Lock()
+	at := make([][16]byte, 0, len(r.at))
+	for id := range r.at {
+		at = append(at, id)
+	}
+	r.mu.Unlock()
+	room := relayAtOnce - len(at)
+	if room <= 0 {
+		return false, nil
+	}
+	groups, err := r.b.member.Take(r.ctx, at, room)
+	if err != nil {
+		return false, err
+	}
+	for _, g := range groups {
+		r.mu.Lock()
+		r.at[g.ID] = struct{}{}
+		r.mu.Unlock()
+		r.work.Go(func() {
+			defer func() {
+				r.mu.Lock()
+				delete(r.at, g.ID)
+				r.mu.Unlock()
+			}()
+			r.put(g)
+		})
+	}
+	return len(groups) > 0 && len(groups) == room, nil
+}
+
+// put appends one group. Only what is wrong with the group itself refuses it; anything else leaves it for later, or for another leader.
+func (r *relay) put(h cluster.Group) {
+	g, err := store.DecodeGroup(h.ID, h.Body)
+	if err == nil {
+		put := func() error {
+			_, err := r.part.Append(r.ctx, g)
+			return err
+		}
+		if owners := store.OwnersOf(g); len(owners) > 0 {
+			err = r.b.gate.pass(owners, put)
+		} else {
+			err = put()
+		}
+	} else {
+		err = fmt.Errorf("%w: %w", ledger.ErrRefused, err)
+	}
+	switch {
+	case errors.Is(err, errErasing):
+		err = r.b.member.Refuse(r.ctx, h.ID, refusedErasing)
+	case errors.Is(err, ledger.ErrRefused):
+		err = r.b.member.Refuse(r.ctx, h.ID, store.EncodeRefusal(err))
+	case err != nil:
+		select {
+		case <-time.After(relayEvery):
+		case <-r.ctx.Done():
+		}
+		return
+	}
+	if err != nil && r.ctx.Err() == nil {
+		r.b.log.Warn("refusing what another broker handed over; it is tried again", "error", err)
+	}
+}
+
+// refusedErasing tells the broker that handed a group over to wait, and seal anew.
+const refusedErasing = "erasing"

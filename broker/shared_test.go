@@ -1,0 +1,245 @@
+package broker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/provider"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+	"github.com/regard-broker/regard/keys/keystest"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/remote"
+	"github.com/regard-broker/regard/ledger/signedpg"
+	"github.com/regard-broker/regard/ledger/signer"
+)
+
+// sharing is what several brokers share: databases on PostgreSQL, Trillian's log server and signer, a public directory and a custodian.
+type sharing struct {
+	*world
+	shared broker.Shared
+	all    []*broker.Broker
+}
+
+const origin = "regard.example/log"
+
+// newSharing makes all that but for the brokers.
+func newSharing(t testing.TB) *sharing {
+	t.Helper()
+	ctx := t.Context()
+	databases := func() (*pgcluster.Cluster, string) { return pgtest.Database(t) }
+	c, main := databases()
+	_, signed := databases()
+	_, tree := databases()
+	if err := store.Migrate(ctx, c.Superuser(main)); err != nil {
+		t.Fatal(err)
+	}
+	if err := signedpg.Prepare(ctx, c.Superuser(signed), origin); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signer.Init(ctx, c.Superuser(tree)); err != nil {
+		t.Fatal(err)
+	}
+	socket := "unix:" + filepath.Join(t.TempDir(), "trillian")
+	s, err := signer.Start(ctx, signer.Config{DSN: c.Superuser(tree), Listen: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Errorf("stopping the signer: %v", err)
+		}
+	})
+	x := &sharing{world: newProviderAlone(t)}
+	x.shared = broker.Shared{
+		Store: c.DSN(main, "regard_broker"), Keeper: c.DSN(main, "regard_keeper"), Signed: c.DSN(signed, "regard_signer"), PublicDir: t.TempDir(),
+		Trillian: func(ctx context.Context) (broker.Tree, error) {
+			return remote.Open(ctx, remote.Config{Addresses: []string{socket}})
+		},
+	}
+	x.cfg = broker.Config{
+		Origin: origin, Development: true, Providers: provider.Config{Development: true}, Custodian: unclosed{keystest.NewCustodian(t)},
+		SweepEvery: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&syncWriter{w: x.logs}, nil)),
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s", x.logs)
+		}
+	})
+	return x
+}
+
+// start starts a broker.
+func (x *sharing) start(name string) *broker.Broker {
+	x.t.Helper()
+	cfg, shared := x.cfg, x.shared
+	shared.Name = name
+	cfg.Shared, cfg.Logger = &shared, x.cfg.Logger.With("broker", name)
+	ctx, cancel := context.WithTimeout(x.t.Context(), patience)
+	defer cancel()
+	b, err := broker.New(ctx, cfg)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.all = append(x.all, b)
+	x.t.Cleanup(func() { x.end(b) })
+	return b
+}
+
+// end ends a broker in good order; again it does nothing.
+func (x *sharing) end(b *broker.Broker) {
+	for i := range x.all {
+		if x.all[i] != b {
+			continue
+		}
+		x.all = append(x.all[:i:i], x.all[i+1:]...)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := b.Close(ctx); err != nil {
+			x.t.Errorf("closing a broker: %v", err)
+		}
+		return
+	}
+}
+
+// leader waits until one of the brokers leads.
+func (x *sharing) leader() (leads *broker.Broker, follows []*broker.Broker) {
+	x.t.Helper()
+	ledgertest.Await(x.t, "a leader", func() bool {
+		leads, follows = nil, nil
+		for _, b := range x.all {
+			switch {
+			case !b.Leads():
+				follows = append(follows, b)
+			case leads != nil:
+				x.t.Fatal("two brokers lead")
+			default:
+				leads = b
+			}
+		}
+		return leads != nil
+	})
+	return leads, follows
+}
+
+// known waits until what populate registered is in force at a broker.
+func (x *sharing) known(b *broker.Broker) {
+	x.t.Helper()
+	ledgertest.Await(x.t, "the registry at another broker", func() bool {
+		_, err := b.Authenticate(x.cert)
+		services := b.Services(x.caller)
+		return err == nil && len(services) == 1 && len(services[0].Agreements) == 1
+	})
+}
+
+// TestBrokersShareALog: each answers requests with receipts of the one log; what is registered at one is in force at the other; an Idempotency-Key belongs to its agency, whichever broker is asked.
+func TestBrokersShareALog(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	x.start("a")
+	x.start("b")
+	leads, follows := x.leader()
+	if len(follows) != 1 {
+		t.Fatalf("%d brokers follow", len(follows))
+	}
+	follower := follows[0]
+	x.b = follower
+	x.populate() // at the one that follows
+	x.known(leads)
+	seen := map[proof.Index]bool{}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for i := range 40 {
+		wg.Go(func() {
+			b := leads
+			if i%2 == 0 {
+				b = follower
+			}
+			a, err := b.Disclose(t.Context(), x.caller, request())
+			if err != nil {
+				t.Errorf("request %d: %v", i, err)
+				return
+			}
+			if a.Outcome != broker.Released || len(a.Data) == 0 {
+				t.Errorf("request %d: %s", i, a.Outcome)
+			}
+			v := x.verify(a.Receipt)
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[v.Index] {
+				t.Errorf("two receipts of entry %d", v.Index)
+			}
+			seen[v.Index] = true
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, brokers := range [][2]*broker.Broker{{leads, follower}, {follower, leads}} {
+		req := request()
+		req.IdempotencyKey = fmt.Sprintf("key-%p", brokers[0])
+		first, err := brokers[0].Disclose(t.Context(), x.caller, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := len(x.provider.requests())
+		again, err := brokers[1].Disclose(t.Context(), x.caller, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.ID != first.ID || !again.Repeated || !bytes.Equal(again.Data, first.Data) {
+			t.Errorf("the repeat at another broker is %+v", again)
+		}
+		if n := len(x.provider.requests()); n != asked {
+			t.Error("the provider was asked again")
+		}
+		req.Object = "something else"
+		var p *broker.Problem
+		if _, err := brokers[1].Disclose(t.Context(), x.caller, req); !errors.As(err, &p) || p.Code != "idempotency.conflict" {
+			t.Errorf("the same key with another request: %v", err)
+		}
+	}
+}
+
+// TestBrokersTakeOver: when the broker that leads ends, another one leads, nothing is lost, and the log goes on.
+func TestBrokersTakeOver(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	x.start("a")
+	x.start("b")
+	leads, follows := x.leader()
+	x.b = leads
+	x.populate()
+	x.known(follows[0])
+	size := uint64(0)
+	for round := range 3 {
+		leads, follows = x.leader()
+		for _, b := range []*broker.Broker{leads, follows[0]} {
+			a, err := b.Disclose(t.Context(), x.caller, request())
+			if err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			x.b = b
+			if v := x.verify(a.Receipt); v.Size <= size {
+				t.Fatalf("round %d: a receipt under %d entries after one under %d", round, v.Size, size)
+			} else {
+				size = v.Size
+			}
+		}
+		x.end(leads)
+		x.start(fmt.Sprintf("c%d", round))
+	}
+}
