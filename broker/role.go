@@ -79,7 +79,10 @@ func (b *Broker) takePart(ctx context.Context) error {
 	for {
 		err := b.follow(ctx, time.Second)
 		if b.member.Leads() {
-			err = b.lead(ctx)
+			if err = b.lead(ctx); err != nil && !errors.Is(err, ledger.ErrHalted) {
+				// Let another one try: what is wrong may be wrong here alone.
+				err = errors.Join(err, b.member.Yield(ctx))
+			}
 		}
 		if err == nil || errors.Is(err, ledger.ErrHalted) {
 			return err

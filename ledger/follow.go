@@ -74,6 +74,9 @@ type Follower struct {
 	steps  []step        // the last ones, oldest first
 	news   chan struct{} // closed when one of the above changes
 	halted error
+	// underWay counts the calls of Append; idle, if somebody waits, is closed when there are none.
+	underWay int
+	idle     chan struct{}
 
 	// Of the loop, and of Follow before it.
 	note []byte      // that gave signed
@@ -324,6 +327,13 @@ func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
 		return Appended{}, fmt.Errorf("%w: closed", ErrUnavailable)
 	default:
 	}
+	f.mu.Lock()
+	f.underWay++
+	f.mu.Unlock()
+	defer f.leave()
+	// As long as one that leads would try to sign, and as long again to be heard: whoever waits holds up others.
+	ctx, cancel := context.WithTimeout(ctx, 2*f.cfg.Timeout)
+	defer cancel()
 	leaves, err := f.hand(ctx, g)
 	if err != nil {
 		return Appended{}, err
@@ -371,6 +381,16 @@ func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
 		}
 	}
 	return a, nil
+}
+
+// leave ends a call of Append.
+func (f *Follower) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.underWay--; f.underWay == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
+	}
 }
 
 // await waits for a checkpoint that covers all of a group, and returns the step in which it came, without its growth if that is not at hand any more.
@@ -445,8 +465,20 @@ func (f *Follower) Metrics() Metrics {
 	return m
 }
 
-// Close stops following. Whoever waits is told; what was handed over comes into the log all the same.
-func (f *Follower) Close(context.Context) error {
+// Close lets the calls of Append that are under way end, until ctx does, and stops following. Whoever waits then is told; what was handed over comes into the log all the same.
+func (f *Follower) Close(ctx context.Context) error {
+	f.mu.Lock()
+	if f.underWay > 0 && f.idle == nil {
+		f.idle = make(chan struct{})
+	}
+	idle := f.idle
+	f.mu.Unlock()
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+	}
 	f.mu.Lock()
 	select {
 	case <-f.stop:

@@ -306,7 +306,9 @@ func TestFollowerIsClosed(t *testing.T) {
 		waiting <- err
 	}()
 	<-handed
-	if err := f.Close(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := f.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-waiting; !errors.Is(err, ledger.ErrUnavailable) {
@@ -314,6 +316,35 @@ func TestFollowerIsClosed(t *testing.T) {
 	}
 	if _, err := f.Append(t.Context(), g); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("a closed follower takes an entry: %v", err)
+	}
+}
+
+// TestFollowerEndsWell: what is under way when a follower is closed ends as it would have.
+func TestFollowerEndsWell(t *testing.T) {
+	t.Parallel()
+	e := ledgertest.NewInMemory(t)
+	l := e.Open()
+	hand, handed, goOn := handTo(l), make(chan struct{}), make(chan struct{})
+	f := follow(t, e.Config(), func(ctx context.Context, g ledger.Group) ([]ledger.Leaf, error) {
+		close(handed)
+		<-goOn
+		return hand(ctx, g)
+	})
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	appended := make(chan error)
+	go func() {
+		_, err := f.Append(t.Context(), g)
+		appended <- err
+	}()
+	<-handed
+	closed := make(chan error)
+	go func() { closed <- f.Close(t.Context()) }()
+	close(goOn)
+	if err := <-appended; err != nil {
+		t.Error(err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
 
