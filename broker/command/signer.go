@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -17,41 +17,36 @@ import (
 )
 
 func signerCommand() *cobra.Command {
-	var file, level, format string
+	s := source{signer: true}
 	c := &cobra.Command{
 		Use: "signer", Short: "Run Trillian's half that grows the tree, on PostgreSQL", Args: noArgs,
 		Long: `signer brings the leaves that brokers add to Trillian into its tree, on PostgreSQL, in the place of Trillian's stock signer, which must not run beside it. Run two or more: one integrates, and another goes on within 5 seconds when it
-dies. With listen it is Trillian's log server, too, behind mutual TLS or a Unix socket; without it runs beside trillian_log_server, which asks nobody who they are and belongs on a network of its own.
+dies. With signer.listen it is Trillian's log server, too, behind mutual TLS or a Unix socket; without it runs beside trillian_log_server, which asks nobody who they are and belongs on a network of its own.
 
-It runs until SIGTERM or SIGINT; SIGHUP reads the certificates anew. /healthz of ops fails when the tree can't grow through this signer, and when this machine's clock is wrong.
+It runs until SIGTERM or SIGINT; SIGHUP reads the certificates anew. /healthz of signer.ops fails when the tree can't grow through this signer, and when this machine's clock is wrong.
 
-The configuration (YAML; paths are meant from its directory):
-  database: trillian.dsn      # a file with the connection string, as the owner of Trillian's tables (PostgreSQL 14 or newer, no pooler that shares sessions)
-  tree: 0                     # the log's id, as regard signer init printed it; 0: the only one
-  listen: 10.0.0.5:8090       # or unix:/run/regard/log.sock; left out: no log server
-  cert: log.pem               # with a port: certificate and key of the server, and the CA of the brokers' certificates
-  key: log.key
-  client_ca: brokers-ca.pem
-  clients: [broker-1.example] # DNS names that may come; left out: whoever the CA named
-  ops: 127.0.0.1:9091         # /healthz and /metrics; left out: none
-  keep_roots: 1000            # older roots of the tree are removed`,
-		Example: "  regard signer init --config /etc/regard/signer.yaml\n  regard signer --config /etc/regard/signer.yaml",
+Of the configuration it reads production, log and the section signer; the file may be the broker's own (regard config check --signer):
+  signer:
+    store_url_file: trillian.url   # how to reach Trillian's database, on one line, as the owner of its tables (PostgreSQL 14 or newer, no pooler that shares sessions)
+    tree: 0                        # the log's id, as regard signer init printed it; 0: the only one
+    listen: 10.0.0.5:8090          # or unix:/run/regard-signer/trillian.sock; left out: no log server
+    cert: log.pem                  # with a port: certificate and key of the server, and the authority of the brokers' certificates
+    key: log.key
+    ca_file: brokers-ca.pem
+    clients: [broker-1.example]    # DNS names that may come; left out: whoever the authority named
+    ops: 127.0.0.1:9091            # /healthz and /metrics; left out: none
+    keep_roots: 1000               # older roots of the tree are removed`,
+		Example: "  regard signer init --config /etc/regard/signer.yaml\n  regard signer --config /etc/regard/signer.yaml --set log.level=debug",
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := loadSigner(file)
+			cfg, _, err := s.load()
 			if err != nil {
 				return err
 			}
-			if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) || format != "text" && format != "json" {
-				return usagef("--log-level is debug, info, warn or error; --log-format is text or json")
-			}
-			log := logger(config.Log{Level: level, Format: format}, c)
+			log := logger(cfg.Log, c)
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
-			s, err := signer.Serve(c.Context(), f, log)
-			if errors.Is(err, signer.ErrConfig) {
-				return usage{err}
-			}
+			running, err := serveSigner(c.Context(), cfg, log)
 			if err != nil {
 				return err
 			}
@@ -59,15 +54,15 @@ The configuration (YAML; paths are meant from its directory):
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
 				defer cancel()
 				log.Info("stopping")
-				return s.Stop(ctx)
+				return running.Stop(ctx)
 			}
 			for {
 				select {
 				case <-hup:
-					if err := s.Reload(); err != nil {
+					if err := running.Reload(); err != nil {
 						log.Error("reloading failed, the old stays in force", "error", err)
 					}
-				case err := <-s.Failed():
+				case err := <-running.Failed():
 					return errors.Join(err, stop())
 				case <-c.Context().Done():
 					return stop()
@@ -75,32 +70,45 @@ The configuration (YAML; paths are meant from its directory):
 			}
 		},
 	}
-	c.PersistentFlags().StringVarP(&file, "config", "c", "signer.yaml", "configuration file")
-	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	c.Flags().StringVar(&format, "log-format", "text", "text or json")
-	c.AddCommand(signerInitCommand(&file))
+	s.flags(c)
+	c.AddCommand(signerInitCommand())
 	return c
 }
 
-func signerInitCommand(file *string) *cobra.Command {
+// serveSigner starts the signer of a configuration.
+func serveSigner(ctx context.Context, cfg *config.Config, log *slog.Logger) (*signer.Server, error) {
+	x := &cfg.Signer
+	url, err := readURL("signer.store_url_file", x.StoreURLFile)
+	if err != nil {
+		return nil, err
+	}
+	own := signer.Config{DSN: url, Tree: x.Tree, KeepRoots: x.KeepRoots, Listen: x.Listen, Logger: log}
+	if x.Cert != "" {
+		own.TLS = &signer.ServerTLS{Cert: x.Cert, Key: x.Key, ClientCA: x.CAFile, Clients: x.Clients}
+	}
+	return signer.Serve(ctx, own, x.Ops)
+}
+
+func signerInitCommand() *cobra.Command {
+	s := source{signer: true}
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "init", Short: "Prepare Trillian's database: schema, tree, first root", Args: noArgs,
-		Long: `init makes Trillian's tables and one log in the database that the configuration names, and prints the log's id. The user of the connection string becomes the tables' owner. What is there stays as it is, so it can be run again, and
-has to be after an update of Regard that says so.
+		Long: `init makes Trillian's tables and one log in the database that signer.store_url_file names, and prints the log's id. The user of that address becomes the tables' owner. What is there stays as it is, so it can be run again, and
+has to be after an update of Regard that says so. regard cluster init does the same, and prepares the brokers' own databases with it.
 
 After the loss of a database: prepare a new, empty one; the broker rebuilds the tree from its store, and goes on only if it comes to the root that was signed.`,
 		Example: "  regard signer init --config /etc/regard/signer.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := loadSigner(*file)
+			cfg, _, err := s.load()
 			if err != nil {
 				return err
 			}
-			dsn, err := f.DSN()
+			url, err := readURL("signer.store_url_file", cfg.Signer.StoreURLFile)
 			if err != nil {
-				return usage{err}
+				return err
 			}
-			tree, err := signer.Init(c.Context(), dsn)
+			tree, err := signer.Init(c.Context(), url)
 			if err != nil {
 				return err
 			}
@@ -113,14 +121,7 @@ After the loss of a database: prepare a new, empty one; the broker rebuilds the 
 			return err
 		},
 	}
+	s.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
-}
-
-func loadSigner(file string) (*signer.File, error) {
-	f, err := signer.LoadFile(file)
-	if err != nil {
-		return nil, usage{err}
-	}
-	return f, nil
 }

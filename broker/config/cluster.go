@@ -43,13 +43,17 @@ type Cluster struct {
 
 // Signer is for `regard signer`, a process of its own; the broker reads none of it.
 type Signer struct {
-	StoreURLFile string `koanf:"store_url_file"` // how to reach Trillian's database, as in Postgres
+	StoreURLFile string `koanf:"store_url_file"` // how to reach Trillian's database as the owner of its tables, as in Postgres
+	Tree         int64  `koanf:"tree"`           // the log's id, as `regard signer init` printed it; 0: the only one of the database
+	KeepRoots    int    `koanf:"keep_roots"`     // how many of the tree's newest roots are kept
 	// Listen is where Trillian's log RPCs are served, host:port or unix:/path; empty: nowhere, Trillian's own log server does it.
 	Listen string `koanf:"listen"`
 	Ops    string `koanf:"ops"`     // /healthz and /metrics; empty: none
 	Cert   string `koanf:"cert"`    // PEM; not for a Unix socket
 	Key    string `koanf:"key"`     // PEM, secret
 	CAFile string `koanf:"ca_file"` // of the brokers' certificates
+	// Clients are DNS names of which a broker's certificate has to have one. Empty: whoever CAFile named may come.
+	Clients []string `koanf:"clients"`
 }
 
 // On reports whether the store is shared.
@@ -114,28 +118,46 @@ func (s *Signer) check(production bool, m *Mistakes) {
 	if s.StoreURLFile == "" {
 		m.add("signer.store_url_file", 0, "is missing", "name the file that says how to reach Trillian's database")
 	}
+	if s.Tree < 0 {
+		m.add("signer.tree", 0, "is negative", "give the id that regard signer init printed, or remove it")
+	}
+	if s.KeepRoots < 1 || s.KeepRoots > 1e6 {
+		m.add("signer.keep_roots", 0, "is out of range", "choose from 1 to 1000000; 1000 is usual")
+	}
 	if (s.Cert == "") != (s.Key == "") {
 		m.add("signer.cert", 0, "and signer.key go together", "give both, or neither")
 	}
-	if path, ok := strings.CutPrefix(s.Listen, "unix:"); ok {
-		if !filepath.IsAbs(path) || len(path) > 107 { // sun_path, as in checkListeners
+	path, socket := strings.CutPrefix(s.Listen, "unix:")
+	switch {
+	case s.Listen == "" || socket:
+		if s.Cert != "" || s.CAFile != "" || len(s.Clients) > 0 {
+			m.add("signer.cert", 0, "or signer.ca_file or signer.clients is given, and signer.listen is no port: nobody is asked for a certificate", "remove them, or give signer.listen a port")
+		}
+		if socket && (!filepath.IsAbs(path) || len(path) > 107) { // sun_path, as in checkListeners
 			m.add("signer.listen", 0, "is no socket's absolute path of at most 107 bytes", "write unix:/path")
 		}
-	} else if s.Listen != "" {
-		if host, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
-			m.add("signer.listen", 0, "is neither host:port nor unix:/path", "write for example 127.0.0.1:8090")
-		} else if !production && !loopback(host) {
-			m.add("signer.listen", 0, "is reachable from other machines while production is false", "use 127.0.0.1, or set production: true")
-		}
+	default:
+		checkAddress("signer.listen", s.Listen, "127.0.0.1:8090", production, m)
 		if s.Cert == "" || s.CAFile == "" {
 			m.add("signer.cert", 0, "or signer.ca_file is missing: whoever reaches the log server could add to the tree", "give the server's certificate and key and the authority of the brokers' certificates, or listen on unix:/path")
 		}
 	}
 	if s.Ops != "" {
-		if host, port, err := net.SplitHostPort(s.Ops); err != nil || port == "" {
-			m.add("signer.ops", 0, "is not host:port", "write for example 127.0.0.1:9091")
-		} else if !production && !loopback(host) {
-			m.add("signer.ops", 0, "is reachable from other machines while production is false", "use 127.0.0.1, or set production: true")
+		checkAddress("signer.ops", s.Ops, "127.0.0.1:9091", production, m)
+	}
+}
+
+// checkAddress checks where the signer listens.
+func checkAddress(key, addr, example string, production bool, m *Mistakes) {
+	host, port, err := net.SplitHostPort(addr)
+	switch {
+	case err != nil || port == "":
+		says := "is not host:port"
+		if key == "signer.listen" {
+			says = "is neither host:port nor unix:/path"
 		}
+		m.add(key, 0, says, "write for example "+example)
+	case !production && !loopback(host):
+		m.add(key, 0, "is reachable from other machines while production is false", "use 127.0.0.1, or set production: true")
 	}
 }

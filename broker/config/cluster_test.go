@@ -86,9 +86,12 @@ func TestSigner(t *testing.T) {
 	}
 	const good = "production: true\nsigner: {store_url_file: secret, listen: \"0.0.0.0:8090\", ops: \"0.0.0.0:9091\", cert: tls.pem, key: tls.key, ca_file: tls.pem}\n"
 	for _, text := range []string{good, cluster + strings.TrimPrefix(good, "production: true\n"), "signer: {store_url_file: secret, listen: \"unix:/run/x\"}", "signer: {store_url_file: secret}"} {
-		if c, err := signer(text); err != nil || c.Signer.StoreURLFile != filepath.Join(d, "secret") {
+		if c, err := signer(text); err != nil || c.Signer.StoreURLFile != filepath.Join(d, "secret") || c.Signer.KeepRoots != 1000 {
 			t.Errorf("%s\n%v", text, err)
 		}
+	}
+	if c, err := signer(strings.Replace(good, "{", "{tree: 6129484611666145821, keep_roots: 5, clients: [a.example, b.example], ", 1)); err != nil || c.Signer.Tree != 6129484611666145821 || c.Signer.KeepRoots != 5 || len(c.Signer.Clients) != 2 {
+		t.Errorf("%v, %+v", err, c)
 	}
 	for says, text := range map[string]string{
 		"signer.store_url_file is missing": "production: true\n",
@@ -102,6 +105,11 @@ func TestSigner(t *testing.T) {
 		"log.level is unknown":             good + "log: {level: x}\n",
 		"signer.storeurl is not a known":   "signer: {storeurl: x}",
 		"signer.store_url_file can't be":   "signer: {store_url_file: none}",
+		"signer.tree is negative":          strings.Replace(good, "{", "{tree: -1, ", 1),
+		"signer.tree has to be a whole":    strings.Replace(good, "{", "{tree: x, ", 1),
+		"signer.keep_roots is out of":      strings.Replace(good, "{", "{keep_roots: 0, ", 1),
+		"nobody is asked":                  strings.Replace(good, "0.0.0.0:8090", "unix:/run/x", 1),
+		"signer.clients is given":          "signer: {store_url_file: secret, clients: [x]}",
 	} {
 		if _, err := signer(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v", says, err)

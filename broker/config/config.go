@@ -266,6 +266,7 @@ func Defaults() map[string]any {
 		"portal.identity.timeout":   "10s",
 		"keys.mode":                 string(Keystore),
 		"keys.vault.auth":           string(AppRole),
+		"signer.keep_roots":         1000,
 		"witnesses.faulty":          1,
 		"witnesses.deadline":        "2s",
 		"witnesses.timeout":         "5s",

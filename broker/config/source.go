@@ -221,7 +221,7 @@ func wanted(key string) string {
 		return "has to be a size such as 65536, 64KiB or 1MiB"
 	case t.Kind() == reflect.Bool:
 		return "has to be true or false"
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Int64:
 		return "has to be a whole number"
 	case t.Kind() == reflect.Float64:
 		return "has to be a number"

@@ -23,26 +23,15 @@ type Server struct {
 	failed chan error
 }
 
-// Serve starts the signer that a configuration describes. On an error nothing is left open.
-func Serve(ctx context.Context, f *File, logger *slog.Logger) (*Server, error) {
-	if err := f.Check(); err != nil {
-		return nil, err
-	}
-	dsn, err := f.DSN()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{failed: make(chan error, 2)}
-	if f.Cert != "" {
-		s.tls = &ServerTLS{Cert: f.Cert, Key: f.Key, ClientCA: f.ClientCA, Clients: f.Clients}
-	}
-	if f.Ops != "" {
-		if s.opsAt, err = net.Listen("tcp", f.Ops); err != nil {
+// Serve starts a signer, and serves its Ops in plain HTTP on the address ops, if that isn't empty. On an error nothing is left open.
+func Serve(ctx context.Context, cfg Config, ops string) (_ *Server, err error) {
+	s := &Server{tls: cfg.TLS, failed: make(chan error, 2)}
+	if ops != "" {
+		if s.opsAt, err = net.Listen("tcp", ops); err != nil {
 			return nil, fmt.Errorf("opening ops: %w", err)
 		}
 	}
-	s.Signer, err = Start(ctx, Config{DSN: dsn, Tree: f.Tree, KeepRoots: f.KeepRoots, Listen: f.Listen, TLS: s.tls, Logger: logger})
-	if err != nil {
+	if s.Signer, err = Start(ctx, cfg); err != nil {
 		if s.opsAt != nil {
 			err = errors.Join(err, s.opsAt.Close())
 		}
@@ -66,7 +55,7 @@ func Serve(ctx context.Context, f *File, logger *slog.Logger) (*Server, error) {
 			}
 		}()
 	}
-	s.Signer.log.Info("ready", "tree", s.Signer.Tree(), "listen", f.Listen, "ops", f.Ops)
+	s.Signer.log.Info("ready", "tree", s.Signer.Tree(), "listen", cfg.Listen, "ops", ops)
 	return s, nil
 }
 
