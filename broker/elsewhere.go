@@ -54,7 +54,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	apart := b.cfg.signedDir() != filepath.Join(b.cfg.DataDir, "signed")
+	apart := b.cfg.Shared != nil || b.cfg.signedDir() != filepath.Join(b.cfg.DataDir, "signed")
 	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !answered && !b.cfg.IgnoreMirrors {
 		return nil, fmt.Errorf("no mirror says where the log stands, nor do enough witnesses, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
 			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(append(failed, silent...)...))
@@ -70,6 +70,9 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 	last, err := b.signed.Last(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(last) == 0 && b.cfg.Shared != nil {
+		return nil, errors.New("the database of the signed checkpoint has none, and the store has a log: is it the right one? If it is lost, name a copy of the published checkpoint that isn't in the store under mirrors; nothing is signed until then")
 	}
 	if len(last) == 0 {
 		return nil, fmt.Errorf("signed_dir (%s) has no checkpoint, and the store has a log: is its disk mounted? If you have just set signed_dir, stop the broker and move what is in %s there. "+

@@ -215,7 +215,7 @@ func secretsOverHTTP(t *testing.T, w *watched) []byte {
 		}
 	}
 	rw := httptest.NewRecorder()
-	ops := api.Ops(metrics, w.b.Ready)
+	ops := api.Ops(metrics, w.b.Ready, func() string { return "" })
 	ops.ServeHTTP(rw, httptest.NewRequest("GET", "/metrics", nil))
 	text := rw.Body.Bytes()
 	for _, want := range []string{`regard_requests_total{code="",outcome="released",path="/v1/disclosures",status="200"} 1`, `outcome="denied"`, "regard_log_size ", "regard_store_commits_total "} {

@@ -57,6 +57,16 @@ func (b *Broker) leads() bool {
 // Leads says whether this broker leads its log: one that is alone always does.
 func (b *Broker) Leads() bool { return b.leads() }
 
+// Cluster says how this broker takes part in a log that several share; false: it is alone.
+func (b *Broker) Cluster() (s cluster.Stats, shared bool) {
+	if b.member == nil {
+		return s, false
+	}
+	s = b.member.Stats()
+	s.Leads = b.leads() // it may have the lease, and not the log yet
+	return s, true
+}
+
 // errFollows is what a broker that follows answers to what only the one that leads may do.
 func (b *Broker) errFollows(ctx context.Context) error {
 	leader := "another broker"

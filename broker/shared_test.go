@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/ledger/remote"
 	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/ledger/signer"
+	wit "github.com/regard-broker/regard/ledger/witness"
 )
 
 // sharing is what several brokers share: databases on PostgreSQL, Trillian's log server and signer, a public directory and a custodian.
@@ -155,6 +157,11 @@ func TestBrokersShareALog(t *testing.T) {
 		t.Fatalf("%d brokers follow", len(follows))
 	}
 	follower := follows[0]
+	ledgertest.Await(t, "each to know of the other", func() bool {
+		one, shared := leads.Cluster()
+		other, both := follower.Cluster()
+		return shared && both && one.Leads && !other.Leads && one.Leader == other.Leader && one.Term == other.Term && one.Members == 2 && other.Members == 2
+	})
 	x.b = follower
 	x.populate() // at the one that follows
 	x.known(leads)
@@ -185,6 +192,9 @@ func TestBrokersShareALog(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if s, _ := follower.Cluster(); s.Handed == 0 {
+		t.Errorf("the broker that follows handed over nothing: %+v", s)
+	}
 	if t.Failed() {
 		return
 	}
@@ -241,5 +251,39 @@ func TestBrokersTakeOver(t *testing.T) {
 		}
 		x.end(leads)
 		x.start(fmt.Sprintf("c%d", round))
+	}
+}
+
+// TestTakeOverWithoutWitnesses: the database of the signed checkpoint says where the log stands, whoever leads next, though no witness answers; one that says nothing beside a store with a log stops them.
+func TestTakeOverWithoutWitnesses(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	key, err := wit.NewKey("w.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := wit.VKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.cfg.Witnesses = &broker.Witnesses{Policy: []byte("witness w " + vkey + " http://127.0.0.1:1\nquorum w\n"), Deadline: 50 * time.Millisecond, Timeout: time.Second}
+	first := x.start("a")
+	x.b = first
+	x.populate()
+	x.end(first)
+	second := x.start("b")
+	if leads, _ := x.leader(); leads != second {
+		t.Fatal("somebody else leads")
+	}
+	db, err := signedpg.OpenDB(x.shared.Signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "UPDATE signed SET note = ''"); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Elsewhere(t.Context()); err == nil || !strings.Contains(err.Error(), "the database of the signed checkpoint has none") {
+		t.Errorf("with an empty database: %v", err)
 	}
 }

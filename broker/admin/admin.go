@@ -379,10 +379,12 @@ type Status struct {
 	Log      LogStatus `json:"log"`
 	// Witnesses in the order of their policy; none: nobody cosigns.
 	Witnesses []Witness `json:"witnesses,omitempty"`
-	Policy    Policy    `json:"policy"`
-	Damage    Damage    `json:"damage"`
-	Delays    Delayed   `json:"deferrals"`
-	People    People    `json:"people"`
+	// Cluster is this broker's part among several that share the log; nil: it is alone.
+	Cluster *Cluster `json:"cluster,omitempty"`
+	Policy  Policy   `json:"policy"`
+	Damage  Damage   `json:"damage"`
+	Delays  Delayed  `json:"deferrals"`
+	People  People   `json:"people"`
 	// Listening addresses by name: api, public, ops.
 	Listening map[string]string `json:"listening"`
 }
@@ -402,6 +404,17 @@ type LogStatus struct {
 	Witnessed uint64 `json:"witnessed"`
 	// QuorumMissing is for how long the quorum has been missing; empty: it is there, or nobody cosigns.
 	QuorumMissing string `json:"quorum_missing,omitempty"`
+}
+
+// Cluster is a broker's part in a log that several share.
+type Cluster struct {
+	Name    string    `json:"name"`
+	Role    string    `json:"role"` // leads, follows
+	Term    int64     `json:"term"`
+	Leader  string    `json:"leader,omitempty"` // empty: nobody leads
+	Renewed time.Time `json:"renewed,omitzero"` // the leader's lease
+	Members int       `json:"members"`
+	Waiting int       `json:"waiting"` // groups of entries that were handed over, and have no place yet
 }
 
 // Witness is how a witness of the log is doing.

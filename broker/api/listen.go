@@ -131,11 +131,18 @@ func Public(log http.Handler) http.Handler {
 	})
 }
 
-// Ops serves /healthz (this process runs), /readyz (it can serve requests now) and /metrics. ready's error is for the operator and is shown.
-func Ops(m *Metrics, ready func(context.Context) error) http.Handler {
+// Ops serves /healthz (this process runs), /readyz (it can serve requests now) and /metrics. ready's error is for the operator and is shown; so is role, what this broker's part is among several, if it isn't
+// empty. One that follows is as ready as the one that leads.
+func Ops(m *Metrics, ready func(context.Context) error, role func() string) http.Handler {
+	say := func(w http.ResponseWriter, word string) {
+		if r := role(); r != "" {
+			word += ": " + r
+		}
+		_, _ = io.WriteString(w, word+"\n")
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 		defer cancel()
@@ -143,7 +150,7 @@ func Ops(m *Metrics, ready func(context.Context) error) http.Handler {
 			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = io.WriteString(w, "ready\n")
+		say(w, "ready")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -71,15 +71,22 @@ func TestPublic(t *testing.T) {
 
 func TestOps(t *testing.T) {
 	var ready error
-	h := Ops(NewMetrics(), func(context.Context) error { return ready })
+	role := ""
+	h := Ops(NewMetrics(), func(context.Context) error { return ready }, func() string { return role })
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		return w
 	}
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "regard_requests_in_flight 0"} {
+	for path, want := range map[string]string{"/healthz": "ok\n", "/readyz": "ready\n", "/metrics": "regard_requests_in_flight 0"} {
 		if w := get(path); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	role = "follows; a leads, term 7"
+	for path, want := range map[string]string{"/healthz": "ok: follows; a leads, term 7\n", "/readyz": "ready: follows; a leads, term 7\n"} {
+		if w := get(path); w.Code != 200 || w.Body.String() != want {
+			t.Errorf("one that follows: %s: %d %s", path, w.Code, w.Body)
 		}
 	}
 	ready = errors.New("vault is sealed")

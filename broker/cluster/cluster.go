@@ -68,12 +68,15 @@ type Member struct {
 	wants  atomic.Bool               // to lead
 	yields atomic.Pointer[time.Time] // it doesn't before
 	lead   atomic.Pointer[term]
+	look   atomic.Pointer[sight]
 	mu     sync.Mutex
 	told   map[Topic]chan struct{}
 	hints  chan Topic
 	// hands is for groups that wait to be handed over together, waiting are those whose place isn't known yet.
 	hands   chan *handing
 	waiting map[[16]byte]*handing
+	// counts for Stats
+	handed, refused atomic.Int64
 }
 
 // term is a stretch of time in which this member leads.
@@ -311,6 +314,65 @@ func list(ctx context.Context, db interface {
 	return out, nil
 }
 
+// sight is what a beat saw of the others.
+type sight struct {
+	term    int64
+	leader  string
+	renewed time.Time // by this process's clock; zero: nobody has led yet
+	members int
+}
+
+// Stats is for monitoring: how a member takes part, as far as it knows at this moment. A member that can't reach the database knows what it saw last, and Renewed grows old.
+type Stats struct {
+	Leads bool
+	// Term is the newest one, and Leader the name of who led in it then; empty: nobody.
+	Term   int64
+	Leader string
+	// Renewed is when the lease was renewed last; zero: never.
+	Renewed time.Time
+	Members int
+	// Handed counts the groups that this member handed over, Refused those of them that got no place; Waiting is how many have neither place nor refusal yet.
+	Handed, Refused int64
+	Waiting         int
+}
+
+func (s Stats) String() string {
+	switch {
+	case s.Leads:
+		return fmt.Sprintf("leads, term %d", s.Term)
+	case s.Leader == "":
+		return fmt.Sprintf("follows, and nobody leads (the last term was %d)", s.Term)
+	}
+	return fmt.Sprintf("follows; %s leads, term %d", s.Leader, s.Term)
+}
+
+// Stats says how this member takes part.
+func (m *Member) Stats() Stats {
+	s := Stats{Leads: m.Leads(), Handed: m.handed.Load(), Refused: m.refused.Load()}
+	if v := m.look.Load(); v != nil {
+		s.Term, s.Leader, s.Renewed, s.Members = v.term, v.leader, v.renewed, v.members
+	}
+	m.mu.Lock()
+	s.Waiting = len(m.waiting)
+	m.mu.Unlock()
+	return s
+}
+
+// lookAround is asked with each beat.
+const lookAround = `SELECT l.term, extract(epoch FROM l.until - clock_timestamp())::float8, coalesce(m.name, ''), (SELECT count(*) FROM members WHERE seen > clock_timestamp() - make_interval(secs => $1))
+	FROM lease l LEFT JOIN members m ON m.id = l.member AND l.until > clock_timestamp()`
+
+// saw keeps what a beat saw, which asked at that time.
+func (m *Member) saw(v sight, asked time.Time, left float64) {
+	if old := m.look.Load(); old != nil {
+		v.renewed = old.renewed
+	}
+	if left > 0 {
+		v.renewed = asked.Add(min(time.Duration(left*float64(time.Second))-m.cfg.Lease, 0))
+	}
+	m.look.Store(&v)
+}
+
 // beat shows that this process lives, and keeps or takes the lease.
 func (m *Member) beat() {
 	defer m.work.Done()
@@ -347,18 +409,30 @@ func (m *Member) beatOnce(ctx context.Context) error {
 	case m.wants.Load() && !m.yielding():
 		batch.Queue("UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until <= clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), m.id)
 	}
+	leasing := batch.Len() > 1
+	batch.Queue(lookAround, m.cfg.Gone.Seconds())
 	res := m.pool.SendBatch(ctx, batch)
 	tag, err := res.Exec()
 	var number int64
-	if err == nil && batch.Len() > 1 {
-		err = res.QueryRow().Scan(&number)
+	none := false
+	if err == nil && leasing {
+		if err = res.QueryRow().Scan(&number); errors.Is(err, pgx.ErrNoRows) {
+			none, err = true, nil
+		}
+	}
+	var v sight
+	var left float64
+	if err == nil {
+		err = res.QueryRow().Scan(&v.term, &left, &v.leader, &v.members)
 	}
 	if cerr := res.Close(); err == nil {
 		err = cerr
 	}
-	none := errors.Is(err, pgx.ErrNoRows)
+	if err == nil {
+		m.saw(v, asked, left)
+	}
 	switch {
-	case err != nil && !none:
+	case err != nil:
 		if t != nil && !m.Leads() {
 			m.depose(t)
 		}
@@ -375,7 +449,7 @@ func (m *Member) beatOnce(ctx context.Context) error {
 		m.depose(t)
 	case t != nil:
 		t.until.Store(&until)
-	case batch.Len() > 1 && !none:
+	case leasing && !none:
 		t = &term{number: number, over: make(chan struct{})}
 		t.until.Store(&until)
 		m.lead.Store(t)

@@ -202,6 +202,41 @@ func TestStolenLease(t *testing.T) {
 	}
 }
 
+// TestStats: each member knows who leads, in which term, how many there are, and since when nobody leads.
+func TestStats(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"})
+	await(t, "the first look", func() bool { return b.Stats().Members == 2 })
+	if s := b.Stats(); s.Leads || s.Leader != "" || s.Term != 0 || !s.Renewed.IsZero() {
+		t.Errorf("before anybody led: %+v", s)
+	}
+	a.Campaign()
+	await(t, "the leader", func() bool { return a.Stats().Leads && a.Stats().Leader == "a" && b.Stats().Leader == "a" })
+	s := b.Stats()
+	if term, _, err := a.Term(); err != nil || s.Term != term || s.Leads || s.Renewed.IsZero() || time.Until(s.Renewed) > 0 {
+		t.Errorf("%+v in term %d, %v", s, term, err)
+	}
+	if one, other := a.Stats().String(), s.String(); one != "leads, term 1" || other != "follows; a leads, term 1" {
+		t.Errorf("%q, %q", one, other)
+	}
+	await(t, "a renewal", func() bool { return b.Stats().Renewed.After(s.Renewed) })
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "nobody", func() bool { return b.Stats().Leader == "" })
+	s = b.Stats()
+	if a.Stats().Leads || s.Renewed.IsZero() || s.String() != "follows, and nobody leads (the last term was 1)" {
+		t.Errorf("after it resigned: %+v", s)
+	}
+	await(t, "two more looks", func() bool { return time.Since(s.Renewed) > time.Second })
+	if now := b.Stats().Renewed; now != s.Renewed {
+		t.Errorf("nobody leads, and the lease was renewed at %v and then at %v", s.Renewed, now)
+	}
+	b.Campaign()
+	await(t, "the other", func() bool { s := a.Stats(); return s.Leader == "b" && s.Term == 2 })
+}
+
 // TestNews: what one member tells all hear, and of all topics something after the connection was lost.
 func TestNews(t *testing.T) {
 	t.Parallel()
@@ -313,6 +348,10 @@ func TestHandOver(t *testing.T) {
 	wg.Wait()
 	cancel()
 	leaders.Wait()
+	x, y := b.Stats(), c.Stats()
+	if n := x.Handed + y.Handed; n != groups || x.Refused+y.Refused != groups/10 || x.Waiting+y.Waiting != 0 || x.Leads {
+		t.Errorf("the counts are %+v, %+v", x, y)
+	}
 	if refused != groups/10 || len(seen) != groups-groups/10 {
 		t.Errorf("%d of %d groups have a place, %d were refused", len(seen), groups, refused)
 	}

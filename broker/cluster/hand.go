@@ -121,6 +121,9 @@ func (m *Member) handOver() {
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
 		_, err := m.pool.Exec(ctx, "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::bytea[], $2::bytea[])) SELECT pg_notify($3, '')", ids, bodies, string(Handed))
 		cancel()
+		if err == nil {
+			m.handed.Add(int64(len(batch)))
+		}
 		for _, h := range batch {
 			h.body = nil
 			if err != nil {
@@ -184,6 +187,7 @@ func (m *Member) collectOnce(ctx context.Context, ids [][]byte) error {
 		switch {
 		case h == nil:
 		case refused != nil:
+			m.refused.Add(1)
 			h.end(handed{err: &Refusal{*refused}})
 		default:
 			h.end(handed{place: x})

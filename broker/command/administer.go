@@ -353,6 +353,13 @@ func statusCommand() *cobra.Command {
 					fmt.Fprintf(w, "%-10s %s\n", name, a)
 				}
 			}
+			if x := s.Cluster; x != nil {
+				leader := "nobody leads"
+				if x.Leader != "" {
+					leader = x.Leader + " leads"
+				}
+				fmt.Fprintf(w, "cluster    %s %s; %s, term %d; %d brokers, %d groups of entries wait for their place\n", x.Name, x.Role, leader, x.Term, x.Members, x.Waiting)
+			}
 			for _, k := range s.Log.Keys {
 				fmt.Fprintf(w, "log key    %s\n", k)
 			}

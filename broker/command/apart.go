@@ -9,10 +9,10 @@ import (
 	"github.com/regard-broker/regard/broker/config"
 )
 
-// apart demands, in production, that something outside the disk of the data directory knows where the log stands: a mirror, or signed_dir on another file system. One on the same disk comes back with
+// apart demands, in production, that something outside the disk of the data directory knows where the log stands: a mirror, signed_dir on another file system, or, for brokers that share a store, the database of ledger.signed_url_file. One on the same disk comes back with
 // its snapshots, and then nothing shows that the log is an old copy.
 func apart(cfg *config.Config) error {
-	if !cfg.Production || len(cfg.Mirrors) > 0 {
+	if !cfg.Production || len(cfg.Mirrors) > 0 || cfg.Store.Postgres.On() && cfg.Ledger.SignedURLFile != "" {
 		return nil
 	}
 	if err := os.MkdirAll(cfg.SignedDir, 0o700); err != nil {

@@ -20,6 +20,18 @@ func TestApart(t *testing.T) {
 	if err := apart(cfg); err != nil {
 		t.Errorf("with a mirror: %v", err)
 	}
+	missing := filepath.Join(data, "signed")
+	shared := &config.Config{Production: true, DataDir: data, SignedDir: missing, Store: config.Store{Postgres: config.Postgres{URLFile: "x"}}, Ledger: config.Ledger{SignedURLFile: "y"}}
+	if err := apart(shared); err != nil {
+		t.Errorf("with a database of the signed checkpoint: %v", err)
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("it made signed_dir, which brokers that share a store have no use for")
+	}
+	shared.Ledger.SignedURLFile = ""
+	if err := apart(shared); err == nil {
+		t.Error("a shared store alone is taken for another place")
+	}
 	if err := apart(&config.Config{DataDir: data, SignedDir: same}); err != nil {
 		t.Errorf("for trying out: %v", err)
 	}

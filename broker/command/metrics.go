@@ -2,13 +2,16 @@ package command
 
 import (
 	"context"
+	"math"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/cosign"
@@ -30,6 +33,12 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 	}
 	for _, w := range i.Broker.WitnessStats() {
 		s.Witnesses = append(s.Witnesses, admin.Witness{Name: w.Name, URL: w.URL, Cosigned: w.Cosigned, Size: w.Size, At: w.At, Failing: w.Failing, Reason: w.Reason})
+	}
+	if x, shared := i.Broker.Cluster(); shared {
+		s.Cluster = &admin.Cluster{Name: i.cfg.Cluster.Name, Role: "follows", Term: x.Term, Leader: x.Leader, Renewed: x.Renewed.UTC(), Members: x.Members, Waiting: x.Waiting}
+		if x.Leads {
+			s.Cluster.Role = "leads"
+		}
 	}
 	d := i.Broker.Damage()
 	s.Damage = admin.Damage{Requests: d.Intents, Erasures: d.Erasures, Delays: d.Delays}
@@ -58,9 +67,10 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 
 // collector shows what the parts of a broker count, read when it is asked for.
 type collector struct {
-	b     *broker.Broker
-	parts []part
-	own   int // how many of them need nothing of the store
+	b      *broker.Broker
+	parts  []part
+	own    int    // how many of them need nothing of the store
+	shared []part // of a broker that shares its log with others
 }
 
 type sample struct {
@@ -71,6 +81,9 @@ type sample struct {
 	inFlight int
 	damage   broker.Damage
 	people   people
+	leads    bool
+	cluster  cluster.Stats
+	leaseAge float64
 }
 
 // people is what people asked for and waits.
@@ -144,6 +157,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("log_halted", "1 if the log can't prove its own history and signs nothing.", func(s *sample) float64 { return truth(s.log.Halted) })
 	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
 	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
+	gauge("leads", "1 if this broker leads the log: orders, signs, publishes. One that is alone always does.", func(s *sample) float64 { return truth(s.leads) })
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
@@ -164,13 +178,22 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	counter("mails_failed_total", "Attempts to send a mail that failed; they are repeated.", func(s *sample) float64 { return float64(s.people.mails.Failed) })
 	counter("mails_refused_total", "Mails whose address was refused for good.", func(s *sample) float64 { return float64(s.people.mails.Refused) })
 	counter("mails_dropped_total", "Mails that were given up.", func(s *sample) float64 { return float64(s.people.mails.Dropped) })
+	alone := c.parts
+	c.parts = nil
+	gauge("cluster_term", "The newest term of a leader that this broker knows of.", func(s *sample) float64 { return float64(s.cluster.Term) })
+	gauge("cluster_members", "Brokers that are there, this one among them.", func(s *sample) float64 { return float64(s.cluster.Members) })
+	gauge("cluster_lease_age_seconds", "Since when the lease of the one that leads was not renewed, as far as this broker knows: below 1 if all is well.", func(s *sample) float64 { return s.leaseAge })
+	counter("cluster_handed_total", "Groups of entries that this broker handed over to the one that leads.", func(s *sample) float64 { return float64(s.cluster.Handed) })
+	counter("cluster_refused_total", "Of these, the ones that the one that leads refused.", func(s *sample) float64 { return float64(s.cluster.Refused) })
+	gauge("cluster_waiting", "Of these, the ones that have no place yet.", func(s *sample) float64 { return float64(s.cluster.Waiting) })
+	c.parts, c.shared = alone, c.parts
 	return c
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for i := range c.parts {
-		ch <- c.parts[i].desc
+	for _, p := range slices.Concat(c.parts, c.shared) {
+		ch <- p.desc
 	}
 	for _, d := range witnessDescs {
 		ch <- d
@@ -182,11 +205,20 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
-	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage()}
+	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage(), leads: c.b.Leads()}
 	var err error
 	parts := c.parts
 	if s.people, err = peopleOf(context.Background(), c.b); err != nil {
 		parts = parts[:c.own] // a count that isn't known must not be shown as 0
+	}
+	var shared bool
+	if s.cluster, shared = c.b.Cluster(); shared {
+		if at := s.cluster.Renewed; at.IsZero() {
+			s.leaseAge = math.Inf(1)
+		} else {
+			s.leaseAge = time.Since(at).Seconds()
+		}
+		parts = slices.Concat(parts, c.shared)
 	}
 	for i := range parts {
 		p := &parts[i]

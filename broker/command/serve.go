@@ -398,10 +398,18 @@ func (i *Instance) listen(ctx context.Context, certs *api.Certificates) error {
 	}
 	i.servers = append(i.servers, server{"admin", socket.Serve, socket.Shutdown})
 	if cfg.Ops.Listen != "" {
-		ln, err := api.ListenOps(cfg.Ops.Listen, api.Ops(metrics, i.Broker.Ready), i.log)
+		ln, err := api.ListenOps(cfg.Ops.Listen, api.Ops(metrics, i.Broker.Ready, i.role), i.log)
 		return add("ops", ln, err)
 	}
 	return nil
+}
+
+// role is this broker's part in a log that several share, "" if it is alone.
+func (i *Instance) role() string {
+	if s, shared := i.Broker.Cluster(); shared {
+		return s.String()
+	}
+	return ""
 }
 
 // Failed gives the error of a listener that ended by itself.
