@@ -354,11 +354,15 @@ func statusCommand() *cobra.Command {
 				}
 			}
 			if x := s.Cluster; x != nil {
-				leader := "nobody leads"
-				if x.Leader != "" {
-					leader = x.Leader + " leads"
+				part := x.Role
+				switch {
+				case x.Role == "leads":
+				case x.Leader == "":
+					part += ", and NOBODY LEADS"
+				default:
+					part += "; " + x.Leader + " leads"
 				}
-				fmt.Fprintf(w, "cluster    %s %s; %s, term %d; %d brokers, %d groups of entries wait for their place\n", x.Name, x.Role, leader, x.Term, x.Members, x.Waiting)
+				fmt.Fprintf(w, "cluster    %s %s, term %d; members: %d; groups of entries that wait for their place: %d\n", x.Name, part, x.Term, x.Members, x.Waiting)
 			}
 			for _, k := range s.Log.Keys {
 				fmt.Fprintf(w, "log key    %s\n", k)

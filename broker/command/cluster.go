@@ -78,34 +78,48 @@ func clusterCommand() *cobra.Command {
 
 func clusterInitCommand() *cobra.Command {
 	var origin, main, signed, tree string
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "init", Short: "Prepare the databases, or bring them to this version", Args: noArgs,
 		Long: `init makes the tables, and the roles regard_broker, regard_keeper and regard_signer, which have no password: give them one, or let them in by
-certificate or peer authentication. It connects as the databases' owners, whom the brokers never are. What is there stays; run it again for each new version, before its brokers start.
+certificate or peer authentication. It connects as the databases' owners, whom the brokers never are; those of the store and of the checkpoint need CREATEROLE the first time.
+What is there stays; run it again for each new version, before its brokers start.
 
 Each option names a file with the address of a database as its owner, on one line; without a password: that is in a passfile. The database of the checkpoint belongs on another
-server than the store's, and into no backup.`,
-		Example: `  regard cluster init --origin regard.example.fr/2026 --store-url-file owner.store --signed-url-file owner.signed --trillian-url-file owner.trillian`,
+server than the store's, and into no backup. Trillian's belongs to the user that regard signer connects as.`,
+		Example: `  regard cluster init --origin regard.example.fr/2026 --store-url-file owner/store.url --signed-url-file owner/signed.url --trillian-url-file owner/trillian.url`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if origin == "" || main == "" || signed == "" || tree == "" {
 				return usagef("give --origin, --store-url-file, --signed-url-file and --trillian-url-file")
 			}
+			var out struct {
+				Origin   string   `json:"origin"`
+				Prepared []string `json:"prepared"`
+				Tree     int64    `json:"tree"`
+			}
+			out.Origin = origin
 			for _, x := range []struct {
-				what, file string
-				prepare    func(ctx context.Context, url string) error
+				name, what, file string
+				prepare          func(ctx context.Context, url string) error
 			}{
-				{"the store", main, store.Migrate},
-				{"the signed checkpoint", signed, func(ctx context.Context, url string) error { return signedpg.Prepare(ctx, url, origin) }},
-				{"Trillian's tree", tree, func(ctx context.Context, url string) error { _, err := signer.Init(ctx, url); return err }},
+				{"store", "the store", main, store.Migrate},
+				{"signed", "the signed checkpoint", signed, func(ctx context.Context, url string) error { return signedpg.Prepare(ctx, url, origin) }},
+				{"trillian", "Trillian's tree", tree, func(ctx context.Context, url string) (err error) { out.Tree, err = signer.Init(ctx, url); return err }},
 			} {
-				url, err := readURL(x.file, x.file)
+				url, err := readURL("--"+x.name+"-url-file", x.file)
 				if err != nil {
 					return err
 				}
 				if err := x.prepare(c.Context(), url); err != nil {
 					return fmt.Errorf("preparing the database of %s: %w", x.what, err)
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%s: ready\n", x.what)
+				out.Prepared = append(out.Prepared, x.name)
+				if !asJSON {
+					fmt.Fprintf(c.OutOrStdout(), "%s: ready\n", x.what)
+				}
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), out)
 			}
 			return nil
 		},
@@ -114,6 +128,7 @@ server than the store's, and into no backup.`,
 	c.Flags().StringVar(&main, "store-url-file", "", "file with the address of the store's database")
 	c.Flags().StringVar(&signed, "signed-url-file", "", "file with the address of the signed checkpoint's database")
 	c.Flags().StringVar(&tree, "trillian-url-file", "", "file with the address of Trillian's database")
+	jsonFlag(c, &asJSON)
 	return c
 }
 

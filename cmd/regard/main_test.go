@@ -177,8 +177,9 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// database starts a PostgreSQL server for the script, and writes the connection string of an empty database into the file dsn.
-func database(ts *testscript.TestScript, _ bool, _ []string) {
+// database [NAME…] starts a PostgreSQL server for the script, and writes the connection string of an empty database into the file dsn. For each NAME it makes a database of the role owner, and files
+// NAME.ROLE that say how to reach it as the owner and as a broker's roles, which aren't there yet.
+func database(ts *testscript.TestScript, _ bool, names []string) {
 	dir, err := os.MkdirTemp("", "regard-script-") // the server's user can't pass through the script's
 	ts.Check(err)
 	ts.Check(os.Chmod(dir, 0o711)) // #nosec G302 -- see above
@@ -187,6 +188,15 @@ func database(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Defer(func() { ts.Check(errors.Join(c.Close(), os.RemoveAll(dir))) })
 	ts.Check(c.SQL(context.Background(), "postgres", "CREATE DATABASE script"))
 	ts.Check(os.WriteFile(ts.MkAbs("dsn"), []byte(c.Superuser("script")+"\n"), 0o600))
+	if len(names) > 0 {
+		ts.Check(c.SQL(context.Background(), "postgres", "CREATE ROLE owner LOGIN CREATEROLE"))
+	}
+	for _, name := range names {
+		ts.Check(c.SQL(context.Background(), "postgres", "CREATE DATABASE "+name+" OWNER owner"))
+		for _, role := range []string{"owner", "regard_broker", "regard_keeper", "regard_signer"} {
+			ts.Check(os.WriteFile(ts.MkAbs(name+"."+role), []byte(c.DSN(name, role)+"\n"), 0o600))
+		}
+	}
 }
 
 // hup SOCKET sends SIGHUP to the broker.

@@ -97,7 +97,7 @@ func load(t *testing.T, profiles ...string) *types.Project {
 
 func TestCompose(t *testing.T) {
 	p := load(t, "stock")
-	for _, want := range []string{"broker-1", "broker-2", "postgres", "postgres-signed", "signer", "trillian", "vault", "witness-1", "witness-2", "static"} {
+	for _, want := range []string{"init", "broker-1", "broker-2", "postgres", "postgres-signed", "signer", "trillian", "vault", "witness-1", "witness-2", "static"} {
 		if _, ok := p.Services[want]; !ok {
 			t.Errorf("no %s", want)
 		}
@@ -166,6 +166,26 @@ func TestCompose(t *testing.T) {
 	}
 	if len(names) != 2 {
 		t.Errorf("brokers %v", names)
+	}
+	init := p.Services["init"]
+	config, err := os.ReadFile(deploy("compose", "regard.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.Index(init.Command, "--origin"); i < 0 || !strings.Contains(string(config), "\norigin: "+init.Command[i+1]+"\n") {
+		t.Errorf("the databases are prepared for another log than the brokers': %v", init.Command)
+	}
+	for _, name := range []string{"broker-1", "broker-2", "signer"} {
+		if p.Services[name].DependsOn["init"].Condition != types.ServiceConditionCompletedSuccessfully {
+			t.Errorf("%s doesn't wait until the databases are prepared", name)
+		}
+	}
+	for name, s := range p.Services {
+		for _, v := range s.Volumes {
+			if strings.HasSuffix(v.Source, "secrets/owner") && name != "init" {
+				t.Errorf("%s may do what the owners may", name)
+			}
+		}
 	}
 	if n := len(load(t).Services); n != len(p.Services)-1 {
 		t.Errorf("%d services without the profile stock, %d with", n, len(p.Services))

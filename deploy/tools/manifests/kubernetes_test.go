@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -30,6 +31,7 @@ type built struct {
 	networks []*networkingv1.NetworkPolicy
 	pods     map[string]corev1.PodTemplateSpec
 	sets     map[string]*appsv1.StatefulSet
+	jobs     map[string]bool // pods that run once
 }
 
 func build(t *testing.T) *built {
@@ -40,7 +42,7 @@ func build(t *testing.T) *built {
 	}
 	b := &built{
 		configs: map[string]*corev1.ConfigMap{}, accounts: map[string]*corev1.ServiceAccount{}, claims: map[string]*corev1.PersistentVolumeClaim{},
-		pods: map[string]corev1.PodTemplateSpec{}, sets: map[string]*appsv1.StatefulSet{},
+		pods: map[string]corev1.PodTemplateSpec{}, sets: map[string]*appsv1.StatefulSet{}, jobs: map[string]bool{},
 	}
 	for _, r := range res.Resources() {
 		text, err := r.AsYAML()
@@ -91,6 +93,13 @@ func build(t *testing.T) *built {
 			strict(&o)
 			b.pods[o.Name] = o.Spec.Template
 			selects(t, o.Name, o.Spec.Selector, o.Spec.Template)
+		case "batch/v1 Job":
+			var o batchv1.Job
+			strict(&o)
+			b.pods[o.Name], b.jobs[o.Name] = o.Spec.Template, true
+			if o.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyOnFailure {
+				t.Errorf("%s is started anew by %q", o.Name, o.Spec.Template.Spec.RestartPolicy)
+			}
 		case "policy/v1 PodDisruptionBudget":
 			var o policyv1.PodDisruptionBudget
 			strict(&o)
@@ -103,7 +112,7 @@ func build(t *testing.T) *built {
 			t.Errorf("%s %s doesn't belong here", gvk, r.GetName())
 		}
 	}
-	if len(b.pods) != 3 || len(b.services) < 3 || len(b.budgets) != 3 || len(b.networks) < 5 {
+	if len(b.pods) != 4 || len(b.jobs) != 1 || len(b.services) < 3 || len(b.budgets) != 3 || len(b.networks) < 5 {
 		t.Fatalf("%d kinds of pods, %d services, %d budgets, %d network policies", len(b.pods), len(b.services), len(b.budgets), len(b.networks))
 	}
 	return b
@@ -136,7 +145,7 @@ func (b *built) selected(sel labels.Selector) (ports map[intstr.IntOrString]bool
 
 // theirs is what whoever deploys brings: see deploy/kubernetes/README.md, which names each.
 var theirs = map[string]bool{
-	"regard-api": true, "regard-providers": true, "regard-store": true, "regard-trillian-client": true, "regard-trillian-server": true, "regard-trillian-store": true,
+	"regard-api": true, "regard-providers": true, "regard-store": true, "regard-owner": true, "regard-trillian-client": true, "regard-trillian-server": true, "regard-trillian-store": true,
 	"regard-vault-ca": true, "regard-witnesses": true,
 }
 
@@ -199,7 +208,7 @@ func TestPods(t *testing.T) {
 			if c.Resources.Limits.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() {
 				t.Errorf("%s has no bounds", name)
 			}
-			if c.ReadinessProbe == nil || c.LivenessProbe == nil {
+			if !b.jobs[name] && (c.ReadinessProbe == nil || c.LivenessProbe == nil) {
 				t.Errorf("%s isn't looked after", name)
 			}
 			ports, _ := b.selected(labels.SelectorFromSet(p.Labels))
@@ -223,6 +232,32 @@ func TestPods(t *testing.T) {
 				if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
 					t.Errorf("%s has a secret in its environment: %s", name, e.Name)
 				}
+			}
+		}
+	}
+}
+
+// The databases are prepared for the log that the brokers are of, from a secret that no other pod has.
+func TestInit(t *testing.T) {
+	b := build(t)
+	args := strings.Join(b.pods["regard-init"].Spec.Containers[0].Args, " ")
+	origin := ""
+	for name, c := range b.configs {
+		if strings.HasPrefix(name, "regard-") && c.Data["regard.yaml"] != "" {
+			var said struct{ Origin string }
+			if err := yaml.Unmarshal([]byte(c.Data["regard.yaml"]), &said); err != nil {
+				t.Fatal(err)
+			}
+			origin = said.Origin
+		}
+	}
+	if origin == "" || !strings.HasPrefix(args, "cluster init --origin "+origin+" --store-url-file ") {
+		t.Errorf("origin %q, the job runs %s", origin, args)
+	}
+	for name, p := range b.pods {
+		for _, v := range p.Spec.Volumes {
+			if v.Secret != nil && v.Secret.SecretName == "regard-owner" && name != "regard-init" {
+				t.Errorf("%s may do what the owners may", name)
 			}
 		}
 	}
@@ -260,7 +295,7 @@ func TestSelectors(t *testing.T) {
 		}
 		kinds[sel.String()] = true
 	}
-	if len(kinds) != len(b.pods) {
+	if len(kinds) != len(b.pods)-len(b.jobs) {
 		t.Errorf("budgets for %d of %d kinds of pods", len(kinds), len(b.pods))
 	}
 	closed := false
