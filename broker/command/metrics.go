@@ -157,7 +157,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("log_halted", "1 if the log can't prove its own history and signs nothing.", func(s *sample) float64 { return truth(s.log.Halted) })
 	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
 	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
-	gauge("leads", "1 if this broker leads the log: orders, signs, publishes. One that is alone always does.", func(s *sample) float64 { return truth(s.leads) })
+	gauge("leads", "Whether this broker leads the log (orders, signs, publishes): 1, or follows: 0. One that is alone always leads.", func(s *sample) float64 { return truth(s.leads) })
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })

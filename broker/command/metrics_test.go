@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 	"github.com/regard-broker/regard/ledger/monitor"
 	"github.com/regard-broker/regard/ledger/witness"
 )
@@ -111,7 +113,95 @@ func witnessMetrics(t *testing.T) string {
 	return rec.Body.String()
 }
 
-// Whatever dashboards, alerts and documentation name is what a broker, a witness or a monitor publishes; and the other way round, nothing that a broker publishes is shown nowhere.
+// clusterMetrics are those of two brokers that share a log, and of the signer that grows its tree.
+func clusterMetrics(t *testing.T) (broker, signer string) {
+	t.Helper()
+	c := pgtest.Own(t)
+	const main, signed, tree = "main", "signed", "tree"
+	for _, name := range []string{main, signed, tree} {
+		if err := c.SQL(t.Context(), "postgres", "CREATE DATABASE "+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "b")
+	file, err := Init(Setup{Dir: dir, Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if code, out, errs := run("cluster", "init", "--origin", "regard.example/x", "--store-url-file", url("owner.store", c.Superuser(main)), "--signed-url-file", url("owner.signed", c.Superuser(signed)),
+		"--trillian-url-file", url("owner.tree", c.Superuser(tree))); code != OK {
+		t.Fatalf("%d %s%s", code, out, errs)
+	}
+	socket := filepath.Join(t.TempDir(), "log.sock")
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := port.Addr().String()
+	if err := port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	set := []string{
+		"store.postgres.url_file=" + url("store", c.DSN(main, "regard_broker")), "store.postgres.keeper_url_file=" + url("keeper", c.DSN(main, "regard_keeper")),
+		"ledger.signed_url_file=" + url("signed", c.DSN(signed, "regard_signer")), "ledger.trillian.address=unix:" + socket, "public.dir=" + filepath.Join(dir, "public"),
+		"keys.keystore.path=" + filepath.Join(dir, "data", "keystore"),
+		"signer.store_url_file=" + filepath.Join(dir, "owner.tree"), "signer.listen=unix:" + socket, "signer.ops=" + ops,
+	}
+	load := func(signer bool, more ...string) *config.Config {
+		t.Helper()
+		cfg, err := config.Load(config.Source{File: file, Set: append(set[:len(set):len(set)], more...), Signer: signer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	s, err := serveSigner(t.Context(), load(true), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	var follows *Instance
+	for _, name := range []string{"one", "two"} {
+		i, err := Start(t.Context(), load(false, "cluster.name="+name, "data_dir="+filepath.Join(dir, name)), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := i.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		follows = i
+	}
+	// What follows hands over what it records: an agency, for one.
+	data := filepath.Join(dir, "two", "admin.sock")
+	if code, out, errs := run("keygen", "--name", "Mairie", "--out", filepath.Join(dir, "mairie")); code != OK {
+		t.Fatalf("%d %s%s", code, out, errs)
+	}
+	if code, out, errs := run("agency", "add", "mairie", "--name", "Mairie", "--siret", "21750001600019", "--cert", filepath.Join(dir, "mairie.pem"), "--socket", data); code != OK {
+		t.Fatalf("%d %s%s", code, out, errs)
+	}
+	text := get(t, "http://"+follows.Addresses["ops"]+"/metrics")
+	for _, want := range []string{"regard_leads 0", "regard_cluster_handed_total 1", "regard_cluster_waiting 0", "regard_cluster_refused_total 0", "regard_cluster_term 1", "regard_cluster_members 2"} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("the broker that follows doesn't publish %s", want)
+		}
+	}
+	return text, get(t, "http://"+ops+"/metrics")
+}
+
+// Whatever dashboards, alerts and documentation name is what a broker, a signer, a witness or a monitor publishes; and the other way round, nothing that a broker or a signer publishes is shown nowhere.
 func TestMetricsAreThere(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")
 	file, err := Init(Setup{Dir: dir, Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
@@ -166,6 +256,14 @@ func TestMetricsAreThere(t *testing.T) {
 	}
 	known := maps.Clone(broker)
 	maps.Copy(known, published(witnessMetrics(t)))
+	sharing, signer := clusterMetrics(t)
+	for _, text := range []string{sharing, signer} {
+		maps.Copy(broker, published(text))
+	}
+	if !broker["regard_signer_master"] || !broker["regard_cluster_term"] {
+		t.Error("metrics of brokers that share a log, or of the signer, are missing: this test is broken")
+	}
+	maps.Copy(known, broker)
 	maps.Copy(known, described(new(monitor.Monitor).Collector()))
 
 	root := filepath.Join("..", "..")
@@ -181,7 +279,7 @@ func TestMetricsAreThere(t *testing.T) {
 		}
 		for _, name := range metricName.FindAllString(string(b), -1) {
 			shown[name] = true
-			if role := name == "regard_broker" || name == "regard_keeper" || name == "regard_owner"; !known[name] && !role { // of the database
+			if role := name == "regard_broker" || name == "regard_keeper" || name == "regard_signer" || name == "regard_owner"; !known[name] && !role { // of the database
 				t.Errorf("%s names %s, and nobody publishes it", f, name)
 			}
 		}

@@ -58,7 +58,7 @@ type panel struct {
 	Targets                  []target
 }
 
-// Each panel of the dashboard has a place of its own and expressions that Prometheus reads, of the brokers that were chosen.
+// Each panel of the dashboard has a place of its own and expressions that Prometheus reads, of the brokers and signers that were chosen.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile(deploy("grafana", "broker.json"))
 	if err != nil {
@@ -80,7 +80,7 @@ func TestDashboard(t *testing.T) {
 	for _, v := range d.Templating.List {
 		variables[v.Name] = true
 	}
-	if !variables["datasource"] || !variables["instance"] {
+	if !variables["datasource"] || !variables["instance"] || !variables["signer"] {
 		t.Errorf("variables %v", variables)
 	}
 	ids, cells := map[int]bool{}, map[[2]int]string{}
@@ -110,8 +110,12 @@ func TestDashboard(t *testing.T) {
 				t.Errorf("%q: target %q of %q", p.Title, x.RefID, x.Datasource.UID)
 			}
 			refs[x.RefID] = true
-			if !strings.Contains(x.Expr, `instance=~"$instance"`) {
-				t.Errorf("%q shows brokers that weren't chosen: %s", p.Title, x.Expr)
+			chosen := `instance=~"$instance"`
+			if strings.Contains(x.Expr, "regard_signer_") {
+				chosen = `instance=~"$signer"`
+			}
+			if !strings.Contains(x.Expr, chosen) {
+				t.Errorf("%q shows what wasn't chosen: %s", p.Title, x.Expr)
 			}
 			if _, err := promql.ParseExpr(strings.ReplaceAll(x.Expr, "$__rate_interval", "5m")); err != nil {
 				t.Errorf("%q: %s: %v", p.Title, x.Expr, err)
