@@ -14,14 +14,19 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+	"github.com/regard-broker/regard/ledger/signedpg"
+	"github.com/regard-broker/regard/ledger/signer"
 )
 
 // The configurations of deploy/ are good but for the files that only the machine that they are for has; each without a name, which the environment gives, is not.
@@ -92,7 +97,7 @@ func TestPrepare(t *testing.T) {
 		t.Fatal("no authority")
 	}
 	for pair, name := range map[string]string{
-		"broker/api": "regard.example.fr", "broker/broker": "", "broker/regard_broker": "", "broker/regard_keeper": "", "signer/signer": "signer", "signer/trillian": "", "postgres/postgres": "postgres-signed",
+		"broker/api": "regard.example.fr", "broker/broker": "", "broker/regard_broker": "", "broker/regard_keeper": "", "broker/regard_signer": "", "owner/trillian": "", "signer/signer": "signer", "signer/trillian": "", "postgres/postgres": "postgres-signed",
 		"vault/vault": "vault", "witness-1/tls": "witness-1", "witness-2/tls": "witness-2", "owner/regard_owner": "",
 	} {
 		base := filepath.Join(dir, "secrets", filepath.FromSlash(pair))
@@ -205,7 +210,7 @@ func TestKeystoreInProductionIsLoud(t *testing.T) {
 	}
 }
 
-// A real PostgreSQL with the settings of compose.yaml lets in whoever has the certificate of a role, as that role, and nobody else.
+// A real PostgreSQL with the settings of compose.yaml lets in whoever has the certificate of a role, as that role, and nobody else; regard cluster init prepares what each process needs.
 func TestPreparedDatabases(t *testing.T) {
 	programs, err := pgcluster.Find()
 	if err != nil && os.Getenv("CI") == "" {
@@ -248,8 +253,66 @@ func TestPreparedDatabases(t *testing.T) {
 	at := func(f string) string { return filepath.Join(server, f) }
 	addr := fmt.Sprintf("127.83.%d.%d", rand.IntN(250)+1, rand.IntN(250)+1) // the port is everybody's, this address nobody's
 	c := pgtest.Own(t, "listen_addresses="+addr, "ssl=on", "ssl_cert_file="+at("postgres.pem"), "ssl_key_file="+at("postgres.key"), "ssl_ca_file="+at("ca.pem"), "hba_file="+at("pg_hba.conf"))
-	if err := c.SQL(t.Context(), "postgres", "CREATE ROLE regard_owner LOGIN; CREATE ROLE regard_broker LOGIN; CREATE ROLE regard_keeper LOGIN; CREATE DATABASE regard OWNER regard_owner;"); err != nil {
+	for _, f := range []string{"postgres.sql", "postgres-signed.sql"} {
+		text, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f == "postgres-signed.sql" { // its server is this one here, and has the role
+			text = bytes.Replace(text, []byte("CREATE ROLE regard_owner LOGIN CREATEROLE;"), nil, 1)
+		}
+		if err := c.SQL(t.Context(), "postgres", string(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// url is an address that prepare wrote, for here: the certificate is checked, and the name under which the server is found is another one.
+	url := func(file string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, "secrets", filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := strings.ReplaceAll(strings.TrimSpace(string(text)), "/etc/regard/secrets", filepath.Join(dir, "secrets", filepath.Dir(file)))
+		return regexp.MustCompile(`^host=\S+`).ReplaceAllString(strings.Replace(out, "sslmode=verify-full", "sslmode=verify-ca", 1), "host="+addr)
+	}
+	args := []string{"cluster", "init", "--origin", "regard.example/2026"}
+	for _, name := range []string{"store", "signed", "trillian"} {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(url("owner/"+name+".url")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--"+name+"-url-file", file)
+	}
+	for range 2 {
+		if code, out, errs := run(args...); code != OK {
+			t.Fatalf("regard cluster init: %d %s%s", code, out, errs)
+		}
+	}
+	// Each process has what it needs, as whom it connects.
+	m, err := cluster.Join(t.Context(), cluster.Config{URL: url("broker/store.url"), Name: "broker-1"})
+	if err != nil {
 		t.Fatal(err)
+	}
+	st, err := store.Open(t.Context(), store.Config{Postgres: url("broker/store.url"), Keeper: url("broker/keeper.url"), Member: m.ID()})
+	if err != nil {
+		t.Error(err)
+	} else if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	signed, err := signedpg.Open(t.Context(), url("broker/signed.url"), "regard.example/2026")
+	if err != nil {
+		t.Error(err)
+	} else if err := errors.Join(signed.Swap(t.Context(), nil, []byte("x")), signed.Close()); err != nil {
+		t.Error(err)
+	}
+	s, err := signer.Start(t.Context(), signer.Config{DSN: url("signer/trillian.url")})
+	if err != nil {
+		t.Error(err)
+	} else if err := s.Stop(t.Context()); err != nil {
+		t.Error(err)
 	}
 	ask := func(dsn string) (string, error) {
 		psql := exec.CommandContext(t.Context(), filepath.Join(programs, "psql"), "-X", "-A", "-t", "-c", "SELECT current_user", dsn+" hostaddr="+addr)
@@ -257,7 +320,7 @@ func TestPreparedDatabases(t *testing.T) {
 		return strings.TrimSpace(string(out)), err
 	}
 	urls := map[string]string{}
-	for file, role := range map[string]string{"broker/store.url": "regard_broker", "broker/keeper.url": "regard_keeper", "owner/owner.url": "regard_owner"} {
+	for file, role := range map[string]string{"broker/store.url": "regard_broker", "broker/keeper.url": "regard_keeper", "broker/signed.url": "regard_signer", "owner/store.url": "regard_owner"} {
 		secrets := filepath.Join(dir, "secrets", filepath.Dir(file))
 		text, err := os.ReadFile(filepath.Join(dir, "secrets", filepath.FromSlash(file)))
 		if err != nil {
