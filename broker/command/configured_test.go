@@ -121,6 +121,9 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("%s ends %v", pair, n)
 		}
 	}
+	if info, err := os.Stat(filepath.Join(dir, "log")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the directory of the published log: %v, %v", info, err)
+	}
 	// As the containers have it: a process's secrets beside its configuration.
 	check := func(process, file string, args ...string) {
 		t.Helper()
