@@ -322,6 +322,10 @@ func TestPreparedDatabases(t *testing.T) {
 		out, err := psql.CombinedOutput()
 		return strings.TrimSpace(string(out)), err
 	}
+	// As the health check asks, whom nobody lets in.
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(programs, "pg_isready"), "-h", addr, "-U", "postgres").CombinedOutput(); err != nil {
+		t.Errorf("pg_isready: %v %s", err, out)
+	}
 	urls := map[string]string{}
 	for file, role := range map[string]string{"broker/store.url": "regard_broker", "broker/keeper.url": "regard_keeper", "broker/signed.url": "regard_signer", "owner/store.url": "regard_owner"} {
 		secrets := filepath.Join(dir, "secrets", filepath.Dir(file))
