@@ -143,11 +143,21 @@ func (m *Member) Close(ctx context.Context) error {
 	m.cancel()
 	m.work.Wait()
 	err := m.resign(ctx)
-	if _, derr := m.pool.Exec(ctx, "DELETE FROM members WHERE id = $1", m.id); derr != nil {
+	if derr := m.exec(ctx, "DELETE FROM members WHERE id = $1", m.id); derr != nil {
 		err = errors.Join(err, fmt.Errorf("cluster: leaving: %w", derr))
 	}
 	m.pool.Close()
 	return err
+}
+
+// exec carries out a statement of somebody who ends, and whom nobody asks again; it may be carried out twice. A connection of the pool that has died is no reason not to: the next one, or a new one, is taken.
+func (m *Member) exec(ctx context.Context, statement string, args ...any) error {
+	for tries := m.pool.Config().MaxConns; ; tries-- {
+		_, err := m.pool.Exec(ctx, statement, args...)
+		if err == nil || tries == 0 || ctx.Err() != nil || errors.As(err, new(*pgconn.ConnectError)) {
+			return err
+		}
+	}
 }
 
 // Campaign makes the member lead as soon as nobody else does, and again whenever it was deposed, until Resign.
@@ -175,11 +185,13 @@ func (m *Member) resign(ctx context.Context) error {
 		return nil
 	}
 	t.end()
-	_, err := m.pool.Exec(ctx, "UPDATE lease SET member = NULL, until = clock_timestamp() WHERE term = $1", t.number)
-	if err != nil {
+	if err := m.exec(ctx, "UPDATE lease SET member = NULL, until = clock_timestamp() WHERE term = $1", t.number); err != nil {
 		return fmt.Errorf("cluster: giving up the lease, which ends by itself: %w", err)
 	}
-	return m.Tell(ctx, Lead)
+	if err := m.exec(ctx, "SELECT pg_notify($1, '')", string(Lead)); err != nil {
+		return fmt.Errorf("cluster: telling the others: %w", err)
+	}
+	return nil
 }
 
 // Leads says whether this member leads at this moment, and since its clock says so can go on for a moment.

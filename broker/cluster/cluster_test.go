@@ -202,6 +202,31 @@ func TestStolenLease(t *testing.T) {
 	}
 }
 
+// TestLeavesOverADeadConnection: whoever leaves just after the database has cut all connections leaves nothing behind.
+func TestLeavesOverADeadConnection(t *testing.T) {
+	t.Parallel()
+	c, db := pgtest.Database(t)
+	schema(t, c, db)
+	url := c.DSN(db, "regard_broker")
+	for i := range 10 {
+		m, err := Join(t.Context(), Config{URL: url, Name: fmt.Sprintf("b%d", i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Campaign()
+		await(t, "the lease", m.Leads)
+		if err := c.SQL(t.Context(), db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if list, err := List(t.Context(), url); err != nil || len(list) != 0 {
+		t.Errorf("left behind: %v, %v", list, err)
+	}
+}
+
 // TestStats: each member knows who leads, in which term, how many there are, and since when nobody leads.
 func TestStats(t *testing.T) {
 	t.Parallel()
