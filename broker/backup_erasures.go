@@ -26,6 +26,14 @@ const erasuresSchema = "CREATE TABLE IF NOT EXISTS erasures (id BLOB PRIMARY KEY
 
 func erasuresPath(cfg *Config) string { return filepath.Join(cfg.signedDir(), "erasures.db") }
 
+// erasuresName says to the operator where the journal is.
+func erasuresName(cfg *Config) string {
+	if cfg.Shared != nil {
+		return "the table erasures in the database of the signed checkpoint"
+	}
+	return erasuresPath(cfg)
+}
+
 func openErasures(ctx context.Context, cfg *Config) (*sql.DB, error) {
 	if cfg.Shared != nil {
 		return signedpg.OpenDB(cfg.Shared.Signed) // the table was made with it

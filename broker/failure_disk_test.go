@@ -321,7 +321,7 @@ func (w *watched) signatures() (signed, published string) {
 }
 
 // extends wants the log of now to hold what an older receipt shows, at its place.
-func (w *watched) extends(a *broker.Answer) {
+func (w *world) extends(a *broker.Answer) {
 	w.t.Helper()
 	old, err := proof.ParseReceipt(a.Receipt)
 	if err != nil {

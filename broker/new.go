@@ -105,9 +105,10 @@ type Broker struct {
 	ring      *keys.Ring
 	signed    signedStore
 	part      atomic.Pointer[part]
-	parts     sync.WaitGroup  // that are ending
-	member    *cluster.Member // nil: this broker is alone
-	witnesses *witnesses      // nil: none
+	astray    atomic.Pointer[astray] // nil: it has its part
+	parts     sync.WaitGroup         // that are ending
+	member    *cluster.Member        // nil: this broker is alone
+	witnesses *witnesses             // nil: none
 	engine    *policy.Engine
 	providers *provider.Client
 
@@ -379,7 +380,7 @@ func (b *Broker) InFlight() int { return len(b.places) }
 
 // Ready says whether a request would be carried out now.
 func (b *Broker) Ready(ctx context.Context) error {
-	if err := b.ledger().Err(); err != nil {
+	if err := b.logErr(); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
 	if err := b.store.Check(ctx); err != nil {
@@ -398,7 +399,7 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 		return nil, &Problem{Status: 503, Code: "broker.stopping", Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
 	default:
 	}
-	if err := b.ledger().Err(); err != nil {
+	if err := b.logErr(); err != nil {
 		return nil, unavailable("log.unavailable", "The log can't record requests now.", err)
 	}
 	select {

@@ -418,7 +418,7 @@ func TestErasureThatMeetsAFailure(t *testing.T) {
 }
 
 // hidden says whether a disclosure's person part can't be opened any more.
-func (w *watched) hidden(a *broker.Answer) bool {
+func (w *world) hidden(a *broker.Answer) bool {
 	w.t.Helper()
 	got, err := w.b.Disclosure(w.t.Context(), w.caller, a.ID)
 	if err != nil {

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/google/trillian"
 
 	"github.com/regard-broker/regard/broker/store"
@@ -30,7 +28,10 @@ import (
 
 // Restored tells what a restoration did.
 type Restored struct {
+	// Backup that was put in place; nil if the store is shared, whose database PostgreSQL's own means put back.
 	Backup *Manifest
+	// Done says that an earlier restoration of the same database has done all this: nothing was left to do.
+	Done bool
 	// Size of the signed checkpoint that the log continues from.
 	Size uint64
 	// Lost entries between the backup and the checkpoint: they stand in the log, and what they were about is lost.
@@ -49,10 +50,13 @@ type Restored struct {
 // signed after the backup are put back from the published files (or from Trillian), as entries without records. Before anything is in place, the people who were erased after the backup are erased again, and
 // what the log says of agreements, services, policies and keys is applied. restart@v1 is the first entry that follows. If it can't prove that the log continues, it changes nothing and says why.
 //
-// It needs DataDir, SignedDir, Mirrors, IgnoreMirrors, Origin and Custodian of cfg, and closes the Custodian.
+// A store that is shared was put back by PostgreSQL's own means, and from is empty: the database itself is brought up to the log, in one transaction, while no broker is there. Trillian's tree is rebuilt by
+// the first broker that leads. It may be repeated at any time before that.
+//
+// It needs DataDir and SignedDir or Shared, Mirrors, IgnoreMirrors, Witnesses, Origin and Custodian of cfg, and closes the Custodian.
 func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err error) {
-	if cfg.DataDir == "" || cfg.Origin == "" || cfg.Custodian == nil {
-		return nil, errors.New("broker: a data directory, an origin and a custodian of keys must be given")
+	if cfg.DataDir == "" && cfg.Shared == nil || cfg.Origin == "" || cfg.Custodian == nil {
+		return nil, errors.New("broker: a data directory or shared stores, an origin and a custodian of keys must be given")
 	}
 	b := &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger}
 	if b.now == nil {
@@ -62,6 +66,12 @@ func Restore(ctx context.Context, cfg Config, from string) (_ *Restored, err err
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	if cfg.Shared != nil {
+		if from != "" {
+			return nil, errors.New("broker: a shared store is put back by PostgreSQL's own means, not from a directory")
+		}
+		return b.restoreShared(ctx)
+	}
 	m, err := ReadBackup(from)
 	if err != nil {
 		return nil, err
@@ -114,7 +124,7 @@ type restoration struct {
 	from   string
 	stage  string
 	result *Restored
-	tree   *embedded.Log
+	tree   *embedded.Log // the new one
 	store  store.Restoration
 }
 
@@ -148,33 +158,19 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if r.tree, err = embedded.Open(ctx, embedded.Config{Path: filepath.Join(r.stage, "log", "trillian.db"), Logger: b.log}); err != nil {
 		return fmt.Errorf("making a new Trillian tree: %w", err)
 	}
-	log := ledger.Config{
-		Origin: b.cfg.Origin, Store: order{store.Order{Store: b.store}, b}, Signed: b.signed,
-		Trillian: r.tree.Client(), TreeID: r.tree.TreeID(), Integrate: r.tree.Integrate,
-		Signers: func(ctx context.Context) ([]note.Signer, error) { return b.ring.CheckpointSigners(ctx, b.cfg.Origin) },
-		Policy:  b.logPolicy, Labeler: b.ring.Labels(), Dir: b.PublicDir(), Clock: b.now, Logger: b.log,
-	}
+	log := b.ledgerConfig()
+	log.Labeler, log.Cosign = b.ring.Labels(), nil
+	log.Trillian, log.TreeID, log.Integrate = r.tree.Client(), r.tree.TreeID(), r.tree.Integrate
 	rest, err := r.remainder(ctx, log)
 	if err != nil {
 		return fmt.Errorf("finding where the log stands: %w", err)
 	}
-	r.result.Size, r.result.Lost, r.result.Unsigned = rest.Checkpoint.Size(), uint64(len(rest.Lost)), rest.Unsigned
 	// Files that the log points to are needed to say what its entries changed; statements of auditors are of epochs that the backup has.
 	if err := restorePublic(r.from, b.PublicDir(), r.result.Backup); err != nil {
 		return fmt.Errorf("publishing what the log points to: %w", err)
 	}
-	if err := r.file(ctx); err != nil {
-		return fmt.Errorf("filing entries of the backup: %w", err)
-	}
-	if err := r.follow(ctx, rest); err != nil {
+	if err := r.apply(ctx, rest); err != nil {
 		return err
-	}
-	r.store.Now = b.now()
-	if err := b.store.Restore(ctx, &r.store); err != nil {
-		return fmt.Errorf("bringing the backup's store up to the log: %w", err)
-	}
-	if n := r.store.Delegations; n > 0 {
-		r.result.Missing = append(r.result.Missing, fmt.Sprintf("%d delegations were in force in the backup and are ended, since they may have been revoked: grant anew those that still hold (regard delegate list)", n))
 	}
 	if _, err := ledger.Rebuild(ctx, log); err != nil {
 		return fmt.Errorf("rebuilding Trillian: %w", err)
@@ -184,20 +180,41 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	return err
 }
 
+// apply brings the backup's store up to the log.
+func (r *restoration) apply(ctx context.Context, rest ledger.Remainder) error {
+	if err := r.file(ctx); err != nil {
+		return fmt.Errorf("filing entries of the backup: %w", err)
+	}
+	if err := r.follow(ctx, rest); err != nil {
+		return err
+	}
+	r.store.Now = r.b.now()
+	if err := r.b.store.Restore(ctx, &r.store); err != nil {
+		return fmt.Errorf("bringing the backup's store up to the log: %w", err)
+	}
+	if n := r.store.Delegations; n > 0 {
+		r.result.Missing = append(r.result.Missing, fmt.Sprintf("%d delegations were in force in the backup and are ended, since they may have been revoked: grant anew those that still hold (regard delegate list)", n))
+	}
+	return nil
+}
+
 // remainder asks the published files, and Trillian's old tree if it can be opened.
 func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.Remainder, error) {
 	policy, err := r.b.logPolicy(ctx)
 	if err != nil {
 		return ledger.Remainder{}, fmt.Errorf("asking for the log's keys: %w", err)
 	}
-	then, err := proof.VerifyCheckpoint([]byte(r.result.Backup.Checkpoint), policy)
-	if err != nil {
-		return ledger.Remainder{}, fmt.Errorf("the checkpoint in the backup's manifest isn't one of this log: %w", err)
-	}
 	if err := r.b.openWitnesses(ctx); err != nil {
 		return ledger.Remainder{}, err
 	}
-	kept := []proof.Checkpoint{then}
+	var kept []proof.Checkpoint
+	if m := r.result.Backup; m != nil {
+		then, err := proof.VerifyCheckpoint([]byte(m.Checkpoint), policy)
+		if err != nil {
+			return ledger.Remainder{}, fmt.Errorf("the checkpoint in the backup's manifest isn't one of this log: %w", err)
+		}
+		kept = append(kept, then)
+	}
 	notes, err := r.b.elsewhere(ctx)
 	if err != nil {
 		return ledger.Remainder{}, err
@@ -209,22 +226,45 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 		}
 		kept = append(kept, cp)
 	}
+	old, err := r.oldTree(ctx)
+	if err != nil {
+		return ledger.Remainder{}, err
+	}
 	var client trillian.TrillianLogClient
 	var tree int64
-	path := filepath.Join(r.dir("log"), "trillian.db")
-	if _, err := os.Stat(path); err == nil {
-		old, err := embedded.Open(ctx, embedded.Config{Path: path, Logger: r.b.log})
-		switch {
-		case errors.Is(err, embedded.ErrLocked):
-			return ledger.Remainder{}, fmt.Errorf("the broker is running: stop it first (%w)", err)
-		case err != nil:
-			r.b.log.Warn("Trillian's old database can't be read; the published files have to do", "error", err)
-		default:
-			defer old.Close()
-			client, tree = old.Client(), old.TreeID()
-		}
+	if old != nil {
+		defer old.Close()
+		client, tree = old.Client(), old.TreeID()
 	}
-	return ledger.Recover(ctx, log, client, tree, kept...)
+	rest, err := ledger.Recover(ctx, log, client, tree, kept...)
+	r.result.Size, r.result.Lost, r.result.Unsigned = rest.Checkpoint.Size(), uint64(len(rest.Lost)), rest.Unsigned
+	return rest, err
+}
+
+// oldTree is Trillian's tree as it was, nil if it can't be read: the published files have to do then.
+func (r *restoration) oldTree(ctx context.Context) (Tree, error) {
+	const unread = "Trillian's old database can't be read; the published files have to do"
+	if s := r.b.cfg.Shared; s != nil {
+		old, err := s.Trillian(ctx)
+		if err != nil {
+			r.b.log.Warn(unread, "error", err)
+			return nil, nil
+		}
+		return old, nil
+	}
+	path := filepath.Join(r.dir("log"), "trillian.db")
+	if _, err := os.Stat(path); err != nil {
+		return nil, nil
+	}
+	old, err := embedded.Open(ctx, embedded.Config{Path: path, Logger: r.b.log})
+	switch {
+	case errors.Is(err, embedded.ErrLocked):
+		return nil, fmt.Errorf("the broker is running: stop it first (%w)", err)
+	case err != nil:
+		r.b.log.Warn(unread, "error", err)
+		return nil, nil
+	}
+	return old, nil
 }
 
 // file gives every entry of the backup its label, while the keys that tell whose it is are there.
@@ -422,15 +462,15 @@ func (r *restoration) erased(ctx context.Context, logged map[proof.Index]bool) e
 			r.store.Erased = append(r.store.Erased, e)
 		case uint64(e.Index) >= r.result.Size:
 			// An index is noted when its entry is signed: a larger checkpoint is out, and whoever signs another tree of that size forks the log.
-			return fmt.Errorf("the journal of erasures names entry %d, and the newest checkpoint that is known covers %d entries: signed.db or public/ was put back from an older copy. Bring the newest of both back; nothing is signed until then",
+			return fmt.Errorf("the journal of erasures names entry %d, and the newest checkpoint that is known covers %d entries: the store of the signed checkpoint, or public/, was put back from an older copy. Bring the newest of both back; nothing is signed until then",
 				e.Index, r.result.Size)
 		default:
-			return fmt.Errorf("the journal of erasures names entry %d, which is no erasure that this log or this backup knows: %s belongs to another log. Bring the right one back", e.Index, erasuresPath(&r.b.cfg))
+			return fmt.Errorf("the journal of erasures names entry %d, which is no erasure that this log or this backup knows: %s belongs to another log. Bring the right one back", e.Index, erasuresName(&r.b.cfg))
 		}
 	}
 	if len(logged) > len(begun) {
 		return fmt.Errorf("the log has %d erasures after the backup that the journal of erasures doesn't know: bring %s back, or restore a newer backup. Without it, people who were erased could be read again",
-			len(logged)-len(begun), erasuresPath(&r.b.cfg))
+			len(logged)-len(begun), erasuresName(&r.b.cfg))
 	}
 	if len(logged) > 0 {
 		// A crash hit between an entry and its note: one of these it is, and each of them asked for it. Which entry is whose makes no difference: each reaches all that the backup has.

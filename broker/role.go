@@ -41,8 +41,25 @@ type Tree interface {
 type part struct {
 	ledger.Ledger
 	leads bool
+	term  int64  // in which it leads others
 	tree  Tree   // of one that leads
 	relay *relay // of one that leads others
+}
+
+// astray is why this broker can't take its part in the log.
+type astray struct {
+	err  error
+	size uint64 // of the log as it was known then
+}
+
+// logErr says why nothing can be recorded through this broker's part in the log, nil if it can. A broker that may not lead because the log is halted doesn't take anything either: whoever leads would be
+// as halted. If another one does lead, it sees that in the log.
+func (b *Broker) logErr() error {
+	p := b.part.Load()
+	if a := b.astray.Load(); a != nil && (p.leads || p.Checkpoint().Size() <= a.size) {
+		return a.err
+	}
+	return p.Err()
 }
 
 // ledger is the log, through this broker's part in it.
@@ -148,7 +165,7 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	if err == nil {
 		var l *ledger.Log
 		if l, err = b.openTree(ctx, cfg, tree, nil); err == nil {
-			p := &part{Ledger: l, leads: true, tree: tree}
+			p := &part{Ledger: l, leads: true, term: term, tree: tree}
 			p.relay = newRelay(b, p)
 			err = b.take(p)
 		}
@@ -214,13 +231,11 @@ func (b *Broker) play(ctx context.Context) {
 		case <-t.C:
 		}
 		p := b.part.Load()
-		leads, deposed := b.member.Leads(), errors.Is(p.Err(), ledger.ErrDeposed)
+		term, _, none := b.member.Term()
+		leads, deposed := none == nil, errors.Is(p.Err(), ledger.ErrDeposed)
 		var err error
 		switch {
-		case p.leads && (!leads || deposed):
-			b.log.Warn("another broker leads from now on; this one follows")
-			err = b.follow(ctx, partWait)
-		case leads && !p.leads:
+		case leads && (!p.leads || p.term != term):
 			err = b.lead(ctx)
 			if err == nil {
 				b.log.Info("this broker leads from now on")
@@ -229,6 +244,19 @@ func (b *Broker) play(ctx context.Context) {
 				// Let another one try: what is wrong may be wrong here alone.
 				err = errors.Join(err, b.member.Yield(ctx))
 			}
+		case p.leads && (!leads || deposed):
+			if !failing {
+				b.log.Warn("another broker leads from now on; this one follows")
+			}
+			err = b.follow(ctx, partWait)
+		default:
+			continue
+		}
+		switch {
+		case err == nil:
+			b.astray.Store(nil)
+		case errors.Is(err, ledger.ErrHalted), p.leads && b.astray.Load() == nil: // one that follows can go on, else
+			b.astray.Store(&astray{err, p.Checkpoint().Size()})
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			b.log.Error("this broker can't take its part in the log; it is tried again", "error", err)

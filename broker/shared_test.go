@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,11 @@ type sharing struct {
 	*world
 	shared broker.Shared
 	all    []*broker.Broker
+
+	cluster            *pgcluster.Cluster
+	main, signed, tree string // databases
+	signer             *signer.Signer
+	socket             atomic.Pointer[string] // of the log server
 }
 
 const origin = "regard.example/log"
@@ -40,35 +46,23 @@ func newSharing(t testing.TB) *sharing {
 	t.Helper()
 	ctx := t.Context()
 	databases := func() (*pgcluster.Cluster, string) { return pgtest.Database(t) }
-	c, main := databases()
-	_, signed := databases()
-	_, tree := databases()
-	if err := store.Migrate(ctx, c.Superuser(main)); err != nil {
-		t.Fatal(err)
-	}
-	if err := signedpg.Prepare(ctx, c.Superuser(signed), origin); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := signer.Init(ctx, c.Superuser(tree)); err != nil {
-		t.Fatal(err)
-	}
-	socket := "unix:" + filepath.Join(t.TempDir(), "trillian")
-	s, err := signer.Start(ctx, signer.Config{DSN: c.Superuser(tree), Listen: socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := s.Stop(ctx); err != nil {
-			t.Errorf("stopping the signer: %v", err)
-		}
-	})
 	x := &sharing{world: newProviderAlone(t)}
+	x.cluster, x.main = databases()
+	_, x.signed = databases()
+	_, x.tree = databases()
+	c := x.cluster
+	if err := store.Migrate(ctx, c.Superuser(x.main)); err != nil {
+		t.Fatal(err)
+	}
+	if err := signedpg.Prepare(ctx, c.Superuser(x.signed), origin); err != nil {
+		t.Fatal(err)
+	}
+	x.startSigner()
+	t.Cleanup(x.stopSigner)
 	x.shared = broker.Shared{
-		Store: c.DSN(main, "regard_broker"), Keeper: c.DSN(main, "regard_keeper"), Signed: c.DSN(signed, "regard_signer"), PublicDir: t.TempDir(),
+		Store: c.DSN(x.main, "regard_broker"), Keeper: c.DSN(x.main, "regard_keeper"), Signed: c.DSN(x.signed, "regard_signer"), PublicDir: t.TempDir(),
 		Trillian: func(ctx context.Context) (broker.Tree, error) {
-			return remote.Open(ctx, remote.Config{Addresses: []string{socket}})
+			return remote.Open(ctx, remote.Config{Addresses: []string{*x.socket.Load()}})
 		},
 	}
 	x.cfg = broker.Config{
@@ -83,21 +77,58 @@ func newSharing(t testing.TB) *sharing {
 	return x
 }
 
+// startSigner prepares Trillian's database, if it isn't, and starts its log server and signer.
+func (x *sharing) startSigner() {
+	x.t.Helper()
+	if _, err := signer.Init(x.t.Context(), x.cluster.Superuser(x.tree)); err != nil {
+		x.t.Fatal(err)
+	}
+	socket := "unix:" + filepath.Join(x.t.TempDir(), "trillian")
+	s, err := signer.Start(x.t.Context(), signer.Config{DSN: x.cluster.Superuser(x.tree), Listen: socket})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.signer = s
+	x.socket.Store(&socket)
+}
+
+func (x *sharing) stopSigner() {
+	if x.signer == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := x.signer.Stop(ctx); err != nil {
+		x.t.Errorf("stopping the signer: %v", err)
+	}
+	x.signer = nil
+}
+
 // start starts a broker.
 func (x *sharing) start(name string) *broker.Broker {
 	x.t.Helper()
-	cfg, shared := x.cfg, x.shared
-	shared.Name = name
-	cfg.Shared, cfg.Logger = &shared, x.cfg.Logger.With("broker", name)
-	ctx, cancel := context.WithTimeout(x.t.Context(), patience)
-	defer cancel()
-	b, err := broker.New(ctx, cfg)
+	b, err := x.try(name)
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	x.all = append(x.all, b)
 	x.t.Cleanup(func() { x.end(b) })
 	return b
+}
+
+// try starts a broker if it can be.
+func (x *sharing) try(name string) (*broker.Broker, error) {
+	cfg := x.config(name)
+	ctx, cancel := context.WithTimeout(x.t.Context(), patience)
+	defer cancel()
+	return broker.New(ctx, cfg)
+}
+
+func (x *sharing) config(name string) broker.Config {
+	cfg, shared := x.cfg, x.shared
+	shared.Name = name
+	cfg.Shared, cfg.Logger = &shared, x.cfg.Logger.With("broker", name)
+	return cfg
 }
 
 // end ends a broker in good order; again it does nothing.

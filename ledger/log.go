@@ -90,6 +90,9 @@ func (c *Config) checkReader() error {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -115,9 +118,6 @@ func (c *Config) check() error {
 	def(&c.MaxLag, 10*time.Second)
 	def(&c.FileEvery, 250*time.Millisecond)
 	def(&c.prepareFrom, prepareFrom)
-	if c.Rand == nil {
-		c.Rand = rand.Reader
-	}
 	return nil
 }
 

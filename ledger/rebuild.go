@@ -77,11 +77,11 @@ type Remainder struct {
 }
 
 // Recover finds what is missing in the Store up to the last signed checkpoint, in the published files and, as far as these don't reach, in a copy of Trillian's tree, nil if there is none. It
-// changes and signs nothing, and it fails with ErrHalted unless the Store's order, followed by what it found, gives the signed root: so what it returns is what was signed.
+// changes and signs nothing, needs of cfg what a reader does, and fails with ErrHalted unless the Store's order, followed by what it found, gives the signed root: so what it returns is what was signed.
 // Identities of leaves are new. Checkpoints that were kept elsewhere are compared, too; one that is larger than the last signed one shows that the latter is an older copy.
 func Recover(ctx context.Context, cfg Config, old trillian.TrillianLogClient, oldTree int64, kept ...proof.Checkpoint) (Remainder, error) {
 	var r Remainder
-	if err := cfg.check(); err != nil {
+	if err := cfg.checkReader(); err != nil {
 		return r, err
 	}
 	l := newLog(cfg)

@@ -165,7 +165,7 @@ func (l *Log) signNext(ctx context.Context) (more bool, err error) {
 		leaves, hashes = append(leaves, o.leaves...), append(hashes, o.hashes...)
 	}
 	if inTree > have+uint64(len(leaves)) {
-		return false, l.halt("Trillian's tree has %d entries, the store's order ends at %d: the store was restored from an older backup, or another process writes to Trillian", inTree, have+uint64(len(leaves)))
+		return false, l.halt("Trillian's tree has %d entries, the store's order ends at %d: the store was restored from a backup, or another process writes to Trillian. Give Trillian a new, empty database after a restoration: it is rebuilt from the store", inTree, have+uint64(len(leaves)))
 	}
 	if !l.sign.sure {
 		// Whatever Trillian integrated beyond the signed tree must be what the Store says, before more is added to it.

@@ -109,6 +109,8 @@ type Restoration struct {
 	Restart ledger.Leaf
 	// Now is when.
 	Now time.Time
+	// Term in which the one who restores leads, where the store is shared: nothing is changed if somebody else does by now.
+	Term int64
 	// Delegations that were in force in the backup and are ended, since nobody knows whether they were revoked: set by Restore.
 	Delegations int64
 }
@@ -170,6 +172,9 @@ func (s *Store) Knows(ctx context.Context, id ID) (bool, error) {
 // Restore applies r in one transaction. It is for a store that nobody uses yet.
 func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 	err := s.keep(ctx, func(t *tx) error {
+		if err := s.takeOver(t, r.Term); err != nil {
+			return err
+		}
 		for _, f := range []func(*tx) error{r.order, r.registry, r.keys, r.erase} {
 			if err := f(t); err != nil {
 				return err
@@ -200,6 +205,22 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 		return err
 	}
 	return s.cutWAL(ctx)
+}
+
+// takeOver drops what was on its way to the leader when a backup of a shared store was made, and who was there: groups that were put into the log since would be put there twice, and those
+// that weren't are of requests that nobody waits for any more. Their intents are recorded as every other one that has no outcome.
+func (s *Store) takeOver(t *tx, term int64) error {
+	if t.pg == nil {
+		return nil
+	}
+	if err := (Order{Store: s, Term: term}).inTerm(t); err != nil {
+		return err
+	}
+	if _, err := t.exec("DELETE FROM handed"); err != nil {
+		return err
+	}
+	_, err := t.exec("DELETE FROM members WHERE id <> ?", s.member)
+	return err
 }
 
 func (r *Restoration) order(t *tx) error {

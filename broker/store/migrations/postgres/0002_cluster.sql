@@ -38,6 +38,8 @@ ALTER TABLE intents ADD COLUMN member BIGINT NOT NULL DEFAULT 0;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON members, lease, handed TO regard_broker;
 GRANT SELECT ON members, lease, handed TO regard_keeper;
+-- A restoration drops what was on its way, and who was there, when the backup was made.
+GRANT DELETE ON members, handed TO regard_keeper;
 
 -- +goose Down
 DROP TABLE handed;
