@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -480,7 +481,15 @@ func TestStorePutBackBeneath(t *testing.T) {
 	x.disclose(asker("TUE AVANT"))
 	signed, _ := x.signatures()
 	x.putBack(x.main, old)
+	// Who leads notices with the next entry.
 	ledgertest.Await(t, "unready brokers", func() bool {
+		for _, b := range x.all {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if a, err := b.Disclose(ctx, x.caller, asker("TUE APRES")); err == nil {
+				t.Fatalf("something was released: %+v", a)
+			}
+			cancel()
+		}
 		return !slices.ContainsFunc(x.all, func(b *broker.Broker) bool {
 			err := b.Ready(t.Context())
 			return !errors.Is(err, ledger.ErrHalted) || !strings.Contains(err.Error(), "regard restore")

@@ -244,6 +244,9 @@ func (b *Broker) play(ctx context.Context) {
 				// Let another one try: what is wrong may be wrong here alone.
 				err = errors.Join(err, b.member.Yield(ctx))
 			}
+		case leads && !deposed && p.Err() != nil:
+			// Halted. Another one, and later this one, begins anew from what is stored, as after a restart.
+			err = errors.Join(p.Err(), b.member.Yield(ctx))
 		case p.leads && (!leads || deposed):
 			if !failing {
 				b.log.Warn("another broker leads from now on; this one follows")
