@@ -31,6 +31,10 @@ const (
 	auditDir     = "audit"
 )
 
+// SharedBackup says what to back up of brokers that share a store.
+const SharedBackup = "Back up the store's database (archived write-ahead log with base backups, or pg_dump), Vault's storage, and the public directory by a mirror. Never the database of the signed checkpoint, which an older copy would let fork the log; " +
+	"nor Trillian's, which is made again. After the store was put back: regard restore. See docs/production.md, Backup and restore."
+
 // A Manifest describes a backup.
 type Manifest struct {
 	Format     string       `json:"format"`
@@ -53,6 +57,9 @@ type BackupFile struct {
 func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error) {
 	ctx, cancel := b.untilStopping(ctx)
 	defer cancel()
+	if b.cfg.Shared != nil {
+		return nil, conflict("backup.shared", "The store is on PostgreSQL, whose own means back it up.", SharedBackup)
+	}
 	if !filepath.IsAbs(dir) {
 		return nil, invalid("/dir", "The backup's directory is not an absolute path.", "Give an absolute path.")
 	}

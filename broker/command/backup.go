@@ -31,10 +31,22 @@ Not in it, and to be kept elsewhere:
     Keep it, and public/, on storage that fails on another day than the store; copy public/ to a mirror all the time;
   - Trillian's tree, which restore makes again from the order in the store.
 
+Brokers that share a store on PostgreSQL are backed up by PostgreSQL's own means, and backup says how.
+
 Whoever has a backup and the root keys can read everything in it, people who are erased later included: destroy backups after a few weeks, and say so in
 your register of processing.`,
 		Example: "  regard backup --out /var/backups/regard/2026-03-01 --config /etc/regard/regard.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if a.socket == "" {
+				cfg, _, err := a.load()
+				if err != nil {
+					return fmt.Errorf("finding the administration socket (or name it with --socket): %w", err)
+				}
+				if cfg.Store.Postgres.On() {
+					return usagef("the store is on PostgreSQL, whose own means back it up. %s", broker.SharedBackup)
+				}
+				a.socket = cfg.Admin.Socket
+			}
 			if out == "" {
 				return usagef("--out is missing: the directory to make")
 			}
@@ -134,17 +146,27 @@ It refuses, changes nothing and signs nothing if
   - the keys of the backup can't be opened: it needs its keystore, or Vault, with the version of the wrap key of its time;
   - the keys of the open epoch are not in the backup: each has those of its month and the next, so one of two months ago doesn't do.
 
+Where brokers share a store on PostgreSQL, its own means put the database back, and restore, without --from, brings that up to the log: as the roles of the brokers' configuration, in
+one transaction, and only while no broker is there. It may be repeated until a broker has started. Then prepare Trillian's database anew (regard signer init): the first broker fills it from
+the store.
+
 What it can't bring back: records, answers kept for repeats, and Idempotency-Keys since the backup; agencies and certificates registered since (they are
 listed: register them again). Requests that were under way when the backup was made are recorded as failed: as "restored" if disclosures were lost, since
 their own outcome may be among these, else as "interrupted".`,
-		Example: "  systemctl stop regard\n  regard restore --from /var/backups/regard/2026-03-01 --config /etc/regard/regard.yaml\n  systemctl start regard",
+		Example: "  systemctl stop regard\n  regard restore --from /var/backups/regard/2026-03-01 --config /etc/regard/regard.yaml\n  systemctl start regard\n  regard restore --config /etc/regard/regard.yaml   # of a shared store, which pg_restore or a recovery put back",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if from == "" {
-				return usagef("--from is missing: the directory of the backup")
-			}
 			cfg, _, err := s.load()
 			if err != nil {
 				return err
+			}
+			shared, err := sharedStores(cfg)
+			switch {
+			case err != nil:
+				return err
+			case shared == nil && from == "":
+				return usagef("--from is missing: the directory of the backup")
+			case shared != nil && from != "":
+				return usagef("--from names a directory, and the store is on PostgreSQL: put its database back by PostgreSQL's own means, then restore without --from")
 			}
 			log := logger(cfg.Log, c)
 			custodian, err := openKeys(c.Context(), cfg, log)
@@ -156,22 +178,30 @@ their own outcome may be among these, else as "interrupted".`,
 			if err != nil {
 				return err
 			}
-			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: ignore, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
+			r, err := broker.Restore(c.Context(), broker.Config{DataDir: cfg.DataDir, Shared: shared, SignedDir: cfg.SignedDir, Mirrors: cfg.Mirrors, IgnoreMirrors: ignore, Witnesses: witnesses, Origin: cfg.Origin, Custodian: custodian, Logger: log}, from)
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), struct {
+					Done     bool     `json:"done"`
 					Size     uint64   `json:"size"`
 					Lost     uint64   `json:"lost"`
 					Unsigned uint64   `json:"unsigned"`
 					Erased   int      `json:"erased"`
 					Missing  []string `json:"missing"`
 					Aside    []string `json:"aside"`
-				}{r.Size, r.Lost, r.Unsigned, r.Erased, append([]string{}, r.Missing...), append([]string{}, r.Aside...)})
+				}{r.Done, r.Size, r.Lost, r.Unsigned, r.Erased, append([]string{}, r.Missing...), append([]string{}, r.Aside...)})
 			}
 			w := c.OutOrStdout()
-			fmt.Fprintf(w, "Restored the backup of %s. The log goes on from the checkpoint of %d entries.\n", r.Backup.Time.Format(time.RFC3339), r.Size)
+			switch {
+			case r.Done:
+				fmt.Fprintf(w, "This database was restored already, up to the checkpoint of %d entries. Nothing was left to do.\n", r.Size)
+			case r.Backup == nil:
+				fmt.Fprintf(w, "Restored the database. The log goes on from the checkpoint of %d entries.\n", r.Size)
+			default:
+				fmt.Fprintf(w, "Restored the backup of %s. The log goes on from the checkpoint of %d entries.\n", r.Backup.Time.Format(time.RFC3339), r.Size)
+			}
 			if r.Lost > 0 {
 				fmt.Fprintf(w, "Of %d entries, from %d on, the details are lost.\n", r.Lost, r.Size-r.Lost)
 			}
@@ -183,6 +213,9 @@ their own outcome may be among these, else as "interrupted".`,
 			}
 			if r.Unsigned > 0 {
 				fmt.Fprintf(c.ErrOrStderr(), "Trillian's old tree has %d entries beyond this checkpoint. After a crash these were never signed, and nothing was released on them. But if signed/ and public/ were put back from older copies, don't start: the log would fork. Bring the newest back and restore again.\n", r.Unsigned)
+			}
+			if shared != nil {
+				fmt.Fprintln(c.ErrOrStderr(), "Before a broker starts: prepare Trillian's database anew (regard signer init). The first broker fills it from the store.")
 			}
 			for _, d := range r.Aside {
 				fmt.Fprintf(c.ErrOrStderr(), "What was there is in %s: destroy it when you don't need it any more.\n", d)
