@@ -63,6 +63,9 @@ func (b *Broker) sweep(ctx context.Context) {
 		b.try(ctx, "dropping old answers", b.dropAnswers)
 		b.try(ctx, "dropping sessions that have ended", b.dropSessions)
 		b.try(ctx, "logging keys", b.logKeys)
+		if b.member != nil { // a backup is made at any moment, by somebody who asks no broker
+			b.try(ctx, "making the label keys of the next month", b.keysAhead)
+		}
 		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
 			done, err := b.governing(ctx)
 			if err != nil {

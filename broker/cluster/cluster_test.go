@@ -468,3 +468,61 @@ func TestWrongURL(t *testing.T) {
 		}
 	}
 }
+
+// TestAlone: nobody is alone beside a member that lives; one that died counts until it is gone. Then nobody else can lead, and the term is none that was ever used, whatever backup the database came from.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	cfg := Config{URL: url, Name: "restore", Gone: 3 * time.Second}
+	b := join(t, Config{URL: url, Name: "b", Gone: 3 * time.Second})
+	b.Campaign()
+	await(t, "a leader", b.Leads)
+	before, over, err := b.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Alone(t.Context(), cfg); !errors.Is(err, ErrNotAlone) || !strings.Contains(err.Error(), "b: stop") {
+		t.Errorf("beside a member: %v", err)
+	}
+	select {
+	case <-over:
+		t.Error("whoever led was deposed")
+	default:
+	}
+	b.die()
+	m, err := Alone(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	term, over, err := m.Term()
+	if err != nil || term < before+1_000_000_000_000 {
+		t.Errorf("term %d after %d, %v", term, before, err)
+	}
+	c := join(t, Config{URL: url, Name: "c"})
+	c.Campaign()
+	await(t, "another lease", func() bool {
+		u, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close(context.Background())
+		var renewed bool // the one who joined has had its chance
+		err = u.QueryRow(t.Context(), "SELECT l.until > m.joined + interval '5 seconds' FROM lease l, members m WHERE m.id = $1", c.ID()).Scan(&renewed)
+		return err == nil && renewed
+	})
+	select {
+	case <-over:
+		t.Error("another one leads")
+	default:
+	}
+	if c.Leads() {
+		t.Error("two lead")
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the next leader", c.Leads)
+	if next, _, err := c.Term(); err != nil || next <= term {
+		t.Errorf("term %d after %d, %v", next, term, err)
+	}
+}

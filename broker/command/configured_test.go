@@ -183,6 +183,36 @@ func TestAloneRefusesWhatOnlyOthersDo(t *testing.T) {
 	}
 }
 
+// TestSharedStoreIsBackedUpByPostgreSQL: backup and restore of a shared store say what is done instead, before anything is asked or opened.
+func TestSharedStoreIsBackedUpByPostgreSQL(t *testing.T) {
+	dir := t.TempDir()
+	file, err := Init(Setup{Dir: filepath.Join(dir, "b"), Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-c", file}
+	for _, key := range []string{"store.postgres.url_file", "store.postgres.keeper_url_file", "ledger.signed_url_file"} {
+		url := filepath.Join(dir, key)
+		if err := os.WriteFile(url, []byte("postgres:///"+key+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--set", key+"="+url)
+	}
+	args = append(args, "--set", "ledger.trillian.address=127.0.0.1:1", "--set", "cluster.name=a", "--set", "public.dir="+filepath.Join(dir, "public"))
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"backup", "--out", filepath.Join(dir, "out")}, "Never the database of the signed checkpoint"},
+		{[]string{"restore", "--from", dir}, "restore without --from"},
+	} {
+		var out, errs bytes.Buffer
+		if code := Main(append(c.args, args...), strings.NewReader(""), &out, &errs); code != 2 || !strings.Contains(errs.String(), c.says) {
+			t.Errorf("%v: %d, %s", c.args, code, &errs)
+		}
+	}
+}
+
 // With the embedded keystore in production, each start says so, and so do the metrics.
 func TestKeystoreInProductionIsLoud(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")
