@@ -63,7 +63,7 @@ func (d *demo) accredit() error {
 	if err := os.WriteFile(d.path(auditor+".vkey"), vkey, 0o600); err != nil {
 		return err
 	}
-	if _, err := d.run(false, "regard", "auditor", "add", auditor, "--name", "Cour d'exemple (inventée)", "--cert", d.path(auditor+".pem"), "--key", d.path(auditor+".vkey"), "--config", d.path("regard.yaml")); err != nil {
+	if _, err := d.run(false, "regard", "auditor", "add", auditor, "--name", "Cour d'exemple (inventée)", "--cert", d.path(auditor+".pem"), "--key", d.path(auditor+".vkey"), "--config", d.stage.config()); err != nil {
 		return err
 	}
 	d.sayf("  … and an auditor, with a certificate and a key to sign with.")

@@ -49,7 +49,7 @@ func (d *demo) investigate() error {
 // tell has the operator end the delay: Camille sees the request, both dates, and who looked at it meanwhile.
 func (d *demo) tell() error {
 	d.sayf("\n   The operator ends the delay before its time.\n")
-	config := []string{"--config", d.path("regard.yaml")}
+	config := []string{"--config", d.stage.config()}
 	for _, args := range [][]string{
 		{"deferral", "list"},
 		{"deferral", "end", "--disclosure", d.delayed.result.ID, "--reason", "mainlevée de l'exemple"},
@@ -73,7 +73,7 @@ func (d *demo) tell() error {
 // told waits until the epoch of the delay's end is closed, and has Camille check.
 func (d *demo) told() error {
 	d.sayf("\n   When the epoch closes, the agency's receipt settles, and Camille's own check shows both: what was delayed, and who opened its record meanwhile.\n")
-	err := d.wait("the delayed receipt to settle", 6*epoch, d.broker, func() bool {
+	err := d.wait("the delayed receipt to settle", 6*epoch, nil, func() bool {
 		out, err := d.run(false, "regard", append([]string{"request", "get", d.delayed.result.ID}, d.asking(d.delayed.scene.agency)...)...)
 		if err != nil {
 			return false
@@ -85,7 +85,7 @@ func (d *demo) told() error {
 		return err
 	}
 	file := d.path("told.regard.json")
-	if _, err := d.run(true, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", file, "--config", d.path("regard.yaml")); err != nil {
+	if _, err := d.run(true, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", file, "--config", d.stage.config()); err != nil {
 		return err
 	}
 	out, err := d.run(true, "regard-audit", "verify-history", file, "--policy", d.path("log.policy"))

@@ -33,6 +33,10 @@ type Config struct {
 	Dir string
 	// Vault is the path of a devvault program; empty: the keys are in an embedded keystore.
 	Vault string
+	// Cluster plays it on two brokers that share PostgreSQL, Trillian and a Vault, which is then needed.
+	Cluster bool
+	// Trillian is the path of Trillian's stock log server; empty: the signers of a cluster are log servers, too.
+	Trillian string
 	// Once ends it after the last scene; otherwise everything keeps running until ctx ends.
 	Once bool
 	// Out gets the story, Verbose also what the programs log.
@@ -49,7 +53,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := d.clear(); err != nil {
 		return err
 	}
-	defer d.stopAll()
+	d.stage = &alone{demo: d}
+	if cfg.Cluster {
+		if cfg.Vault == "" {
+			return errors.New("two brokers share the keys in a Vault: name a devvault program (--vault)")
+		}
+		d.stage = &cluster{demo: d}
+	}
+	defer func() { d.stopAll(); err = errors.Join(err, d.stage.close()) }()
 	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.browse, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
@@ -61,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
 		d.invite()
-		d.sayf("\nEverything keeps running until you press Ctrl-C.\n  the log       http://%[1]s/checkpoint\n  the directory %[2]s\n  try           %[3]s status --config %[2]s/regard.yaml\n                %[3]s-audit fsck http://%[1]s --policy %[2]s/log.policy\n  and more      docs/audit.md", d.public, d.dir, filepath.Join(cfg.Bin, "regard"))
+		d.sayf("\nEverything keeps running until you press Ctrl-C.\n  the log       http://%[1]s/checkpoint\n  the directory %[2]s\n  try           %[3]s status --config %[4]s\n                %[3]s-audit fsck http://%[1]s --policy %[2]s/log.policy\n  and more      docs/audit.md", d.public, d.dir, filepath.Join(cfg.Bin, "regard"), d.stage.config())
 		<-ctx.Done()
 	}
 	return nil
@@ -97,16 +108,15 @@ type demo struct {
 	dir   string
 	began time.Time
 
-	api, public, ops, base string
-	portal, simulator      string
-	vkey                   string
-	serveArgs              []string
-	broker                 *process
-	witness                []*process
-	processes              []*process
-	rows                   []row
-	delayed                row
-	keysIn                 string
+	stage             stage
+	api, public, base string
+	portal, simulator string
+	vkey              string
+	witness           []*process
+	processes         []*process
+	rows              []row
+	delayed           row
+	keysIn            string
 }
 
 func (d *demo) sayf(format string, args ...any) { fmt.Fprintf(d.cfg.Out, format+"\n", args...) }
@@ -212,6 +222,13 @@ func (p *process) stop() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+}
+
+// kill ends a process with kill -9.
+func (p *process) kill() error {
+	err := p.cmd.Process.Kill()
+	<-p.done
+	return err
 }
 
 func (d *demo) stopAll() {

@@ -18,7 +18,7 @@ func (d *demo) held() error {
 	for i, name := range holders {
 		var states map[string]int
 		all, delayed := 0, 0
-		err := d.wait("the receipts of "+name+" to settle", 6*epoch, d.broker, func() bool {
+		err := d.wait("the receipts of "+name+" to settle", 6*epoch, nil, func() bool {
 			if i > 0 { // an agency without a program that runs all the time does it now and then
 				states = d.states(append([]string{"receipts", "upgrade", d.path("held", name)}, d.asking(name)...)...)
 			} else {

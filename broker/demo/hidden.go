@@ -18,7 +18,7 @@ func (d *demo) complete() error {
 		return err
 	}
 	whole, less := d.path("camille.regard.json"), d.path("cheated.regard.json")
-	if _, err := d.run(true, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", whole, "--config", d.path("regard.yaml")); err != nil {
+	if _, err := d.run(true, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", whole, "--config", d.stage.config()); err != nil {
 		return err
 	}
 	out, err := d.run(true, "regard-audit", "verify-history", whole, "--policy", d.path("log.policy"))
@@ -128,7 +128,7 @@ func (d *demo) prove(h *proof.History) error {
 		}
 	}
 	slices.Sort(leaves)
-	h.Nodes, _, err = tiles.Tree{Dir: d.path("data", "public"), Size: cp.Size(), Root: cp.Root()}.Multiproof(leaves, earlier)
+	h.Nodes, _, err = tiles.Tree{Dir: d.stage.publicDir(), Size: cp.Size(), Root: cp.Root()}.Multiproof(leaves, earlier)
 	return err
 }
 

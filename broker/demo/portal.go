@@ -21,31 +21,24 @@ const (
 	maelleSignsIn  = "Maëlle EXEMPLE GOLF"
 )
 
-// openPortal adds the portal, and the simulator that stands in for FranceConnect, to what the broker is started with.
-func (d *demo) openPortal() error {
-	listen, err := freeAddress()
-	if err != nil {
-		return err
-	}
+// openPortal returns the settings of the portal, at an address where people find it, and chooses one for the simulator that stands in for FranceConnect.
+func (d *demo) openPortal(address string) (settings []string, err error) {
 	if d.simulator, err = freeAddress(); err != nil {
-		return err
+		return nil, err
 	}
 	// Browsers take localhost for as safe as TLS. The simulator has another name, so that it gets none of the portal's cookies.
-	_, port, _ := strings.Cut(listen, ":")
+	_, port, _ := strings.Cut(address, ":")
 	d.portal = "http://localhost:" + port
 	secret := d.path("secrets", "franceconnect.secret")
 	if err := os.WriteFile(secret, []byte(rand.Text()+"\n"), 0o600); err != nil {
-		return err
+		return nil, err
 	}
-	for _, kv := range []string{
-		"portal.listen=" + listen, "portal.url=" + d.portal, "portal.log=http://" + d.public + "/",
+	return []string{
+		"portal.url=" + d.portal, "portal.log=http://" + d.public + "/",
 		"portal.operator.name=Exploitant d'Exemple (inventé)", "portal.operator.email=contact@exemple.invalid",
-		"portal.identity.simulator.listen=" + d.simulator, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret,
+		"portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret,
 		"portal.identity.scopes=identite_pivot,preferred_username,ine", "portal.identity.claims.ine=ine",
-	} {
-		d.serveArgs = append(d.serveArgs, "--set", kv)
-	}
-	return nil
+	}, nil
 }
 
 // browse has Camille look for herself: she signs in, reads who asked about her, takes the file behind the page and checks it with a program that isn't the portal's.
@@ -112,7 +105,7 @@ func (d *demo) again() error {
 	}
 	// Whoever compares what the providers hold with the log finds all of it settled.
 	var states map[string]int
-	err = d.wait("the receipts of the providers to settle once more", 12*epoch, d.broker, func() bool {
+	err = d.wait("the receipts of the providers to settle once more", 12*epoch, nil, func() bool {
 		states = d.status("providers")
 		return states != nil && states["settled"]+states["accepted"] == total(states)
 	})

@@ -12,54 +12,35 @@ import (
 // epoch is short, so that receipts settle while one watches.
 const epoch = 8 * time.Second
 
-// prepare makes keys and configuration and starts providers and broker.
+// prepare makes keys and configuration and starts brokers and providers.
 func (d *demo) prepare() (err error) {
 	d.began = time.Now()
-	for _, a := range []*string{&d.api, &d.public, &d.ops, &d.base} {
-		if *a, err = freeAddress(); err != nil {
-			return err
-		}
+	listen, err := freeAddress()
+	if err != nil {
+		return err
 	}
-	listen := d.base
-	d.base = "https://" + d.base
-	d.sayf("1. The operator sets up a broker, and connects it to providers of invented people.\n")
+	d.base = "https://" + listen
 	if err := os.MkdirAll(d.path("requests"), 0o700); err != nil {
 		return err
 	}
-	if _, err := d.run(true, "regard", "init", "--dir", d.dir, "--origin", "regard.example/demo", "--epoch", epoch.String(), "--api", d.api, "--public", d.public, "--ops", d.ops); err != nil {
-		return err
-	}
-	if _, err := d.run(true, "regard", "keygen", "--name", "providers of invented people", "--host", "127.0.0.1", "--out", d.path("provider")); err != nil {
-		return err
-	}
-	if _, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services"), "--client-cert", d.path("provider.pem")); err != nil {
-		return err
-	}
-	d.serveArgs = []string{"serve", "--config", d.path("regard.yaml"), "--set", "providers.ca_file=" + d.path("provider.pem")}
-	d.keysIn = "an embedded keystore"
-	if d.cfg.Vault != "" {
-		if err := d.vault(); err != nil {
-			return err
-		}
-		d.keysIn = "Vault"
-	}
-	if err := d.witnesses(d.serveArgs[1:]); err != nil {
-		return err
-	}
-	d.serveArgs = append(d.serveArgs, "--set", "witnesses.policy="+d.path("witnesses.policy"))
-	d.sayf("  $ %s &", d.shown("regard", d.serveArgs))
-	if err := d.openPortal(); err != nil {
-		return err
-	}
-	d.sayf("  … with a portal for people, and a simulator of FranceConnect (docs/operate.md, The portal).")
-	if err := d.serve(); err != nil {
+	keysIn, err := d.stage.prepare()
+	if err != nil {
 		return err
 	}
 	if err := d.provide(listen); err != nil {
 		return err
 	}
-	d.sayf("\n  The log's key, which everybody pins: %s\n  The root keys are in %s.", d.vkey, d.keysIn)
+	d.sayf("\n  The log's key, which everybody pins: %s\n  The root keys are in %s.", d.vkey, keysIn)
 	return nil
+}
+
+// services makes the definitions of what the providers answer.
+func (d *demo) services() error {
+	if _, err := d.run(true, "regard", "keygen", "--name", "providers of invented people", "--host", "127.0.0.1", "--out", d.path("provider")); err != nil {
+		return err
+	}
+	_, err := d.run(true, "regard-provider", "services", "--base", d.base, "--out", d.path("services"), "--client-cert", d.path("provider.pem"))
+	return err
 }
 
 // provide starts the providers behind their guard: they answer only what the broker announces with a signed intent, and check that the log shows it.
@@ -75,58 +56,54 @@ func (d *demo) provide(listen string) error {
 	return d.wait("the providers", 20*time.Second, p, func() bool { return listening(listen) })
 }
 
-// serve starts the broker and waits until it is ready.
-func (d *demo) serve() (err error) {
-	if d.broker, err = d.start("broker", filepath.Join(d.cfg.Bin, "regard"), d.serveArgs...); err != nil {
-		return err
-	}
-	return d.wait("the broker", 60*time.Second, d.broker, func() bool {
-		res, err := http.Get("http://" + d.ops + "/readyz")
-		if err != nil {
-			return false
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
+// ready waits until a broker that was just started takes requests.
+func (d *demo) ready(p *process, ops string) error {
+	return d.wait(p.name, 60*time.Second, p, func() bool { return ready(ops) })
 }
 
-// vault starts a real Vault server for development and prepares it with the program's own command.
-func (d *demo) vault() error {
+// ready asks a broker whether it takes requests.
+func ready(ops string) bool {
+	c := http.Client{Timeout: time.Second}
+	res, err := c.Get("http://" + ops + "/readyz")
+	if err != nil {
+		return false
+	}
+	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
+}
+
+// vault starts a real Vault server for development and prepares it with the program's own command. It returns Vault's address.
+func (d *demo) vault() (address string, err error) {
 	ready := d.path("vault-ready.json")
 	program, err := filepath.Abs(d.cfg.Vault)
 	if err != nil {
-		return err
+		return "", err
 	}
 	d.sayf("  $ devvault -listen 127.0.0.1:0 -storage vault -ready-file vault-ready.json &")
 	p, err := d.start("vault", program, "-listen", "127.0.0.1:0", "-storage", d.path("vault"), "-ready-file", ready)
 	if err != nil {
-		return err
+		return "", err
 	}
 	var text []byte
 	if err := d.wait("Vault", 60*time.Second, p, func() bool { text, err = os.ReadFile(ready); return err == nil }); err != nil {
-		return err
+		return "", err
 	}
 	info, err := readJSON[struct {
 		Address   string `json:"address"`
 		RootToken string `json:"root_token"`
 	}](text)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := os.WriteFile(d.path("secrets", "vault-token"), []byte(info.RootToken), 0o600); err != nil {
-		return err
+		return "", err
 	}
 	if _, err := d.run(true, "regard", "vault", "init", "--address", info.Address, "--token-file", d.path("secrets", "vault-token"), "--out", d.path("secrets"), "--role", "sequencer", "--unwrap"); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.Remove(d.path("secrets", "vault-token")); err != nil {
-		return err
+		return "", err
 	}
-	for _, kv := range []string{"keys.mode=vault", "keys.vault.address=" + info.Address,
-		"keys.vault.role_id_file=" + d.path("secrets", "sequencer.role_id"), "keys.vault.secret_id_file=" + d.path("secrets", "sequencer.secret_id")} {
-		d.serveArgs = append(d.serveArgs, "--set", kv)
-	}
-	return nil
+	return info.Address, nil
 }
 
 // agencies of the demonstration; all invented, with SIRETs of a series that isn't issued.
@@ -154,7 +131,7 @@ var agreements = []struct {
 // govern registers agencies and agreements: commands to the running broker, each an entry of the log.
 func (d *demo) govern() error {
 	d.sayf("\n2. Agencies and an auditor make their keys; the operator registers them, and the agreements. Each of these is an entry of the public log.\n")
-	config := []string{"--config", d.path("regard.yaml")}
+	config := []string{"--config", d.stage.config()}
 	for i, a := range agencies {
 		if _, err := d.run(i == 0, "regard", "keygen", "--name", a.name, "--out", d.path(a.id)); err != nil {
 			return err

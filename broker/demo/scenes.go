@@ -236,7 +236,7 @@ func (d *demo) history(subject map[string]any, file, reason string) ([]byte, err
 	if err := d.writeJSON(file, subject); err != nil {
 		return nil, err
 	}
-	out, err := d.run(true, "regard", "history", "-f", d.path(file), "--reason", reason, "--config", d.path("regard.yaml"))
+	out, err := d.run(true, "regard", "history", "-f", d.path(file), "--reason", reason, "--config", d.stage.config())
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +258,11 @@ func (d *demo) erase() error {
 	if err := d.writeJSON("camille.json", camille); err != nil {
 		return err
 	}
-	out, err := d.run(true, "regard", "erase", "-f", d.path("camille.json"), "--ground", "rgpd-17", "--yes", "--config", d.path("regard.yaml"))
+	leads, err := d.stage.leading()
+	if err != nil {
+		return err
+	}
+	out, err := d.run(true, "regard", "erase", "-f", d.path("camille.json"), "--ground", "rgpd-17", "--yes", "--config", leads)
 	if err != nil {
 		return err
 	}
@@ -327,9 +331,9 @@ func (d *demo) asked(id string) (int, error) {
 	return bytes.Count(b, []byte(id)), err
 }
 
-// crash kills the broker under load, starts it again and repeats what was not answered.
+// crash kills the broker, or the one that leads, under load and repeats what was not answered.
 func (d *demo) crash() error {
-	d.sayf("\n6. The broker is killed (kill -9) while requests are running, and started again. The agencies repeat what was not answered, with the same Idempotency-Key.\n")
+	d.sayf("\n6. %s The agencies repeat what was not answered, with the same Idempotency-Key.\n", d.stage.crash())
 	const clients, each = 6, 6
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -360,12 +364,13 @@ func (d *demo) crash() error {
 	case <-time.After(30 * time.Second):
 		return errors.New("no request was answered in 30 s")
 	}
-	_ = d.broker.cmd.Process.Kill()
-	<-d.broker.done
+	err := d.stage.kill()
 	mu.Lock()
 	before := len(results)
 	mu.Unlock()
-	err := d.serve()
+	if err == nil {
+		err = d.stage.recover()
+	}
 	close(killed)
 	wg.Wait()
 	if err != nil {
@@ -389,7 +394,7 @@ func (d *demo) crash() error {
 		return fmt.Errorf("%d of %d requests have a receipt", len(ids), clients*each)
 	}
 	d.sayf("  %d requests: %d answered before the crash, the others after it. All have one receipt each; %d are recorded as interrupted. No provider was asked twice for one.", clients*each, before, interrupted)
-	return nil
+	return d.stage.rejoin()
 }
 
 // insist repeats a request until it has its receipt.
@@ -408,7 +413,7 @@ func (d *demo) settle() error {
 	d.sayf("\n7. When the epoch closes (a day; %v here), receipts settle: they show that the entry is in the one roll that the person has in that epoch.\n", epoch)
 	first := &d.rows[0]
 	show := true
-	err := d.wait("the receipt to settle", 6*epoch, d.broker, func() bool {
+	err := d.wait("the receipt to settle", 6*epoch, nil, func() bool {
 		out, err := d.run(show, "regard", append([]string{"request", "get", first.result.ID}, d.asking(first.scene.agency)...)...)
 		show = false
 		if err != nil {

@@ -115,7 +115,7 @@ func (d *demo) upgrade() error {
 
 // untilWitnessed fetches a receipt until the offline verifier accepts it under the policy, quorum included.
 func (d *demo) untilWitnessed(show bool, x *row) error {
-	return d.wait("the witnesses", 20*time.Second, d.broker, func() bool {
+	return d.wait("the witnesses", 20*time.Second, nil, func() bool {
 		out, err := d.run(show, "regard", append([]string{"request", "get", x.result.ID}, d.asking(x.scene.agency)...)...)
 		show = false
 		if err != nil {
