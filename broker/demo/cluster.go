@@ -233,7 +233,7 @@ store:
 ledger:
   signed_url_file: ../secrets/signed.url   # another server
   trillian:
-    address: [%q]
+    address: ["%s"]
 
 keys:
   mode: vault

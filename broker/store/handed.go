@@ -85,13 +85,21 @@ type anything struct{ Attach Attachment }
 
 // withoutNil leaves out keys that aren't there, which gob can't write.
 func withoutNil(a Attachment) Attachment {
-	x, ok := a.(*AccessLogged)
-	if !ok {
-		return a
+	switch x := a.(type) {
+	case *AccessLogged:
+		c := *x
+		c.Fresh = existing(x.Fresh)
+		return &c
+	case *DeferralsOpened:
+		c := *x
+		c.Fresh = existing(x.Fresh)
+		return &c
 	}
-	c := *x
-	c.Fresh = slices.DeleteFunc(slices.Clone(c.Fresh), func(k *keys.StoredKey) bool { return k == nil })
-	return &c
+	return a
+}
+
+func existing(ks []*keys.StoredKey) []*keys.StoredKey {
+	return slices.DeleteFunc(slices.Clone(ks), func(k *keys.StoredKey) bool { return k == nil })
 }
 
 func addLong(b *cryptobyte.Builder, data []byte) {
@@ -113,7 +121,7 @@ func (o *Outcome) append(b *cryptobyte.Builder) {
 		addLong(b, r.Person)
 		addLong(b, r.Admin)
 	}
-	fresh := slices.DeleteFunc(slices.Clone(o.Fresh), func(k *keys.StoredKey) bool { return k == nil })
+	fresh := existing(o.Fresh)
 	b.AddUint16(uint16(len(fresh))) // #nosec G115 -- at most one a record
 	for _, k := range fresh {
 		b.AddBytes(k.ID[:])

@@ -78,7 +78,7 @@ func TestHandedGroups(t *testing.T) {
 func TestHandedWithoutNil(t *testing.T) {
 	t.Parallel()
 	k := &keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindSubject, Wrapped: []byte("w"), Created: time.UnixMilli(5).UTC()}
-	for _, a := range []Attachment{&Outcome{Fresh: []*keys.StoredKey{nil, k, nil}}, &AccessLogged{Fresh: []*keys.StoredKey{nil, k, nil}}} {
+	for _, a := range []Attachment{&Outcome{Fresh: []*keys.StoredKey{nil, k, nil}}, &AccessLogged{Fresh: []*keys.StoredKey{nil, k, nil}}, &DeferralsOpened{Fresh: []*keys.StoredKey{nil, k, nil}}} {
 		body, err := EncodeGroup(ledger.Group{Attach: a})
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +92,8 @@ func TestHandedWithoutNil(t *testing.T) {
 		case *Outcome:
 			fresh = x.Fresh
 		case *AccessLogged:
+			fresh = x.Fresh
+		case *DeferralsOpened:
 			fresh = x.Fresh
 		}
 		if len(fresh) != 1 || !reflect.DeepEqual(fresh[0], k) {
