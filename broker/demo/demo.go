@@ -215,7 +215,6 @@ func (d *demo) start(name, program string, args ...string) (*process, error) {
 
 // stop asks a process to end, and insists after a while.
 func (p *process) stop() {
-	defer func(t time.Time) { fmt.Fprintln(os.Stderr, p.name, time.Since(t)) }(time.Now())
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
