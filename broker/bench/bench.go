@@ -38,6 +38,7 @@ type Options struct {
 	Keep        bool          // leave it there
 	CPUProfile  string        // directory for profiles of the broker, taken while nothing else is measured; empty: none
 	BrokerEnv   []string      // added to the broker's environment alone, to try settings of the Go runtime: "GOGC=400"
+	Cluster     *Engines      // measure several brokers on them beside one that is alone, and nothing else; nil: measure one
 	JSON        bool
 }
 
@@ -116,25 +117,16 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (err error) {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	if err := r.first(ctx); err != nil {
-		return err
-	}
-	if o.Preload > 0 {
-		if err := r.second(ctx); err != nil {
+	for _, part := range r.parts() {
+		if err := part(ctx); err != nil {
 			return err
 		}
 	}
-	if o.Close > 0 {
-		if err := r.third(ctx); err != nil {
-			return err
-		}
+	if o.Cluster != nil {
+		r.report.judgeCluster()
+	} else {
+		r.report.judge()
 	}
-	if o.Tests != "" {
-		if err := r.fourth(ctx); err != nil {
-			return err
-		}
-	}
-	r.report.judge()
 	if o.JSON {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
@@ -146,6 +138,24 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (err error) {
 		err = errors.Join(err, fmt.Errorf("bench: %d receipts are bad, the first: %s", r.report.Verified.Bad, r.report.Verified.First))
 	}
 	return err
+}
+
+// parts of the run that the options ask for.
+func (r *runner) parts() []func(context.Context) error {
+	if r.o.Cluster != nil {
+		return []func(context.Context) error{r.fifth}
+	}
+	out := []func(context.Context) error{r.first}
+	if r.o.Preload > 0 {
+		out = append(out, r.second)
+	}
+	if r.o.Close > 0 {
+		out = append(out, r.third)
+	}
+	if r.o.Tests != "" {
+		out = append(out, r.fourth)
+	}
+	return out
 }
 
 func (r *runner) say(format string, args ...any) {

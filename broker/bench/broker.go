@@ -78,7 +78,16 @@ func (r *brokerRole) do(ctx context.Context, command string, arg json.RawMessage
 	case "counts":
 		return r.counts(), nil
 	case "settle":
+		if !r.b.Leads() {
+			return time.Duration(0), nil
+		}
 		return settle(ctx, r.b)
+	case "seed":
+		var s seed
+		if err := json.Unmarshal(arg, &s); err != nil {
+			return nil, err
+		}
+		return struct{}{}, (&preloader{b: r.b}).seed(ctx, &s)
 	case "policy":
 		var p policyRun
 		if err := json.Unmarshal(arg, &p); err != nil {

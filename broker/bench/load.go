@@ -28,8 +28,8 @@ type loadConfig struct {
 
 // segment is one stretch of load: every connection asks again as soon as it has its answer.
 type segment struct {
-	Broker      bool // else the proxy
-	Addr        string
+	Broker      bool     // else the proxy
+	Addrs       []string // of the brokers, or of the proxy; connections take turns
 	Connections int
 	Time        time.Duration
 	First       int64  // where in the walk through the population it begins
@@ -94,8 +94,9 @@ func (l *load) do(ctx context.Context, command string, arg json.RawMessage) (any
 	return l.run(ctx, s)
 }
 
-// transport of one connection: it never opens a second one at the same time.
-func (l *load) transports(addr string, n int) []*http.Transport {
+// transports of connections, by who is asked: none opens a second one at the same time.
+func (l *load) transports(addrs []string, n int) []*http.Transport {
+	addr := strings.Join(addrs, " ")
 	list := l.conns[addr]
 	for len(list) < n {
 		list = append(list, &http.Transport{TLSClientConfig: l.tls[len(list)%len(l.tls)], MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true, IdleConnTimeout: time.Minute})
@@ -120,8 +121,8 @@ func (l *load) run(ctx context.Context, s segment) (*loaded, error) {
 		defer f.Close()
 		files[i] = f
 	}
-	for i, t := range l.transports(s.Addr, s.Connections) {
-		workers[i] = &worker{load: l, segment: &s, agency: i % len(l.tls), transport: t, next: next, failures: map[string]int64{}, receipts: spool{f: files[0]}, samples: spool{f: files[1]}}
+	for i, t := range l.transports(s.Addrs, s.Connections) {
+		workers[i] = &worker{load: l, segment: &s, addr: s.Addrs[i%len(s.Addrs)], agency: i % len(l.tls), transport: t, next: next, failures: map[string]int64{}, receipts: spool{f: files[0]}, samples: spool{f: files[1]}}
 	}
 	// Handshakes first: the rate is that of connections that are kept.
 	each(workers, func(w *worker) { w.one(ctx, false) })
@@ -159,6 +160,7 @@ func each(ws []*worker, f func(*worker)) {
 type worker struct {
 	load      *load
 	segment   *segment
+	addr      string
 	agency    int
 	transport *http.Transport
 	next      *atomic.Int64
@@ -182,11 +184,11 @@ func (w *worker) one(ctx context.Context, counts bool) {
 	var err error
 	if w.segment.Broker {
 		w.request = appendQuestion(w.request[:0], &who, serviceID(int(k)%w.load.cfg.Services), k)
-		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.segment.Addr+"/v1/disclosures", bytes.NewReader(w.request)); err == nil {
+		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.addr+"/v1/disclosures", bytes.NewReader(w.request)); err == nil {
 			req.Header = asJSON
 		}
 	} else {
-		w.request = target(append(append(w.request[:0], "https://"...), w.segment.Addr...), &who)
+		w.request = target(append(append(w.request[:0], "https://"...), w.addr...), &who)
 		req, err = http.NewRequestWithContext(ctx, http.MethodGet, string(w.request), nil)
 	}
 	if err != nil {

@@ -98,7 +98,7 @@ func (r *runner) through(ctx context.Context, s *series, d time.Duration) error 
 	if err != nil {
 		return err
 	}
-	if err := r.load.ask(ctx, "run", segment{Addr: r.proxyAddr, Connections: s.Connections, Time: d, First: r.next}, &l); err != nil {
+	if err := r.load.ask(ctx, "run", segment{Addrs: []string{r.proxyAddr}, Connections: s.Connections, Time: d, First: r.next}, &l); err != nil {
 		return err
 	}
 	after, err := r.proxy.usage(ctx)
@@ -124,7 +124,7 @@ func (r *runner) asking(ctx context.Context, b *running, s *series, d time.Durat
 	if err != nil {
 		return err
 	}
-	if err := r.load.ask(ctx, "run", segment{Broker: true, Addr: b.ready.Addr, Connections: s.Connections, Time: d, First: r.next, Receipts: b.receipts, Samples: b.samples}, &l); err != nil {
+	if err := r.load.ask(ctx, "run", segment{Broker: true, Addrs: []string{b.ready.Addr}, Connections: s.Connections, Time: d, First: r.next, Receipts: b.receipts, Samples: b.samples}, &l); err != nil {
 		return err
 	}
 	if err := b.ask(ctx, "settle", nil, &settled); err != nil {

@@ -32,21 +32,28 @@ type brokerConfig struct {
 	Client tlsFiles // towards providers
 	API    tlsFiles // towards agencies
 	Log    string   // where its own log goes
+	// Shared is what it shares with others; nil: it is alone.
+	Shared *sharedConfig
 }
 
 const origin = "regard.bench/log"
 
 // settings is the configuration of the broker, as `regard serve` would read it from a file.
 func (cfg *brokerConfig) settings() (*config.Config, error) {
-	return config.Load(config.Source{Set: []string{
+	set := []string{
 		"data_dir=" + cfg.Dir, "origin=" + origin,
-		"keys.keystore.key_file=" + filepath.Join(cfg.Dir, "keystore.key"),
 		"api.listen=127.0.0.1:0", "public.listen=", "ops.listen=127.0.0.1:0",
 		"api.cert=" + cfg.API.Cert, "api.key=" + cfg.API.Key,
 		"providers.cert=" + cfg.Client.Cert, "providers.key=" + cfg.Client.Key, "providers.ca_file=" + cfg.Client.CA,
 		// The limits that share a broker between agencies would only measure themselves; those on everybody together are as shipped.
 		"limits.rate=1000000", "limits.burst=1000000",
-	}})
+	}
+	if cfg.Shared != nil {
+		set = append(set, cfg.Shared.settings()...)
+	} else {
+		set = append(set, "keys.keystore.key_file="+filepath.Join(cfg.Dir, "keystore.key"))
+	}
+	return config.Load(config.Source{Set: set})
 }
 
 func (cfg *brokerConfig) logger() (*slog.Logger, error) {

@@ -23,6 +23,7 @@ type Report struct {
 	Full     full
 	Closed   closed
 	Tests    []measured
+	Cluster  clustered
 	Verified verified
 	Peak     int64         // bytes, VmHWM of the broker without earlier records
 	Seeding  time.Duration // of the registry
@@ -169,6 +170,11 @@ func (r *Report) write(w io.Writer) error {
 		}
 		fmt.Fprintln(t)
 	}
+	for _, l := range r.Cluster.Loads {
+		line("proxy", &l.Proxy)
+		line("one broker alone", &l.Alone)
+		line("two brokers", &l.Cluster)
+	}
 	line("proxy", &r.Single.Proxy)
 	line("broker", &r.Single.Broker)
 	for _, p := range r.Loads {
@@ -182,6 +188,9 @@ func (r *Report) write(w io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if r.Options.Cluster != nil {
+		return r.writeCluster(w)
 	}
 	r.notes(w)
 	return nil
@@ -216,7 +225,11 @@ func (r *Report) failures() string {
 			sum[name+" "+k] += n
 		}
 	}
-	for _, p := range append([]*pair{&r.Single, {r.Full.Broker, r.Full.Proxy}, {Broker: r.Full.Beside}}, r.Loads...) {
+	pairs := append([]*pair{&r.Single, {r.Full.Broker, r.Full.Proxy}, {Broker: r.Full.Beside}}, r.Loads...)
+	for _, l := range r.Cluster.Loads {
+		pairs = append(pairs, &pair{l.Cluster, l.Proxy}, &pair{Broker: l.Alone})
+	}
+	for _, p := range pairs {
 		add("broker", &p.Broker)
 		add("proxy", &p.Proxy)
 	}

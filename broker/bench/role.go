@@ -30,6 +30,7 @@ var roles = map[string]func(ctx context.Context, config json.RawMessage) (role, 
 	"provider": startProvider,
 	"proxy":    startProxy,
 	"load":     startLoad,
+	"signer":   startSigner,
 	"verify":   startVerify,
 }
 

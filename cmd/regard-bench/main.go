@@ -54,6 +54,10 @@ func options(args []string) (bench.Options, error) {
 	f.BoolVar(&o.Keep, "keep", o.Keep, "leave databases and logs there")
 	f.StringVar(&o.CPUProfile, "cpuprofile", o.CPUProfile, "directory for profiles of the broker")
 	f.BoolVar(&o.JSON, "json", o.JSON, "print JSON instead of the table")
+	cluster := f.Bool("cluster", false, "measure two brokers on PostgreSQL, Trillian and Vault beside one that is alone")
+	var engines bench.Engines
+	f.StringVar(&engines.Vault, "vault", "bin/devvault", "devvault program, for -cluster")
+	f.StringVar(&engines.Trillian, "trillian", "", "Trillian's stock log server, for -cluster; empty: the signer's own")
 	f.Func("broker-env", "add NAME=VALUE to the broker's environment alone, to try settings of the Go runtime (repeatable)", func(s string) error {
 		if !strings.Contains(s, "=") {
 			return errors.New("want NAME=VALUE")
@@ -84,6 +88,9 @@ func options(args []string) (bench.Options, error) {
 		if err := f.Parse(args); err != nil {
 			return o, err
 		}
+	}
+	if *cluster {
+		o.Cluster = &engines
 	}
 	o.Agencies = o.Agreements / max(o.Services, 1)
 	return o, nil

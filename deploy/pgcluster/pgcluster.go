@@ -164,6 +164,9 @@ func (c *Cluster) ping(ctx context.Context) error {
 	return c.command(ctx, "pg_isready", "-q", "-h", c.socket, "-p", strconv.Itoa(port)).Run()
 }
 
+// PID is the number of the server's first process, the parent of all others.
+func (c *Cluster) PID() int { return c.cmd.Process.Pid }
+
 // DSN is how to reach a database as a user of it.
 func (c *Cluster) DSN(database, user string) string {
 	return fmt.Sprintf("host=%s port=%d dbname=%s user=%s", c.socket, port, database, user)
