@@ -56,6 +56,10 @@ demo: build ## play the main line on this machine: nothing to install, invented 
 demo-vault: build devvault ## the same with a real Vault server (test and demo build)
 	$(BIN)/regard demo --dir demo-data --vault=$(BIN)/devvault
 
+demo-cluster: build devvault trillian-server ## the same on two brokers that share PostgreSQL (Debian's package), Trillian and a real Vault
+	@deploy/tools/need pg_createcluster:postgresql
+	$(BIN)/regard demo --cluster --dir demo-data --vault=$(BIN)/devvault --trillian=$(BIN)/trillian_log_server
+
 build: ## build the commands into bin/, and the verifier of browsers into bin/verifier/
 	$(STEP) 'build' env $(PLAIN) go build -buildvcs=$(VCS) -o $(BIN)/ ./cmd/...
 	$(STEP) 'build the verifier of browsers' deploy/tools/verifier $(BIN)/verifier
@@ -66,6 +70,7 @@ test: lint rego-test devvault trillian-server devoidc witness-tools axe build ##
 	$(STEP) 'tests of the log over Trillian on PostgreSQL' env REGARD_TEST_ENGINE=postgresql $(PLAIN) go test -vet=off -timeout 20m $(TESTFLAGS) ./ledger
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
+	$(STEP) 'demo of a cluster' $(BIN)/regard demo --cluster --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault --trillian=$(BIN)/trillian_log_server
 	$(STEP) 'units of systemd' deploy/tools/units
 	$(STEP) 'go vet (manifests)' env -C deploy/tools/manifests $(PLAIN) go vet ./...
 	$(STEP) 'manifests of containers, Kubernetes, Prometheus, Grafana' env -C deploy/tools/manifests $(PLAIN) go test -count 1 ./... # what it reads is outside its module, so a result isn't to be remembered
@@ -89,6 +94,10 @@ bench: build ## measure throughput and latency, proofs and their checking
 	@deploy/tools/need chromium:chromium
 	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck ./broker/portal/verifier
 	@$(BIN)/regard-bench -tests $(BIN)/bench $(BENCHFLAGS)
+
+bench-cluster: build devvault trillian-server ## measure two brokers on PostgreSQL, Trillian and Vault, beside one alone
+	@deploy/tools/need pg_createcluster:postgresql
+	@$(BIN)/regard-bench -cluster -vault $(BIN)/devvault -trillian $(BIN)/trillian_log_server $(BENCHFLAGS)
 
 screenshots: build ## take the pictures of docs/screenshots anew
 	@deploy/tools/need chromium:chromium
@@ -126,4 +135,4 @@ lint-tools:
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
-.PHONY: help demo demo-vault build test lint rego-test bench soak screenshots fuzz clean axe devvault devoidc trillian-server lint-tools rego-tools witness-tools
+.PHONY: help demo demo-vault demo-cluster build test lint rego-test bench bench-cluster soak screenshots fuzz clean axe devvault devoidc trillian-server lint-tools rego-tools witness-tools

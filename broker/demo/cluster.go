@@ -28,7 +28,8 @@ type cluster struct {
 	balancers []*balancer
 	turn      atomic.Int64
 	killed    *replica
-	at        time.Time // of the kill
+	at        time.Time     // of the kill
+	outage    time.Duration // from then on until a new request was answered
 }
 
 // replica is one of the brokers.
@@ -354,7 +355,8 @@ func (c *cluster) recover() error {
 	if err != nil {
 		return errors.Join(err, latest)
 	}
-	c.sayf("  %s, which led, was killed with kill -9. %.1f s later the first new request was answered, in full.", c.killed.name, time.Since(c.at).Seconds())
+	c.outage = time.Since(c.at)
+	c.sayf("  %s, which led, was killed with kill -9. %.1f s later a new request was answered, in full.", c.killed.name, c.outage.Seconds())
 	return nil
 }
 
@@ -365,6 +367,10 @@ func (c *cluster) rejoin() error {
 	}
 	c.sayf("  %s is started again, and follows.", c.killed.name)
 	return c.members()
+}
+
+func (c *cluster) summary() string {
+	return fmt.Sprintf("\n%s, the broker that led, was killed with kill -9 in the middle. New requests succeeded %.1f s later, and nothing is missing: agencies, providers, their access log and the public log agree.", c.killed.name, c.outage.Seconds())
 }
 
 func (c *cluster) close() (err error) {

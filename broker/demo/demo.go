@@ -66,7 +66,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}
 	}
-	d.sayf("\nDone in %s: every step was verified. Everybody here was invented.", time.Since(d.began).Round(time.Second))
+	d.sayf("\nDone in %s: every step was verified. Everybody here was invented.%s", time.Since(d.began).Round(time.Second), d.stage.summary())
 	if !cfg.Once {
 		if err := d.again(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())

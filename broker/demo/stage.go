@@ -19,6 +19,8 @@ type stage interface {
 	kill() error
 	recover() error
 	rejoin() error
+	// summary is what there is to say of the crash in the end, when nothing was found missing.
+	summary() string
 	// close ends what isn't a process of the demonstration.
 	close() error
 }
@@ -93,5 +95,6 @@ func (a *alone) recover() (err error) {
 	return a.ready(a.broker, a.ops)
 }
 
-func (a *alone) rejoin() error { return nil }
-func (a *alone) close() error  { return nil }
+func (a *alone) rejoin() error   { return nil }
+func (a *alone) summary() string { return "" }
+func (a *alone) close() error    { return nil }
