@@ -1,0 +1,516 @@
+package clustertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/brokertest"
+	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+	"github.com/regard-broker/regard/keys/keystore"
+	"github.com/regard-broker/regard/keys/vault"
+	"github.com/regard-broker/regard/keys/vault/vaulttest"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedpg"
+	"github.com/regard-broker/regard/ledger/signer"
+	"github.com/regard-broker/regard/policy"
+)
+
+const (
+	origin = "regard.example/log"
+	siret  = "21750001600019" // with a right check digit
+)
+
+// patience is how long something that must come is waited for, and within which agencies must be served again.
+const patience = time.Minute
+
+// options say what a world is made of.
+type options struct {
+	own      bool     // PostgreSQL servers of its own: one for store and tree, one for the signed checkpoint
+	settings []string // of the first one
+	vault    bool     // root keys in a real Vault, else in a keystore that all brokers open
+	brokers  int      // 0: two
+}
+
+// world is what several brokers take: databases, Trillian, keys, a provider, and agencies that ask all the time.
+type world struct {
+	t        testing.TB
+	main     *pgcluster.Cluster // store and tree
+	apart    *pgcluster.Cluster // signed checkpoint
+	store    string             // names of databases
+	signed   string
+	tree     string
+	vault    *vaulttest.Server
+	signers  []*process
+	brokers  []*member
+	provider *counted
+	load     *load
+	public   string
+	policy   *proof.Policy
+	keys     []string // for verification
+	agency   tls.Certificate
+}
+
+// member is one of the brokers, whichever process it is at the moment.
+type member struct {
+	*process
+	name                     string
+	config                   *brokerChild
+	toStore, toSigned, toLog *wire
+}
+
+// process is this test binary again.
+type process struct {
+	t      testing.TB
+	name   string
+	config child
+	cmd    *exec.Cmd
+	out    *lockedBuffer
+	ended  chan struct{}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func newProcess(t testing.TB, name string, c child) *process {
+	p := &process{t: t, name: name, config: c, out: &lockedBuffer{}}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("%s:\n%s", name, p.out)
+		}
+	})
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	text, err := json.Marshal(p.config)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	cmd, ended := p.cmd, make(chan struct{})
+	p.ended = ended
+	go func() { defer close(ended); _ = cmd.Wait() }()
+}
+
+func (p *process) signal(s syscall.Signal) {
+	if p.cmd != nil {
+		_ = p.cmd.Process.Signal(s)
+	}
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	if p.cmd != nil {
+		p.signal(syscall.SIGKILL)
+		<-p.ended
+	}
+}
+
+// terminate ends it in good order.
+func (p *process) terminate(t testing.TB) {
+	t.Helper()
+	p.signal(syscall.SIGTERM)
+	ledgertest.Await(t, "the end of "+p.name, func() bool { return p.over() })
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("%s ended with %d", p.name, code)
+	}
+}
+
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func newWorld(t testing.TB, o options) *world {
+	t.Helper()
+	w := &world{t: t, public: t.TempDir(), provider: newCounted(t), agency: brokertest.NewCurrentIdentity(t, "agency")}
+	w.databases(o)
+	certs := t.TempDir()
+	server := brokertest.NewCurrentIdentity(t, "broker")
+	brokertest.WriteIdentity(t, server, filepath.Join(certs, "cert"), filepath.Join(certs, "key"))
+	var logs []string
+	for i := range 2 {
+		logs = append(logs, w.signer(i, 0))
+	}
+	b := brokerChild{PublicDir: w.public, Cert: filepath.Join(certs, "cert"), Key: filepath.Join(certs, "key")}
+	if o.vault {
+		w.vault = vaulttest.New(t)
+		ic, res := w.vault.Initialise(vault.InitConfig{})
+		cfg := w.vault.Config(ic, res, vault.RoleSequencer)
+		w.unwrap(&cfg)
+		b.Vault = &vaultClient{cfg.Address, cfg.TransitMount, cfg.AppRoleMount, cfg.WrapKey, cfg.CheckpointKey, cfg.RoleIDFile, cfg.SecretIDFile}
+	} else {
+		b.Keystore = newKeystore(t)
+	}
+	for i := range max(o.brokers, 2) {
+		w.addBroker(fmt.Sprintf("broker%d", i+1), b, logs)
+	}
+	for _, m := range w.brokers {
+		m.start()
+	}
+	for _, m := range w.brokers {
+		m.await("to be ready", func(s status) bool { return s.NotReady == "" })
+	}
+	w.keys = w.brokers[0].status(t).LogKeys
+	var err error
+	if w.policy, err = proof.NewPolicy(w.keys[0]); err != nil {
+		t.Fatal(err)
+	}
+	w.register()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Leaf)
+	w.load = newLoad(w, roots)
+	return w
+}
+
+func (w *world) databases(o options) {
+	t, ctx := w.t, w.t.Context()
+	if o.own {
+		w.main, w.apart = pgtest.Own(t, o.settings...), pgtest.Own(t)
+		w.store, w.signed, w.tree = "store", "signed", "tree"
+		for _, x := range []struct {
+			c    *pgcluster.Cluster
+			name string
+		}{{w.main, w.store}, {w.apart, w.signed}, {w.main, w.tree}} {
+			if err := x.c.SQL(ctx, "postgres", "CREATE DATABASE "+x.name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	} else {
+		w.main, w.store = pgtest.Database(t)
+		w.apart, w.signed = pgtest.Database(t)
+		_, w.tree = pgtest.Database(t)
+	}
+	if err := store.Migrate(ctx, w.main.Superuser(w.store)); err != nil {
+		t.Fatal(err)
+	}
+	if err := signedpg.Prepare(ctx, w.apart.Superuser(w.signed), origin); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signer.Init(ctx, w.main.Superuser(w.tree)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newKeystore makes root keys that several processes can open: none of the tests changes them.
+func newKeystore(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := inDir(dir)
+	if err := errors.Join(keystore.CreateKeyFile(cfg.KeyFile), keystore.Create(cfg)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// unwrap puts the secret-id where every process can use it: wrapped, it can be used once.
+func (w *world) unwrap(cfg *vault.Config) {
+	w.t.Helper()
+	token, err := os.ReadFile(cfg.SecretIDFile)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	secret, err := w.vault.Admin().Logical().Unwrap(strings.TrimSpace(string(token)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id, ok := secret.Data["secret_id"].(string)
+	if !ok {
+		w.t.Fatalf("no secret_id in %v", secret.Data)
+	}
+	w.vault.Write(cfg.SecretIDFile, id+"\n")
+	cfg.SecretIDWrapped = false
+}
+
+// signer starts a process that is log server and signer, and returns the address.
+func (w *world) signer(i int, late time.Duration) string {
+	w.t.Helper()
+	dir, err := os.MkdirTemp("", "regard-signer-") // t.TempDir may be too long for a socket
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "log")
+	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: w.main.Superuser(w.tree), Listen: "unix:" + socket, Ops: freePort(w.t), Late: late}})
+	p.start()
+	w.signers = append(w.signers, p)
+	p.awaitSigner(w.t)
+	return socket
+}
+
+func (p *process) awaitSigner(t testing.TB) {
+	t.Helper()
+	ledgertest.Await(t, p.name, func() bool {
+		res, err := http.Get("http://" + p.config.Signer.Ops + "/metrics")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return true
+	})
+}
+
+// master says whether a signer is the one that integrates.
+func (p *process) master() bool {
+	res, err := http.Get("http://" + p.config.Signer.Ops + "/metrics")
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return err == nil && bytes.Contains(text, []byte("regard_signer_master 1\n"))
+}
+
+// masters waits until one signer integrates, and returns it and the others.
+func (w *world) master(t testing.TB) (master *process, others []*process) {
+	t.Helper()
+	ledgertest.Await(t, "a master among the signers", func() bool {
+		master, others = nil, nil
+		for _, p := range w.signers {
+			if p.master() {
+				master = p
+			} else {
+				others = append(others, p)
+			}
+		}
+		return master != nil
+	})
+	return master, others
+}
+
+// addBroker prepares a broker, which reaches everything by wires of its own.
+func (w *world) addBroker(name string, b brokerChild, logs []string) {
+	w.t.Helper()
+	pg := func(c *pgcluster.Cluster, database, user string, wire *wire) string {
+		dsn := c.DSN(database, user)
+		return strings.Replace(dsn, "host="+socketDir(dsn), "host="+filepath.Dir(wire.path), 1)
+	}
+	m := &member{name: name}
+	m.toStore = newWire(w.t, ".s.PGSQL.5432", filepath.Join(socketDir(w.main.DSN("", "")), ".s.PGSQL.5432"))
+	m.toSigned = newWire(w.t, ".s.PGSQL.5432", filepath.Join(socketDir(w.apart.DSN("", "")), ".s.PGSQL.5432"))
+	b.Name, b.Listen, b.Ops = name, freePort(w.t), freePort(w.t)
+	b.Store, b.Keeper, b.Signed = pg(w.main, w.store, "regard_broker", m.toStore), pg(w.main, w.store, "regard_keeper", m.toStore), pg(w.apart, w.signed, "regard_signer", m.toSigned)
+	m.toLog = newWire(w.t, "log", logs[0])
+	b.Trillian = []string{"unix:" + m.toLog.path}
+	for _, l := range logs[1:] {
+		b.Trillian = append(b.Trillian, "unix:"+l)
+	}
+	m.config = &b
+	m.process = newProcess(w.t, name, child{Broker: &b})
+	w.brokers = append(w.brokers, m)
+}
+
+func socketDir(dsn string) string { return strings.TrimPrefix(strings.Fields(dsn)[0], "host=") }
+
+// ask asks a broker's operations endpoint.
+func (m *member) ask() (s status, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.config.Ops+"/status", nil)
+	if err != nil {
+		return s, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return s, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("status %d", res.StatusCode)
+	}
+	return s, json.NewDecoder(res.Body).Decode(&s)
+}
+
+func (m *member) status(t testing.TB) status {
+	t.Helper()
+	s, err := m.ask()
+	if err != nil {
+		t.Fatalf("%s: %v", m.name, err)
+	}
+	return s
+}
+
+func (m *member) await(what string, so func(status) bool) {
+	m.t.Helper()
+	ledgertest.Await(m.t, m.name+" "+what, func() bool {
+		s, err := m.ask()
+		return err == nil && so(s)
+	})
+}
+
+// leader waits until one broker leads, and returns it and the others.
+func (w *world) leader(t testing.TB) (leader *member, others []*member) {
+	t.Helper()
+	ledgertest.Await(t, "a leader", func() bool {
+		leader, others = nil, nil
+		for _, m := range w.brokers {
+			if s, err := m.ask(); err == nil && s.Leads {
+				leader = m
+			} else {
+				others = append(others, m)
+			}
+		}
+		return leader != nil
+	})
+	return leader, others
+}
+
+const definition = `format: regard/service@v1
+id: quotient
+version: 1
+title: {fr: "Quotient", en: "Quotient"}
+provider: {id: caisse, name: "Caisse d'exemple", siret: "13002526500013"}
+endpoint: %s/quotient
+method: GET
+subjects:
+  pivot: {birth_name: nomNaissance, each_given_name: "prenoms[]", birth_date: dateNaissance, sex: sexeEtatCivil, birth_place: codeCogInseeCommuneNaissance, birth_country: codeCogInseePaysNaissance, required: [birth_name, birth_country]}
+scopes:
+  quotient: {title: {fr: "Quotient familial", en: "Family quotient"}, fields: [/data/valeur]}
+answer:
+  /data/valeur: integer
+errors: {code: /errors/0/code, title: /errors/0/title, detail: /errors/0/detail}
+limits: {first_byte: 30s, total: 30s, wait: 10s, answer_bytes: 65536, concurrent: 64, persons: 2}
+`
+
+// registration is what an operator does once.
+type registration struct {
+	Certificate []byte // PEM
+	Service     []byte
+}
+
+func register(r *http.Request, b *broker.Broker) error {
+	var reg registration
+	if err := json.NewDecoder(r.Body).Decode(&reg); err != nil {
+		return err
+	}
+	block, _ := pem.Decode(reg.Certificate)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return err
+	}
+	if err := b.AddAgency(r.Context(), "mairie", "Mairie d'Exemple", siret, cert); err != nil {
+		return err
+	}
+	if _, err := b.PutService(r.Context(), reg.Service); err != nil {
+		return err
+	}
+	_, err = b.PutAgreement(r.Context(), policy.Agreement{
+		ID: "cantine", Agency: "mairie", Service: "quotient", Scopes: []policy.Scope{"quotient"},
+		Purposes: []policy.Purpose{"cantine"}, LegalBases: []policy.LegalBasis{"crpa-l114-8"},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(time.Hour),
+	})
+	return err
+}
+
+func (w *world) register() {
+	w.t.Helper()
+	text, err := json.Marshal(registration{brokertest.CertificatePEM(w.agency), fmt.Appendf(nil, definition, w.provider.URL)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	res, err := http.Post("http://"+w.brokers[0].config.Ops+"/register", "application/json", bytes.NewReader(text))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(res.Body)
+		w.t.Fatalf("registering: %s", said)
+	}
+}
+
+// counted is a provider that keeps what it was asked.
+type counted struct {
+	*httptest.Server
+	mu    sync.Mutex
+	asked map[string]int // by the disclosure's id
+	names map[string]int
+}
+
+func newCounted(t testing.TB) *counted {
+	p := &counted{asked: map[string]int{}, names: map[string]int{}}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("nomNaissance")
+		p.mu.Lock()
+		p.asked[r.Header.Get("X-Request-Id")]++
+		p.names[name]++
+		p.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"data":{"valeur":%d}}`, value(name))
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// value is what the provider knows of a person.
+func value(name string) int {
+	n := 0
+	for _, c := range name {
+		n = (n*31 + int(c)) % 1_000_003
+	}
+	return n
+}
+
+// letters writes a number as a name.
+func letters(n int64) string {
+	return strings.Map(func(r rune) rune { return r - '0' + 'A' }, strconv.FormatInt(n, 10))
+}
