@@ -39,18 +39,14 @@ func (b *Broker) sweep(ctx context.Context) {
 		}
 		if !b.leads() {
 			b.try(ctx, "taking up the keys for intents", b.knowIntentKeys)
+			b.try(ctx, "recording interrupted requests", b.leftIntents)
 			continue // another broker does all the rest
 		}
 		if b.member != nil {
 			b.try(ctx, "removing what the other brokers know by now", b.member.Sweep)
 		}
 		b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
-		b.try(ctx, "recording interrupted requests", func(ctx context.Context) error {
-			if _, err := b.interrupted(ctx); !errors.Is(err, errErasing) {
-				return err
-			}
-			return nil // in a later round
-		})
+		b.try(ctx, "recording interrupted requests", b.leftIntents)
 		b.try(ctx, "carrying through erasures", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, erasureRound)
 			defer cancel()
@@ -137,7 +133,15 @@ func (b *Broker) dropSessions(ctx context.Context) error {
 	return nil
 }
 
-// interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. A provider may have answered it: so it is recorded (G8).
+// leftIntents is a round of interrupted.
+func (b *Broker) leftIntents(ctx context.Context) error {
+	if _, err := b.interrupted(ctx); !errors.Is(err, errErasing) {
+		return err
+	}
+	return nil // in a later round
+}
+
+// interrupted records every intent without an outcome that nobody is working on as failed, and returns how many there were. Of several brokers each sees to its own, and the one that leads to those of brokers that are gone. A provider may have answered it: so it is recorded (G8).
 // One that can't be read doesn't hold up the others: see damage. Nor does one about somebody who is being erased: the error is errErasing then, and the rest is recorded.
 func (b *Broker) interrupted(ctx context.Context) (int, error) {
 	var total atomic.Int64
@@ -242,7 +246,7 @@ func (b *Broker) interrupt(ctx context.Context, d *store.OpenIntent) error {
 	return err
 }
 
-// atWork says which processes are there that requests were begun at, but for this one.
+// atWork says which processes see to requests that were begun at them, but for this one. To a broker that follows, all do.
 func (b *Broker) atWork(ctx context.Context, rows []store.OpenIntent) (map[int64]bool, error) {
 	if b.member == nil {
 		return nil, nil
@@ -254,6 +258,9 @@ func (b *Broker) atWork(ctx context.Context, rows []store.OpenIntent) (map[int64
 			there[m] = true
 			all = append(all, m)
 		}
+	}
+	if !b.leads() {
+		return there, nil
 	}
 	gone, err := b.member.Gone(ctx, all)
 	if err != nil {
