@@ -47,9 +47,10 @@ const (
 	tries = 10
 )
 
-// impatient are settings of the server for connections that write: a broker that vanished mustn't keep its locks. The times are those of patience.
+// impatient are settings of the server for connections that write: a broker that vanished mustn't keep its locks. The times are those of patience, but for one that stops in the middle of a
+// transaction, paused or cut off: all others wait for its locks, and another one could lead by then. Only the keeper may take its time.
 var impatient = map[string]string{
-	"statement_timeout": "25s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "30s",
+	"statement_timeout": "25s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "3s",
 	"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "20s",
 }
 
@@ -127,6 +128,9 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	lane := func(c *pgx.ConnConfig, before, after []int64) *lane {
 		for name, value := range impatient {
 			c.RuntimeParams[name] = value
+		}
+		if c == keeper {
+			c.RuntimeParams["idle_in_transaction_session_timeout"] = "30s"
 		}
 		w := &pgWriter{store: s, cfg: c, before: before, after: after}
 		return newLane(w.transact, nil, w.drop)
