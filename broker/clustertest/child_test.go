@@ -41,7 +41,7 @@ type brokerChild struct {
 	Trillian              []string
 	Keystore              string       // its directory, or
 	Vault                 *vaultClient // in a Vault
-	Cert, Key             string // of the server
+	Cert, Key             string       // of the server
 	Listen, Ops           string
 }
 

@@ -35,7 +35,8 @@ type load struct {
 	w       *world
 	clients [askers][]*client.Client // by broker
 	next    atomic.Int64
-	asking  sync.RWMutex // held for reading while a request has no end
+	paused  atomic.Bool  // nobody begins a new request
+	busy    atomic.Int64 // requests without an end
 
 	mu       sync.Mutex
 	done     []answered
@@ -96,7 +97,12 @@ func newLoad(w *world, roots *x509.CertPool) *load {
 // ask asks for ever.
 func (l *load) ask(ctx context.Context, asker int) {
 	for turn := asker; ctx.Err() == nil; turn++ {
-		l.asking.RLock()
+		l.busy.Add(1)
+		if l.paused.Load() {
+			l.busy.Add(-1)
+			time.Sleep(pause)
+			continue
+		}
 		n := l.next.Add(1)
 		began := time.Now()
 		for try := 0; ctx.Err() == nil; try++ {
@@ -114,7 +120,7 @@ func (l *load) ask(ctx context.Context, asker int) {
 		l.mu.Lock()
 		l.slowest = max(l.slowest, time.Since(began))
 		l.mu.Unlock()
-		l.asking.RUnlock()
+		l.busy.Add(-1)
 		time.Sleep(pause)
 	}
 }
@@ -246,6 +252,19 @@ func (l *load) flowing(t testing.TB, since time.Time, n int) (first, all time.Du
 	return first, time.Since(since)
 }
 
+// pause keeps agencies from new requests, and waits until those that were begun have come to their end.
+func (l *load) pause(t testing.TB) {
+	t.Helper()
+	l.paused.Store(true)
+	for deadline := time.Now().Add(2 * patience); l.busy.Load() > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			t.Fatalf("some requests come to no end; agencies were told %v", l.problems)
+		}
+	}
+}
+
 // counts are what agencies met until now.
 type counts struct {
 	refused, cut, late int
@@ -297,8 +316,8 @@ func (w *world) check(t testing.TB) {
 	t.Helper()
 	l := w.load
 	began := time.Now()
-	l.asking.Lock()
-	defer l.asking.Unlock()
+	l.pause(t)
+	defer l.paused.Store(false)
 	drained := time.Since(began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
