@@ -265,6 +265,13 @@ func (l *load) pause(t testing.TB) {
 	}
 }
 
+// ends is how many requests came to their end.
+func (l *load) ends() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.done)
+}
+
 // counts are what agencies met until now.
 type counts struct {
 	refused, cut, late int

@@ -108,6 +108,12 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
+func (b *lockedBuffer) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
 func newProcess(t testing.TB, name string, c child) *process {
 	p := &process{t: t, name: name, config: c, out: &lockedBuffer{}}
 	t.Cleanup(func() {

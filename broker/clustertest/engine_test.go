@@ -1,0 +1,242 @@
+package clustertest
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/signedpg"
+)
+
+// TestTrillian: log servers and signers die; one has a wrong clock.
+func TestTrillian(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	t.Run("kill -9 of the signer", func(t *testing.T) {
+		master, others := w.master(t)
+		w.survive(t, fault{hit: master.kill, heal: func() {
+			ledgertest.Await(t, "another signer to integrate", others[0].master)
+			master.start()
+			master.awaitSigner(t)
+		}})
+	})
+	t.Run("kill -9 of the log server", func(t *testing.T) {
+		// The one that brokers speak to: the first of their list that answers.
+		w.survive(t, fault{hit: w.signers[0].kill, heal: func() { w.signers[0].start(); w.signers[0].awaitSigner(t) }})
+	})
+	t.Run("kill -9 of all log servers and signers", func(t *testing.T) {
+		w.survive(t, fault{hit: func() {
+			for _, s := range w.signers {
+				s.kill()
+			}
+		}, heal: func() {
+			for _, s := range w.signers {
+				s.start()
+			}
+		}})
+	})
+	t.Run("a signer with a clock 1 h behind", func(t *testing.T) {
+		w.survive(t, fault{hit: func() {
+			for _, s := range w.signers {
+				s.kill()
+				s.config.Signer.Late = time.Hour
+				s.start()
+			}
+		}})
+	})
+}
+
+// TestPostgres: the servers die and are started again.
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{own: true})
+	restart := func(c *pgcluster.Cluster) func() {
+		return func() {
+			if err := c.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	kill := func(c *pgcluster.Cluster) func() {
+		return func() {
+			if err := c.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("kill of the store's and Trillian's PostgreSQL", func(t *testing.T) {
+		w.survive(t, fault{hit: kill(w.main), heal: restart(w.main)})
+	})
+	t.Run("the same for 15 seconds", func(t *testing.T) {
+		w.survive(t, fault{hit: kill(w.main), heal: func() { time.Sleep(15 * time.Second); restart(w.main)() }})
+	})
+	t.Run("kill of the signed checkpoint's PostgreSQL", func(t *testing.T) {
+		w.survive(t, fault{hit: kill(w.apart), heal: func() { time.Sleep(5 * time.Second); restart(w.apart)() }})
+	})
+	t.Run("a restored dump", func(t *testing.T) { restored(t, w) })
+}
+
+// restored puts the store's database back to what it was before: nothing may be signed on top of it, by the brokers that run nor by those that start, and they have to say what to do.
+func restored(t *testing.T, w *world) {
+	w.load.flowing(t, time.Now(), 5)
+	dump, err := w.main.Dump(t.Context(), w.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.load.flowing(t, time.Now(), 20)
+	w.check(t)
+	if err := w.main.Load(t.Context(), w.store, dump); err != nil {
+		t.Fatal(err)
+	}
+	before := w.load.ends()
+	size := w.signedSize(t)
+	for _, m := range w.brokers {
+		ledgertest.Await(t, m.name+" to refuse", func() bool { s, err := m.ask(); return err == nil && s.NotReady != "" || m.over() })
+	}
+	for _, m := range w.brokers {
+		m.kill()
+		m.out.reset()
+		m.start()
+	}
+	for _, m := range w.brokers {
+		ledgertest.Await(t, m.name+" to say what to do", func() bool {
+			said := m.out.String()
+			return strings.Contains(said, "ledger: halted") && strings.Contains(said, "backup")
+		})
+	}
+	if n := w.load.ends(); n != before {
+		t.Errorf("%d requests were answered on top of an older store", n-before)
+	}
+	if now := w.signedSize(t); now != size {
+		t.Errorf("a checkpoint of size %d was signed after one of size %d", now, size)
+	}
+	w.load.paused.Store(true)
+}
+
+// signedSize is the size of the last signed checkpoint.
+func (w *world) signedSize(t *testing.T) uint64 {
+	t.Helper()
+	s, err := signedpg.Open(t.Context(), w.apart.DSN(w.signed, "regard_signer"), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	note, err := s.Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cp, err := proof.VerifyCheckpoint(note, w.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cp.Size()
+}
+
+// TestVault: Vault is sealed, and dies.
+func TestVault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{vault: true})
+	t.Run("sealed", func(t *testing.T) {
+		w.survive(t, fault{hit: w.vault.Seal, heal: func() { time.Sleep(5 * time.Second); w.vault.Unseal() }})
+	})
+	t.Run("kill -9", func(t *testing.T) {
+		addr := w.vault.Addr()
+		w.survive(t, fault{hit: w.vault.Stop, heal: func() { time.Sleep(5 * time.Second); w.vault.Start(addr, true) }})
+	})
+	t.Run("killed together with the one that leads", func(t *testing.T) {
+		addr := w.vault.Addr()
+		leads, _ := w.leader(t)
+		w.survive(t, fault{hit: func() { w.vault.Stop(); leads.kill() }, heal: func() {
+			time.Sleep(3 * time.Second)
+			w.vault.Start(addr, true)
+			leads.start()
+		}})
+	})
+}
+
+// TestCuts: the network between any two drops what is sent, in both directions or in one; what was under way comes late.
+func TestCuts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	for _, c := range []struct {
+		what   string
+		leads  bool
+		wires  func(*member) []*wire
+		ways   []int
+		pauses time.Duration
+	}{
+		{"the one that leads and the store", true, func(m *member) []*wire { return []*wire{m.toStore} }, []int{there, back}, 6 * time.Second},
+		{"the one that leads and the store, answers only", true, func(m *member) []*wire { return []*wire{m.toStore} }, []int{back}, 6 * time.Second},
+		{"one that follows and the store", false, func(m *member) []*wire { return []*wire{m.toStore} }, []int{there, back}, 6 * time.Second},
+		{"the one that leads and the signed checkpoint", true, func(m *member) []*wire { return []*wire{m.toSigned} }, []int{there, back}, 6 * time.Second},
+		{"the one that leads and Trillian", true, func(m *member) []*wire { return []*wire{m.toLog} }, []int{there, back}, 6 * time.Second},
+		{"the one that leads and everything", true, func(m *member) []*wire { return []*wire{m.toStore, m.toSigned, m.toLog} }, []int{there, back}, 6 * time.Second},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			m, follows := w.leader(t)
+			if !c.leads {
+				m = follows[0]
+			}
+			w.survive(t, fault{hit: func() {
+				for _, x := range c.wires(m) {
+					x.stop(c.ways...)
+				}
+			}, heal: func() {
+				time.Sleep(c.pauses)
+				for _, x := range c.wires(m) {
+					x.heal()
+				}
+			}})
+		})
+	}
+}
+
+// TestSlowDisk: each commit takes 200 ms more: half of that in PostgreSQL (commit_delay, of which more isn't to be had), half on the way.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{own: true, settings: []string{"fsync = on", "commit_delay = 100000", "commit_siblings = 0"}})
+	w.survive(t, fault{hit: func() {
+		for _, m := range w.brokers {
+			m.toStore.delay(100 * time.Millisecond)
+			m.toSigned.delay(200 * time.Millisecond)
+		}
+	}})
+	leads, follows := w.leader(t)
+	w.survive(t, fault{hit: leads.kill, heal: func() { w.led(t, follows); leads.start() }})
+}
+
+// TestFewConnections: others take all connections that PostgreSQL has, and cut off whoever holds one.
+func TestFewConnections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{own: true, settings: []string{"max_connections = 60", "superuser_reserved_connections = 3"}})
+	var held []*pgx.Conn
+	w.survive(t, fault{hit: func() {
+		if err := w.main.SQL(t.Context(), "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+w.store+"'"); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			c, err := pgx.Connect(t.Context(), w.main.DSN(w.store, "regard_broker"))
+			if err != nil {
+				var pe *pgconn.PgError
+				if !errors.As(err, &pe) || pe.Code != "53300" {
+					t.Fatal(err)
+				}
+				break
+			}
+			held = append(held, c)
+		}
+		t.Logf("%d connections are somebody else's", len(held))
+	}, heal: func() {
+		time.Sleep(8 * time.Second)
+		for _, c := range held {
+			_ = c.Close(t.Context())
+		}
+	}})
+}
