@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -77,11 +78,7 @@ func (l *load) answered(t *testing.T, all []*member, m *member, n int) {
 	t.Helper()
 	since := time.Now()
 	ledgertest.Await(t, fmt.Sprintf("%s to answer %d requests", m.name, n), func() bool {
-		for i, k := range l.since(since) {
-			if all[i] == m && k >= n {
-				return true
-			}
-		}
-		return false
+		each, _ := l.since(since)
+		return each[slices.Index(all, m)] >= n
 	})
 }
