@@ -179,10 +179,10 @@ func (c *cluster) postgres() (err error) {
 func (c *cluster) trillian() (addresses []string, err error) {
 	for i := range ofSigners {
 		name := fmt.Sprintf("signer-%d", i+1)
-		text := "database: secrets/trillian.url\n"
+		text := "signer:\n  store_url_file: secrets/trillian.url\n"
 		if c.cfg.Trillian == "" {
 			addresses = append(addresses, "unix:"+filepath.Join(c.short, name))
-			text += "listen: " + addresses[i] + "\n"
+			text += "  listen: " + addresses[i] + "\n"
 		}
 		if err := os.WriteFile(c.path(name+".yaml"), []byte(text), 0o600); err != nil {
 			return nil, err
