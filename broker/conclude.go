@@ -132,7 +132,11 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 			}
 			return err
 		})
-		if !errors.Is(err, errErasing) {
+		gone := b.member != nil && errors.Is(err, keys.ErrNoKey) // destroyed by another broker, and in the memory of this one still
+		if gone {
+			b.ring.DropCached()
+		}
+		if !errors.Is(err, errErasing) && !gone {
 			return appended, err
 		}
 		if time.Now().After(until) { // an erasure that can't be finished; the sweeper records that this request was interrupted

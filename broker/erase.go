@@ -168,6 +168,9 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
 		return index, fmt.Errorf("forgetting what stands beside the log about the person: %w", err)
 	}
+	if !b.leads() { // another broker carries it through, and what it leaves behind is not to be destroyed
+		return index, b.errFollows(ctx)
+	}
 	if err := b.ring.Erase(ctx, e.Owner); err != nil {
 		return index, fmt.Errorf("destroying the person's keys: %w", err)
 	}
@@ -208,7 +211,7 @@ const erasureRound = 5 * time.Second
 func (b *Broker) shutErasures(ctx context.Context) error {
 	open, err := b.store.OpenErasures(ctx)
 	for i := range open {
-		b.gate.set(open[i].Owner, phaseLeft)
+		b.gate.leave(open[i].Owner)
 	}
 	return err
 }

@@ -145,6 +145,27 @@ func (g *gate) settled(ctx context.Context, stopping <-chan struct{}, o keys.Own
 	}
 }
 
+// leave shuts out an owner whose erasure nobody here is at yet.
+func (g *gate) leave(o keys.Owner) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.at(o); p.phase == 0 {
+		p.phase = phaseLeft
+	}
+}
+
+// forgetLeft opens for everybody whose erasure nobody here is at: another broker leads, and carries it through.
+func (g *gate) forgetLeft() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for o, p := range g.owners {
+		if p.phase >= phaseLeft {
+			p.phase = 0
+			g.drop(o, p)
+		}
+	}
+}
+
 // left lists whose erasure nobody is at.
 func (g *gate) left() []keys.Owner {
 	g.mu.Lock()

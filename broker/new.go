@@ -204,10 +204,10 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if b.providers, err = provider.New(cfg.Providers); err != nil {
 		return nil, fmt.Errorf("preparing the calls to providers: %w", err)
 	}
-	if err := b.shutErasures(ctx); err != nil {
-		return nil, fmt.Errorf("reading which erasures were begun: %w", err)
-	}
 	if leads {
+		if err := b.shutErasures(ctx); err != nil {
+			return nil, fmt.Errorf("reading which erasures were begun: %w", err)
+		}
 		if n, err := b.interrupted(ctx); err != nil && !errors.Is(err, errErasing) && !b.later(err) {
 			return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
 		} else if n > 0 {

@@ -160,6 +160,10 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	// What the one before has begun to store is stored now or never.
 	err = mine.Lead(ctx)
 	if err == nil {
+		// Before anything is recorded: whose erasure the one before began.
+		err = b.shutErasures(ctx)
+	}
+	if err == nil {
 		cfg.Known, err = b.elsewhere(ctx)
 	}
 	if err == nil {
@@ -270,7 +274,6 @@ func (b *Broker) play(ctx context.Context) {
 
 // begin does what whoever begins to lead has to do first.
 func (b *Broker) begin(ctx context.Context) {
-	b.try(ctx, "reading which erasures were begun", b.shutErasures)
 	b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
 	b.try(ctx, "logging keys", b.logKeys)
 }

@@ -141,6 +141,7 @@ func (r *Ring) Close() error {
 
 // DropCached drops all unwrapped keys from memory but those that live as long as the store: another process may have destroyed some. They are read again when they are needed.
 func (r *Ring) DropCached() {
+	r.pending.clear() // first: what is taken out of it isn't cached again
 	r.cache.clear()
 	r.shared.clear()
 }

@@ -114,6 +114,14 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 	pc.MaxConns = 8 // one each for the lease, handing, collecting, taking, and hints; the rest for what is exclusive
 	// A dead connection must be noticed within a lease.
 	pc.ConnConfig.ConnectTimeout = cfg.Lease
+	for name, value := range map[string]string{
+		"synchronous_commit": "on", // what was handed over has to be on the disk, whatever the server's default
+		// Of a broker that vanished nothing may stay locked.
+		"statement_timeout": "25s", "idle_in_transaction_session_timeout": "10s",
+		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
+	} {
+		pc.ConnConfig.RuntimeParams[name] = value
+	}
 	m := &Member{cfg: cfg, told: map[Topic]chan struct{}{}, hints: make(chan Topic, 8), hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}}
 	for _, t := range topics {
 		m.told[t] = make(chan struct{}, 1)

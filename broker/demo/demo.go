@@ -116,7 +116,6 @@ type demo struct {
 	processes         []*process
 	rows              []row
 	delayed           row
-	keysIn            string
 }
 
 func (d *demo) sayf(format string, args ...any) { fmt.Fprintf(d.cfg.Out, format+"\n", args...) }

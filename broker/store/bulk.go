@@ -46,7 +46,7 @@ var (
 	intoPayloads = &rowsOf{"", "iib",
 		"INSERT INTO payloads (disclosure, until, sealed) SELECT * FROM unnest(%s)"}
 	intoHanded = &rowsOf{"", "bbi", // an update: the rows are there
-		"UPDATE handed h SET body = NULL, indexes = u.b, epoch = u.c FROM unnest(%s) AS u (a, b, c) WHERE h.id = u.a AND h.body IS NOT NULL"}
+		"UPDATE handed h SET body = NULL, indexes = u.b, epoch = u.c, at = clock_timestamp() FROM unnest(%s) AS u (a, b, c) WHERE h.id = u.a AND h.body IS NOT NULL"}
 	intoDeferrals = &rowsOf{"", "iiibbb", // until the time that stands in their disclosure
 		`INSERT INTO deferrals (log_index, disclosure, position, due, owner, person, admin) SELECT u.a, u.b, u.c, d.due, u.d, u.e, u.f
 		FROM unnest(%s) AS u (a, b, c, d, e, f) JOIN disclosures d ON d.seq = u.b WHERE d.due IS NOT NULL`}
@@ -110,12 +110,13 @@ type pgTx struct {
 	wrong  error // what one found
 	trips  *atomic.Int64
 
-	epoch    int64   // of the batch that is committed
-	keys     []any   // of intoKeys
-	done     []int64 // disclosures that have their outcome
-	payloads []any   // of intoPayloads
-	late     []any   // of intoDeferrals
-	placed   []any   // of intoHanded
+	epoch    int64    // of the batch that is committed
+	keys     []any    // of intoKeys
+	done     []int64  // disclosures that have their outcome
+	payloads []any    // of intoPayloads
+	late     []any    // of intoDeferrals
+	placed   []any    // of intoHanded
+	sealed   [][]byte // keys of records: each has to be stored
 	member   int64
 }
 
@@ -282,6 +283,19 @@ func (p *pgTx) gather() error {
 			q.Exec(p.want(x.want, func() error { return errors.New(x.otherwise) }))
 		}
 	}
+	if sealed := p.sealed; len(sealed) > 0 {
+		// Another process may have destroyed a key that the one that sealed still had in memory.
+		p.sealed = nil
+		p.checks = true
+		p.queue.Queue("SELECT EXISTS (SELECT FROM unnest($1::bytea[]) AS u (id) WHERE NOT EXISTS (SELECT FROM keys k WHERE k.id = u.id))", sealed).QueryRow(func(row pgx.Row) error {
+			var gone bool
+			err := row.Scan(&gone)
+			if gone && p.wrong == nil {
+				p.wrong = keys.ErrNoKey
+			}
+			return err
+		})
+	}
 	return nil
 }
 
@@ -433,6 +447,12 @@ func (p *pgTx) inEpoch(values []any) (*rowsOf, []any) {
 func (p *pgTx) saveOutcome(o *Outcome) {
 	p.done = append(p.done, int64(o.Disclosure))
 	p.saveKeys(o.Fresh)
+	for i := range o.Records {
+		// What can't be parsed shows when it is opened.
+		if id, err := keys.KeyOf(o.Records[i].Person); err == nil && !id.IsZero() {
+			p.sealed = append(p.sealed, id[:])
+		}
+	}
 	if o.Payload != nil {
 		p.payloads = append(p.payloads, int64(o.Disclosure), o.Until.UnixMilli(), o.Payload)
 	}

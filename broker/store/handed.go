@@ -274,11 +274,6 @@ func DecodeRefusal(why string) error {
 
 // OwnersOf lists whose records come with a group, but for what is deferred: nothing of that waits for an erasure, nor an erasure for it.
 func OwnersOf(g ledger.Group) []keys.Owner {
-	for _, e := range g.Entries {
-		if e.Kind() == proof.KindDeferred || e.Kind() == proof.KindOpened {
-			return nil
-		}
-	}
 	attach := g.Attach
 	if h, ok := attach.(*handed); ok {
 		attach = h.inner
@@ -289,10 +284,16 @@ func OwnersOf(g ledger.Group) []keys.Owner {
 		records = a.Records
 	case *AccessLogged:
 		records = a.Records
+	case *DeferralsOpened: // what was deferred is its person's from now on
+		for i := range a.Records {
+			records = append(records, a.Records[i].Record)
+		}
 	}
-	out := make([]keys.Owner, len(records))
+	var out []keys.Owner
 	for i := range records {
-		out[i] = records[i].Owner
+		if i < len(g.Entries) && g.Entries[i].Kind() != proof.KindDeferred {
+			out = append(out, records[i].Owner)
+		}
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,23 +131,24 @@ func TestRefusals(t *testing.T) {
 // TestOwnersOf: an erasure waits for what is recorded about its person, and for nothing that is deferred.
 func TestOwnersOf(t *testing.T) {
 	t.Parallel()
-	g := ledger.Group{Entries: []proof.Entry{proof.Disclosure{Commitment: proof.Commitment{1}}}, Attach: someOutcome()}
-	if got := OwnersOf(g); len(got) != 2 || got[1] != (keys.Owner{2}) {
-		t.Errorf("%v", got)
-	}
-	body, err := EncodeGroup(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if g, err = DecodeGroup([16]byte{}, body); err != nil {
-		t.Fatal(err)
-	}
-	if got := OwnersOf(g); len(got) != 2 {
-		t.Errorf("handed over: %v", got)
-	}
-	g.Entries = []proof.Entry{proof.Deferred{}} // its kind alone counts
-	if got := OwnersOf(g); got != nil {
-		t.Errorf("deferred: %v", got)
+	open, deferred := proof.Disclosure{Commitment: proof.Commitment{1}}, proof.Deferred{}
+	two := []Record{{Owner: keys.Owner{1}}, {Owner: keys.Owner{2}}}
+	for name, c := range map[string]struct {
+		entries []proof.Entry
+		attach  Attachment
+		want    []keys.Owner
+	}{
+		"an outcome":       {[]proof.Entry{open, open}, &Outcome{Records: two}, []keys.Owner{{1}, {2}}},
+		"deferred":         {[]proof.Entry{deferred, deferred}, &Outcome{Records: two}, nil},
+		"accesses of both": {[]proof.Entry{deferred, proof.Access{}}, &AccessLogged{Records: two}, []keys.Owner{{2}}},
+		"an opening":       {[]proof.Entry{proof.Opened{}}, &DeferralsOpened{Records: []OpenedRecord{{Record: two[0]}}}, []keys.Owner{{1}}},
+		"an agency":        {[]proof.Entry{proof.KeyChanged{}}, &AgencyChange{}, nil},
+	} {
+		for _, attach := range []any{c.attach, &handed{inner: c.attach}} {
+			if got := OwnersOf(ledger.Group{Entries: c.entries, Attach: attach}); !slices.Equal(got, c.want) {
+				t.Errorf("%s: %v", name, got)
+			}
+		}
 	}
 }
 

@@ -25,8 +25,8 @@ CREATE TABLE handed (
   indexes BYTEA,                         -- log indexes of its entries in their order, 8 bytes each, big-endian
   epoch   BIGINT,
   refused TEXT,                          -- why it has no place
-  at      TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+  at      TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp() -- of handing over, then of its place
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 CREATE INDEX handed_open ON handed (seq) WHERE body IS NOT NULL;
 CREATE INDEX handed_at ON handed (at);
 
@@ -36,7 +36,8 @@ ALTER TABLE handed SET (toast_tuple_target = 8160);
 -- At which process a request is that has no outcome yet.
 ALTER TABLE intents ADD COLUMN member BIGINT NOT NULL DEFAULT 0;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON members, lease, handed TO regard_broker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON members, handed TO regard_broker;
+GRANT SELECT, UPDATE ON lease TO regard_broker;
 GRANT SELECT ON members, lease, handed TO regard_keeper;
 -- A restoration drops what was on its way, and who was there, when the backup was made.
 GRANT DELETE ON members, handed TO regard_keeper;
