@@ -264,6 +264,7 @@ func (b *Broker) play(ctx context.Context) {
 			b.astray.Store(nil)
 		case errors.Is(err, ledger.ErrHalted), p.leads && b.astray.Load() == nil: // one that follows can go on, else
 			b.astray.Store(&astray{err, p.Checkpoint().Size()})
+			b.member.Abandon(err) // nobody takes it soon; nothing was released on it
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			b.log.Error("this broker can't take its part in the log; it is tried again", "error", err)

@@ -90,6 +90,16 @@ func (m *Member) forget(h *handing) {
 	delete(m.waiting, h.id)
 }
 
+// Abandon tells everybody who waits for the place of a group that this member can't wait for it any more. The groups may still get one.
+func (m *Member) Abandon(why error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, h := range m.waiting {
+		h.end(handed{err: why})
+		delete(m.waiting, id)
+	}
+}
+
 // handOver stores groups: all that wait while some are being stored come next.
 func (m *Member) handOver() {
 	defer m.work.Done()
