@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,6 +178,34 @@ func testFailure(t *testing.T, calls []string, fault ledgertest.Fault, times int
 	env.Close(l)
 	checkHistory(t, env, appended, maybe)
 	checkWithFsck(t, env)
+}
+
+// The Store was away when a batch was committed and when it was asked about that, and comes back when nobody waits: there is nothing to order then, and no empty batch.
+func TestSettledAlone(t *testing.T) {
+	t.Parallel()
+	env := ledgertest.NewInMemory(t)
+	var settled atomic.Bool
+	env.Faults.Hook = func(call string, after bool) {
+		if call == ledgertest.CallNext && after {
+			settled.Store(true)
+		}
+	}
+	l := env.Open()
+	settled.Store(false)
+	env.Faults.Arm(ledgertest.CallCommit, ledgertest.Fail, 1)
+	env.Faults.Arm(ledgertest.CallNext, ledgertest.Fail, 1)
+	lost, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	if _, err := l.Append(t.Context(), lost); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatalf("the store is away: %v", err)
+	}
+	ledgertest.Await(t, "the log to ask the store", settled.Load)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(2))
+	if _, err := l.Append(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	env.Close(l)
+	c, _ := proof.CommitmentOf(g.Entries[0])
+	checkHistory(t, env, []proof.Commitment{c}, nil)
 }
 
 // The log refuses to sign when what it finds contradicts what it signed, whichever of the stores was set back, lost or changed.

@@ -253,6 +253,9 @@ func (l *Log) orderBatch(ws []*waiter) ([]*waiter, error) {
 		ctx, cancelTurn = context.WithTimeout(l.ctx, l.cfg.Timeout)
 		defer cancelTurn()
 	}
+	if len(ws) == 0 && turn == nil {
+		return nil, nil // all there was to do was to find out about the last batch
+	}
 	err = l.commit(ctx, ws, turn)
 	if !errors.Is(err, ErrRefused) {
 		return ws, err
