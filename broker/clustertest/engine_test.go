@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,19 +98,22 @@ func restored(t *testing.T, w *world) {
 	}
 	before := w.load.ends()
 	size := w.signedSize(t)
-	for _, m := range w.brokers {
-		ledgertest.Await(t, m.name+" to refuse", func() bool { s, err := m.ask(); return err == nil && s.NotReady != "" || m.over() })
-	}
+	ledgertest.Await(t, "the one that leads to halt", func() bool {
+		return slices.ContainsFunc(w.brokers, func(m *member) bool {
+			s, err := m.ask()
+			return err == nil && strings.Contains(s.NotReady, "ledger: halted")
+		})
+	})
 	for _, m := range w.brokers {
 		m.kill()
 		m.out.reset()
 		m.start()
 	}
 	for _, m := range w.brokers {
-		ledgertest.Await(t, m.name+" to say what to do", func() bool {
-			said := m.out.String()
-			return strings.Contains(said, "ledger: halted") && strings.Contains(said, "backup")
-		})
+		ledgertest.Await(t, m.name+" to end", m.over)
+		if said := m.out.String(); !strings.Contains(said, "ledger: halted") || !strings.Contains(said, "the store is an older copy") {
+			t.Errorf("%s doesn't say what to do:\n%s", m.name, said)
+		}
 	}
 	if n := w.load.ends(); n != before {
 		t.Errorf("%d requests were answered on top of an older store", n-before)
