@@ -273,12 +273,17 @@ type signedStore interface {
 
 func (b *Broker) openLog(ctx context.Context) (err error) {
 	if s := b.cfg.Shared; s != nil {
-		b.signed, err = signedpg.Open(ctx, s.Signed, b.cfg.Origin)
+		signed, err := signedpg.Open(ctx, s.Signed, b.cfg.Origin)
+		if err != nil {
+			return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+		}
+		b.signed = signed
 	} else {
-		b.signed, err = signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db"))
-	}
-	if err != nil {
-		return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+		signed, err := signedfile.Open(ctx, filepath.Join(b.cfg.signedDir(), "signed.db"))
+		if err != nil {
+			return fmt.Errorf("opening the store of the signed checkpoint: %w", err)
+		}
+		b.signed = signed
 	}
 	if err := b.openWitnesses(ctx); err != nil {
 		return err

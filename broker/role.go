@@ -105,7 +105,8 @@ func (b *Broker) takePart(ctx context.Context) error {
 	b.member.Campaign()
 	for {
 		err := b.follow(ctx, time.Second)
-		if b.member.Leads() {
+		leads := b.member.Leads()
+		if leads {
 			if err = b.lead(ctx); err != nil && !errors.Is(err, ledger.ErrHalted) {
 				// Let another one try: what is wrong may be wrong here alone.
 				err = errors.Join(err, b.member.Yield(ctx))
@@ -113,6 +114,9 @@ func (b *Broker) takePart(ctx context.Context) error {
 		}
 		if err == nil || errors.Is(err, ledger.ErrHalted) {
 			return err
+		}
+		if !errors.Is(err, ledger.ErrUnavailable) || leads {
+			b.log.Warn("this broker can't take its part in the log yet; it is tried again", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -3,9 +3,11 @@ package verifier_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -84,7 +86,14 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		s.mu.Unlock()
 		h(w, r)
 	})
-	mux.HandleFunc("/style.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "../assets/style.css") })
+	css, err := os.ReadFile("../assets/style.css")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a benchmark that runs elsewhere measures no looks
+		t.Fatal(err)
+	}
+	mux.HandleFunc("/style.css", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/css")
+		_, _ = w.Write(css)
+	})
 	mux.HandleFunc("/noms.txt", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, names) })
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
