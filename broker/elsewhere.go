@@ -63,7 +63,7 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 		return nil, fmt.Errorf("too few witnesses say where the log stands: those who don't may have seen more, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring them back, or put signed_dir on another disk; "+
 			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(silent...))
 	}
-	if !apart || b.cfg.Shared != nil || fresh || len(notes) > 0 || answered {
+	if !apart || b.cfg.Shared != nil && b.witnesses == nil || fresh || len(notes) > 0 || answered {
 		return notes, nil // where brokers share a store, what is published lies elsewhere than that, and may stand in
 	}
 	// The published checkpoint, which stands in for a lost signed one, is part of the very directory that must not vouch for itself.
