@@ -18,6 +18,16 @@ import (
 	"github.com/regard-broker/regard/ledger/tiles"
 )
 
+// sizeOf reads how many entries a checkpoint covers.
+func sizeOf(t testing.TB, checkpoint []byte) uint64 {
+	t.Helper()
+	size, err := strconv.ParseUint(strings.Split(string(checkpoint), "\n")[1], 10, 63)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
 // entriesIn are the entries of a published log.
 func entriesIn(t testing.TB, public string) []proof.Entry {
 	t.Helper()
@@ -25,10 +35,7 @@ func entriesIn(t testing.TB, public string) []proof.Entry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size, err := strconv.ParseUint(strings.Split(string(cp), "\n")[1], 10, 63)
-	if err != nil {
-		t.Fatal(err)
-	}
+	size := sizeOf(t, cp)
 	tree := tiles.Tree{Dir: public, Size: size}
 	var out []proof.Entry
 	for i := range size {
