@@ -154,6 +154,14 @@ func TestVault(t *testing.T) {
 		addr := w.vault.Addr()
 		w.survive(t, fault{hit: w.vault.Stop, heal: func() { time.Sleep(5 * time.Second); w.vault.Start(addr, true) }})
 	})
+	t.Run("the network between the one that leads and Vault", func(t *testing.T) {
+		leads, _ := w.leader(t)
+		w.cut(t, []*wire{leads.toVault}, there, back)
+	})
+	t.Run("the network between one that follows and Vault", func(t *testing.T) {
+		_, follows := w.leader(t)
+		w.cut(t, []*wire{follows[0].toVault}, there, back)
+	})
 	t.Run("killed together with the one that leads", func(t *testing.T) {
 		addr := w.vault.Addr()
 		leads, _ := w.leader(t)
@@ -170,36 +178,39 @@ func TestCuts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{})
 	for _, c := range []struct {
-		what   string
-		leads  bool
-		wires  func(*member) []*wire
-		ways   []int
-		pauses time.Duration
+		what  string
+		wires func(leads, follows *member) []*wire
+		ways  []int
 	}{
-		{"the one that leads and the store", true, func(m *member) []*wire { return []*wire{m.toStore} }, []int{there, back}, 6 * time.Second},
-		{"the one that leads and the store, answers only", true, func(m *member) []*wire { return []*wire{m.toStore} }, []int{back}, 6 * time.Second},
-		{"one that follows and the store", false, func(m *member) []*wire { return []*wire{m.toStore} }, []int{there, back}, 6 * time.Second},
-		{"the one that leads and the signed checkpoint", true, func(m *member) []*wire { return []*wire{m.toSigned} }, []int{there, back}, 6 * time.Second},
-		{"the one that leads and Trillian", true, func(m *member) []*wire { return []*wire{m.toLog} }, []int{there, back}, 6 * time.Second},
-		{"the one that leads and everything", true, func(m *member) []*wire { return []*wire{m.toStore, m.toSigned, m.toLog} }, []int{there, back}, 6 * time.Second},
+		{"the one that leads and the store", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{there, back}},
+		{"the one that leads and the store, answers only", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{back}},
+		{"one that follows and the store", func(_, f *member) []*wire { return []*wire{f.toStore} }, []int{there, back}},
+		{"the one that leads and the signed checkpoint", func(l, _ *member) []*wire { return []*wire{l.toSigned} }, []int{there, back}},
+		{"the one that leads and Trillian", func(l, _ *member) []*wire { return []*wire{l.toLog} }, []int{there, back}},
+		{"the one that leads and everything", func(l, _ *member) []*wire { return []*wire{l.toStore, l.toSigned, l.toLog} }, []int{there, back}},
+		{"the signer that integrates and its database", func(_, _ *member) []*wire { m, _ := w.master(t); return []*wire{m.toTree} }, []int{there, back}},
+		{"the log server that brokers speak to and its database", func(_, _ *member) []*wire { return []*wire{w.signers[0].toTree} }, []int{there, back}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			m, follows := w.leader(t)
-			if !c.leads {
-				m = follows[0]
-			}
-			w.survive(t, fault{hit: func() {
-				for _, x := range c.wires(m) {
-					x.stop(c.ways...)
-				}
-			}, heal: func() {
-				time.Sleep(c.pauses)
-				for _, x := range c.wires(m) {
-					x.heal()
-				}
-			}})
+			leads, follows := w.leader(t)
+			w.cut(t, c.wires(leads, follows[0]), c.ways...)
 		})
 	}
+}
+
+// cut cuts wires for a while.
+func (w *world) cut(t *testing.T, wires []*wire, ways ...int) {
+	t.Helper()
+	w.survive(t, fault{hit: func() {
+		for _, x := range wires {
+			x.stop(ways...)
+		}
+	}, heal: func() {
+		time.Sleep(6 * time.Second)
+		for _, x := range wires {
+			x.heal()
+		}
+	}})
 }
 
 // TestSlowDisk: each commit takes 200 ms more: half of that in PostgreSQL (commit_delay, of which more isn't to be had), half on the way.

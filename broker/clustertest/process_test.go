@@ -22,17 +22,7 @@ func TestProcesses(t *testing.T) {
 		_, follows := w.leader(t)
 		w.survive(t, fault{hit: follows[0].kill, heal: follows[0].start})
 	})
-	t.Run("rolling restart", func(t *testing.T) {
-		w.survive(t, fault{uncut: true, hit: func() {
-			for range 2 {
-				for _, m := range w.brokers {
-					m.terminate(t)
-					m.start()
-					m.await("to be ready", func(s status) bool { return s.NotReady == "" })
-				}
-			}
-		}})
-	})
+	t.Run("rolling restart", func(t *testing.T) { rolling(t, w) })
 	t.Run("SIGSTOP of the one that leads, for longer than its lease", func(t *testing.T) {
 		leads, follows := w.leader(t)
 		w.survive(t, fault{hit: func() { leads.signal(syscall.SIGSTOP) }, heal: func() {
@@ -42,6 +32,36 @@ func TestProcesses(t *testing.T) {
 		}})
 	})
 	t.Run("two that believe they lead", func(t *testing.T) { two(t, w) })
+}
+
+// TestThree: of three brokers two die, one after the other, and come back.
+func TestThree(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{brokers: 3})
+	t.Run("kill -9 of the one that leads, and of the next one", func(t *testing.T) {
+		first, others := w.leader(t)
+		w.survive(t, fault{hit: func() {
+			first.kill()
+			w.led(t, others)
+			next, _ := w.leader(t)
+			next.kill()
+			w.led(t, slices.DeleteFunc(others, func(m *member) bool { return m == next }))
+			first.start()
+			next.start()
+		}})
+	})
+	t.Run("rolling restart", func(t *testing.T) { rolling(t, w) })
+}
+
+// rolling restarts all brokers one after the other.
+func rolling(t *testing.T, w *world) {
+	w.survive(t, fault{uncut: true, hit: func() {
+		for _, m := range w.brokers {
+			m.terminate(t)
+			m.start()
+			m.await("to be ready", func(s status) bool { return s.NotReady == "" })
+		}
+	}})
 }
 
 // two lets one lead whose lease is another one's by now, of which it knows nothing.

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// wire is a Unix socket behind which another one lies. It can be cut: nothing comes through then, no connection ends, and new ones are taken and hear nothing, as on a network that drops packets.
+// wire is an address behind which another one lies, both sockets or both TCP. It can be cut: nothing comes through then, no connection ends, and new ones are taken and hear nothing, as on a network that drops packets.
 type wire struct {
-	path, to string
+	at, to string // addresses: absolute paths of sockets, or host:port
 
 	mu    sync.Mutex
 	whole *sync.Cond
@@ -22,27 +22,27 @@ type wire struct {
 }
 
 const (
-	there = 0 // from the broker to the server
+	there = 0 // from who asks to who answers
 	back  = 1
 )
 
+// newWire lays one to a server. A socket has a name in a directory of its own.
 func newWire(t testing.TB, name, to string) *wire {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "regard-wire-") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{path: filepath.Join(dir, name), to: to, conns: map[net.Conn]struct{}{}}
+	w := &wire{at: "127.0.0.1:0", to: to, conns: map[net.Conn]struct{}{}}
 	w.whole = sync.NewCond(&w.mu)
-	ln, err := net.Listen("unix", w.path)
+	if w.network() == "unix" {
+		w.at = filepath.Join(shortDir(t), name)
+	}
+	ln, err := net.Listen(w.network(), w.at)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.at = ln.Addr().String()
 	t.Cleanup(func() {
 		ln.Close()
 		w.lose()
 		w.heal()
-		os.RemoveAll(dir)
 	})
 	go func() {
 		for {
@@ -50,7 +50,7 @@ func newWire(t testing.TB, name, to string) *wire {
 			if err != nil {
 				return
 			}
-			s, err := net.Dial("unix", w.to)
+			s, err := net.Dial(w.network(), w.to)
 			if err != nil {
 				c.Close()
 				continue
@@ -63,6 +63,24 @@ func newWire(t testing.TB, name, to string) *wire {
 		}
 	}()
 	return w
+}
+
+func (w *wire) network() string {
+	if filepath.IsAbs(w.to) {
+		return "unix"
+	}
+	return "tcp"
+}
+
+// shortDir is a directory for sockets, whose paths may have 107 bytes: t.TempDir may be too long.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "regard-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func (w *wire) carry(to, from net.Conn, direction int) {

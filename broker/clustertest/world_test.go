@@ -63,7 +63,7 @@ type world struct {
 	signed   string
 	tree     string
 	vault    *vaulttest.Server
-	signers  []*process
+	signers  []*logServer
 	brokers  []*member
 	provider *counted
 	load     *load
@@ -79,6 +79,13 @@ type member struct {
 	name                     string
 	config                   *brokerChild
 	toStore, toSigned, toLog *wire
+	toVault                  *wire // if there is one
+}
+
+// logServer is a process that is log server and signer.
+type logServer struct {
+	*process
+	toTree *wire
 }
 
 // process is this test binary again.
@@ -287,18 +294,14 @@ func (w *world) unwrap(cfg *vault.Config) {
 	cfg.SecretIDWrapped = false
 }
 
-// signer starts a process that is log server and signer, and returns the address.
+// signer starts a log server that is a signer, too, and returns its address.
 func (w *world) signer(i int, late time.Duration) string {
 	w.t.Helper()
-	dir, err := os.MkdirTemp("", "regard-signer-") // t.TempDir may be too long for a socket
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "log")
-	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: w.main.Superuser(w.tree), Listen: "unix:" + socket, Ops: freePort(w.t), Late: late}})
+	socket := filepath.Join(shortDir(w.t), "log")
+	wire := wireTo(w.t, w.main)
+	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: through(wire, w.main.Superuser(w.tree)), Listen: "unix:" + socket, Ops: freePort(w.t), Late: late}})
 	p.start()
-	w.signers = append(w.signers, p)
+	w.signers = append(w.signers, &logServer{p, wire})
 	p.awaitSigner(w.t)
 	return socket
 }
@@ -326,8 +329,8 @@ func (p *process) master() bool {
 	return err == nil && bytes.Contains(text, []byte("regard_signer_master 1\n"))
 }
 
-// masters waits until one signer integrates, and returns it and the others.
-func (w *world) master(t testing.TB) (master *process, others []*process) {
+// master waits until one signer integrates, and returns it and the others.
+func (w *world) master(t testing.TB) (master *logServer, others []*logServer) {
 	t.Helper()
 	ledgertest.Await(t, "a master among the signers", func() bool {
 		master, others = nil, nil
@@ -346,26 +349,41 @@ func (w *world) master(t testing.TB) (master *process, others []*process) {
 // addBroker prepares a broker, which reaches everything by wires of its own.
 func (w *world) addBroker(name string, b brokerChild, logs []string) {
 	w.t.Helper()
-	pg := func(c *pgcluster.Cluster, database, user string, wire *wire) string {
-		dsn := c.DSN(database, user)
-		return strings.Replace(dsn, "host="+socketDir(dsn), "host="+filepath.Dir(wire.path), 1)
-	}
 	m := &member{name: name}
-	m.toStore = newWire(w.t, ".s.PGSQL.5432", filepath.Join(socketDir(w.main.DSN("", "")), ".s.PGSQL.5432"))
-	m.toSigned = newWire(w.t, ".s.PGSQL.5432", filepath.Join(socketDir(w.apart.DSN("", "")), ".s.PGSQL.5432"))
-	b.Name, b.Listen, b.Ops = name, freePort(w.t), freePort(w.t)
-	b.Store, b.Keeper, b.Signed = pg(w.main, w.store, "regard_broker", m.toStore), pg(w.main, w.store, "regard_keeper", m.toStore), pg(w.apart, w.signed, "regard_signer", m.toSigned)
+	m.toStore = wireTo(w.t, w.main)
+	m.toSigned = wireTo(w.t, w.apart)
 	m.toLog = newWire(w.t, "log", logs[0])
-	b.Trillian = []string{"unix:" + m.toLog.path}
+	b.Name, b.Listen, b.Ops = name, freePort(w.t), freePort(w.t)
+	b.Store, b.Keeper = through(m.toStore, w.main.DSN(w.store, "regard_broker")), through(m.toStore, w.main.DSN(w.store, "regard_keeper"))
+	b.Signed = through(m.toSigned, w.apart.DSN(w.signed, "regard_signer"))
+	b.Trillian = []string{"unix:" + m.toLog.at}
 	for _, l := range logs[1:] {
 		b.Trillian = append(b.Trillian, "unix:"+l)
+	}
+	if b.Vault != nil {
+		m.toVault = newWire(w.t, "", w.vault.Addr())
+		v := *b.Vault
+		v.Address = "http://" + m.toVault.at
+		b.Vault = &v
 	}
 	m.config = &b
 	m.process = newProcess(w.t, name, child{Broker: &b})
 	w.brokers = append(w.brokers, m)
 }
 
-func socketDir(dsn string) string { return strings.TrimPrefix(strings.Fields(dsn)[0], "host=") }
+// wireTo lays a wire to a PostgreSQL server.
+func wireTo(t testing.TB, c *pgcluster.Cluster) *wire {
+	t.Helper()
+	const name = ".s.PGSQL.5432"
+	return newWire(t, name, filepath.Join(hostOf(c.DSN("", "")), name))
+}
+
+func hostOf(dsn string) string { return strings.TrimPrefix(strings.Fields(dsn)[0], "host=") }
+
+// through is an address of a database that leads through a wire.
+func through(w *wire, dsn string) string {
+	return strings.Replace(dsn, hostOf(dsn), filepath.Dir(w.at), 1)
+}
 
 // ask asks a broker's operations endpoint.
 func (m *member) ask() (s status, err error) {
