@@ -1,6 +1,6 @@
 // Package remote reaches Trillian in other processes: its stock log server, or the one that package signer carries, which needs mutual TLS or a Unix socket.
 //
-// What it guarantees. A server that dies, restarts or is cut off costs time, not requests: calls that may be repeated are, on the next server of the list if there is one, until their deadline;
+// What it guarantees. A server that dies, restarts, hangs or is cut off, be it from its database alone, costs time, not requests: a call is made again, of the next server of the list if there is one, until its deadline;
 // no call is without one. Nothing is sent in clear beyond this machine. With the log server of package signer nobody polls for a root: [Log.Client]'s GetLatestSignedLogRoot returns when
 // what was added through it is in the tree, or after 2 seconds.
 //
@@ -29,15 +29,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/regard-broker/regard/ledger/engine"
 )
 
 // Config says where the log is.
 type Config struct {
-	// Addresses of log servers over the same database: "host:port" or "unix:/path". The first that answers is used.
+	// Addresses of log servers over the same database: "host:port" or "unix:/path". The first is used until it fails, then the next one.
 	Addresses []string
 	// CAFile says whose certificates servers have to show. Without it all addresses have to be Unix sockets or on this machine.
 	CAFile string
@@ -55,18 +53,11 @@ const maxMessage = 16 << 20
 // alive finds servers that hang, by pings after so much silence within a call. It must not be less: Trillian's own server cuts off who pings it three times in one call, which these never do.
 var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
 
-// again repeats what may be repeated: reading, and adding leaves at given places.
-const again = `{"methodConfig": [{
-	"name": [{"service": "trillian.TrillianLog"}, {"service": "trillian.TrillianAdmin"}],
-	"waitForReady": true,
-	"retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 3, "retryableStatusCodes": ["UNAVAILABLE"]}
-}]}`
-
-// Log is a connection to a log. It is safe for concurrent use.
+// Log is a way to a log. It is safe for concurrent use.
 type Log struct {
-	conn   *grpc.ClientConn
-	client trillian.TrillianLogClient
-	tree   int64
+	servers *servers
+	client  trillian.TrillianLogClient
+	tree    int64
 	// awaited is the size that the tree has when all that was added is in it, 0 when the root was asked for since.
 	awaited atomic.Uint64
 }
@@ -77,22 +68,22 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 		cfg.Timeout = 15 * time.Second
 	}
 	l := &Log{tree: cfg.Tree}
-	if l.conn, err = dial(cfg); err != nil {
+	if l.servers, err = dial(cfg); err != nil {
 		return nil, fmt.Errorf("connecting to Trillian: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.conn.Close())
+			err = errors.Join(err, l.servers.Close())
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	if l.tree == 0 {
-		if l.tree, err = onlyTree(ctx, trillian.NewTrillianAdminClient(l.conn)); err != nil {
+		if l.tree, err = onlyTree(ctx, trillian.NewTrillianAdminClient(l.servers)); err != nil {
 			return nil, fmt.Errorf("asking Trillian for its log: %w", err)
 		}
 	}
-	l.client = client{trillian.NewTrillianLogClient(l.conn), l}
+	l.client = client{trillian.NewTrillianLogClient(l.servers), l}
 	if _, err := l.client.GetLatestSignedLogRoot(ctx, &trillian.GetLatestSignedLogRootRequest{LogId: l.tree}); err != nil {
 		return nil, fmt.Errorf("asking Trillian for the root of log %d (regard signer init prepares a database): %w", l.tree, err)
 	}
@@ -120,7 +111,7 @@ func onlyTree(ctx context.Context, admin trillian.TrillianAdminClient) (int64, e
 	return found, nil
 }
 
-func dial(cfg Config) (*grpc.ClientConn, error) {
+func dial(cfg Config) (*servers, error) {
 	if len(cfg.Addresses) == 0 {
 		return nil, errors.New("no address is given")
 	}
@@ -131,8 +122,6 @@ func dial(cfg Config) (*grpc.ClientConn, error) {
 	if cfg.Cert != "" && !secure {
 		return nil, errors.New("cert and key need ca_file: who the server is has to be known too")
 	}
-	r := manual.NewBuilderWithScheme("trillian")
-	var addresses []resolver.Address
 	for _, a := range cfg.Addresses {
 		host, _, err := net.SplitHostPort(a)
 		unix := strings.HasPrefix(a, "unix:")
@@ -140,15 +129,12 @@ func dial(cfg Config) (*grpc.ClientConn, error) {
 		case unix && secure:
 			return nil, fmt.Errorf("%s is a socket of this machine, where TLS has no meaning: leave ca_file out, or give host:port", a)
 		case unix:
-			host = "localhost"
 		case err != nil:
 			return nil, fmt.Errorf("%q is neither host:port nor unix:/path", a)
 		case !secure && !loopback(host):
 			return nil, fmt.Errorf("%s is on another machine: give ca_file, cert and key for TLS, or a tunnel's address on this one", a)
 		}
-		addresses = append(addresses, resolver.Address{Addr: a, ServerName: host})
 	}
-	r.InitialState(resolver.State{Addresses: addresses})
 	creds := insecure.NewCredentials()
 	if secure {
 		pem, err := os.ReadFile(cfg.CAFile)
@@ -175,27 +161,21 @@ func dial(cfg Config) (*grpc.ClientConn, error) {
 		}
 		creds = credentials.NewTLS(c)
 	}
-	return grpc.NewClient("trillian:///log",
-		grpc.WithResolvers(r), grpc.WithTransportCredentials(creds), grpc.WithContextDialer(connect), grpc.WithKeepaliveParams(alive), grpc.WithDefaultServiceConfig(again), grpc.WithDisableServiceConfig(),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithIdleTimeout(0),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if _, ok := ctx.Deadline(); !ok {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, cfg.Timeout)
-				defer cancel()
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}),
-	)
-}
-
-func connect(ctx context.Context, addr string) (net.Conn, error) {
-	if file, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return (&net.Dialer{}).DialContext(ctx, "unix", file)
+	all := &servers{limit: cfg.Timeout}
+	for _, a := range cfg.Addresses {
+		target := a
+		if !strings.HasPrefix(a, "unix:") {
+			target = "dns:///" + a
+		}
+		conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithKeepaliveParams(alive), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second}),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+		if err != nil {
+			return nil, errors.Join(err, all.Close())
+		}
+		all.conns = append(all.conns, conn)
 	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	return all, nil
 }
 
 // loopback is strict: a name other than localhost could resolve to anything later.
@@ -211,7 +191,7 @@ func (l *Log) Client() trillian.TrillianLogClient { return l.client }
 func (l *Log) TreeID() int64 { return l.tree }
 
 // Close ends the connection; calls under way fail.
-func (l *Log) Close() error { return l.conn.Close() }
+func (l *Log) Close() error { return l.servers.Close() }
 
 // client notes what is added, so that the question for the root can wait for it.
 type client struct {

@@ -114,3 +114,20 @@ func TestCutOff(t *testing.T) {
 	second.kill(t)
 	ledgertest.Await(t, "the first to lead again", func() bool { return signer.Master(s) && s.Healthy() == nil })
 }
+
+// TestServerCutOff: a log server that takes calls but can't reach its database is left for the next one.
+func TestServerCutOff(t *testing.T) {
+	t.Parallel()
+	dsn, _ := database(t)
+	w, over := newWire(t, dsn)
+	a, b := socket(t), socket(t)
+	start(t, signer.Config{DSN: over, Listen: a})
+	start(t, signer.Config{DSN: dsn, Listen: b})
+	l := dial(t, a, b)
+	grow(t, l, 0, 10)
+	w.set(true)
+	for from := int64(10); from < 40; from += 10 {
+		grow(t, l, from, from+10)
+	}
+	w.set(false)
+}
