@@ -79,15 +79,6 @@ func (x *sharing) putBack(database string, dump []byte) {
 	}
 }
 
-// cutOff ends all connections to a database, and keeps the brokers from making others until it is put back.
-func (x *sharing) cutOff(database string) {
-	x.t.Helper()
-	if err := x.cluster.SQL(x.t.Context(), database, fmt.Sprintf(`REVOKE CONNECT ON DATABASE %[1]s FROM PUBLIC, regard_broker, regard_keeper;
-SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '%[1]s' AND pid <> pg_backend_pid();`, database)); err != nil {
-		x.t.Fatal(err)
-	}
-}
-
 // anew gives a database back empty.
 func (x *sharing) anew(database string) {
 	x.t.Helper()
@@ -488,7 +479,9 @@ func TestStorePutBackBeneath(t *testing.T) {
 	x.populate()
 	old := x.save(x.main)
 	x.disclose(asker("TUE AVANT"))
-	x.cutOff(x.main)
+	if err := x.cluster.CutOff(t.Context(), x.main); err != nil {
+		t.Fatal(err)
+	}
 	ordered := x.count("SELECT count(*) FROM leaves")
 	x.putBack(x.main, old)
 	// Who leads notices with the next entry.

@@ -197,6 +197,17 @@ func (c *Cluster) Dump(ctx context.Context, database string) ([]byte, error) {
 	return out, nil
 }
 
+// CutOff ends all connections to a database. Until it is put back by Load only the administrator makes others.
+func (c *Cluster) CutOff(ctx context.Context, database string) error {
+	return c.SQL(ctx, superuser, fmt.Sprintf(`DO $$ DECLARE r text; BEGIN
+	REVOKE CONNECT ON DATABASE %[1]s FROM PUBLIC;
+	FOR r IN SELECT a.grantee::regrole FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = '%[1]s' AND a.grantee <> 0 AND a.grantee <> d.datdba LOOP
+		EXECUTE format('REVOKE CONNECT ON DATABASE %[1]s FROM %%s', r);
+	END LOOP;
+END $$;
+SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '%[1]s';`, database))
+}
+
 // Load puts a dumped database back in the place of the one that is there, cutting off whoever uses it.
 func (c *Cluster) Load(ctx context.Context, database string, dump []byte) error {
 	if err := c.SQL(ctx, superuser, fmt.Sprintf("DROP DATABASE IF EXISTS %[1]s WITH (FORCE); CREATE DATABASE %[1]s;", database)); err != nil {
