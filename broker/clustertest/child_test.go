@@ -140,6 +140,11 @@ func (c *brokerChild) run(ctx context.Context) error {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
+	mux.HandleFunc("POST /keys", func(w http.ResponseWriter, r *http.Request) {
+		if err := changeKeys(r, b); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+		}
+	})
 	ops := &http.Server{Addr: c.Ops, Handler: mux, ReadHeaderTimeout: time.Minute}
 	failed := make(chan error, 2)
 	go func() { failed <- ops.ListenAndServe() }()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -289,12 +290,21 @@ func (l *load) counts() counts {
 	return counts{l.refused, l.cut, l.late}
 }
 
+// told is what problems agencies were told since the last check.
+func (l *load) told() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.problems)
+}
+
 // fault is something that happens while agencies ask.
 type fault struct {
 	hit  func()
 	heal func() // nil: it ends by itself
 	// uncut: not even a connection may end without an answer.
 	uncut bool
+	// unnoticed: no agency may be told of a problem either.
+	unnoticed bool
 }
 
 // survive lets a fault happen, waits until all brokers answer again, and checks everything.
@@ -318,6 +328,9 @@ func (w *world) survive(t *testing.T, f fault) {
 	after := w.load.counts()
 	if f.uncut && after.cut != before.cut {
 		t.Errorf("%d connections ended without an answer", after.cut-before.cut)
+	}
+	if f.unnoticed && len(w.load.told()) > 0 {
+		t.Errorf("agencies were told %v", w.load.told())
 	}
 	t.Logf("served again after %v, by all brokers %v after it was over (it lasted %v); connections refused %d, cut %d, too late %d", first.Round(10*time.Millisecond), all.Round(10*time.Millisecond),
 		healed.Sub(hit).Round(10*time.Millisecond), after.refused-before.refused, after.cut-before.cut, after.late-before.late)

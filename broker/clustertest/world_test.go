@@ -48,10 +48,11 @@ const patience = time.Minute
 
 // options say what a world is made of.
 type options struct {
-	own      bool     // PostgreSQL servers of its own: one for store and tree, one for the signed checkpoint
-	settings []string // of the first one
-	vault    bool     // root keys in a real Vault, else in a keystore that all brokers open
-	brokers  int      // 0: two
+	own      bool         // PostgreSQL servers of its own: one for store and tree, one for the signed checkpoint
+	settings []string     // of the first one
+	vault    bool         // root keys in a real Vault, else in a keystore that all brokers open
+	brokers  int          // 0: two
+	prepare  func(*world) // before the first broker starts
 }
 
 // world is what several brokers take: databases, Trillian, keys, a provider, and agencies that ask all the time.
@@ -63,6 +64,7 @@ type world struct {
 	signed   string
 	tree     string
 	vault    *vaulttest.Server
+	init     vault.InitConfig // of the root keys in it
 	signers  []*logServer
 	brokers  []*member
 	provider *counted
@@ -207,8 +209,9 @@ func newWorld(t testing.TB, o options) *world {
 	b := brokerChild{PublicDir: w.public, Cert: filepath.Join(certs, "cert"), Key: filepath.Join(certs, "key")}
 	if o.vault {
 		w.vault = vaulttest.New(t)
-		ic, res := w.vault.Initialise(vault.InitConfig{})
-		cfg := w.vault.Config(ic, res, vault.RoleSequencer)
+		var res *vault.InitResult
+		w.init, res = w.vault.Initialise(vault.InitConfig{WrapKey: "wrap", CheckpointKey: "checkpoint"})
+		cfg := w.vault.Config(w.init, res, vault.RoleSequencer)
 		w.unwrap(&cfg)
 		b.Vault = &vaultClient{cfg.Address, cfg.TransitMount, cfg.AppRoleMount, cfg.WrapKey, cfg.CheckpointKey, cfg.RoleIDFile, cfg.SecretIDFile}
 	} else {
@@ -216,6 +219,9 @@ func newWorld(t testing.TB, o options) *world {
 	}
 	for i := range max(o.brokers, 2) {
 		w.addBroker(fmt.Sprintf("broker%d", i+1), b, logs)
+	}
+	if o.prepare != nil {
+		o.prepare(w)
 	}
 	for _, m := range w.brokers {
 		m.start()
@@ -225,7 +231,7 @@ func newWorld(t testing.TB, o options) *world {
 	}
 	w.keys = w.brokers[0].status(t).LogKeys
 	var err error
-	if w.policy, err = proof.NewPolicy(w.keys[0]); err != nil {
+	if w.policy, err = proof.ParsePolicy([]byte("log " + strings.Join(w.keys, "\nlog ") + "\nquorum none\n")); err != nil {
 		t.Fatal(err)
 	}
 	w.register()
