@@ -230,16 +230,11 @@ func (w *world) cut(t *testing.T, wires []*wire, ways ...int) {
 	}})
 }
 
-// TestSlowDisk: each commit takes 200 ms more: half of that in PostgreSQL (commit_delay, of which more isn't to be had), half on the way.
+// TestSlowDisk: each fsync of both PostgreSQL servers takes 200 ms.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{own: true, settings: []string{"fsync = on", "commit_delay = 100000", "commit_siblings = 0"}})
-	w.survive(t, fault{hit: func() {
-		for _, m := range w.brokers {
-			m.toStore.delay(100 * time.Millisecond)
-			m.toSigned.delay(200 * time.Millisecond)
-		}
-	}})
+	w := newWorld(t, options{slow: true})
+	w.survive(t, fault{hit: func() { w.slow(200 * time.Millisecond) }, heal: func() {}})
 	leads, follows := w.leader(t)
 	w.survive(t, fault{hit: leads.kill, heal: func() { w.led(t, follows); leads.start() }})
 }

@@ -1,13 +1,11 @@
 package clustertest
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 )
 
 // wire is an address behind which another one lies, both sockets or both TCP. It can be cut: nothing comes through then, no connection ends, and new ones are taken and hear nothing, as on a network that drops packets.
@@ -17,7 +15,6 @@ type wire struct {
 	mu    sync.Mutex
 	whole *sync.Cond
 	cut   [2]bool // there, back
-	late  time.Duration
 	conns map[net.Conn]struct{}
 }
 
@@ -99,11 +96,7 @@ func (w *wire) carry(to, from net.Conn, direction int) {
 		for w.cut[direction] {
 			w.whole.Wait()
 		}
-		late := w.late
 		w.mu.Unlock()
-		if late > 0 && direction == there && bytes.Contains(bytes.ToLower(b[:n]), []byte("commit")) {
-			time.Sleep(late)
-		}
 		if n > 0 {
 			if _, err := to.Write(b[:n]); err != nil {
 				return
@@ -139,11 +132,4 @@ func (w *wire) lose() {
 	for c := range w.conns {
 		c.Close()
 	}
-}
-
-// delay makes each commit come so much later.
-func (w *wire) delay(d time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.late = d
 }

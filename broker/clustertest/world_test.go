@@ -50,6 +50,7 @@ const patience = time.Minute
 type options struct {
 	own      bool         // PostgreSQL servers of its own: one for store and tree, one for the signed checkpoint
 	settings []string     // of the first one
+	slow     bool         // the same, on disks that can be slow
 	vault    bool         // root keys in a real Vault, else in a keystore that all brokers open
 	brokers  int          // 0: two
 	prepare  func(*world) // before the first broker starts
@@ -58,9 +59,10 @@ type options struct {
 // world is what several brokers take: databases, Trillian, keys, a provider, and agencies that ask all the time.
 type world struct {
 	t        testing.TB
-	main     *pgcluster.Cluster // store and tree
-	apart    *pgcluster.Cluster // signed checkpoint
-	store    string             // names of databases
+	main     *pgcluster.Cluster        // store and tree
+	apart    *pgcluster.Cluster        // signed checkpoint
+	slow     func(fsync time.Duration) // makes both so
+	store    string                    // names of databases
 	signed   string
 	tree     string
 	vault    *vaulttest.Server
@@ -243,8 +245,15 @@ func newWorld(t testing.TB, o options) *world {
 
 func (w *world) databases(o options) {
 	t, ctx := w.t, w.t.Context()
-	if o.own {
-		w.main, w.apart = pgtest.Own(t, o.settings...), pgtest.Own(t)
+	if o.own || o.slow {
+		if o.slow {
+			var main, apart func(time.Duration)
+			w.main, main = pgtest.Slow(t)
+			w.apart, apart = pgtest.Slow(t)
+			w.slow = func(d time.Duration) { main(d); apart(d) }
+		} else {
+			w.main, w.apart = pgtest.Own(t, o.settings...), pgtest.Own(t)
+		}
 		w.store, w.signed, w.tree = "store", "signed", "tree"
 		for _, x := range []struct {
 			c    *pgcluster.Cluster

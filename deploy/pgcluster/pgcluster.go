@@ -33,6 +33,8 @@ type Config struct {
 	Dir string
 	// Settings are lines of postgresql.conf, such as "fsync = off".
 	Settings []string
+	// Env is added to the environment of PostgreSQL's programs.
+	Env []string
 	// Log gets what the server says; nil: nothing.
 	Log io.Writer
 }
@@ -123,6 +125,7 @@ func (c *Cluster) prepare(ctx context.Context) error {
 func (c *Cluster) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, name), args...) // #nosec G204 -- a program of PostgreSQL
 	cmd.Dir = c.cfg.Dir
+	cmd.Env = append(os.Environ(), c.cfg.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.as, Pdeathsig: syscall.SIGQUIT}
 	return cmd
 }

@@ -3,10 +3,14 @@ package pgtest
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,32 +79,74 @@ func Database(t testing.TB) (*pgcluster.Cluster, string) {
 // Own starts a server for one test, which may stop, kill and start it again.
 func Own(t testing.TB, more ...string) *pgcluster.Cluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "regard-pgtest-") // the server's user can't pass through t.TempDir
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil { // #nosec G302 -- see above
-		t.Fatal(err)
-	}
-	c, err := start(dir, append(settings[:len(settings):len(settings)], more...))
+	return own(t, openDir(t), nil, more...)
+}
+
+func own(t testing.TB, dir string, env []string, more ...string) *pgcluster.Cluster {
+	t.Helper()
+	c, err := start(dir, append(settings[:len(settings):len(settings)], more...), env...)
 	t.Cleanup(func() {
 		if c != nil {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
 	})
 	check(t, err)
 	return c
 }
 
-func start(dir string, settings []string) (*pgcluster.Cluster, error) {
+// openDir is a directory that the server's user can pass through, which it can't through t.TempDir.
+func openDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "regard-pgtest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o711); err != nil { // #nosec G302 -- see above
+		t.Fatal(err)
+	}
+	return dir
+}
+
+//go:embed testdata/slow.c
+var slowDisk string
+
+// Slow is Own on a disk that can be made slow: from a call of slow on each fsync of the server takes so much longer. It needs gcc.
+func Slow(t testing.TB, more ...string) (c *pgcluster.Cluster, slow func(time.Duration)) {
+	t.Helper()
+	dir := openDir(t)
+	library, delay := filepath.Join(dir, "slow.so"), filepath.Join(dir, "delay")
+	gcc := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-o", library, "-", "-ldl")
+	gcc.Stdin = strings.NewReader(slowDisk)
+	if out, err := gcc.CombinedOutput(); errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatalf("building slow.c: %v\n%s", err, out)
+	}
+	c = own(t, dir, []string{"LD_PRELOAD=" + library, "SLOW_DISK=" + delay}, append(more, "fsync = on")...)
+	t.Cleanup(func() { _ = os.Remove(delay) }) // it writes all its files at its end
+	return c, func(d time.Duration) {
+		t.Helper()
+		// In one step: the server reads it all the time.
+		if err := os.WriteFile(delay+".new", strconv.AppendInt(nil, d.Microseconds(), 10), 0o644); err != nil { // #nosec G306 -- for the server's user
+			t.Fatal(err)
+		}
+		if err := os.Rename(delay+".new", delay); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func start(dir string, settings []string, env ...string) (*pgcluster.Cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	return pgcluster.Start(ctx, pgcluster.Config{Dir: filepath.Join(dir, "data"), Settings: settings})
+	return pgcluster.Start(ctx, pgcluster.Config{Dir: filepath.Join(dir, "data"), Settings: settings, Env: env})
 }
 
 func check(t testing.TB, err error) {

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -65,5 +66,23 @@ func TestDatabases(t *testing.T) {
 	err := a.SQL(t.Context(), second, "SELECT n FROM t")
 	if err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Fatalf("the table of another database: %v", err)
+	}
+}
+
+// TestSlow: commits wait for the disk, and only while it is slow.
+func TestSlow(t *testing.T) {
+	t.Parallel()
+	c, slow := Slow(t)
+	if err := c.SQL(t.Context(), "postgres", "CREATE TABLE x (n integer)"); err != nil {
+		t.Fatal(err)
+	}
+	const delay = 3 * time.Second
+	slow(delay)
+	began := time.Now()
+	if err := c.SQL(t.Context(), "postgres", "INSERT INTO x VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < delay {
+		t.Errorf("a commit took %v on a disk that needs %v", took, delay)
 	}
 }
