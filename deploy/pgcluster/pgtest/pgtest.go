@@ -122,7 +122,7 @@ func Slow(t testing.TB, more ...string) (c *pgcluster.Cluster, slow func(time.Du
 	t.Helper()
 	dir := openDir(t)
 	library, delay := filepath.Join(dir, "slow.so"), filepath.Join(dir, "delay")
-	gcc := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-o", library, "-", "-ldl")
+	gcc := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-o", library, "-", "-ldl") // #nosec G204 -- a compiler, for a test
 	gcc.Stdin = strings.NewReader(slowDisk)
 	if out, err := gcc.CombinedOutput(); errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
 		t.Skip(err)
