@@ -20,7 +20,7 @@ var ErrPassword = errors.New("a password stands in the address of the database: 
 
 var password = regexp.MustCompile(`(?i)(^|[\s?&'])(ssl)?password\s*=`)
 
-// Parse reads an address. Connecting ends after ten seconds if it doesn't say otherwise.
+// Parse reads an address. Connecting ends after ten seconds if it doesn't say otherwise, and no statement is compiled: those of this program are short.
 func Parse(address string) (*pgx.ConnConfig, error) {
 	if password.MatchString(address) {
 		return nil, ErrPassword
@@ -38,6 +38,10 @@ func Parse(address string) (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("the address of the database: %w", err)
 	}
 	cfg.RuntimeParams["application_name"] = "regard"
+	if cfg.RuntimeParams["jit"] == "" {
+		// Compiling takes longer than any of them, and the planner's reason to do it is an estimate, of which a plan that it was told to avoid has an enormous one.
+		cfg.RuntimeParams["jit"] = "off"
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}

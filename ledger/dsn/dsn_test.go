@@ -24,9 +24,12 @@ func TestParse(t *testing.T) {
 		if !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v", address, err, want)
 		}
-		if err == nil && (cfg.Password != "" || cfg.ConnectTimeout == 0) {
-			t.Errorf("%s: %q, %v", address, cfg.Password, cfg.ConnectTimeout)
+		if err == nil && (cfg.Password != "" || cfg.ConnectTimeout == 0 || cfg.RuntimeParams["jit"] != "off") {
+			t.Errorf("%s: %q, %v, jit=%s", address, cfg.Password, cfg.ConnectTimeout, cfg.RuntimeParams["jit"])
 		}
+	}
+	if cfg, err := dsn.Parse("host=h jit=on"); err != nil || cfg.RuntimeParams["jit"] != "on" {
+		t.Errorf("what the address says counts: %v, jit=%s", err, cfg.RuntimeParams["jit"])
 	}
 	if _, err := dsn.Parse("host=h port=many"); err == nil {
 		t.Error("a port that is none")

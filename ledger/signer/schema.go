@@ -145,5 +145,8 @@ func poolConfig(dsn, name string) (*pgxpool.Config, error) {
 		return nil, errors.New("the connection string of Trillian's database is not one of PostgreSQL: postgres://user@host/database?sslmode=verify-full, or host=… dbname=… user=…")
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = name
+	if cfg.ConnConfig.RuntimeParams["jit"] == "" {
+		cfg.ConnConfig.RuntimeParams["jit"] = "off" // as in package dsn
+	}
 	return cfg, nil
 }
