@@ -37,6 +37,7 @@ type Options struct {
 	Dir         string        // where the databases go, which should be a disk; a directory is made in it
 	Keep        bool          // leave it there
 	CPUProfile  string        // directory for profiles of the broker, taken while nothing else is measured; empty: none
+	Statements  string        // file for what PostgreSQL counts of the cluster's statements; empty: it doesn't count
 	BrokerEnv   []string      // added to the broker's environment alone, to try settings of the Go runtime: "GOGC=400"
 	Cluster     *Engines      // measure several brokers on them beside one that is alone, and nothing else; nil: measure one
 	JSON        bool

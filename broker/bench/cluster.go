@@ -100,7 +100,11 @@ func (r *runner) engines(ctx context.Context) (e *engines, err error) {
 
 func (e *engines) postgres(ctx context.Context) error {
 	for _, name := range []string{"main", "signed"} {
-		db, err := pgcluster.Start(ctx, pgcluster.Config{Dir: filepath.Join(e.dir, name), Settings: []string{"max_connections = 200", "shared_buffers = 256MB"}})
+		settings := []string{"max_connections = 200", "shared_buffers = 256MB"}
+		if e.r.o.Statements != "" {
+			settings = append(settings, countStatements...)
+		}
+		db, err := pgcluster.Start(ctx, pgcluster.Config{Dir: filepath.Join(e.dir, name), Settings: settings})
 		if err != nil {
 			return err
 		}

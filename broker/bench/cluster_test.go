@@ -33,10 +33,10 @@ func TestRunCluster(t *testing.T) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	profiles := t.TempDir()
+	profiles, statements := t.TempDir(), filepath.Join(t.TempDir(), "statements")
 	o := Options{
 		Duration: 400 * time.Millisecond, Turns: 1, Connections: []int{4}, Persons: 300, Agreements: 12, Agencies: 4, Services: 3,
-		Single: 200 * time.Millisecond, Dir: dir, CPUProfile: profiles, JSON: true, Cluster: &Engines{Vault: vault},
+		Single: 200 * time.Millisecond, Dir: dir, CPUProfile: profiles, Statements: statements, JSON: true, Cluster: &Engines{Vault: vault},
 	}
 	var out, progress bytes.Buffer
 	if err := Run(t.Context(), o, &out, &progress); err != nil {
@@ -69,6 +69,15 @@ func TestRunCluster(t *testing.T) {
 	for _, name := range []string{"broker-1", "broker-2"} {
 		if s, err := os.Stat(filepath.Join(profiles, name, "cpu.prof")); err != nil || s.Size() == 0 {
 			t.Errorf("no profile of %s (%v)", name, err)
+		}
+	}
+	counted, err := os.ReadFile(statements)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"database regard: ", "database trillian: ", "INSERT INTO leaves", "regard_integrate"} {
+		if !bytes.Contains(counted, []byte(want)) {
+			t.Errorf("what PostgreSQL counted lacks %q:\n%s", want, counted)
 		}
 	}
 	var table bytes.Buffer

@@ -74,6 +74,12 @@ func (r *runner) fifth(ctx context.Context) (err error) {
 	if err := r.warm(ctx, n, alone); err != nil {
 		return err
 	}
+	var counted *statements
+	if r.o.Statements != "" {
+		if counted, err = e.countFrom(ctx); err != nil {
+			return err
+		}
+	}
 	for _, n := range r.o.Connections {
 		r.say("%d connections: %s of the cluster in %d turns with a broker alone, the proxy, and Trillian alone", n, r.o.Duration, r.o.Turns)
 		l := &clusterLoad{Cluster: series{Connections: n}, Alone: series{Connections: n}, Proxy: series{Connections: n}}
@@ -81,6 +87,15 @@ func (r *runner) fifth(ctx context.Context) (err error) {
 			return err
 		}
 		r.report.Cluster.Loads = append(r.report.Cluster.Loads, l)
+	}
+	if counted != nil {
+		var answers int64
+		for _, l := range r.report.Cluster.Loads {
+			answers += l.Cluster.total
+		}
+		if err := counted.write(ctx, answers); err != nil {
+			return err
+		}
 	}
 	if r.o.CPUProfile != "" {
 		if err := r.profileCluster(ctx, e, all); err != nil {

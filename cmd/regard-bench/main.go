@@ -53,6 +53,7 @@ func options(args []string) (bench.Options, error) {
 	f.StringVar(&o.Dir, "dir", o.Dir, "directory for the databases, on a disk (default: the system's temporary one)")
 	f.BoolVar(&o.Keep, "keep", o.Keep, "leave databases and logs there")
 	f.StringVar(&o.CPUProfile, "cpuprofile", o.CPUProfile, "directory for profiles of the broker")
+	f.StringVar(&o.Statements, "statements", o.Statements, "file for what PostgreSQL counts of the cluster's statements, with -cluster; slows it down a little")
 	f.BoolVar(&o.JSON, "json", o.JSON, "print JSON instead of the table")
 	cluster := f.Bool("cluster", false, "measure two brokers on PostgreSQL, Trillian and Vault beside one that is alone")
 	var engines bench.Engines
