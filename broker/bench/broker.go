@@ -32,6 +32,7 @@ type counts struct {
 	Ledger  ledger.Metrics
 	Commits int64 // of the store: intents, outcomes and labels; a sync each
 	Jobs    int64 // writes that they carried
+	Trips   int64 // to a database server
 	Keys    keys.Stats
 	Mallocs uint64
 	Alloc   uint64 // bytes allocated since the start
@@ -110,7 +111,7 @@ func (r *brokerRole) counts() counts {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	s := r.b.Store().Stats()
-	return counts{Ledger: r.b.Log().Metrics(), Commits: s.Commits.Load(), Jobs: s.Jobs.Load(), Keys: r.b.Ring().Stats(), Mallocs: m.Mallocs, Alloc: m.TotalAlloc, GCs: m.NumGC}
+	return counts{Ledger: r.b.Log().Metrics(), Commits: s.Commits.Load(), Jobs: s.Jobs.Load(), Trips: s.Trips.Load(), Keys: r.b.Ring().Stats(), Mallocs: m.Mallocs, Alloc: m.TotalAlloc, GCs: m.NumGC}
 }
 
 // settle waits until the broker has nothing left to do in the background, so that it doesn't weigh on what is measured next, and returns how long that took.

@@ -206,6 +206,8 @@ func (r *runner) askCluster(ctx context.Context, e *engines, all []*running, out
 	s.Stages = stages{perOne(c.Order, c.Batches), perOne(c.Add, c.Rounds), perOne(c.Integrate, c.Rounds), perOne(c.Sign, c.Rounds)}
 	if s.total > 0 {
 		s.Allocated = int64(s.counted.Alloc) / s.total
+		per := func(n int64) float64 { return float64(n) / float64(s.total) }
+		s.Commits, s.Trips, s.Wraps = per(s.counted.Commits), per(s.counted.Trips), [2]float64{per(s.counted.Keys.WrapCalls), per(s.counted.Keys.UnwrapCalls)}
 		out.Entries = s.Rate * float64(c.Entries) / float64(s.total)
 	}
 	if c.Rounds > 0 {
@@ -281,6 +283,8 @@ func (r *Report) writeCluster(w io.Writer) error {
 			fmt.Fprintf(t, "  %s\t%s\n", s.Party, show(s.CPU))
 		}
 		fmt.Fprintf(t, "  all of them\t%s\n", show(l.Cluster.CPU))
+		c := &l.Cluster
+		fmt.Fprintf(t, "for an answer\t%.3f commits of the store in %.3f trips, %.3f calls to wrap keys, %.3f to unwrap them\n", c.Commits, c.Trips, c.Wraps[0], c.Wraps[1])
 		fmt.Fprintf(t, "Trillian alone, batches of %d, until the root has them\tp50 %s\n", l.RawBatch, show(l.LeavesP50))
 	}
 	return t.Flush()

@@ -27,6 +27,9 @@ type series struct {
 	Batch       float64       `json:",omitempty"` // entries in a signed batch
 	Settled     time.Duration `json:",omitempty"` // the longest that the broker was busy after a stretch
 	Allocated   int64         `json:",omitempty"` // bytes for one answer
+	Commits     float64       `json:",omitempty"` // of the store, for one answer; and the ways to its server and back
+	Trips       float64       `json:",omitempty"`
+	Wraps       [2]float64    `json:",omitzero"` // calls to wrap keys and to unwrap them, for one answer
 	Stages      stages        `json:",omitzero"`
 	Failures    map[string]int64
 
@@ -43,6 +46,8 @@ type stages struct{ Order, Add, Integrate, Sign time.Duration }
 // since subtracts what was counted before.
 func (c *counts) since(before *counts) counts {
 	d := counts{Commits: c.Commits - before.Commits, Jobs: c.Jobs - before.Jobs, Alloc: c.Alloc - before.Alloc, Mallocs: c.Mallocs - before.Mallocs, GCs: c.GCs - before.GCs}
+	d.Trips = c.Trips - before.Trips
+	d.Keys.WrapCalls, d.Keys.UnwrapCalls = c.Keys.WrapCalls-before.Keys.WrapCalls, c.Keys.UnwrapCalls-before.Keys.UnwrapCalls
 	l, b := &c.Ledger, &before.Ledger
 	d.Ledger.Entries, d.Ledger.Batches, d.Ledger.Rounds = l.Entries-b.Entries, l.Batches-b.Batches, l.Rounds-b.Rounds
 	d.Ledger.Order, d.Ledger.Add, d.Ledger.Integrate, d.Ledger.Sign = l.Order-b.Order, l.Add-b.Add, l.Integrate-b.Integrate, l.Sign-b.Sign
@@ -55,6 +60,9 @@ func (c *counts) add(d *counts) {
 	c.Alloc += d.Alloc
 	c.Mallocs += d.Mallocs
 	c.GCs += d.GCs
+	c.Trips += d.Trips
+	c.Keys.WrapCalls += d.Keys.WrapCalls
+	c.Keys.UnwrapCalls += d.Keys.UnwrapCalls
 	l, e := &c.Ledger, &d.Ledger
 	l.Entries += e.Entries
 	l.Batches += e.Batches

@@ -94,6 +94,8 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	writes := reads.Copy()
 	reads.RuntimeParams["default_transaction_read_only"] = "on"
+	// Statements look everything up by keys. Without statistics, in a young table, the planner thinks otherwise, and keeps to that while the table grows.
+	byKeys(reads)
 	s := &Store{path: fmt.Sprintf("the database %s at %s", reads.Database, reads.Host), log: cfg.Logger, mailing: cfg.Mailing, pg: true, member: cfg.Member}
 	s.r = newReader(stdlib.OpenDB(*reads), cfg.Readers, true)
 	fail := func(err error) (*Store, error) {
@@ -111,11 +113,8 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.reads.prepare(ctx, s.r); err != nil {
 		return fail(err)
 	}
-	// Hot statements look everything up by keys. Without statistics, in a young table, the planner thinks otherwise, and keeps to that while the table grows.
 	hot := writes.Copy()
-	for _, p := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
-		hot.RuntimeParams[p] = "off"
-	}
+	byKeys(hot)
 	var keeper *pgx.ConnConfig
 	if cfg.Keeper != "" {
 		if keeper, err = dsn.Parse(cfg.Keeper); err != nil {
@@ -141,6 +140,13 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 		s.lanes.keeper = lane(keeper, []int64{lockRest}, nil)
 	}
 	return s, nil
+}
+
+// byKeys has the planner go through indexes wherever it can.
+func byKeys(c *pgx.ConnConfig) {
+	for _, p := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
+		c.RuntimeParams[p] = "off"
+	}
 }
 
 // checkSchema compares the version of the database with that of this program.
