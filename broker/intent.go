@@ -71,14 +71,9 @@ func (d *disclosure) announce(method, target string) (string, error) {
 	def := d.plan.service.def
 	return proof.Intent{
 		Origin: d.b.cfg.Origin, Disclosure: uuid.UUID(d.id).String(), Provider: string(def.Provider.ID), Service: def.Ref(),
-		Requested: proof.RequestedDigest(d.requestedOf()), Question: proof.QuestionDigest(method, target, nil),
+		Requested: d.rec.RequestedDigest(), Question: proof.QuestionDigest(method, target, nil),
 		Issued: proof.TimeOf(d.b.now()), Expires: intentExpiry,
 	}.Sign(*signers...)
-}
-
-// requestedOf is the list of requested fields as the asked record holds it.
-func (d *disclosure) requestedOf() []string {
-	return d.rec.Open(proof.ReaderProvider).List(proof.DisclosureRequested)
 }
 
 // IntentKeys lists the versions of the intent key in force, newest first.

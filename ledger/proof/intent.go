@@ -51,8 +51,20 @@ func QuestionDigest(method, target string, body []byte) Hash {
 
 // RequestedDigest is the digest of a list of JSON pointers in the form in which
 // records hold it: in strictly increasing order.
-func RequestedDigest(pointers []string) Hash {
-	return sha256.Sum256([]byte("regard/requested/v1\x00" + strings.Join(pointers, "\n")))
+func RequestedDigest(pointers []string) Hash { return requestedDigest(strings.Join(pointers, "\n")) }
+
+// RequestedDigest is that of the fields which the record of a disclosure lists
+// as asked for. A record of another schema has none: it is zero.
+func (r *Record) RequestedDigest() Hash {
+	if r.Schema() != SchemaDisclosure {
+		return Hash{}
+	}
+	list, _ := r.Value(DisclosureRequested) // joined already
+	return requestedDigest(list)
+}
+
+func requestedDigest[T string | []byte](list T) Hash {
+	return sha256.Sum256(append(append(make([]byte, 0, 2048), "regard/requested/v1\x00"...), list...))
 }
 
 // AppendText appends the text that the broker signs.
@@ -208,7 +220,7 @@ func VerifyIntent(header string, keys []note.Verifier) (Intent, error) {
 // Sign signs the intent with one key, or several while they are rotated, and
 // returns it in the form in which it stands in a request.
 func (i Intent) Sign(keys ...note.Signer) (string, error) {
-	text, err := i.AppendText(nil)
+	text, err := i.AppendText(make([]byte, 0, 512))
 	if err != nil {
 		return "", err
 	}

@@ -2,10 +2,12 @@ package proof_test
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -250,5 +252,27 @@ func BenchmarkIntentSign(b *testing.B) {
 		i := sampleIntent()
 		i.Question = proof.QuestionDigest("GET", "/v1/quotient?nomNaissance=EXEMPLE", nil)
 		must(i.Sign(signer))
+	}
+}
+
+// TestRecordRequestedDigest: a record says the digest of its own list, sorted and without repetitions, as the list says it.
+func TestRecordRequestedDigest(t *testing.T) {
+	var long []string
+	for i := range 100 {
+		long = append(long, fmt.Sprintf("/%s/%d", strings.Repeat("x", 200), i))
+	}
+	for _, list := range [][]string{nil, {"/data"}, {"/b", "/a/*/c", "/b"}, long} {
+		r := must(proof.NewRecord(proof.SchemaDisclosure, rand.Reader))
+		if list != nil {
+			if err := r.SetList(proof.DisclosureRequested, list); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := proof.RequestedDigest(r.Open(proof.ReaderProvider).List(proof.DisclosureRequested)); r.RequestedDigest() != want {
+			t.Errorf("%q: %s, want %s", list, r.RequestedDigest(), want)
+		}
+	}
+	if r := must(proof.NewRecord(proof.SchemaAccess, rand.Reader)); r.RequestedDigest() != (proof.Hash{}) {
+		t.Error("a record of another schema has a digest")
 	}
 }
