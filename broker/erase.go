@@ -159,27 +159,21 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 		return index, journalProblem(err)
 	}
 	// After this nobody can tell any more to whom an entry belongs, so each must be in its roll before.
-	if err := b.until(ctx, func() (bool, error) { return b.store.Filed(ctx, index) }); err != nil {
+	err := b.until(ctx, func() (bool, error) {
+		if !b.leads() { // another broker carries it through
+			return false, b.errFollows(ctx)
+		}
+		return b.store.Filed(ctx, index)
+	})
+	if err != nil {
 		return index, fmt.Errorf("waiting for the person's entries to be filed: %w", err)
 	}
-	if err := b.store.DropAnswersOf(ctx, e.Owner); err != nil {
-		return index, fmt.Errorf("deleting the person's answers: %w", err)
-	}
-	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
-		return index, fmt.Errorf("forgetting what stands beside the log about the person: %w", err)
-	}
-	if !b.leads() { // another broker carries it through, and what it leaves behind is not to be destroyed
-		return index, b.errFollows(ctx)
-	}
-	if err := b.ring.Erase(ctx, e.Owner); err != nil {
-		return index, fmt.Errorf("destroying the person's keys: %w", err)
+	// Once: another broker may be at it, too, or have done it, and then the person has new keys.
+	if err := b.ring.EraseWith(ctx, e.Owner, func(ctx context.Context) (int64, error) { return b.store.CarryOut(ctx, e, b.now()) }); err != nil {
+		return index, err
 	}
 	b.tellChange(ctx) // they drop the keys that they have in memory
-	// Again: what was attached meanwhile under a key that is gone would stand in the way of attaching it anew.
-	if err := b.store.Forget(ctx, e.Owner, b.now()); err != nil {
-		return index, fmt.Errorf("forgetting what came meanwhile about the person: %w", err)
-	}
-	return index, b.store.EndErasure(ctx, e.Owner, b.now())
+	return index, nil
 }
 
 func journalProblem(err error) error {

@@ -40,6 +40,12 @@ func (b *Broker) Erasing(subject proof.Subject) bool {
 	return err == nil && p != nil && p.phase != 0
 }
 
+// FinishErasure carries an erasure that is in the log through, as a broker does that saw it open.
+func (b *Broker) FinishErasure(ctx context.Context, e *store.Erasure) error {
+	_, err := b.finishErasure(ctx, e, nil)
+	return err
+}
+
 // Filed counts the entries of everybody by their Name, as only the holder of the keys can.
 func (b *Broker) Filed(ctx context.Context) (map[string]int, error) {
 	out := map[string]int{}

@@ -225,28 +225,36 @@ func (r *Ring) preload(ctx context.Context, parts []PersonPart) error {
 // Erase destroys all of an owner's keys: durably in the store, and in this process's caches. When it returns nil, nothing that they sealed can be read any more. It may be repeated. A key
 // that a concurrent caller saves while it runs is a new one and survives: it sealed what came after.
 func (r *Ring) Erase(ctx context.Context, owner Owner) error {
+	return r.EraseWith(ctx, owner, func(ctx context.Context) (int64, error) {
+		rows, err := r.store.LoadKeys(ctx, KindSubject, owner, "")
+		if err != nil {
+			return 0, fmt.Errorf("loading a subject's keys: %w", err)
+		}
+		ids := make([]KeyID, len(rows))
+		for i := range rows {
+			ids[i] = rows[i].ID
+		}
+		// Also without ids: an earlier call may have deleted the rows and then failed to make sure of it.
+		return int64(len(ids)), r.store.DestroyKeys(ctx, ids)
+	})
+}
+
+// EraseWith is Erase for a caller that destroys the keys in the store itself, in the transaction of what it records about it. destroy keeps what Erase promises of the store, and returns how many
+// there were.
+func (r *Ring) EraseWith(ctx context.Context, owner Owner, destroy func(context.Context) (int64, error)) error {
 	if r.closed.Load() {
 		return ErrClosed
 	}
 	if owner.IsZero() {
 		return errors.New("keys: nobody can't be erased")
 	}
-	rows, err := r.store.LoadKeys(ctx, KindSubject, owner, "")
+	n, err := destroy(ctx)
+	// After the store: whoever read a key from it before can't cache it any more. After an error, too: it may have destroyed them.
+	r.forget(owner)
 	if err != nil {
-		return fmt.Errorf("loading a subject's keys: %w", err)
-	}
-	ids := make([]KeyID, len(rows))
-	for i := range rows {
-		ids[i] = rows[i].ID
-	}
-	// Also without ids: an earlier call may have deleted the rows and then failed to make sure of it.
-	if err := r.store.DestroyKeys(ctx, ids); err != nil {
-		r.forget(owner) // it may have destroyed them
 		return fmt.Errorf("destroying a subject's keys: %w", err)
 	}
-	// After the store: whoever read a key from it before can't cache it any more.
-	r.forget(owner)
-	r.stats.destroyed.Add(int64(len(ids)))
+	r.stats.destroyed.Add(n)
 	return nil
 }
 

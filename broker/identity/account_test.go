@@ -9,7 +9,9 @@ import (
 
 	"github.com/regard-broker/regard/broker/identity"
 	"github.com/regard-broker/regard/broker/identity/simulator"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -139,6 +141,31 @@ func TestClaimsThatAreTaken(t *testing.T) {
 	}
 }
 
+// carryOut carries out an erasure whose keys are gone already.
+func (w *world) carryOut(o keys.Owner) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	order := store.Order{Store: w.store}
+	tail, err := order.Tail(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e := &store.Erasure{ID: store.ID{byte(tail.Next + 1)}, Record: store.Record{Owner: o, Person: []byte{1}, Admin: []byte{1}}}
+	if err := w.store.BeginErasure(ctx, e, store.ID{}, w.clock.now(), tail.Next, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	batch := &ledger.Batch{First: tail.Next, Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{{Index: tail.Next, Kind: proof.KindErasure, Text: []byte{1}, Identity: [32]byte{byte(tail.Next)}}}, Attach: &store.ErasureLogged{Erasure: *e}}}}
+	if tail.Next == 0 {
+		batch.Opens = &ledger.OpenEpoch{Text: []byte("marker"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}
+	}
+	if err := order.Commit(ctx, batch); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.store.CarryOut(ctx, e, w.clock.now()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // After the erasure of an identifier it is in no account, and can't be read out of one; after that of the pivot identity nothing is.
 func TestErasedIdentifiers(t *testing.T) {
 	w := newWorld(t)
@@ -166,9 +193,7 @@ func TestErasedIdentifiers(t *testing.T) {
 	if got := w.sessionOf(b).Subjects; len(got) != 3 || got[2].Type() != proof.TypeSIREN {
 		t.Errorf("after the erasure: %v", got)
 	}
-	if err := w.store.Forget(t.Context(), owner(nir), w.clock.now()); err != nil {
-		t.Fatal(err)
-	}
+	w.carryOut(owner(nir))
 	if rows, err := w.store.Identifiers(t.Context(), s.Account); err != nil || len(rows) != 1 {
 		t.Errorf("%d rows, %v", len(rows), err)
 	}
@@ -182,9 +207,7 @@ func TestErasedIdentifiers(t *testing.T) {
 	if got := w.sessionOf(b).Attached; len(got) != 0 {
 		t.Errorf("after the erasure of the person: %v", got)
 	}
-	if err := w.store.Forget(t.Context(), s.Account, w.clock.now()); err != nil {
-		t.Fatal(err)
-	}
+	w.carryOut(s.Account)
 	if b.signedIn() {
 		t.Error("the erased person is signed in")
 	}

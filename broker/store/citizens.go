@@ -289,12 +289,6 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 	return nil
 }
 
-// Forget removes what stands beside the log about somebody who is being erased: contests, notices, holds and delegations, the account with its sessions, and what is attached under this identifier to any account. Before
-// the keys are destroyed, which also wipes from the files what was deleted here; and again afterwards, for what came in between and is sealed under a key that is gone.
-func (s *Store) Forget(ctx context.Context, owner keys.Owner, now time.Time) error {
-	return s.keep(ctx, func(t *tx) error { return forget(t, owner, now) })
-}
-
 // SetAgencyAddresses says where mails about contests go; the addresses aren't in the log.
 func (s *Store) SetAgencyAddresses(ctx context.Context, agency, contact, dpo string) error {
 	return s.one(ctx, "UPDATE agencies SET contact = ?, dpo = ? WHERE id = ?", contact, dpo, agency)

@@ -74,30 +74,69 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 	return nil
 }
 
-// DropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
-// has no outcome, because its intent can't be read, is no exception. Deferred ones are left as they are: an erasure doesn't reach them.
-func (s *Store) DropAnswersOf(ctx context.Context, owner keys.Owner) error {
-	return s.keep(ctx, func(t *tx) error {
-		if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
+// CarryOut destroys what an erasure is about, once its entry is in the log: the owner's keys, the sealed answers of all disclosures that have a record of theirs, and what stands beside the log. It marks the
+// erasure as done, any that was begun before it and couldn't be carried through, and what people have asked for of it. It returns how many keys it destroyed.
+//
+// Of several processes that carry the same erasure through, one does; to the others nothing is left to do. So no key is destroyed that was made when it was done: what it sealed came after the reach.
+func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int64, err error) {
+	open := func(t *tx) (bool, error) {
+		var found int64
+		err := t.row("SELECT count(*) FROM erasures WHERE id = ? AND done = 0 AND log_index IS NOT NULL", e.ID[:]).Scan(&found)
+		return found == 1, err
+	}
+	end := func(t *tx) error {
+		if err := endRequests(t, e.Owner, now); err != nil {
 			return err
 		}
-		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
-			return err
-		}
-		_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL"+t.or("", openIntents), owner[:])
+		_, err := t.exec("UPDATE erasures SET done = 1 WHERE owner = ? AND done = 0", e.Owner[:])
 		return err
+	}
+	// Alone, and what is read here is read afterwards: nobody else is at it, nor stores anything under a key that goes.
+	err = s.keep(ctx, func(t *tx) error {
+		if ok, err := open(t); err != nil || !ok {
+			n = 0
+			return err
+		}
+		if err := dropAnswersOf(t, e.Owner); err != nil {
+			return err
+		}
+		if err := forget(t, e.Owner, now); err != nil {
+			return err
+		}
+		if n, err = t.exec("DELETE FROM keys WHERE kind = ? AND owner = ?", string(keys.KindSubject), e.Owner[:]); err != nil || t.pg == nil {
+			return err
+		}
+		return end(t)
+	})
+	if err != nil || s.pg {
+		return n, err
+	}
+	// On SQLite it isn't done before the files hold nothing of it any more. The only process keeps everybody else out meanwhile, but for what is attached beside the log, under a key that is gone.
+	if err := s.cutWAL(ctx); err != nil {
+		return n, err
+	}
+	return n, s.keep(ctx, func(t *tx) error {
+		if ok, err := open(t); err != nil || !ok {
+			return err
+		}
+		if err := forget(t, e.Owner, now); err != nil {
+			return err
+		}
+		return end(t)
 	})
 }
 
-// EndErasure marks the erasure of an owner as done, any that was begun before it and couldn't be carried through, and what people have asked for of it: the keys that it was to destroy are gone.
-func (s *Store) EndErasure(ctx context.Context, owner keys.Owner, now time.Time) error {
-	return s.keep(ctx, func(t *tx) error {
-		if err := endRequests(t, owner, now); err != nil {
-			return err
-		}
-		_, err := t.exec("UPDATE erasures SET done = 1 WHERE owner = ? AND done = 0", owner[:])
+// dropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
+// has no outcome, because its intent can't be read, is no exception. Deferred ones are left as they are: an erasure doesn't reach them.
+func dropAnswersOf(t *tx, owner keys.Owner) error {
+	if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
 		return err
-	})
+	}
+	if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
+		return err
+	}
+	_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL"+t.or("", openIntents), owner[:])
+	return err
 }
 
 // OpenErasures lists erasures that were begun and are not done.

@@ -1,17 +1,25 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+	"github.com/regard-broker/regard/keys"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// Forget removes what stands beside the log about somebody, as an erasure does.
+func (s *Store) Forget(ctx context.Context, owner keys.Owner, now time.Time) error {
+	return s.keep(ctx, func(t *tx) error { return forget(t, owner, now) })
+}
 
 // Opener opens the store of a directory, or the one that stands for it on another engine.
 type Opener func(t testing.TB, dir string, set ...func(*Config)) *Store

@@ -616,10 +616,87 @@ func TestNothingBeginsAboutWhomAnotherErases(t *testing.T) {
 	if _, again, err := a.Begin(ctx, func() *store.Intent { in := intent(1); in.Owner, in.ID = person, store.ID{0: 1, 15: 1}; return in }()); err != nil || !again {
 		t.Errorf("a repeat: %v, %v", again, err)
 	}
-	if err := b.EndErasure(ctx, person, at); err != nil {
+	if n, err := b.CarryOut(ctx, e, at); err != nil || n != 0 {
+		t.Fatalf("before it is in the log: %d, %v", n, err)
+	}
+	if err := begin(204, time.Time{}); !errors.Is(err, store.ErrErasing) {
+		t.Errorf("before it is in the log: %v", err)
+	}
+	if err := commit(t, b, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindErasure)}, Attach: &store.ErasureLogged{Erasure: *e}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.CarryOut(ctx, e, at); err != nil {
 		t.Fatal(err)
 	}
 	if err := begin(203, time.Time{}); err != nil {
 		t.Errorf("after the erasure: %v", err)
+	}
+}
+
+// TestErasureIsCarriedOutOnce: of two processes that carry an erasure through one destroys the keys. What the person has by then when the other one comes is no part of it.
+func TestErasureIsCarriedOutOnce(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	a, b := d.Open(t, dir), d.Open(t, dir)
+	ctx := t.Context()
+	person := keys.Owner{1}
+	save := func(n byte) {
+		t.Helper()
+		if err := a.SaveKeys(ctx, []keys.StoredKey{{ID: keys.KeyID{n}, Kind: keys.KindSubject, Owner: person, Wrapped: []byte{n}, Created: at}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() (ids []byte) {
+		t.Helper()
+		rows, err := b.LoadKeys(ctx, keys.KindSubject, person, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range rows {
+			ids = append(ids, k.ID[0])
+		}
+		return ids
+	}
+	save(1)
+	save(2)
+	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
+	if err := a.BeginErasure(ctx, e, store.ID{}, at, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := a.CarryOut(ctx, e, at); err != nil || n != 0 || len(left()) != 2 {
+		t.Fatalf("before it is in the log: %d, %v, left %v", n, err, left())
+	}
+	if err := commit(t, a, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindErasure)}, Attach: &store.ErasureLogged{Erasure: *e}}); err != nil {
+		t.Fatal(err)
+	}
+	open, err := b.OpenErasures(ctx)
+	if err != nil || len(open) != 1 || !open[0].Logged {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	var destroyed [8]int64
+	var wg sync.WaitGroup
+	for i := range destroyed {
+		wg.Go(func() {
+			s := []*store.Store{a, b}[i%2]
+			var err error
+			if destroyed[i], err = s.CarryOut(ctx, &open[0], at); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	var sum int64
+	for _, n := range destroyed {
+		sum += n
+	}
+	if sum != 2 || len(left()) != 0 {
+		t.Errorf("%v keys were destroyed, left %v", destroyed, left())
+	}
+	save(3)
+	if n, err := b.CarryOut(ctx, &open[0], at); err != nil || n != 0 {
+		t.Errorf("again: %d, %v", n, err)
+	}
+	if ids := left(); !bytes.Equal(ids, []byte{3}) {
+		t.Errorf("the new key was destroyed, too: left %v", ids)
 	}
 }
