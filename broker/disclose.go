@@ -147,8 +147,8 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	b.recycle(sealed) // Begin has returned: the store is done with it
 	switch {
 	case errors.Is(err, errErasing), errors.Is(err, store.ErrErasing), errors.Is(err, keys.ErrNoKey):
-		if b.member != nil {
-			b.ring.DropCached() // another broker may have destroyed what this one has in memory
+		if b.member != nil && errors.Is(err, keys.ErrNoKey) {
+			b.ring.DropCached() // another broker destroyed what this one has in memory
 		}
 		return row, false, &Problem{Status: 503, Code: "subject.erasing", Title: "Records about this person are being erased.", Detail: "Repeat the request shortly.", RetryAfter: 5 * time.Second}
 	case errors.Is(err, store.ErrConflict):

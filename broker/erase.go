@@ -59,12 +59,17 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 		case err != nil && begun:
 			b.gate.set(owner, phaseLeft)
 		case err != nil:
+			b.letIn(ctx, owner)
 			b.gate.set(owner, was)
 		default:
 			b.damage.erased(owner)
 			b.gate.set(owner, 0)
 		}
 	}()
+	// At the other brokers, too: else somebody about whom there is always a request under way could never be erased.
+	if err := b.store.ShutOut(ctx, owner); err != nil {
+		return Erasure{}, storeProblem(err)
+	}
 	asked := b.now()
 	var e store.Erasure
 	var rec *proof.Record
@@ -89,7 +94,13 @@ func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner 
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
 		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
-	if err := b.until(ctx, func() (bool, error) { return b.noIntent(ctx, owner) }); err != nil {
+	err = b.until(ctx, func() (bool, error) {
+		if err := b.blocked(ctx, owner); err != nil { // since it was asked for
+			return false, err
+		}
+		return b.noIntent(ctx, owner)
+	})
+	if err != nil {
 		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
 	b.gate.set(owner, phaseShut)
@@ -124,6 +135,20 @@ func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner 
 		return e, nil, 0, err
 	}
 	return e, rec, reach, nil
+}
+
+// letIn lets requests about somebody begin again whose erasure didn't begin. If that fails, the sweeper does it.
+func (b *Broker) letIn(ctx context.Context, owner keys.Owner) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), erasureRound)
+	defer cancel()
+	if err := b.store.LetIn(ctx, owner); err != nil {
+		b.log.Warn("requests about a person who isn't erased after all are still kept out; it is tried again", "error", err)
+	}
+}
+
+// letInLeft lets requests about everybody begin again whose erasure an earlier leader had asked for and didn't begin.
+func (b *Broker) letInLeft(ctx context.Context) error {
+	return b.store.LetInLeft(ctx, b.gate.closing())
 }
 
 func erasureRecord(subject proof.Subject, reach proof.Index, ground string, asked, now time.Time) (*proof.Record, error) {

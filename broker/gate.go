@@ -166,6 +166,19 @@ func (g *gate) forgetLeft() {
 	}
 }
 
+// closing lists whose erasure waits for what is under way.
+func (g *gate) closing() []keys.Owner {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []keys.Owner
+	for o, p := range g.owners {
+		if p.phase == phaseClosing || p.phase == phaseShut {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
 // left lists whose erasure nobody is at.
 func (g *gate) left() []keys.Owner {
 	g.mu.Lock()

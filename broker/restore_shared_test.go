@@ -102,17 +102,23 @@ func (x *sharing) restore() (*broker.Restored, error) {
 	return broker.Restore(x.t.Context(), x.config("restore"), "")
 }
 
-// count asks the store's database for a number.
-func (x *sharing) count(query string) (n int64) {
+// row reads one row of the store's database.
+func (x *sharing) row(query string, into ...any) {
 	x.t.Helper()
 	c, err := pgx.Connect(x.t.Context(), x.cluster.Superuser(x.main))
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	defer c.Close(x.t.Context())
-	if err := c.QueryRow(x.t.Context(), query).Scan(&n); err != nil {
+	if err := c.QueryRow(x.t.Context(), query).Scan(into...); err != nil {
 		x.t.Fatal(err)
 	}
+}
+
+// count asks the store's database for a number.
+func (x *sharing) count(query string) (n int64) {
+	x.t.Helper()
+	x.row(query, &n)
 	return n
 }
 

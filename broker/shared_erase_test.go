@@ -1,23 +1,22 @@
 package broker_test
 
 import (
+	"context"
+	"net/http"
+	"sync"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
+	"time"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// query reads one row of the brokers' store.
-func (x *sharing) query(sql string, args []any, into ...any) {
+// exec changes the brokers' store behind their backs.
+func (x *sharing) exec(sql string) {
 	x.t.Helper()
-	c, err := pgx.Connect(x.t.Context(), x.cluster.Superuser(x.main))
-	if err != nil {
-		x.t.Fatal(err)
-	}
-	defer c.Close(x.t.Context()) //nolint:errcheck // it only read
-	if err := c.QueryRow(x.t.Context(), sql, args...).Scan(into...); err != nil {
+	if err := x.cluster.SQL(x.t.Context(), x.main, sql); err != nil {
 		x.t.Fatal(err)
 	}
 }
@@ -41,7 +40,7 @@ func TestErasureIsCarriedThroughOnce(t *testing.T) {
 	}
 	e := store.Erasure{Index: erased.Index, Logged: true}
 	var id, owner []byte
-	x.query("SELECT id, owner FROM erasures WHERE done = 1", nil, &id, &owner)
+	x.row("SELECT id, owner FROM erasures WHERE done = 1", &id, &owner)
 	copy(e.ID[:], id)
 	copy(e.Owner[:], owner)
 	later, err := leads.Disclose(t.Context(), x.caller, request())
@@ -69,4 +68,138 @@ func (x *sharing) open(a *broker.Answer) {
 			}
 		}
 	}
+}
+
+// busy asks for somebody at a broker again and again: when one answer comes, the next request has been at the provider for a while. It stops when one is refused.
+func (x *sharing) busy(b *broker.Broker, refused chan<- *broker.Problem) {
+	var mu sync.Mutex
+	var last chan struct{} // of the request that waits at the provider
+	arrived := make(chan struct{}, 1)
+	pass := func(next chan struct{}) {
+		mu.Lock()
+		defer mu.Unlock()
+		if last != nil {
+			close(last)
+		}
+		last = next
+	}
+	x.provider.mu.Lock()
+	x.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		mine := make(chan struct{})
+		pass(mine)
+		arrived <- struct{}{}
+		<-mine
+		household(rw, r)
+	}
+	x.provider.mu.Unlock()
+	ended := make(chan error, 1)
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		work.Go(func() {
+			if _, err := b.Disclose(context.WithoutCancel(x.t.Context()), x.caller, request()); err != nil {
+				select {
+				case ended <- err:
+				default:
+				}
+			}
+		})
+		select {
+		case <-arrived:
+		case err := <-ended:
+			x.provider.mu.Lock()
+			x.provider.answer = household
+			x.provider.mu.Unlock()
+			pass(nil)
+			refused <- broker.AsProblem(err)
+			return
+		}
+	}
+}
+
+// TestErasureOfABusyPerson: somebody about whom another broker is always being asked is erased all the same: it begins nothing more about them until that is done.
+func TestErasureOfABusyPerson(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	x.start("a")
+	x.start("b")
+	leads, follows := x.leader()
+	x.b = leads
+	x.populate()
+	x.known(follows[0])
+	refused := make(chan *broker.Problem, 1)
+	go x.busy(follows[0], refused)
+	ledgertest.Await(t, "requests that are under way", func() bool { return x.count("SELECT count(*) FROM intents") > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := leads.Erase(ctx, subjectOf(t, marie), "rgpd-17"); err != nil {
+		t.Errorf("erasing: %v", err)
+	}
+	if p := <-refused; p.Code != "subject.erasing" || p.RetryAfter == 0 {
+		t.Errorf("a request during the erasure: %+v", p)
+	}
+	for _, b := range x.all {
+		if _, err := b.Disclose(t.Context(), x.caller, request()); err != nil {
+			t.Errorf("a request after the erasure: %v", err)
+		}
+	}
+}
+
+// TestErasureGivenUp: a hold that comes while an erasure waits for requests under way ends it, and requests about the person begin again, at every broker. So they do when the broker that waited is gone.
+func TestErasureGivenUp(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	x.start("a")
+	x.start("b")
+	leads, follows := x.leader()
+	x.b = leads
+	x.populate()
+	x.known(follows[0])
+	answer, asked := make(chan struct{}), make(chan struct{}, 1)
+	x.provider.mu.Lock()
+	x.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		household(rw, r)
+	}
+	x.provider.mu.Unlock()
+	first := make(chan error, 1)
+	go func() {
+		_, err := follows[0].Disclose(context.WithoutCancel(t.Context()), x.caller, request())
+		first <- err
+	}()
+	<-asked
+	x.provider.mu.Lock()
+	x.provider.answer = household
+	x.provider.mu.Unlock()
+	erased := make(chan error, 1)
+	go func() {
+		_, err := leads.Erase(t.Context(), subjectOf(t, marie), "rgpd-17")
+		erased <- err
+	}()
+	ledgertest.Await(t, "an erasure that waits", func() bool { return x.count("SELECT count(*) FROM erasing") == 1 })
+	if _, err := follows[0].Disclose(t.Context(), x.caller, request()); broker.AsProblem(err).Code != "subject.erasing" {
+		t.Errorf("while it waits: %v", err)
+	}
+	if _, err := leads.AddHold(t.Context(), []proof.Subject{subjectOf(t, marie)}, "art. 6", "1/26", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-erased; broker.AsProblem(err).Code != "erasure.held" {
+		t.Errorf("with a hold: %v", err)
+	}
+	for _, b := range x.all {
+		if _, err := b.Disclose(t.Context(), x.caller, request()); err != nil {
+			t.Errorf("a request after the erasure was given up: %v", err)
+		}
+	}
+	close(answer)
+	if err := <-first; err != nil {
+		t.Errorf("the request that was under way: %v", err)
+	}
+	// One that the broker before left like this.
+	x.exec("INSERT INTO erasing (owner, since) SELECT owner, clock_timestamp() - interval '1 minute' FROM holds LIMIT 1")
+	ledgertest.Await(t, "requests to begin again", func() bool {
+		_, err := follows[0].Disclose(t.Context(), x.caller, request())
+		return err == nil
+	})
 }

@@ -56,6 +56,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			defer cancel()
 			return b.leftErasures(ctx)
 		})
+		b.try(ctx, "letting in who isn't erased after all", b.letInLeft)
 		b.try(ctx, "ending delays", b.openDeferred)
 		b.try(ctx, "carrying out people's requests for erasure", b.dueErasures)
 		b.try(ctx, "telling people of new entries", b.tell)

@@ -40,7 +40,7 @@ var (
 		"INSERT INTO records (month, log_index, disclosure, position, owner, person, admin) SELECT (SELECT month FROM epochs WHERE number = u.g), a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g)"}
 	intoDisclosures = &rowsOf{"", "btbbibib", // without those whose key is gone or whose person is being erased; an erasure doesn't reach what is deferred
 		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h)
-		WHERE (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
+		WHERE (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
 	intoIntents = &rowsOf{"", "ibbi",
 		"INSERT INTO intents (disclosure, person, admin, member) SELECT * FROM unnest(%s)"}
 	intoPayloads = &rowsOf{"", "iib",
@@ -409,7 +409,7 @@ func (p *pgTx) findAgain(left map[ID]*beginning) error {
 		}
 	}
 	erasing := map[keys.Owner]bool{}
-	err := p.rows("SELECT owner FROM erasures WHERE done = 0 AND owner = ANY (?)", func(r row) error {
+	err := p.rows("SELECT owner FROM erasures WHERE done = 0 AND owner = ANY (?1) UNION ALL SELECT owner FROM erasing WHERE owner = ANY (?1)", func(r row) error {
 		var b []byte
 		err := r.Scan(&b)
 		erasing[ownerOf(b)] = true

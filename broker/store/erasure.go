@@ -23,6 +23,47 @@ type Erasure struct {
 // ErrIntents: requests about the person have no outcome yet.
 var ErrIntents = errors.New("store: requests about the person are under way")
 
+// ShutOut lets no other process begin anything about an owner who is about to be erased, but for what is deferred, until the erasure is done or LetIn says that nothing comes of it: a person about whom
+// somebody always asks would have to wait for ever. On SQLite the only process keeps itself from it.
+func (s *Store) ShutOut(ctx context.Context, owner keys.Owner) error {
+	if !s.pg {
+		return nil
+	}
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("INSERT INTO erasing (owner) VALUES (?) ON CONFLICT DO NOTHING", owner[:])
+		return err
+	})
+}
+
+// LetIn undoes ShutOut.
+func (s *Store) LetIn(ctx context.Context, owner keys.Owner) error {
+	if !s.pg {
+		return nil
+	}
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM erasing WHERE owner = ?", owner[:])
+		return err
+	})
+}
+
+// letInAfter is how old what LetInLeft undoes is at least: who has just begun to shut somebody out isn't in the caller's list yet.
+const letInAfter = 5 * time.Second
+
+// LetInLeft undoes ShutOut for all who aren't being erased, but for those whom the caller, the only one who erases, shuts out at this moment.
+func (s *Store) LetInLeft(ctx context.Context, closing []keys.Owner) error {
+	if !s.pg {
+		return nil
+	}
+	at := make([][]byte, len(closing))
+	for i := range closing {
+		at[i] = closing[i][:]
+	}
+	return s.do(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM erasing x WHERE owner <> ALL (?) AND since < clock_timestamp() - make_interval(secs => ?) AND NOT EXISTS (SELECT FROM erasures e WHERE e.owner = x.owner AND e.done = 0)", at, letInAfter.Seconds())
+		return err
+	})
+}
+
 // BeginErasure remembers an erasure durably, so that a crash can't leave it half done. Nothing is begun while a hold or a contest keeps it (ErrHeld, ErrContested), or if the person has undone the
 // request (zero: it isn't a person's) that it carries out (ErrEnded). Where other processes may begin requests it looks for these itself (ErrIntents): all but left (nil: none) have to have their outcome, at
 // log indexes up to reach, and no other begins until the erasure is done.
@@ -104,6 +145,9 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 			return err
 		}
 		if n, err = t.exec("DELETE FROM keys WHERE kind = ? AND owner = ?", string(keys.KindSubject), e.Owner[:]); err != nil || t.pg == nil {
+			return err
+		}
+		if _, err := t.exec("DELETE FROM erasing WHERE owner = ?", e.Owner[:]); err != nil {
 			return err
 		}
 		return end(t)
