@@ -61,9 +61,9 @@ func (c *AuditorChange) apply(t *tx, _ []ledger.Leaf) error {
 	return nil
 }
 
-func (s *Store) auditors(ctx context.Context) (out []Auditor, err error) {
+func auditors(ctx context.Context, from snapshot) (out []Auditor, err error) {
 	at := map[string]int{}
-	err = s.each(ctx, "SELECT id, name, state FROM auditors ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, from, "SELECT id, name, state FROM auditors ORDER BY id", func(scan func(...any) error) error {
 		var a Auditor
 		err := scan(&a.ID, &a.Name, &a.State)
 		at[a.ID] = len(out)
@@ -73,7 +73,7 @@ func (s *Store) auditors(ctx context.Context) (out []Auditor, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the auditors: %w", err)
 	}
-	err = s.each(ctx, "SELECT spki, auditor, not_after, state FROM auditor_certs ORDER BY created, spki", func(scan func(...any) error) error {
+	err = each(ctx, from, "SELECT spki, auditor, not_after, state FROM auditor_certs ORDER BY created, spki", func(scan func(...any) error) error {
 		var k AgencyKey
 		var spki []byte
 		var auditor string
@@ -83,21 +83,27 @@ func (s *Store) auditors(ctx context.Context) (out []Auditor, err error) {
 		}
 		copy(k.SPKI[:], spki)
 		k.NotAfter = time.UnixMilli(notAfter).UTC()
-		a := &out[at[auditor]]
-		a.Certificates = append(a.Certificates, k)
+		i, ok := at[auditor]
+		if !ok {
+			return fmt.Errorf("%w: a certificate of auditor %q, who isn't registered", ErrCorrupt, auditor)
+		}
+		out[i].Certificates = append(out[i].Certificates, k)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the auditors' certificates: %w", err)
 	}
-	err = s.each(ctx, "SELECT auditor, vkey, state FROM auditor_keys ORDER BY created, digest", func(scan func(...any) error) error {
+	err = each(ctx, from, "SELECT auditor, vkey, state FROM auditor_keys ORDER BY created, digest", func(scan func(...any) error) error {
 		var k AuditorKey
 		var auditor string
 		if err := scan(&auditor, &k.VKey, &k.State); err != nil {
 			return err
 		}
-		a := &out[at[auditor]]
-		a.Keys = append(a.Keys, k)
+		i, ok := at[auditor]
+		if !ok {
+			return fmt.Errorf("%w: a key of auditor %q, who isn't registered", ErrCorrupt, auditor)
+		}
+		out[i].Keys = append(out[i].Keys, k)
 		return nil
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -127,11 +128,16 @@ type Registry struct {
 	Services   []Service   // the newest version of each
 }
 
-// Registry reads the whole registry.
+// Registry reads the whole registry as of one moment: another broker may be changing it.
 func (s *Store) Registry(ctx context.Context) (*Registry, error) {
+	snapshot, err := s.r.snapshot(ctx)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer snapshot.Rollback() //nolint:errcheck // it only read
 	var reg Registry
 	at := map[string]int{}
-	err := s.each(ctx, "SELECT id, name, siret, state, contact, dpo FROM agencies ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, snapshot, "SELECT id, name, siret, state, contact, dpo FROM agencies ORDER BY id", func(scan func(...any) error) error {
 		var a Agency
 		err := scan(&a.ID, &a.Name, &a.SIRET, &a.State, &a.Contact, &a.DPO)
 		at[a.ID] = len(reg.Agencies)
@@ -141,7 +147,7 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the agencies: %w", err)
 	}
-	err = s.each(ctx, "SELECT spki, agency, not_after, state FROM agency_keys ORDER BY created, spki", func(scan func(...any) error) error {
+	err = each(ctx, snapshot, "SELECT spki, agency, not_after, state FROM agency_keys ORDER BY created, spki", func(scan func(...any) error) error {
 		var k AgencyKey
 		var spki []byte
 		var agency string
@@ -151,17 +157,20 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 		}
 		copy(k.SPKI[:], spki)
 		k.NotAfter = time.UnixMilli(notAfter).UTC()
-		a := &reg.Agencies[at[agency]]
-		a.Keys = append(a.Keys, k)
+		i, ok := at[agency]
+		if !ok {
+			return fmt.Errorf("%w: a certificate of agency %q, which isn't registered", ErrCorrupt, agency)
+		}
+		reg.Agencies[i].Keys = append(reg.Agencies[i].Keys, k)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the agencies' keys: %w", err)
 	}
-	if reg.Auditors, err = s.auditors(ctx); err != nil {
+	if reg.Auditors, err = auditors(ctx, snapshot); err != nil {
 		return nil, err
 	}
-	err = s.each(ctx, "SELECT id, version, agency, service, state, json, digest FROM agreements a WHERE version = (SELECT max(version) FROM agreements WHERE id = a.id) ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, snapshot, "SELECT id, version, agency, service, state, json, digest FROM agreements a WHERE version = (SELECT max(version) FROM agreements WHERE id = a.id) ORDER BY id", func(scan func(...any) error) error {
 		var a Agreement
 		var digest []byte
 		err := scan(&a.ID, &a.Version, &a.Agency, &a.Service, &a.State, &a.JSON, &digest)
@@ -172,7 +181,7 @@ func (s *Store) Registry(ctx context.Context) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the agreements: %w", err)
 	}
-	err = s.each(ctx, "SELECT id, version, state, yaml, digest FROM services s WHERE version = (SELECT max(version) FROM services WHERE id = s.id) ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, snapshot, "SELECT id, version, state, yaml, digest FROM services s WHERE version = (SELECT max(version) FROM services WHERE id = s.id) ORDER BY id", func(scan func(...any) error) error {
 		var v Service
 		var digest []byte
 		err := scan(&v.ID, &v.Version, &v.State, &v.YAML, &digest)
@@ -203,7 +212,14 @@ func (s *Store) LastBundle(ctx context.Context) (Bundle, error) {
 }
 
 func (s *Store) each(ctx context.Context, query string, fn func(scan func(...any) error) error, args ...any) error {
-	rows, err := s.r.QueryContext(ctx, query, args...)
+	return each(ctx, s.r, query, fn, args...)
+}
+
+// each calls fn for each row of a query.
+func each(ctx context.Context, from interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+}, query string, fn func(scan func(...any) error) error, args ...any) error {
+	rows, err := from.QueryContext(ctx, query, args...)
 	if err != nil {
 		return classify(err)
 	}
