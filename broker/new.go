@@ -114,6 +114,7 @@ type Broker struct {
 
 	own      ownPolicy
 	registry atomic.Pointer[registry]
+	reading  sync.Mutex // of the registry: what was read last is in force
 	intents  atomic.Pointer[intentSigners]
 	places   chan struct{} // one for each request that is being carried out
 	flights  flights
@@ -127,8 +128,6 @@ type Broker struct {
 	replayers  sync.Map   // *policy.Replayer by digest of the bundle
 	telling    sync.Mutex // of keys, in the log
 	logged     map[string]struct{}
-	leaving    bool     // of leaveRetired: the entry is given to the log, perhaps
-	left       bool     // the log goes on under a key in force
 	dropping   struct { // the end of retention that the sweeper is at
 		under map[keys.KeyID]bool
 		next  proof.Index

@@ -85,13 +85,25 @@ func policyOf(vkeys []string) (*proof.Policy, error) {
 	return proof.ParsePolicy([]byte(text.String()))
 }
 
+// leaving is how far a part in the log is with that it goes on under a key in force.
+type leaving struct {
+	mu    sync.Mutex
+	begun bool // the entry is given to the log, perhaps
+	done  bool
+}
+
 // leaveWait is how long a start waits for the log to sign under the keys in force.
 const leaveWait = 5 * time.Second
 
 // leaveRetired logs restart@v1 if the last checkpoint has no signature of a key in force: readers who know only those get one, and are told that the operator changed the keys while nobody signed.
 // Until that is done, the sweeper tries again.
 func (b *Broker) leaveRetired(ctx context.Context) error {
-	if b.left {
+	log := b.part.Load()
+	if !log.keys.mu.TryLock() {
+		return nil // somebody is at it
+	}
+	defer log.keys.mu.Unlock()
+	if log.keys.done {
 		return nil
 	}
 	vkeys, err := b.LogKeys(ctx)
@@ -102,19 +114,19 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cp := b.ledger().Checkpoint()
+	cp := log.Checkpoint()
 	if _, err := proof.VerifyCheckpoint(cp.Note(), p); err == nil {
-		b.left = true
+		log.keys.done = true
 		return nil
 	}
 	last, _, err := b.store.LastIndex(ctx)
 	if err != nil {
 		return err
 	}
-	if b.leaving && uint64(last) >= cp.Size() {
+	if log.keys.begun && uint64(last) >= cp.Size() {
 		return nil // it may be among what waits to be signed
 	}
-	b.leaving = true
+	log.keys.begun = true
 	b.log.Warn("the key that signed the last checkpoint is retired; the log goes on under the keys in force", "size", cp.Size())
 	ctx, cancel := context.WithTimeout(ctx, leaveWait)
 	defer cancel()
@@ -122,7 +134,7 @@ func (b *Broker) leaveRetired(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.left = true
+	log.keys.done = true
 	// Receipts are upgraded by what is published.
 	if _, err := b.ledger().AwaitPublished(ctx, a.Entries[0].Index); err != nil {
 		return unavailable("log.unavailable", "The log can't publish this now.", err)

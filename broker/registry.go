@@ -313,6 +313,8 @@ func text(t service.Text) map[string]string { return map[string]string{"fr": t.F
 
 // refresh reads the registry anew; it is in force for every request that begins after it returns.
 func (b *Broker) refresh(ctx context.Context) error {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	rows, err := b.store.Registry(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the registry: %w", err)

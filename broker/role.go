@@ -44,6 +44,7 @@ type part struct {
 	term  int64  // in which it leads others
 	tree  Tree   // of one that leads
 	relay *relay // of one that leads others
+	keys  leaving
 }
 
 // astray is why this broker can't take its part in the log.
