@@ -37,6 +37,7 @@ type Ledger interface {
 	Forget(proof.Subject)
 	Metrics() Metrics
 	Err() error
+	Busy() error
 	Close(context.Context) error
 }
 
@@ -77,6 +78,10 @@ type Follower struct {
 	// underWay counts the calls of Append; idle, if somebody waits, is closed when there are none.
 	underWay int
 	idle     chan struct{}
+	// heard is when the first of them began, or one ended with an answer of the one that leads since.
+	heard time.Time
+	// lagSince is when the first checkpoint was taken up that isn't published yet; zero if all are.
+	lagSince time.Time
 
 	// Of the loop, and of Follow before it.
 	note []byte      // that gave signed
@@ -228,6 +233,9 @@ func (f *Follower) follow(ctx context.Context) error {
 	defer f.mu.Unlock()
 	f.edge, f.signed = e, cp
 	f.note = last
+	if published, ok := f.Published(); f.lagSince.IsZero() && (!ok || published.Size() < cp.Size()) {
+		f.lagSince = time.Now()
+	}
 	if g != nil {
 		if len(f.steps) == keptSteps {
 			copy(f.steps, f.steps[1:])
@@ -305,6 +313,7 @@ func (f *Follower) readPublished(ctx context.Context) error {
 	if last, ok := f.Published(); !ok || cp.Size() >= last.Size() {
 		f.published(cp)
 		f.noteQuorum(cp)
+		f.noteLag(!ok || cp.Size() > last.Size(), cp)
 		if err := f.recoverWitnessed(ctx, cp); err != nil {
 			return err
 		}
@@ -313,9 +322,38 @@ func (f *Follower) readPublished(ctx context.Context) error {
 	return nil
 }
 
+// noteLag keeps since when the published checkpoint is behind the signed one. What moves is as old as now at most.
+func (f *Follower) noteLag(moved bool, published proof.Checkpoint) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case published.Size() >= f.edge.size:
+		f.lagSince = time.Time{}
+	case moved && !f.lagSince.IsZero():
+		f.lagSince = time.Now()
+	}
+}
+
+// heardWithin is how long the one that leads may say nothing to anybody who waits for it.
+const heardWithin = 4 * time.Second
+
+// Busy is an ErrBusy while whoever leads takes nothing that is handed over, or publishes nothing: what is asked for now would wait in vain. A single group that nobody answers for doesn't make the
+// follower busy as long as others get their places.
+func (f *Follower) Busy() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.underWay > 0 && time.Since(f.heard) > heardWithin:
+		return fmt.Errorf("%w: nothing that was handed over has come into the log for %v", ErrBusy, time.Since(f.heard).Round(time.Second))
+	case !f.lagSince.IsZero() && time.Since(f.lagSince) > f.cfg.MaxLag:
+		return errLag
+	}
+	return nil
+}
+
 // Append hands the group to whoever leads, and returns when a checkpoint covers it that extends everything this process has seen. Errors: ErrRefused, ErrBusy (nothing was committed),
 // ErrUnavailable, ErrHalted (the group may be in the log, or come there).
-func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
+func (f *Follower) Append(ctx context.Context, g Group) (a Appended, err error) {
 	if err := checkGroup(g); err != nil {
 		return Appended{}, err
 	}
@@ -324,13 +362,15 @@ func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
 	}
 	select {
 	case <-f.stop:
-		return Appended{}, fmt.Errorf("%w: closed", ErrUnavailable)
+		return Appended{}, ErrClosed
 	default:
 	}
 	f.mu.Lock()
-	f.underWay++
+	if f.underWay++; f.underWay == 1 {
+		f.heard = time.Now()
+	}
 	f.mu.Unlock()
-	defer f.leave()
+	defer func() { f.leave(err) }()
 	// As long as one that leads would try to sign, and as long again to be heard: whoever waits holds up others.
 	ctx, cancel := context.WithTimeout(ctx, 2*f.cfg.Timeout)
 	defer cancel()
@@ -349,7 +389,7 @@ func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
 	if err != nil {
 		return Appended{}, err
 	}
-	a := Appended{Checkpoint: s.cp, Entries: make([]proof.Proven, len(leaves))}
+	a = Appended{Checkpoint: s.cp, Entries: make([]proof.Proven, len(leaves))}
 	for i := range leaves {
 		if s.growth == nil {
 			break
@@ -383,10 +423,13 @@ func (f *Follower) Append(ctx context.Context, g Group) (Appended, error) {
 	return a, nil
 }
 
-// leave ends a call of Append.
-func (f *Follower) leave() {
+// leave ends a call of Append. An error that isn't of the group itself is no answer.
+func (f *Follower) leave(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrHalted) {
+		f.heard = time.Now()
+	}
 	if f.underWay--; f.underWay == 0 && f.idle != nil {
 		close(f.idle)
 		f.idle = nil
@@ -415,7 +458,7 @@ func (f *Follower) await(ctx context.Context, first, last proof.Index) (step, er
 		select {
 		case <-news:
 		case <-f.stop:
-			return step{}, fmt.Errorf("%w: closed", ErrUnavailable)
+			return step{}, fmt.Errorf("%w: this broker's part in the log changed before a checkpoint covered the entries, which come into it all the same", ErrUnavailable)
 		case <-ctx.Done():
 			return step{}, fmt.Errorf("%w: stopped waiting: %w", ErrUnavailable, ctx.Err())
 		}

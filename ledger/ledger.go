@@ -50,6 +50,8 @@ var (
 	ErrUnavailable = errors.New("ledger: the log is not available")
 	// ErrHalted: the log found that it can't prove its own history. It signs nothing more until the operator decides.
 	ErrHalted = errors.New("ledger: halted")
+	// ErrClosed is an ErrUnavailable: nothing of the group was taken. If the log goes on elsewhere, it can be given to that at once.
+	ErrClosed = fmt.Errorf("%w: closed", ErrUnavailable)
 	// ErrDeposed is an ErrUnavailable: another broker leads the log. What was committed will be signed by that one.
 	ErrDeposed = fmt.Errorf("%w: another broker leads it", ErrUnavailable)
 	// ErrTreeBehind is an ErrHalted of Open: Trillian lost entries that were signed, and the Store has them. Rebuild the tree, then open again.

@@ -87,6 +87,7 @@ func (c *Config) checkReader() error {
 		return errors.New("ledger: the timeout is negative")
 	}
 	def(&c.Timeout, 15*time.Second)
+	def(&c.MaxLag, 10*time.Second)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -115,7 +116,6 @@ func (c *Config) check() error {
 	def(&c.MaxWaiting, 16384)
 	def(&c.MaxBatch, 1024)
 	def(&c.PublishEvery, time.Second)
-	def(&c.MaxLag, 10*time.Second)
 	def(&c.FileEvery, 250*time.Millisecond)
 	def(&c.prepareFrom, prepareFrom)
 	return nil
@@ -155,6 +155,8 @@ type Log struct {
 	files   filer
 	touched touched
 	pub     publisher
+
+	troubles troubles
 
 	wakeOrder, wakeSign, wakeFile chan struct{}
 	orderDone, signDone, fileDone chan struct{}
@@ -255,18 +257,36 @@ func (l *Log) enqueue(w *waiter) error {
 	case l.halted != nil:
 		return l.halted
 	case l.closed:
-		return fmt.Errorf("%w: closed", ErrUnavailable)
+		return ErrClosed
 	case ahead > 0 && ahead+len(w.group.Entries) > l.cfg.MaxWaiting: // a single large group finds its way in when nobody waits
 		l.count.busy.Add(1)
 		return ErrBusy
-	case !l.lagSince.IsZero() && time.Since(l.lagSince) > l.cfg.MaxLag:
+	case l.lags():
 		l.count.busy.Add(1)
-		return fmt.Errorf("%w: publication is behind", ErrBusy)
+		return errLag
 	}
 	l.waiting = append(l.waiting, w)
 	w.counted = true
 	l.entries += len(w.group.Entries)
 	wake(l.wakeOrder)
+	return nil
+}
+
+var errLag = fmt.Errorf("%w: publication is behind", ErrBusy)
+
+// lags says whether publication is too far behind. The caller holds l.mu.
+func (l *Log) lags() bool { return !l.lagSince.IsZero() && time.Since(l.lagSince) > l.cfg.MaxLag }
+
+// Busy is the ErrBusy that Append would return now.
+func (l *Log) Busy() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.lags():
+		return errLag
+	case l.entries+int(uint64(l.next)-l.signed.edge.size) >= l.cfg.MaxWaiting:
+		return ErrBusy
+	}
 	return nil
 }
 
@@ -337,16 +357,30 @@ func (l *Log) epoch() OpenEpoch {
 	return l.open
 }
 
+func (l *Log) shut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		close(l.stop)
+	}
+}
+
+// Finish accepts nothing more, and returns when what waits is ordered and signed, or can't be, or ctx ends. Close is still to be called; what that one does, another process that leads can do as well.
+func (l *Log) Finish(ctx context.Context) error {
+	l.shut()
+	select {
+	case <-l.signDone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("finishing what waits to be signed: %w", ctx.Err())
+	}
+}
+
 // Close accepts nothing more, orders and signs what waits, labels what is unlabelled, publishes, and stops. If ctx ends before, it drops what is left to do: all
 // of it is done at the next Open. The stores and Trillian stay open. Closing again does nothing.
 func (l *Log) Close(ctx context.Context) error {
-	l.mu.Lock()
-	again := l.closed
-	l.closed = true
-	l.mu.Unlock()
-	if !again {
-		close(l.stop)
-	}
+	l.shut()
 	done := make(chan struct{})
 	go func() {
 		<-l.pubDone

@@ -120,7 +120,10 @@ func (l *Log) runOrder() {
 				backoff = 0
 				break
 			}
-			if rest, err := l.orderBatch(ws); err != nil {
+			began := time.Now()
+			rest, err := l.orderBatch(ws)
+			l.troubles.ended(&l.troubles.order, began, err)
+			if err != nil {
 				l.count.orderErrors.Add(1)
 				l.cfg.Logger.Error("ordering entries failed; nothing is released, and it is tried again", "error", err)
 				l.mu.Lock()
@@ -138,7 +141,7 @@ func (l *Log) runOrder() {
 		case <-l.stop:
 			if backoff > 0 || l.isHalted() { // otherwise all that is left is ordered
 				for _, w := range l.take() {
-					w.finish(outcome{err: fmt.Errorf("%w: closed", ErrUnavailable)})
+					w.finish(outcome{err: ErrClosed})
 				}
 			}
 			if l.drained() {

@@ -33,7 +33,14 @@ func (l *Log) runPublish() {
 			<-l.signDone
 			<-l.fileDone
 		}
-		if err := l.publish(l.ctx); err != nil {
+		began := time.Now()
+		err := l.publish(l.ctx)
+		if errors.Is(err, errUncosigned) {
+			l.troubles.ended(&l.troubles.publish, began, nil)
+		} else {
+			l.troubles.ended(&l.troubles.publish, began, err)
+		}
+		if err != nil {
 			l.count.publishErrs.Add(1)
 			l.pub.w = nil // whatever it wrote: begin again from what is on the disk
 			l.cfg.Logger.Error("publishing failed; it is tried again", "error", err)
@@ -112,6 +119,8 @@ func (l *Log) publishMore(ctx context.Context, last proof.Checkpoint) error {
 	return l.writeCheckpoint(cp)
 }
 
+var errUncosigned = errors.New("having the checkpoint cosigned")
+
 // cosign has a checkpoint cosigned, if there is somebody to ask, and makes sure that it still is what the log signed.
 func (l *Log) cosign(ctx context.Context, cp proof.Checkpoint) (proof.Checkpoint, error) {
 	note := cp.Note()
@@ -124,7 +133,7 @@ func (l *Log) cosign(ctx context.Context, cp proof.Checkpoint) (proof.Checkpoint
 			return cp, l.haltFor(err)
 		}
 		if err != nil {
-			return cp, fmt.Errorf("having the checkpoint cosigned: %w", err)
+			return cp, fmt.Errorf("%w: %w", errUncosigned, err)
 		}
 	}
 	got, err := l.ours(ctx, note)

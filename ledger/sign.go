@@ -65,7 +65,10 @@ func (l *Log) runSign() {
 func (l *Log) signAll(backoff time.Duration) time.Duration {
 	for !l.isHalted() {
 		ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Timeout)
+		began := time.Now()
+		l.answered()
 		more, err := l.signNext(ctx)
+		l.troubles.ended(&l.troubles.sign, began, err)
 		cancel()
 		if err != nil {
 			l.count.signErrors.Add(1)
@@ -156,6 +159,7 @@ func (l *Log) signNext(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("reading the order: %w", err)
 		}
+		l.answered()
 	}
 	hashes := make([]proof.Hash, len(leaves))
 	for i := range leaves {
@@ -211,6 +215,7 @@ func (l *Log) trillianRoot(ctx context.Context) (uint64, []byte, error) {
 		// Trillian's PostgreSQL storage takes a failed query for an empty tree. The root of a tree that is empty has a hash.
 		return 0, nil, errors.New("reading Trillian's root: it has no hash, so Trillian couldn't read its database")
 	}
+	l.answered()
 	return root.TreeSize, root.RootHash, nil
 }
 
@@ -274,6 +279,7 @@ func (l *Log) addFrom(ctx context.Context, leaves []Leaf, from uint64) error {
 		if err := l.add(ctx, rest[:n], inTree); err != nil {
 			return err
 		}
+		l.answered()
 		rest = rest[n:]
 	}
 	return nil
@@ -376,6 +382,7 @@ func (l *Log) signTree(ctx context.Context, g *growth) (*signed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing a checkpoint: %w", err)
 	}
+	l.answered()
 	cp, err := l.ours(ctx, signedNote)
 	if err != nil {
 		return nil, fmt.Errorf("checking the signature of a new checkpoint: %w", err)
