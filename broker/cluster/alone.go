@@ -59,7 +59,7 @@ func Alone(ctx context.Context, cfg Config) (m *Member, err error) {
 
 // others counts the other members, and names those that were seen since they were first looked at here.
 func (m *Member) others(ctx context.Context, first map[int64]time.Time) (n int, living []string, err error) {
-	rows, err := m.pool.Query(ctx, "SELECT id, name, seen FROM members WHERE id <> $1 AND seen > clock_timestamp() - make_interval(secs => $2) ORDER BY id", m.id, m.cfg.Gone.Seconds())
+	rows, err := m.pool.Query(ctx, "SELECT id, name, seen FROM members WHERE id <> $1 AND "+there("seen", "$2")+" ORDER BY id", m.id, m.cfg.Gone.Seconds())
 	if err != nil {
 		return 0, nil, fmt.Errorf("cluster: asking who is there: %w", err)
 	}

@@ -60,6 +60,8 @@ type Member struct {
 	cfg  Config
 	pool *pgxpool.Pool
 	id   int64
+	// joined is when, by this process's clock.
+	joined time.Time
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -75,6 +77,8 @@ type Member struct {
 	// hands is for groups that wait to be handed over together, waiting are those whose place isn't known yet.
 	hands   chan *handing
 	waiting map[[16]byte]*handing
+	// refusals wait to be stored together.
+	refusals chan *refusal
 	// counts for Stats
 	handed, refused atomic.Int64
 }
@@ -111,7 +115,7 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	pc.ConnConfig = conn
-	pc.MaxConns = 8 // one each for the lease, handing, collecting, taking, and hints; the rest for what is exclusive
+	pc.MaxConns = 8 // one each for handing, collecting, taking, refusing, and hints; the rest for what is exclusive
 	// A dead connection must be noticed within a lease.
 	pc.ConnConfig.ConnectTimeout = cfg.Lease
 	for name, value := range map[string]string{
@@ -122,7 +126,7 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 	} {
 		pc.ConnConfig.RuntimeParams[name] = value
 	}
-	m := &Member{cfg: cfg, told: map[Topic]chan struct{}{}, hints: make(chan Topic, 8), hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}}
+	m := &Member{cfg: cfg, joined: time.Now(), told: map[Topic]chan struct{}{}, hints: make(chan Topic, 8), hands: make(chan *handing, 1024), waiting: map[[16]byte]*handing{}, refusals: make(chan *refusal, handAtOnce)}
 	for _, t := range topics {
 		m.told[t] = make(chan struct{}, 1)
 	}
@@ -134,10 +138,11 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, fmt.Errorf("cluster: joining: %w", err)
 	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	m.work.Add(5)
+	m.work.Add(6)
 	go m.hint()
 	go m.listen(pc.ConnConfig.Copy())
-	go m.beat()
+	go m.beat(pc.ConnConfig.Copy())
+	go m.refuse()
 	go m.handOver()
 	go m.collect()
 	return m, nil
@@ -182,9 +187,25 @@ func (m *Member) Resign(ctx context.Context) error {
 
 // Yield stops leading for as long as a lease, so that another member can, and goes on campaigning.
 func (m *Member) Yield(ctx context.Context) error {
-	until := time.Now().Add(2 * m.cfg.Lease)
+	until := time.Now().Add(m.cfg.Lease)
 	m.yields.Store(&until)
 	return m.resign(ctx)
+}
+
+// End ends a term in which this member leads, or led until a moment ago: a renewal that is answered late doesn't bring it back. The member goes on campaigning, for another term.
+func (m *Member) End(number int64) {
+	t := m.lead.Load()
+	if t == nil || t.number != number || !m.lead.CompareAndSwap(t, nil) {
+		return
+	}
+	t.end()
+	m.work.Go(func() { // the lease ends by itself; sooner, if the database can be reached
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Lease)
+		defer cancel()
+		if err := m.free(ctx, number); err != nil && m.ctx.Err() == nil {
+			m.cfg.Logger.Warn("a term is over here, and the others don't know yet", "term", number, "error", err)
+		}
+	})
 }
 
 func (m *Member) resign(ctx context.Context) error {
@@ -193,7 +214,12 @@ func (m *Member) resign(ctx context.Context) error {
 		return nil
 	}
 	t.end()
-	if err := m.exec(ctx, "UPDATE lease SET member = NULL, until = clock_timestamp() WHERE term = $1", t.number); err != nil {
+	return m.free(ctx, t.number)
+}
+
+// free lets another member lead at once.
+func (m *Member) free(ctx context.Context, number int64) error {
+	if err := m.exec(ctx, "UPDATE lease SET member = NULL, until = clock_timestamp() WHERE term = $1", number); err != nil {
 		return fmt.Errorf("cluster: giving up the lease, which ends by itself: %w", err)
 	}
 	if err := m.exec(ctx, "SELECT pg_notify($1, '')", string(Lead)); err != nil {
@@ -280,9 +306,14 @@ func (m *Member) Exclusive(ctx context.Context, what string) (done func(), err e
 	}, nil
 }
 
+// there says that somebody was seen lately. Who was seen in the future was seen before the database's clock was set back, and not since: whoever lives shows it within a moment.
+func there(seen, secs string) string {
+	return seen + " BETWEEN clock_timestamp() - make_interval(secs => " + secs + ") AND clock_timestamp() + make_interval(secs => " + secs + ")"
+}
+
 // Gone lists which of some members are gone: what they were at, nobody is at any more.
 func (m *Member) Gone(ctx context.Context, members []int64) ([]int64, error) {
-	rows, err := m.pool.Query(ctx, "SELECT u.id FROM unnest($1::bigint[]) AS u (id) WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = u.id AND m.seen > clock_timestamp() - make_interval(secs => $2))",
+	rows, err := m.pool.Query(ctx, "SELECT u.id FROM unnest($1::bigint[]) AS u (id) WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = u.id AND "+there("m.seen", "$2")+")",
 		members, m.cfg.Gone.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
@@ -323,7 +354,7 @@ func list(ctx context.Context, db interface {
 	Query(context.Context, string, ...any) (pgx.Rows, error)
 }, gone time.Duration) ([]Status, error) {
 	rows, err := db.Query(ctx, `SELECT m.id, m.name, m.joined, coalesce(l.member = m.id AND l.until > clock_timestamp(), false) FROM members m CROSS JOIN lease l
-		WHERE m.seen > clock_timestamp() - make_interval(secs => $1) ORDER BY m.id`, gone.Seconds())
+		WHERE `+there("m.seen", "$1")+` ORDER BY m.id`, gone.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("cluster: asking who is there: %w", err)
 	}
@@ -379,7 +410,7 @@ func (m *Member) Stats() Stats {
 }
 
 // lookAround is asked with each beat.
-const lookAround = `SELECT l.term, extract(epoch FROM l.until - clock_timestamp())::float8, coalesce(m.name, ''), (SELECT count(*) FROM members WHERE seen > clock_timestamp() - make_interval(secs => $1))
+var lookAround = `SELECT l.term, extract(epoch FROM l.until - clock_timestamp())::float8, coalesce(m.name, ''), (SELECT count(*) FROM members WHERE ` + there("seen", "$1") + `)
 	FROM lease l LEFT JOIN members m ON m.id = l.member AND l.until > clock_timestamp()`
 
 // saw keeps what a beat saw, which asked at that time.
@@ -393,9 +424,45 @@ func (m *Member) saw(v sight, asked time.Time, left float64) {
 	m.look.Store(&v)
 }
 
+// Vacant says for how long nobody has held the lease, once that is longer than a lease lasts: until then somebody is about to. A member that can't look knows of nobody.
+func (m *Member) Vacant() time.Duration {
+	since := m.joined
+	if v := m.look.Load(); v != nil && !v.renewed.IsZero() {
+		since = v.renewed.Add(m.cfg.Lease)
+	}
+	if d := time.Since(since); d > m.cfg.Lease && !m.Leads() {
+		return d
+	}
+	return 0
+}
+
+// pulse is what beat goes on with from one time to the next.
+type pulse struct {
+	cfg *pgx.ConnConfig
+	// conn is its own: what the others have to say to the database, and however much it is, doesn't hold up a renewal.
+	conn *pgx.Conn
+	// ahead is since when the lease has lasted for longer than any can.
+	ahead time.Time
+}
+
+// close makes the next beat connect anew. That one doesn't wait for the end of this connection.
+func (p *pulse) close() {
+	if c := p.conn; c != nil {
+		p.conn = nil
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = c.Close(ctx)
+		}()
+	}
+}
+
 // beat shows that this process lives, and keeps or takes the lease.
-func (m *Member) beat() {
+func (m *Member) beat(cfg *pgx.ConnConfig) {
 	defer m.work.Done()
+	cfg.RuntimeParams["statement_timeout"] = fmt.Sprintf("%dms", m.cfg.Lease.Milliseconds())
+	p := &pulse{cfg: cfg}
+	defer p.close()
 	every := m.cfg.Lease / 5
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -408,8 +475,11 @@ func (m *Member) beat() {
 		case <-m.told[Lead]:
 		}
 		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Lease)
-		err := m.beatOnce(ctx)
+		err := m.beatOnce(ctx, p)
 		cancel()
+		if err != nil {
+			p.close()
+		}
 		if err != nil && !failing && m.ctx.Err() == nil {
 			m.cfg.Logger.Error("the cluster's database can't be reached; this broker doesn't lead without it", "error", err)
 		}
@@ -417,21 +487,42 @@ func (m *Member) beat() {
 	}
 }
 
-func (m *Member) beatOnce(ctx context.Context) error {
+const (
+	renewLease = "UPDATE lease SET until = clock_timestamp() + make_interval(secs => $1) WHERE term = $2 AND member = $3 AND until > clock_timestamp() RETURNING term"
+	takeLease  = "UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until <= clock_timestamp() RETURNING term"
+	// seizeLease is for one that nobody renews, and that the database's clock, which was set back, doesn't let end.
+	seizeLease = "UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until > clock_timestamp() + make_interval(secs => 2 * $1) RETURNING term"
+)
+
+func (m *Member) beatOnce(ctx context.Context, p *pulse) (err error) {
+	t := m.lead.Load()
+	defer func() {
+		if err != nil && t != nil && !m.Leads() {
+			m.depose(t)
+		}
+	}()
+	if p.conn == nil {
+		if p.conn, err = pgx.ConnectConfig(ctx, p.cfg); err != nil {
+			p.conn = nil
+			return err
+		}
+	}
 	// Before the question: the lease is counted from then on, so it never lasts longer here than there.
 	asked := time.Now()
 	batch := &pgx.Batch{}
 	batch.Queue("UPDATE members SET seen = clock_timestamp() WHERE id = $1", m.id)
-	t := m.lead.Load()
 	switch {
 	case t != nil:
-		batch.Queue("UPDATE lease SET until = clock_timestamp() + make_interval(secs => $1) WHERE term = $2 AND member = $3 AND until > clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), t.number, m.id)
-	case m.wants.Load() && !m.yielding():
-		batch.Queue("UPDATE lease SET term = term + 1, member = $2, until = clock_timestamp() + make_interval(secs => $1) WHERE until <= clock_timestamp() RETURNING term", m.cfg.Lease.Seconds(), m.id)
+		batch.Queue(renewLease, m.cfg.Lease.Seconds(), t.number, m.id)
+	case !m.wants.Load() || m.yielding():
+	case !p.ahead.IsZero() && asked.Sub(p.ahead) > m.cfg.Lease: // whoever leads has had the time to renew it
+		batch.Queue(seizeLease, m.cfg.Lease.Seconds(), m.id)
+	default:
+		batch.Queue(takeLease, m.cfg.Lease.Seconds(), m.id)
 	}
 	leasing := batch.Len() > 1
 	batch.Queue(lookAround, m.cfg.Gone.Seconds())
-	res := m.pool.SendBatch(ctx, batch)
+	res := p.conn.SendBatch(ctx, batch)
 	tag, err := res.Exec()
 	var number int64
 	none := false
@@ -448,18 +539,19 @@ func (m *Member) beatOnce(ctx context.Context) error {
 	if cerr := res.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		m.saw(v, asked, left)
-	}
-	switch {
-	case err != nil:
-		if t != nil && !m.Leads() {
-			m.depose(t)
-		}
+	if err != nil {
 		return err
-	case tag.RowsAffected() == 0:
+	}
+	m.saw(v, asked, left)
+	switch ahead := left > 2*m.cfg.Lease.Seconds(); {
+	case !ahead:
+		p.ahead = time.Time{}
+	case p.ahead.IsZero():
+		p.ahead = asked
+	}
+	if tag.RowsAffected() == 0 {
 		// Somebody cleaned up behind a member that was thought gone. What it was at was refused; it goes on under its number, which nobody else has.
-		if _, err := m.pool.Exec(ctx, "INSERT INTO members (id, name) OVERRIDING SYSTEM VALUE VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", m.id, m.cfg.Name); err != nil {
+		if _, err := p.conn.Exec(ctx, "INSERT INTO members (id, name) OVERRIDING SYSTEM VALUE VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", m.id, m.cfg.Name); err != nil {
 			return err
 		}
 	}

@@ -189,7 +189,7 @@ func TestStolenLease(t *testing.T) {
 	m := join(t, Config{URL: c.DSN(db, "regard_broker"), Name: "old"})
 	m.Campaign()
 	await(t, "the leader", m.Leads)
-	_, over, err := m.Term()
+	number, over, err := m.Term()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,8 +197,161 @@ func TestStolenLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-over
-	if m.Leads() {
-		t.Error("it leads in another's term")
+	if now, _, err := m.Term(); err == nil && now <= number+1 {
+		t.Errorf("it leads in term %d, which isn't its own", now)
+	}
+}
+
+// TestEnd: a term that a member has ended doesn't come back when a renewal is answered late; the next one is another.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	m := join(t, Config{URL: database(t), Name: "late"})
+	m.Campaign()
+	await(t, "the leader", m.Leads)
+	number, over, err := m.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := m.lead.Load()
+	m.End(number)
+	<-over
+	answered := time.Now().Add(time.Hour)
+	renewed.until.Store(&answered)
+	if now, _, err := m.Term(); err == nil && now <= number {
+		t.Errorf("it leads in term %d again", now)
+	}
+	await(t, "the next term", func() bool { now, _, err := m.Term(); return err == nil && now > number })
+	next, over, err := m.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.End(number) // of long ago
+	select {
+	case <-over:
+		t.Errorf("term %d ended with term %d", next, number)
+	default:
+	}
+}
+
+// TestRenewsWhateverElse: however many connections are taken by others, the lease is renewed.
+func TestRenewsWhateverElse(t *testing.T) {
+	t.Parallel()
+	m := join(t, Config{URL: database(t), Name: "busy"})
+	m.Campaign()
+	await(t, "the leader", m.Leads)
+	number, over, err := m.Term()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range m.pool.Config().MaxConns {
+		c, err := m.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Release()
+	}
+	since := time.Now()
+	await(t, "two leases", func() bool {
+		select {
+		case <-over:
+			t.Fatalf("term %d is over", number)
+		default:
+		}
+		return m.Stats().Renewed.Sub(since) > 2*m.cfg.Lease
+	})
+}
+
+// TestClockSetBack: a lease that doesn't end because the database's clock was set back is taken all the same, if nobody renews it; and who isn't seen any more is gone, though they were seen in the future.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	c, db := pgtest.Database(t)
+	schema(t, c, db)
+	cfg := Config{URL: c.DSN(db, "regard_broker"), Lease: time.Second}
+	dead, m := join(t, cfg), join(t, cfg)
+	dead.Campaign()
+	await(t, "the leader", dead.Leads)
+	dead.die()
+	if err := c.SQL(t.Context(), db, fmt.Sprintf("UPDATE lease SET until = until + interval '1 hour'; UPDATE members SET seen = seen + interval '1 hour' WHERE id = %d", dead.ID())); err != nil {
+		t.Fatal(err)
+	}
+	m.Campaign()
+	await(t, "another leader", m.Leads)
+	gone, err := m.Gone(t.Context(), []int64{dead.ID(), m.ID()})
+	if err != nil || !slices.Equal(gone, []int64{dead.ID()}) {
+		t.Errorf("gone are %v, %v", gone, err)
+	}
+	await(t, "the count", func() bool { s := m.Stats(); return s.Members == 1 && s.Leads && s.Term == 2 })
+	before := m.Stats().Renewed
+	await(t, "a renewal", func() bool { return m.Stats().Renewed.After(before) })
+}
+
+// TestVacant: a member says when nobody leads for too long, be it that nobody wants to, that the one who did died, or that it can't see.
+func TestVacant(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Own(t)
+	schema(t, c, "postgres")
+	cfg := Config{URL: c.DSN("postgres", "regard_broker"), Lease: time.Second}
+	a, b := join(t, cfg), join(t, cfg)
+	vacant := func() bool { return b.Vacant() > cfg.Lease }
+	await(t, "nobody", vacant)
+	a.Campaign()
+	await(t, "the leader", func() bool { return a.Leads() && a.Vacant() == 0 && b.Vacant() == 0 })
+	a.die()
+	await(t, "nobody any more", vacant)
+	b.Campaign()
+	await(t, "another leader", func() bool { return b.Vacant() == 0 })
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "nothing to be seen", vacant)
+	if err := c.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the leader again", func() bool { return b.Leads() && b.Vacant() == 0 })
+}
+
+// TestRefuseTogether: groups that are refused at the same time are refused together, each for its own reason.
+func TestRefuseTogether(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"})
+	const groups = 300
+	var wg sync.WaitGroup
+	for i := range groups {
+		wg.Go(func() {
+			_, err := b.Hand(t.Context(), fmt.Appendf(nil, "group %d", i))
+			if want := fmt.Sprintf("reason %d", i); !errors.Is(err, ErrRefused) || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%v, not: %s", err, want)
+			}
+		})
+	}
+	var all []Group
+	await(t, "the groups", func() bool {
+		var err error
+		if all, err = a.Take(t.Context(), nil, groups); err != nil {
+			t.Fatal(err)
+		}
+		return len(all) == groups
+	})
+	for _, g := range all {
+		wg.Go(func() {
+			if err := a.Refuse(t.Context(), g.ID, "reason "+strings.TrimPrefix(string(g.Body), "group ")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	u, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close(context.Background())
+	var transactions int
+	if err := u.QueryRow(t.Context(), "SELECT count(DISTINCT xmin::text) FROM handed WHERE refused IS NOT NULL").Scan(&transactions); err != nil {
+		t.Fatal(err)
+	}
+	if transactions == 0 || transactions > groups/2 {
+		t.Errorf("%d groups were refused in %d transactions", groups, transactions)
 	}
 }
 

@@ -231,15 +231,6 @@ func (m *Member) Take(ctx context.Context, at [][16]byte, limit int) ([]Group, e
 	return out, nil
 }
 
-// Refuse tells the member that handed a group over that it gets no place.
-func (m *Member) Refuse(ctx context.Context, id [16]byte, why string) error {
-	_, err := m.pool.Exec(ctx, "WITH h AS (UPDATE handed SET body = NULL, refused = $2, at = clock_timestamp() WHERE id = $1 AND body IS NOT NULL) SELECT pg_notify($3, '')", id[:], why, string(Placed))
-	if err != nil {
-		return fmt.Errorf("cluster: refusing a group: %w", err)
-	}
-	return nil
-}
-
 // Sweep removes what nobody asks for any more: places of groups, and members that are long gone. The leader calls it now and then.
 func (m *Member) Sweep(ctx context.Context) error {
 	batch := &pgx.Batch{}
