@@ -54,11 +54,11 @@ func (p player) open(path, so string) {
 	})
 }
 
-// proven waits for the verdict on the history, which has to be that nothing is wrong.
+// proven waits for the verdict on the history, which has to be green: proven, and nothing to look into.
 func (p player) proven(t *testing.T) {
 	t.Helper()
 	p.Goto(p.s.url + "/historique")
-	if got := p.s.verdict(p.Page); got != "proven" && got != "limited" {
+	if got := p.s.verdict(p.Page); got != "proven" {
 		t.Errorf("the history is %s:\n%s\nwrong: %s", got, p.Text("#verdict"), browsertest.Eval[string](p.Page, `[...document.querySelectorAll("#acces [data-verified=wrong]")].map((r) => r.outerHTML).join("\n")`))
 	}
 }
@@ -213,7 +213,7 @@ func TestPortalInABrowser(t *testing.T) {
 		p.open("/notifications", `document.querySelectorAll(".notices li.unread").length >= 1`)
 		s.settled()
 		p.open("/historique", `document.querySelectorAll("#acces tr[data-kind^=access]").length === 2`)
-		if got := s.verdict(p.Page); got != "proven" && got != "limited" {
+		if got := s.verdict(p.Page); got != "proven" {
 			t.Errorf("the history is %s:\n%s", got, p.Text("#verdict"))
 		}
 		if n := browsertest.Eval[int](p.Page, `document.querySelectorAll("#acces tr[data-kind^=access] [data-mark]").length - document.querySelectorAll("#acces tr[data-kind^=access][data-verified=verified]").length`); n != 0 {

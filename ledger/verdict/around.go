@@ -11,6 +11,7 @@ type Around struct {
 	Tell      string `json:"tell"`
 	Reference string `json:"reference"`
 	Limits    string `json:"limits"` // with {n}
+	Worry     string `json:"worry"`  // before a limit that isn't one of sound histories
 	Scope     string `json:"scope"`
 	Checks    string `json:"checks"`
 	Evidence  string `json:"evidence"`
@@ -44,6 +45,7 @@ func NewAround(l Lang) Around {
 		Tell:        l.pick("Qui prévenir", "Whom to tell"),
 		Reference:   l.pick("Référence à citer :", "Reference to quote:"),
 		Limits:      l.pick("Ce qui n'est pas prouvé, et comment lever ces limites ({n})", "What isn't proven, and how to lift these limits ({n})"),
+		Worry:       l.pick("À éclaircir :", "To look into:"),
 		Scope:       l.pick("Ce que cette vérification ne dit pas", "What this check doesn't say"),
 		Checks:      l.pick("Ce qui a été vérifié", "What was checked"),
 		Evidence:    l.pick("Éléments de preuve", "Evidence"),

@@ -3,16 +3,19 @@ package verdict
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// limits are what this history doesn't prove and could, in words for people.
+// limits are what this history doesn't prove and could, in words for people: what is to be looked into first.
 func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 	var out []Limit
-	add := func(fr, en, liftFR, liftEN string, args ...any) {
-		out = append(out, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN)})
+	limit := func(k LimitKind, fr, en, liftFR, liftEN string, args []any) {
+		out = append(out, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN), k})
 	}
+	add := func(fr, en, liftFR, liftEN string, args ...any) { limit(Standing, fr, en, liftFR, liftEN, args) }
+	worry := func(fr, en, liftFR, liftEN string, args ...any) { limit(Worrying, fr, en, liftFR, liftEN, args) }
 	one, more := period(v, l)
 	const askFR, askEN = "Demandez-en la raison à l'exploitant, par écrit.", "Ask the operator for the reason, in writing."
 	if n := v.Deferrals.Pending; n > 0 {
@@ -21,10 +24,13 @@ func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 			"Revenez plus tard : chacun s'ouvre au plus tard au mois inscrit dans le registre.", "Come back later: each is revealed by the month that stands in the log.", n, what)
 	}
 	if n := v.Deferrals.Overdue; n > 0 {
-		add("Parmi eux, en retard sur le mois inscrit dans le registre : %d.", "Of these, later than the month that stands in the log: %d.", askFR, askEN, n)
+		worry("Accès différés par la loi et en retard sur le mois inscrit dans le registre : %d.", "Requests delayed by law that are later than the month that stands in the log: %d.", askFR, askEN, n)
 	}
 	if n := v.Deferrals.Lost; n > 0 {
-		add("Parmi eux, dont les détails ont été perdus : %d.", "Of these, with details that were lost: %d.", askFR, askEN, n)
+		worry("Accès différés par la loi et dont les détails ont été perdus : %d.", "Requests delayed by law with details that were lost: %d.", askFR, askEN, n)
+	}
+	if _, late := v.Delays(); late > 0 {
+		worry("Accès qui ne vous ont été dits qu'après le mois inscrit dans le registre : %d.", "Requests that you were told of only after the month that stands in the log: %d.", askFR, askEN, late)
 	}
 	if !v.Deferrals.Counted {
 		add("Le nombre d'accès différés par la loi repose sur la parole de l'exploitant.", "The number of requests delayed by law is the operator's word.",
@@ -44,28 +50,29 @@ func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 			"Un historique que vous avez téléchargé avant reste vérifiable.", "A history that you downloaded before can still be checked.", n, form(l, n, one, more))
 	}
 	if n := v.LostRolls; n > 0 {
-		add("Listes vous concernant dont le contenu a été perdu avec une sauvegarde restaurée : %d.", "Lists about you whose contents were lost with a restored backup: %d.", askFR, askEN, n)
+		worry("Listes vous concernant dont le contenu a été perdu avec une sauvegarde restaurée : %d.", "Lists about you whose contents were lost with a restored backup: %d.", askFR, askEN, n)
 	}
 	if n := v.LostEntries; n > 0 {
-		add("Les détails de %d accès au plus ont été perdus ; chacun peut concerner n'importe qui.", "The details of %d requests at most were lost; each may be about anybody.", askFR, askEN, n)
+		worry("Les détails de %d accès au plus ont été perdus ; chacun peut concerner n'importe qui.", "The details of %d requests at most were lost; each may be about anybody.", askFR, askEN, n)
 	}
 	if n := v.Count(proof.RecordErasing); n > 0 {
 		add("Accès effacés il y a peu, dont l'effacement n'est pas encore dans une période close : %d.", "Requests erased lately, whose erasure doesn't stand in a closed period yet: %d.",
 			"Vérifiez de nouveau dans quelques jours.", "Check again in a few days.", n)
 	}
 	if n := v.Count(proof.RecordLost); n > 0 {
-		add("Accès dont le contenu a été perdu : %d.", "Requests whose contents were lost: %d.", askFR, askEN, n)
+		worry("Accès dont le contenu a été perdu : %d.", "Requests whose contents were lost: %d.", askFR, askEN, n)
 	}
 	if n := v.Count(proof.RecordUnknown); n > 0 {
-		add("Accès d'un type que cette version ne connaît pas : %d.", "Requests of a type that this version doesn't know: %d.", "Utilisez une version plus récente de regard-audit.", "Use a newer version of regard-audit.", n)
+		worry("Accès d'un type que cette version ne connaît pas : %d.", "Requests of a type that this version doesn't know: %d.", "Utilisez une version plus récente de regard-audit.", "Use a newer version of regard-audit.", n)
 	}
 	if n, fields := v.Withheld(); n > 0 {
-		add("Champs que vous avez le droit de lire et qui sont cachés : %d, dans %d accès.", "Fields that you may read and that are hidden: %d, in requests: %d.", "Demandez un historique fait pour vous.", "Ask for a history that was made for yourself.", fields, n)
+		worry("Champs que vous avez le droit de lire et qui sont cachés : %d, dans %d accès.", "Fields that you may read and that are hidden: %d, in requests: %d.", "Demandez un historique fait pour vous.", "Ask for a history that was made for yourself.", fields, n)
 	}
 	if n := v.Count(proof.RecordRetired); n > 0 && !v.KeysCounted {
 		add("Accès dont la fin de conservation repose sur la parole de l'exploitant : %d.", "Requests whose end of retention is the operator's word: %d.",
 			"Demandez un historique depuis le premier jour du registre.", "Ask for a history from the log's first day on.", n)
 	}
+	slices.SortStableFunc(out, func(a, b Limit) int { return strings.Compare(string(b.Kind), string(a.Kind)) })
 	return out
 }
 
@@ -74,16 +81,18 @@ func scope(v *proof.HistoryVerdict, l Lang) []Limit {
 	out := []Limit{{
 		fmt.Sprintf(l.pick("Depuis le %s, la liste est provisoire : la période en cours n'est pas close.", "Since %s the list is provisional: the current period isn't closed."), l.when(v.Closed)),
 		fmt.Sprintf(l.pick("Elle doit se clore le %s : revenez ensuite.", "It is due to close on %s: come back then."), l.when(v.Due)),
+		Standing,
 	}}
 	if v.Epochs.From > 0 {
-		out = append(out, Limit{fmt.Sprintf(l.pick("Rien n'est dit d'avant le %s.", "Nothing is said about the time before %s."), l.when(v.Opened)), l.pick("Demandez un historique plus long.", "Ask for a longer history.")})
+		out = append(out, Limit{fmt.Sprintf(l.pick("Rien n'est dit d'avant le %s.", "Nothing is said about the time before %s."), l.when(v.Opened)), l.pick("Demandez un historique plus long.", "Ask for a longer history."), Standing})
 	}
 	out = append(out, Limit{
 		l.pick("Les demandes faites sous d'autres identifiants, ou avec une partie de votre identité, n'y sont pas.", "Requests under other identifiers, or with a part of your identity, aren't in it."),
 		l.pick("Ajoutez vos autres identifiants à votre compte.", "Add your other identifiers to your account."),
+		Standing,
 	})
 	if slices.ContainsFunc(v.Subjects, func(s proof.Subject) bool { return s.Type() == proof.TypePerson }) {
-		out = append(out, Limit{l.pick("Ce qui est classé sous votre état civil sans lieu de naissance concerne peut-être un homonyme.", "What is filed under your civil status without place of birth may concern a namesake."), ""})
+		out = append(out, Limit{l.pick("Ce qui est classé sous votre état civil sans lieu de naissance concerne peut-être un homonyme.", "What is filed under your civil status without place of birth may concern a namesake."), "", Standing})
 	}
-	return append(out, Limit{l.pick("Des données transmises sans passer par ce registre n'y laissent pas de trace.", "Data that were given without this log leave no trace in it."), ""})
+	return append(out, Limit{l.pick("Des données transmises sans passer par ce registre n'y laissent pas de trace.", "Data that were given without this log leave no trace in it."), "", Standing})
 }

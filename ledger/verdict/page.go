@@ -145,10 +145,8 @@ func (r *Report) partOf(p Page, in Input, shown map[proof.Index]bool, outside in
 		}
 	}
 	limit := func(fr, en, liftFR, liftEN string, args ...any) {
-		r.Limits = append(r.Limits, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN)})
-		if r.State == Proven {
-			r.State, r.Title = Limited, Title(Limited, l)
-		}
+		r.Limits = append(r.Limits, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN), Worrying})
+		r.limited(l)
 	}
 	if there < all {
 		if r.State != Provisional {

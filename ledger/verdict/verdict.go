@@ -23,8 +23,8 @@ type State string
 
 // The states.
 const (
-	Proven      State = "proven"
-	Limited     State = "limited"     // proven, with limits that aren't those of every history
+	Proven      State = "proven"      // at most with the limits that sound histories have, too
+	Limited     State = "limited"     // proven, but for what one should look into
 	Provisional State = "provisional" // all of it holds, under the log's signature alone
 	Unverified  State = "unverified"  // it could not be checked, and nothing is known to be wrong
 	Refuted     State = "refuted"     // it contradicts the log
@@ -62,8 +62,25 @@ type Report struct {
 
 // Limit is something that isn't proven, and how it could be.
 type Limit struct {
-	Text string `json:"text"`
-	Lift string `json:"lift,omitempty"`
+	Text string    `json:"text"`
+	Lift string    `json:"lift,omitempty"`
+	Kind LimitKind `json:"kind"`
+}
+
+// LimitKind says what a limit means to whoever reads the verdict.
+type LimitKind string
+
+// The kinds of limits.
+const (
+	Standing LimitKind = "standing" // sound histories have it, too: nothing is wrong
+	Worrying LimitKind = "worrying" // something is lost, hidden, late or left out
+)
+
+// limited turns what is proven into what is proven with limits, if one of them is worrying.
+func (r *Report) limited(l Lang) {
+	if r.State == Proven && slices.ContainsFunc(r.Limits, func(x Limit) bool { return x.Kind != Standing }) {
+		r.State, r.Title = Limited, Title(Limited, l)
+	}
 }
 
 // Refutation is what somebody else needs to look into it.
@@ -140,9 +157,7 @@ func (r *Report) held(in Input) {
 	}
 	r.Limits = limits(v, l)
 	r.State = Proven
-	if len(r.Limits) > 0 {
-		r.State = Limited
-	}
+	r.limited(l)
 	r.Sentence = sentence(v, l, true)
 	r.Quiet = quiet(v, l)
 }

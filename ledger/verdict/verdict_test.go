@@ -148,7 +148,7 @@ func TestVectors(t *testing.T) {
 		}
 		seen[fr.State]++
 	}
-	for _, s := range []State{Limited, Provisional, Unverified, Refuted} {
+	for _, s := range []State{Proven, Provisional, Unverified, Refuted} {
 		if seen[s] == 0 {
 			t.Errorf("none is %s", s)
 		}
@@ -293,7 +293,7 @@ func TestPartOfThePage(t *testing.T) {
 			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
 			c.page.Lang, c.page.Names = lang, namesHeader+"\n"
 			r.ComparePage(c.page, in)
-			if r.State != Limited || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
+			if (r.State == Limited) != (c.limits > 0) || r.State != Limited && r.State != Proven || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
 				t.Errorf("%s: %s, %d limits: %s", name, r.State, len(r.Limits)-len(whole.Limits), r.Sentence)
 			}
 			// Without other limits it is proven, and what is left out is one.
@@ -330,7 +330,7 @@ func TestOutcomesOfARow(t *testing.T) {
 	}
 }
 
-// TestLimits: each thing that isn't proven and could be is a limit, in both languages; without any it is proven.
+// TestLimits: each thing that isn't proven and could be is a limit, in both languages; without one that is worrying it is proven.
 func TestLimits(t *testing.T) {
 	const day = 86_400_000
 	base := func() proof.HistoryVerdict {
@@ -343,41 +343,54 @@ func TestLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(v *proof.HistoryVerdict)
 		limits int
-		says   string
+		worry  bool
+		says   string // the first limit
 	}{
-		"nothing":            {func(*proof.HistoryVerdict) {}, 0, ""},
-		"a pending delay":    {func(v *proof.HistoryVerdict) { v.Deferrals.Pending = 1 }, 1, "1 request is delayed by law"},
-		"an overdue one":     {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Overdue = 2, 1 }, 2, "later than the month"},
-		"a lost one":         {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Lost = 2, 1 }, 2, "were lost: 1"},
-		"not counted":        {func(v *proof.HistoryVerdict) { v.Deferrals.Counted = false }, 1, "operator's word"},
-		"not audited":        {func(v *proof.HistoryVerdict) { v.Unaudited = 3 }, 1, "For 3 days no auditor"},
-		"ended":              {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 1}} }, 1, "Of 2 days nothing is kept"},
-		"a lost roll":        {func(v *proof.HistoryVerdict) { v.LostRolls = 1 }, 1, "restored backup"},
-		"lost entries":       {func(v *proof.HistoryVerdict) { v.LostEntries = 4 }, 1, "4 requests at most"},
-		"erasing":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErasing) }, 1, "erased lately"},
-		"lost":               {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordLost) }, 1, "were lost"},
-		"unknown":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordUnknown) }, 1, "doesn't know"},
-		"erased":             {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErased) }, 0, ""},
-		"retired":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordRetired) }, 0, ""},
-		"retired, uncounted": {func(v *proof.HistoryVerdict) { v.Entries, v.KeysCounted = one(proof.RecordRetired), false }, 1, "operator's word"},
-		"withheld":           {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordOpen); v.Entries[0].Withheld = 2 }, 1, "hidden: 2, in requests: 1"},
+		"nothing":         {func(*proof.HistoryVerdict) {}, 0, false, ""},
+		"a pending delay": {func(v *proof.HistoryVerdict) { v.Deferrals.Pending = 1 }, 1, false, "1 request is delayed by law"},
+		"an overdue one":  {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Overdue = 2, 1 }, 2, true, "that are later than the month"},
+		"a lost one":      {func(v *proof.HistoryVerdict) { v.Deferrals.Pending, v.Deferrals.Lost = 2, 1 }, 2, true, "with details that were lost: 1"},
+		"one told too late": {func(v *proof.HistoryVerdict) {
+			v.Entries = one(proof.RecordOpen)
+			v.Entries[0].Kind, v.Entries[0].Deferred, v.Entries[0].Agreed, v.Entries[0].Late = proof.KindOpened, &proof.Deferred{}, true, true
+		}, 1, true, "only after the month that stands in the log: 1"},
+		"not audited and lost": {func(v *proof.HistoryVerdict) { v.Unaudited, v.LostRolls = 1, 1 }, 2, true, "restored backup"},
+		"not counted":          {func(v *proof.HistoryVerdict) { v.Deferrals.Counted = false }, 1, false, "operator's word"},
+		"not audited":          {func(v *proof.HistoryVerdict) { v.Unaudited = 3 }, 1, false, "For 3 days no auditor"},
+		"ended":                {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 1}} }, 1, false, "Of 2 days nothing is kept"},
+		"a lost roll":          {func(v *proof.HistoryVerdict) { v.LostRolls = 1 }, 1, true, "restored backup"},
+		"lost entries":         {func(v *proof.HistoryVerdict) { v.LostEntries = 4 }, 1, true, "4 requests at most"},
+		"erasing":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErasing) }, 1, false, "erased lately"},
+		"lost":                 {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordLost) }, 1, true, "were lost"},
+		"unknown":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordUnknown) }, 1, true, "doesn't know"},
+		"erased":               {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErased) }, 0, false, ""},
+		"retired":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordRetired) }, 0, false, ""},
+		"retired, uncounted":   {func(v *proof.HistoryVerdict) { v.Entries, v.KeysCounted = one(proof.RecordRetired), false }, 1, false, "operator's word"},
+		"withheld":             {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordOpen); v.Entries[0].Withheld = 2 }, 1, true, "hidden: 2, in requests: 1"},
 	} {
 		v := base()
 		c.change(&v)
 		in := Input{Lang: English, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v}
 		r := New(in)
 		want := Proven
-		if c.limits > 0 {
+		if c.worry {
 			want = Limited
 		}
-		if r.State != want || len(r.Limits) != c.limits || c.limits > 0 && !strings.Contains(r.Limits[c.limits-1].Text, c.says) {
+		if r.State != want || r.Title != Title(want, English) || len(r.Limits) != c.limits || c.limits > 0 && !strings.Contains(r.Limits[0].Text, c.says) {
 			t.Errorf("%s: %s, %+v", name, r.State, r.Limits)
+		}
+		for i, x := range r.Limits {
+			if (x.Kind == Worrying) != (c.worry && i == 0) || x.Kind != Worrying && x.Kind != Standing || x.Lift == "" {
+				t.Errorf("%s: limit %d is %+v", name, i, x)
+			}
 		}
 		if strings.HasPrefix(r.Sentence, "All recorded requests about you under these identifiers, from 24 November 2025 at 17:00 to 4 December 2025 at 17:00") != v.Complete() {
 			t.Errorf("%s: %s", name, r.Sentence)
 		}
 		in.Lang = French
-		if fr := New(in); shape(fr) != shape(r) || strings.Contains(fmt.Sprint(fr), "%!") {
+		if fr := New(in); shape(fr) != shape(r) || slices.ContainsFunc(fr.Limits, func(x Limit) bool {
+			return slices.ContainsFunc(r.Limits, func(y Limit) bool { return x.Text == y.Text })
+		}) || strings.Contains(fmt.Sprint(fr), "%!") {
 			t.Errorf("%s: in French %+v", name, fr)
 		}
 	}

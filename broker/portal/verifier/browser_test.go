@@ -346,7 +346,7 @@ func TestCauses(t *testing.T) {
 			s.set(verdict.French, good, "")
 			browsertest.Eval[bool](p, `(document.querySelector("#verdict button").click(), true)`)
 			p.Wait(finished)
-			if got := state(p); got != "limited" {
+			if got := state(p); got != "proven" {
 				t.Errorf("after another try: %s", got)
 			}
 		})

@@ -41,7 +41,9 @@ function wide(...parts) {
 
 const facts = (items) => element("dl", {}, ...items.flatMap(({ name, value }) => [element("dt", {}, name), element("dd", {}, value)]));
 
-const limit = ({ text, lift }) => element("li", {}, text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
+/** A limit; of one that sound histories don't have a word says so. */
+const limit = ({ text, lift, kind }, worry) =>
+  element("li", { "data-limit": kind }, ...(kind === "standing" ? [] : [element("strong", {}, worry), " "]), text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
 
 /** What can be read in a cell: its text, but for the mark that is put there. */
 function read(cell) {
@@ -210,8 +212,11 @@ class Verdict {
     for (const text of [report.covers, report.quiet, ...(report.next ?? [])]) if (text) body.push(element("p", {}, text));
     // On a phone the list has to begin soon: what is said in full here is one touch away there.
     if (whose.length) body.push(wide(`${w.of} ${whose[0].value}`, element("p", { class: "verdict-whose" }, w.whose), facts(whose)));
-    if (report.limits) body.push(wide(w.limits.replace("{n}", report.limits.length), element("ul", { class: "verdict-limits" }, ...report.limits.map(limit))));
-    if (report.scope) body.push(fold(w.scope, element("ul", {}, ...report.scope.map(limit))));
+    if (report.limits) {
+      const said = report.limits.map((l) => limit(l, w.worry));
+      body.push((report.state === "proven" ? fold : wide)(w.limits.replace("{n}", said.length), element("ul", { class: "verdict-limits" }, ...said)));
+    }
+    if (report.scope) body.push(fold(w.scope, element("ul", {}, ...report.scope.map((l) => limit(l)))));
     if (report.checks) body.push(fold(w.checks, ...report.checks.map((c) => this.check(c)), element("p", {}, w.times)));
     if (report.keys) {
       const keys = report.keys.flatMap((k) => [element("dt", {}, `${k.role} ${k.name}`), element("dd", {}, element("code", {}, k.fingerprint))]);

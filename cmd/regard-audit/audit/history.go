@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -272,16 +274,27 @@ func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) histor
 }
 
 func (f *historyFinding) print(w io.Writer) {
-	text := join(f.Verdict.Sentence, f.Problem)
+	text := join(f.Verdict.Title+". "+f.Verdict.Sentence, f.Problem)
 	printVerdict(w, f.lang, f.File, f.Proven, f.Unusable, f.State, text, f.Says, f.Not)
+	around := verdict.NewAround(f.lang)
+	if n := len(f.Verdict.Limits); n > 0 {
+		fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(around.Limits, "{n}", strconv.Itoa(n)))
+	}
+	for _, x := range f.Verdict.Limits {
+		text := join(x.Text, x.Lift)
+		if x.Kind != verdict.Standing {
+			text = around.Worry + " " + text
+		}
+		fmt.Fprintf(w, "    %s\n", text)
+	}
 	if len(f.whose) > 0 {
-		fmt.Fprintf(w, "  %s\n", verdict.NewAround(f.lang).Whose)
+		fmt.Fprintf(w, "  %s\n", around.Whose)
 	}
 	for _, x := range f.whose {
 		fmt.Fprintf(w, "    %s: %s\n", x.Name, x.Value)
 	}
 	if r := f.Verdict.Refuted; r != nil {
-		fmt.Fprintf(w, "  %s %s\n", verdict.NewAround(f.lang).Reference, r.Reference)
+		fmt.Fprintf(w, "  %s %s\n", around.Reference, r.Reference)
 	}
 	for _, k := range f.Verdict.Keys {
 		fmt.Fprintf(w, "  %s %s  %s\n", k.Role, k.Name, k.Fingerprint)

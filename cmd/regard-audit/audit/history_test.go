@@ -115,7 +115,7 @@ func TestVerifyHistoryLang(t *testing.T) {
 	v, dir, policy := loadHistories(t)
 	good, bad := write(t, dir, "good.regard.json", v.Good[0].Text), write(t, dir, "bad.regard.json", strings.Replace(v.Good[0].Text, `"rolls":["`, `"rolls":[null,"`, 1))
 	code, out, errs := run("verify-history", "--policy", policy, "--lang", "fr", good)
-	for _, want := range []string{": PROUVÉ, confirmé par les témoins", "Tous les accès enregistrés à vos données sous ces identifiants, du 24 novembre 2025 à 17 h 00 au", "  prouvé      Ce sont toutes les demandes", "  non prouvé  quoi que ce soit après", "  registre regard.example/log  "} {
+	for _, want := range []string{": PROUVÉ, confirmé par les témoins", "Tous les accès enregistrés à vos données sous ces identifiants, du 24 novembre 2025 à 17 h 00 au", "  prouvé      Ce sont toutes les demandes", "  non prouvé  quoi que ce soit après", "\n  Prouvé. Tous les accès", "\n  Ce qui n'est pas prouvé, et comment lever ces limites (", "\n    Pour ", "  registre regard.example/log  "} {
 		if code != Proven || !strings.Contains(out, want) {
 			t.Errorf("exit code %d, no %q in %s%s", code, want, out, errs)
 		}
@@ -134,6 +134,37 @@ func TestVerifyHistoryLang(t *testing.T) {
 	}
 	if code, _, errs = run("verify-history", "--policy", policy, "--lang", "de", good); code != Input || !strings.Contains(errs, "--lang: the language is fr or en") {
 		t.Errorf("exit code %d: %s", code, errs)
+	}
+}
+
+// TestPrintedLimits: what is to be looked into is told from what sound histories have, too, as in the browser.
+func TestPrintedLimits(t *testing.T) {
+	_, _, policy := loadHistories(t)
+	text, err := os.ReadFile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proof.ParsePolicy(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lang, want := range map[verdict.Lang][2]string{
+		verdict.French:  {"\n  Prouvé, avec des limites. ", "\n    À éclaircir : Listes vous concernant"},
+		verdict.English: {"\n  Proven, with limits. ", "\n    To look into: Lists about you"},
+	} {
+		v := &proof.HistoryVerdict{State: proof.Witnessed, Epochs: proof.EpochRange{To: 9}, Opened: 1_764_000_000_000, Closed: 1_764_800_000_000, LostRolls: 1, Unaudited: 1}
+		f := newHistoryFinding("h.json", verdict.Input{Lang: lang, Policy: p, History: &proof.History{Markers: [][]byte{nil}}, Verdict: v}, nil)
+		var out strings.Builder
+		f.print(&out)
+		unaudited := out.String()
+		for _, w := range want {
+			if !strings.Contains(unaudited, w) {
+				t.Errorf("no %q in\n%s", w, unaudited)
+			}
+		}
+		if strings.Count(unaudited, verdict.NewAround(lang).Worry) != 1 {
+			t.Errorf("what sound histories have, too, is to be looked into:\n%s", unaudited)
+		}
 	}
 }
 
