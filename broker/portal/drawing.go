@@ -10,6 +10,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // proofShown is a proof in pictures, with the same as tables.
@@ -61,22 +62,19 @@ func (p *Portal) showProof(l *language, rec *broker.OwnRecord) (*proofShown, err
 			out.WitnessedAt = t
 		}
 	}
-	leaf := proof.LeafHash(e.Text)
-	out.Paths = append(out.Paths, way{ID: "log", Start: hex.EncodeToString(leaf[:]), End: out.Root, Steps: steps(uint64(e.Index), v.Size, e.Path)})
-	if s := r.Settlement(); s != nil && v.InRoll {
+	paths, err := verdict.Paths(r, v)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range paths {
+		w := way{ID: x.ID, Start: x.Start, End: x.End}
+		for i, s := range x.Steps {
+			w.Steps = append(w.Steps, step{i + 1, map[bool]string{true: "left", false: "right"}[s.Left], s.Hash})
+		}
+		out.Paths = append(out.Paths, w)
+	}
+	if v.InRoll {
 		out.RollSize, out.Closed = v.RollSize, v.Closed.Time().In(p.zone)
-		root, err := s.Leaf.Root(e.Index)
-		if err != nil {
-			return nil, err
-		}
-		out.Paths = append(out.Paths, way{ID: "roll", Start: hex.EncodeToString(s.Leaf.Salt[:]), End: hex.EncodeToString(root[:]), Steps: steps(s.Leaf.Position, s.Leaf.Size, s.Leaf.Path)})
-		marker, err := proof.ParseEntry(s.Marker.Text)
-		if err != nil {
-			return nil, err
-		}
-		if m, ok := marker.(proof.Marker); ok && m.Closed != nil {
-			out.Paths = append(out.Paths, way{ID: "index", Start: hex.EncodeToString(root[:]), End: hex.EncodeToString(m.Closed.Index[:]), Steps: steps(s.Bucket.Number, 1<<m.Closed.Bits, s.BucketPath)})
-		}
 	}
 	for i := range out.Paths {
 		x := &out.Paths[i]
@@ -88,24 +86,6 @@ func (p *Portal) showProof(l *language, rec *broker.OwnRecord) (*proofShown, err
 		x.SVG = svg
 	}
 	return out, nil
-}
-
-// steps says of each hash of an inclusion path on which side it stands (RFC 6962, section 2.1.1).
-func steps(index, size uint64, hashes []proof.Hash) []step {
-	out := make([]step, 0, len(hashes))
-	last := size - 1
-	for _, h := range hashes {
-		for index == last && index&1 == 0 && last > 0 { // without a sibling at this level
-			index, last = index>>1, last>>1
-		}
-		side := "right"
-		if index&1 == 1 {
-			side = "left"
-		}
-		out = append(out, step{N: len(out) + 1, Side: side, Hash: hex.EncodeToString(h[:])})
-		index, last = index>>1, last>>1
-	}
-	return out
 }
 
 // Measures of a drawing, in units of its own.

@@ -20,8 +20,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/transparency-dev/merkle/rfc6962"
-	"github.com/transparency-dev/merkle/testonly"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
@@ -153,35 +151,21 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestSteps: on the sides that the drawing shows, the hashes make the root.
-func TestSteps(t *testing.T) {
-	for size := uint64(1); size <= 70; size++ {
-		tree := testonly.New(rfc6962.DefaultHasher)
-		for i := range size {
-			tree.AppendData([]byte{byte(i)})
+// TestRecordWords: the words of the page of one access are those with which the check in the browser compares them.
+func TestRecordWords(t *testing.T) {
+	for _, tag := range languages {
+		l, err := loadLanguage(tag)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for index := range size {
-			path, err := tree.InclusionProof(index, size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			hashes := make([]proof.Hash, len(path))
-			for i := range path {
-				copy(hashes[i][:], path[i])
-			}
-			got := tree.LeafHash(index)
-			for i, s := range steps(index, size, hashes) {
-				if s.N != i+1 {
-					t.Fatalf("step %d is called %d", i+1, s.N)
-				}
-				if s.Side == "left" {
-					got = rfc6962.DefaultHasher.HashChildren(hashes[i][:], got)
-				} else {
-					got = rfc6962.DefaultHasher.HashChildren(got, hashes[i][:])
-				}
-			}
-			if !slices.Equal(got, tree.HashAt(size)) {
-				t.Fatalf("entry %d of %d: another root", index, size)
+		words := verdict.RecordWords(verdict.Lang(l.code))
+		if len(words) < 50 {
+			t.Errorf("%s: %d words", l.code, len(words))
+		}
+		for key, want := range words {
+			got, err := l.text(key, "agency", own("{{.agency}}"), "index", own("{{.index}}"), "size", own("{{.size}}"))
+			if got, want := strings.Fields(got), strings.Fields(want); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s: %s is %q, and %q for the verifier (%v)", l.code, key, got, want, err)
 			}
 		}
 	}

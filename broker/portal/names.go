@@ -94,6 +94,11 @@ func makeDirectory(n *namer) (*directory, error) {
 		set(text.FR, "purpose.fr", token)
 		set(text.EN, "purpose.en", token)
 	}
+	for token, law := range n.words.LegalBases {
+		set(law.FR, "law.fr", token)
+		set(law.EN, "law.en", token)
+		set(law.URL, "law.url", token)
+	}
 	for id, d := range n.Services {
 		set(or(d.Title.FR, id), "service.fr", id)
 		set(or(d.Title.EN, id), "service.en", id)

@@ -15,6 +15,8 @@ import (
 
 // recordPage is what the template of one entry shows. Texts that others wrote are shown by bdi.
 type recordPage struct {
+	Names       string // address of the words in the facts
+	Bundle      string // address of the history with which the page is compared: of the epoch of the entry, or if that is open of the last closed one; empty: none is closed
 	Row         row
 	State       broker.HistoryState
 	Namesake    bool
@@ -94,6 +96,13 @@ func (p *Portal) record(r *request, s *Session) error {
 		Row: p.row(&rec.OwnEntry, n), State: rec.State, Namesake: rec.Namesake, Subject: string(rec.Subject.Type()),
 		Published: rec.Receipt != nil, Settled: rec.Verdict.InRoll, Witnessed: rec.Verdict.State >= proof.Witnessed,
 	}
+	if data.Names, err = p.namesOf(n); err != nil {
+		return err
+	}
+	if standing.Open.Number > 0 {
+		last := min(rec.Epoch, standing.Open.Number-1).String()
+		data.Bundle = "/historique/fichier?epoques=" + last + "-" + last
+	}
 	data.Contestable = contestable(rec)
 	if k := kindOf(&rec.OwnEntry); k != "" {
 		data.Silence = pageSilence + "?type=" + string(k) + "&acces=" + rec.Index.String()
@@ -143,7 +152,9 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 		if a := o.Text(proof.DisclosureAgency); a != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.agency", Value: n.agency(a)})
 		}
-		data.Facts = append(data.Facts, fact{Key: "fact.service", Value: n.service(o.Text(proof.DisclosureService))})
+		if v := o.Text(proof.DisclosureService); v != "" {
+			data.Facts = append(data.Facts, fact{Key: "fact.service", Value: n.service(v)})
+		}
 		if v := o.Text(proof.DisclosureProvider); v != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.provider", Value: n.provider(v)})
 		}
@@ -171,6 +182,9 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 		code("detail.agreement", proof.DisclosureAgreement)
 		code("detail.policy", proof.DisclosurePolicy)
 		code("detail.outcome", proof.DisclosureOutcome)
+		if codes := o.List(proof.DisclosureReasons); len(codes) > 0 {
+			data.Details = append(data.Details, fact{Key: "detail.reasons", Value: strings.Join(codes, ", "), Code: true})
+		}
 		code("detail.cause", proof.DisclosureCause)
 		code("detail.trace", proof.DisclosureTraceID)
 		code("detail.role", proof.DisclosureRole)

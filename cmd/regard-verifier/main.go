@@ -33,8 +33,9 @@ func verify(_ js.Value, args []js.Value) any {
 	js.CopyBytesToGo(file, args[0])
 	options, progress := args[3], args[4]
 	in := verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file)}
+	in.Now = proof.Time(options.Get("now").Float())
 	report, whose := check(in, file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
-		Now:              proof.Time(options.Get("now").Float()),
+		Now:              in.Now,
 		MaxAge:           time.Duration(options.Get("maxAge").Float()) * time.Millisecond,
 		AllowProvisional: true, // it is called so
 		Progress:         func(done, of int) { progress.Invoke(done, of) },
@@ -66,6 +67,10 @@ func readPage(v js.Value) *verdict.Page {
 	}
 	index := func(v js.Value) proof.Index { return proof.Index(v.Float()) }
 	p := &verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Full: v.Get("full").Bool(), From: index(v.Get("from")), To: index(v.Get("to"))}
+	if r := v.Get("record"); r.Truthy() {
+		p.Record = readRecord(r)
+		return p
+	}
 	rows := v.Get("rows")
 	for i := range rows.Length() {
 		r := rows.Index(i)
@@ -81,4 +86,25 @@ func readPage(v js.Value) *verdict.Page {
 		p.Rows = append(p.Rows, row)
 	}
 	return p
+}
+
+// readRecord reads what verify.js found on the page of one access.
+func readRecord(v js.Value) *verdict.Record {
+	text := func(v js.Value, name string) string { return v.Get(name).String() }
+	out := &verdict.Record{Index: proof.Index(v.Get("index").Float()), Agency: text(v, "agency"), Service: text(v, "service"), Outcome: text(v, "outcome"), Receipt: text(v, "receipt")}
+	for n := range v.Get("facts").Length() {
+		f := v.Get("facts").Index(n)
+		out.Facts = append(out.Facts, verdict.ShownFact{Key: text(f, "key"), Label: text(f, "label"), Text: text(f, "text"), Link: text(f, "link"), Folded: f.Get("folded").Bool(), Hidden: f.Get("hidden").Bool()})
+	}
+	texts := func(v js.Value) (out []string) {
+		for n := range v.Length() {
+			out = append(out, v.Index(n).String())
+		}
+		return out
+	}
+	for n := range v.Get("ways").Length() {
+		w := v.Get("ways").Index(n)
+		out.Ways = append(out.Ways, verdict.Way{ID: text(w, "id"), Drawn: texts(w.Get("drawn")), Table: texts(w.Get("table"))})
+	}
+	return out
 }

@@ -20,7 +20,7 @@ const namesHeader = "regard/names@v1"
 
 // Kinds of names, with how many tokens each is about.
 var namedKinds = map[string]int{
-	"agency": 1, "auditor": 1, "provider": 1, "purpose.en": 1, "purpose.fr": 1, "service.en": 1, "service.fr": 1,
+	"agency": 1, "auditor": 1, "law.en": 1, "law.fr": 1, "law.url": 1, "provider": 1, "purpose.en": 1, "purpose.fr": 1, "service.en": 1, "service.fr": 1,
 	"scope.en": 2, "scope.fr": 2, // a service and its scope
 	"field": 2, // of a scope: a JSON pointer
 }

@@ -19,6 +19,8 @@ type Page struct {
 	Full bool        `json:"full"`
 	From proof.Index `json:"from"`
 	To   proof.Index `json:"to"`
+	// Record is set on the page of one access, which has no rows.
+	Record *Record `json:"record,omitempty"`
 }
 
 // Row is what a page shows of a request. docs/verifier.md says what stands in it. All of it has to be what the history says.
@@ -55,6 +57,10 @@ const (
 // report that proves nothing.
 func (r *Report) ComparePage(p Page, in Input) {
 	if r.State != Proven && r.State != Limited && r.State != Provisional {
+		return
+	}
+	if p.Record != nil {
+		r.compareRecord(p, in)
 		return
 	}
 	l, v := in.Lang, in.Verdict

@@ -34,6 +34,8 @@ const (
 type Input struct {
 	Lang   Lang
 	Policy *proof.Policy
+	// Now is when it is read; 0: how old a page may be isn't judged.
+	Now proof.Time
 	// Digest is the SHA-256 of the file, from which the reference of a refutation is made.
 	Digest [32]byte
 	// History and Verdict are what was read and what Verify returned; History is nil if it could not be read.

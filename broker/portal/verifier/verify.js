@@ -91,6 +91,62 @@ function readPage(at, lang) {
   return [page, rows];
 }
 
+/** Whether somebody who opens the folds around an element can read it. */
+function seen(e) {
+  for (let a = e; a && a !== document.body; a = a.parentElement) {
+    const s = getComputedStyle(a);
+    if (s.display === "none" || s.visibility !== "visible" || Number(s.opacity) === 0) return false;
+  }
+  const box = e.getBoundingClientRect();
+  return e.closest("details") !== null || (box.width > 1 && box.height > 1);
+}
+
+/** What the page of one access shows: each fact in its order, whatever looks like one, and the drawings of its proof. */
+function readRecord(at, lang) {
+  const { dataset: d } = at;
+  const facts = [...at.querySelectorAll("[data-fact], dd")].map((e) => {
+    const label = [];
+    if (e.tagName === "DD") for (let t = e.previousElementSibling; t && t.tagName !== "DD"; t = t.previousElementSibling) label.unshift(t.textContent);
+    const folded = e.closest("details") !== null;
+    const links = [...e.querySelectorAll("a")].map((a) => a.getAttribute("href"));
+    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !seen(e) };
+  });
+  const ways = [...at.querySelectorAll(".way")].map((way) => ({
+    id: way.dataset.way ?? "",
+    drawn: [...way.querySelectorAll("svg text")].map((t) => t.textContent),
+    table: [...way.querySelectorAll("td")].map((t) => t.textContent),
+  }));
+  const index = /^(0|[1-9]\d{0,15})$/.test(d.record) ? Number(d.record) : 0;
+  const record = { index, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: "" };
+  return [{ lang, rows: [], full: false, from: 0, to: 0, record }, [at]];
+}
+
+/** Lights the drawings of a proof, from the entry up and step by step; all at once for people who want nothing to move, and if something is wrong. */
+function light(at, state) {
+  for (const svg of at.querySelectorAll("svg[data-proof]")) {
+    const parts = [...svg.querySelectorAll("[data-step]")];
+    const last = Math.max(0, ...parts.map((p) => Number(p.dataset.step)));
+    let timer;
+    const upTo = (n) => {
+      for (const p of parts) if (Number(p.dataset.step) <= n) p.dataset.lit = state;
+      if (n >= last) svg.dataset.lit = state;
+      else timer = setTimeout(() => upTo(n + 1), 120);
+    };
+    const moves = state === "verified" && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    upTo(last);
+    const fold = svg.closest("details");
+    // It moves when it is looked at.
+    const begin = () => {
+      if (!moves || (fold && !fold.open)) return;
+      clearTimeout(timer);
+      for (const p of [svg, ...parts]) delete p.dataset.lit;
+      upTo(0);
+    };
+    fold?.addEventListener("toggle", begin, { once: true });
+    if (!fold || fold.open) begin();
+  }
+}
+
 class Verdict {
   constructor(root) {
     this.root = root;
@@ -118,7 +174,8 @@ class Verdict {
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
     for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
-    const [page, rows] = readPage(this.list, lang);
+    for (const lit of this.list?.querySelectorAll("[data-lit]") ?? []) delete lit.dataset.lit;
+    const [page, rows] = this.list && "record" in this.list.dataset ? readRecord(this.list, lang) : readPage(this.list, lang);
     let job;
     const end = (show) => {
       job?.terminate();
@@ -155,6 +212,7 @@ class Verdict {
       wasm: new URL(wasm, document.baseURI).href,
       policy: new URL(policy, document.baseURI).href,
       names: new URL(names, document.baseURI).href,
+      receipt: page?.record && this.list.dataset.receipt ? new URL(this.list.dataset.receipt, document.baseURI).href : "",
       page,
       options: { lang, now: Date.now(), maxAge: Number(maxAge) },
     });
@@ -177,7 +235,8 @@ class Verdict {
       const mark = rows[i].querySelector("[data-mark]");
       if (mark) mark.textContent = text;
       // Proof drawings on the page light up.
-      for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
+      if (page.record) light(rows[i], state);
+      else for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
     });
     const actions = report.state === "refuted" ? this.save(data) : report.state === "unverified" ? [this.retry()] : [];
     this.show(report, actions, whose);

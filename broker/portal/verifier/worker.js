@@ -64,10 +64,12 @@ async function start(url) {
   go.run(instance); // sets regardVerify, and waits
 }
 
-async function verify({ bundle, wasm, policy, names, page, options }) {
+async function verify({ bundle, wasm, policy, names, receipt, page, options }) {
   const text = (url) => get(url, "default").then((r) => r.text());
-  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then(read), text(policy), page && text(names), start(wasm)]);
+  const own = (url) => get(url, "no-store").then(read);
+  const [file, keys, words, proof] = await Promise.all([own(bundle), text(policy), page && text(names), receipt && own(receipt), start(wasm)]);
   if (page) page.names = words;
+  if (receipt) page.record.receipt = new TextDecoder().decode(proof);
   postMessage({ began: true });
   let percent = -1;
   const out = regardVerify(file, keys, page, options, (done, of) => {
