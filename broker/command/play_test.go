@@ -123,6 +123,7 @@ func TestPortalInABrowser(t *testing.T) {
 		accessible(t, s, p.Page, record)
 	})
 	step("tampered with", func(t *testing.T) { tampered(t, s, p.Page) })
+	step("read one access, and have it checked", func(t *testing.T) { checkedRecord(t, s, p.Page, record) })
 	step("give an address", func(t *testing.T) {
 		p.Goto(s.url + "/notifications/adresse")
 		p.Do(chromedp.SendKeys(chromedp.CSS("#f-adresse"), camillesMail))
@@ -416,6 +417,81 @@ func tampered(t *testing.T, s *site, p *browsertest.Page) {
 			t.Errorf("%s:\n%s", got, p.Text("#verdict"))
 		}
 	})
+}
+
+// lit are the ends of the drawings of a proof that are lit, when nothing of them is dark any more.
+const lit = `(() => { const all = [...document.querySelectorAll("svg.path, svg.path [data-step]")].map((e) => e.dataset.lit ?? "dark"); return all.length > 3 && new Set(all).size === 1 ? all[0] : "dark"; })()`
+
+// checkedRecord is the page of one access: the honest one is proven in both languages and its drawings light up; with any word changed on its way it is refuted.
+func checkedRecord(t *testing.T, s *site, p *browsertest.Page, record string) {
+	t.Helper()
+	still := func(features ...*emulation.MediaFeature) {
+		t.Helper()
+		if _, err := chromedp.Call(p.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for lang, want := range map[string]string{"en": "This request is in your list in the log, and this page shows it as it was recorded.", "fr": "Cet accès est dans votre liste au registre, et cette page le montre tel qu'il a été enregistré."} {
+		p.Goto(s.url + record + "?lang=" + lang)
+		if got := s.verdict(p); got != "proven" || p.Text("#verdict [role=status]") != want {
+			t.Errorf("%s: %s:\n%s", lang, got, p.Text("#verdict"))
+		}
+		if got := browsertest.Eval[string](p, lit); got != "verified" {
+			t.Errorf("%s: before it is looked at, the proof is %s", lang, got)
+		}
+		// It moves when it is looked at, and comes to the same end.
+		p.Do(chromedp.Click("details.proof > summary"))
+		p.Wait(`document.querySelector("svg.path:not([data-lit])")`)
+		p.Wait(lit + ` === "verified"`)
+		p.Axe()
+	}
+	still(&emulation.MediaFeature{Name: "prefers-reduced-motion", Value: "reduce"})
+	p.Goto(s.url + record)
+	s.verdict(p)
+	p.Do(chromedp.Click("details.proof > summary"))
+	p.Wait(`document.querySelector("details.proof").open`)
+	if got := browsertest.Eval[string](p, lit); got != "verified" {
+		t.Errorf("without motion, the proof is %s", got)
+	}
+	still()
+	for what, c := range map[string]struct{ old, new, says string }{
+		"the legal basis":    {`article L. 114-8 (`, `article L. 114-9 (`, "(Fondement légal)"},
+		"the context":        {"Inscription à la cantine", "Enquête", "(Contexte donné)"},
+		"the agency":         {`<dd data-fact="fact.agency"><bdi>Mairie`, `<dd data-fact="fact.agency"><bdi>Préfecture`, "(Par)"},
+		"the title":          {`<h1 data-fact="title">`, `<h1 data-fact="title">Rien, `, "(title)"},
+		"a hidden fact":      {`<dd data-fact="fact.object">`, `<dd data-fact="fact.object" class="hidden">`, "(Dossier)"},
+		"a fact more":        {`<dt>Service</dt>`, `<dt>Par</dt><dd>Personne</dd><dt>Service</dt>`, "(Service)"},
+		"the drawing":        {`class="leaf" data-step="0"><rect`, `class="leaf" data-step="0"><text>x</text><rect`, "(le dessin de la preuve)"},
+		"the link to a text": {`href="https://www.legifrance.gouv.fr/`, `href="https://exemple.invalid/`, "(Fondement légal)"},
+	} {
+		s.altered(func(path string, body []byte) []byte {
+			if path != record {
+				return body
+			}
+			out := bytes.Replace(bytes.ReplaceAll(body, []byte("L.\u00a0"), []byte("L. ")), []byte(c.old), []byte(c.new), 1)
+			if bytes.Equal(out, body) {
+				t.Errorf("%s: nothing to change", what)
+			}
+			return out
+		})
+		p.Goto(s.url + record)
+		if got := s.verdict(p); got != "refuted" || !strings.Contains(p.Text("#verdict [role=status]"), c.says) || browsertest.Eval[string](p, lit) != "wrong" {
+			t.Errorf("%s: %s, %s:\n%s", what, got, browsertest.Eval[string](p, lit), p.Text("#verdict"))
+		}
+	}
+	s.altered(nil)
+	p.Axe()
+	// Without scripts it says that nothing is verified, and how to.
+	if _, err := chromedp.Call(p.Context, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.Goto(s.url + record)
+	if got := p.Text("#verdict"); !strings.Contains(got, "Non vérifié") || !strings.Contains(got, "regard-audit verify-history") {
+		t.Errorf("without scripts: %s", got)
+	}
+	if _, err := chromedp.Call(p.Context, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // accessible looks at every page in both languages: as wide as a desktop's, as narrow as a phone's, enlarged to twice its size, its text alone enlarged, for people who want nothing to move; and at what it weighs.

@@ -102,20 +102,30 @@ func content(n *html.Node) string {
 // compared is what the check in the browser would say of a page, by the file that it would get.
 func (w *world) compared(who string, p verdict.Page, l verdict.Lang, file string) *verdict.Report {
 	w.t.Helper()
+	return w.comparer(who, file)(p, l)
+}
+
+// comparer compares pages with one file.
+func (w *world) comparer(who, file string) func(verdict.Page, verdict.Lang) *verdict.Report {
+	w.t.Helper()
 	b := w.get(who, file).body
 	h, err := proof.ParseHistory(b)
 	if err != nil {
 		w.t.Fatalf("%v\n%s", err, b)
 	}
-	in := verdict.Input{Lang: l, Policy: w.policy(), Digest: sha256.Sum256(b), History: h}
+	in := verdict.Input{Policy: w.policy(), Digest: sha256.Sum256(b), History: h}
 	v, err := h.Verify(in.Policy, proof.HistoryOptions{AllowProvisional: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	in.Verdict = &v
-	r := verdict.New(in)
-	r.ComparePage(p, in)
-	return r
+	return func(p verdict.Page, l verdict.Lang) *verdict.Report {
+		in := in
+		in.Lang = l
+		r := verdict.New(in)
+		r.ComparePage(p, in)
+		return r
+	}
 }
 
 // everything makes a person's history with what there can be in one, in closed epochs and in the open one: Camille is asked about, refused, looked at by everybody who can, told late, and in the answer about somebody who
