@@ -248,19 +248,6 @@ func TestPageEvidence(t *testing.T) {
 	}
 }
 
-// TestProofDrawing: the drawing of an entry's proof lights up when its entry is verified.
-func TestProofDrawing(t *testing.T) {
-	s, v, p := open(t)
-	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
-	s.set(verdict.French, v.Good[0].Text, markup("data-full", rows)+`<svg data-proof="`+rows[0].index+`" role="img" aria-label="preuve"></svg><svg data-proof="999999" role="img" aria-label="autre"></svg>`)
-	p.Goto(s.URL)
-	p.Wait(finished)
-	if got := browsertest.Eval[string](p, `[...document.querySelectorAll("[data-proof]")].map((e) => e.dataset.lit ?? "dark").join(" ")`); got != "verified dark" {
-		t.Error(got)
-	}
-	p.Axe()
-}
-
 // TestNoList: where the list is missing that should be compared, nothing is said to be proven.
 func TestNoList(t *testing.T) {
 	s, v, p := open(t)

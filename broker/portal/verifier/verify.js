@@ -234,9 +234,7 @@ class Verdict {
       rows[i].dataset.verified = state;
       const mark = rows[i].querySelector("[data-mark]");
       if (mark) mark.textContent = text;
-      // Proof drawings on the page light up.
       if (page.record) light(rows[i], state);
-      else for (const n of page.rows[i].index) for (const svg of document.querySelectorAll(`[data-proof="${n}"]`)) svg.dataset.lit = state;
     });
     const actions = report.state === "refuted" ? this.save(data) : report.state === "unverified" ? [this.retry()] : [];
     this.show(report, actions, whose);
