@@ -14,6 +14,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // maxMaking bounds the history files that are made at once: each takes up to seconds of a processor, and megabytes.
@@ -316,7 +317,7 @@ func (p *Portal) fillStatement(data *statementPage, n *namer, v *proof.HistoryVe
 		e.Delay = delays[x.Index]
 		rows[i] = p.row(&e, n)
 	}
-	slices.SortStableFunc(rows, func(a, b row) int { return b.At.Compare(a.At) })
+	slices.SortFunc(rows, func(a, b row) int { return verdict.Newer(timeOf(a.At), a.Index, timeOf(b.At), b.Index) })
 	list := &historyPage{}
 	for _, x := range rows {
 		list.add(x)

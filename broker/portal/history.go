@@ -11,13 +11,13 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
-// Rows of a page of the history, and in the dense view for those who read many.
 const (
-	rowsOfPage  = 25
-	rowsOfDense = 100
-	maxSearch   = 100 // characters
+	// maxOpen bounds the rows of the open epoch: more are listed when it is closed, and in the spreadsheet.
+	maxOpen   = 200
+	maxSearch = verdict.MaxSearch // characters
 )
 
 // statuses are what an entry can be, in the order of the filter; each has an icon and a word (status.<code>).
@@ -243,6 +243,9 @@ func (n *namer) mentions(e *broker.OwnEntry, want string) bool {
 	if e.Reader != "" {
 		names = append(names, n.reader(e), n.reason(e))
 	}
+	for i := range names {
+		names[i] = clean(names[i])
+	}
 	return strings.Contains(fold(strings.Join(names, "\n")), want)
 }
 
@@ -259,6 +262,9 @@ func (p *Portal) row(e *broker.OwnEntry, n *namer) row {
 	r := row{Index: e.Index, Kind: e.Kind, Epoch: e.Epoch, At: e.At.In(p.zone), Status: statusOf(e), Agency: or(e.Agency, e.Reader), Service: e.Service, Outcome: markOf(e), Target: e.Target}
 	if e.At.IsZero() {
 		r.At = time.Time{}
+	}
+	if e.LegalBasis != "" {
+		r.Law, r.LawURL = n.law(e.LegalBasis), n.words.LegalBases[e.LegalBasis].URL
 	}
 	switch {
 	case e.Agency != "":
@@ -297,8 +303,8 @@ type historyPage struct {
 	Total, Count int // entries in all, and that the filter lets through
 	First, Last  int // of these on this page
 	Filtered     bool
-	Full         bool        // all entries with indexes from From to To are on this page
-	From, To     proof.Index // To 0: no end
+	Marker       proof.Index // of the open epoch
+	More         int         // entries of the open epoch that aren't on this page
 	Cut          bool
 	Lost         bool
 	Fields       []field
@@ -327,31 +333,31 @@ func (p *Portal) history(r *request, s *Session) error {
 	}
 	f, n := p.readFilter(r.URL.Query()), p.namer(r.lang)
 	found := f.of(j, n)
-	size := rowsOfPage
+	standing := p.cfg.Broker.Standing()
+	// What is of the open epoch can't be verified, nor how many there are: it stands on the first page, and pages count what comes after it.
+	open, closed := split(found, func(i int32) bool { return j.entries[i].Index >= standing.Open.Marker })
+	size := verdict.PageRows
 	if f.dense {
-		size = rowsOfDense
+		size = verdict.DenseRows
 	}
-	pages := max(1, (len(found)+size-1)/size)
+	pages := max(1, (len(closed)+size-1)/size)
 	f.page = min(f.page, pages)
 	first := (f.page - 1) * size
-	last := min(first+size, len(found))
-	standing := p.cfg.Broker.Standing()
+	last := min(first+size, len(closed))
 	data := &historyPage{
-		Total: len(j.entries), Count: len(found), First: first + 1, Last: last, Filtered: f.set(), Cut: j.cut, Lost: j.lost,
+		Total: len(j.entries), Count: len(found), First: len(open) + first + 1, Last: len(open) + last, Filtered: f.set(), Marker: standing.Open.Marker, Cut: j.cut, Lost: j.lost,
 		OpenSince: standing.Open.Opened.In(p.zone), OpenUntil: standing.Open.Until.In(p.zone),
 		Mistakes: f.mistakes, Page: f.page, Pages: pages, IsDense: f.dense, Clear: "/historique", CSV: strings.Replace(f.query("vue", ""), "/historique", "/telecharger/historique.csv", 1),
 	}
-	for _, i := range found[first:last] {
-		e := &j.entries[i]
-		line := p.row(e, n)
-		if e.Index >= standing.Open.Marker {
-			data.Open = append(data.Open, line)
-			continue
+	if f.page == 1 {
+		data.First = 1
+		data.More = max(0, len(open)-maxOpen)
+		for _, i := range open[:len(open)-data.More] {
+			data.Open = append(data.Open, p.row(&j.entries[i], n))
 		}
-		data.add(line)
 	}
-	if !data.Filtered && !j.cut {
-		data.Full, data.From, data.To = j.span(first, last)
+	for _, i := range closed[first:last] {
+		data.add(p.row(&j.entries[i], n))
 	}
 	if f.page > 1 {
 		data.Newer = f.query("page", strconv.Itoa(f.page-1))
@@ -375,22 +381,16 @@ func (p *Portal) history(r *request, s *Session) error {
 	return r.render(status, "history", "history.title", data)
 }
 
-// span says whether the entries from first to before last are all with certain log indexes, and which: then whoever verifies them knows that none is left out. The list is by time, which is nearly the order of the log.
-func (j *journal) span(first, last int) (full bool, from, to proof.Index) {
-	for i := range j.entries[last:] {
-		from = max(from, j.entries[last+i].Index+1)
-	}
-	for i := range j.entries[:first] {
-		if to == 0 || j.entries[i].Index <= to {
-			to = j.entries[i].Index - 1
+// split takes a list apart, in its order.
+func split(all []int32, is func(int32) bool) (those, others []int32) {
+	for _, i := range all {
+		if is(i) {
+			those = append(those, i)
+		} else {
+			others = append(others, i)
 		}
 	}
-	for i := first; i < last; i++ {
-		if x := j.entries[i].Index; x < from || to > 0 && x > to {
-			return false, 0, 0
-		}
-	}
-	return to == 0 || from <= to, from, to
+	return those, others
 }
 
 // add puts a row into its day; rows come by decreasing time.

@@ -8,11 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/nicksnyder/go-i18n/v2/i18n"
 	"go.yaml.in/yaml/v3"
 	textlanguage "golang.org/x/text/language"
+
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 //go:embed locales/*.yaml
@@ -194,20 +195,8 @@ func (l *language) duration(d time.Duration) (string, error) {
 	return l.text("duration.seconds", "n", int(d/time.Second))
 }
 
-// clean takes out what could change the text around a value that somebody else wrote: control characters and marks of direction (Unicode Standard Annex #9, section 2), which isolation makes needless. The record itself stays as it is, and so does its receipt.
-func clean(s string) string {
-	if !strings.ContainsFunc(s, disturbs) {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if disturbs(r) {
-			return -1
-		}
-		return r
-	}, s)
-}
-
-func disturbs(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+// clean takes out what could change the text around a value that somebody else wrote. The record itself stays as it is, and so does its receipt.
+func clean(s string) string { return verdict.Clean(s) }
 
 // isolate is clean text between the marks that keep its direction to itself, for where no <bdi> can stand.
 func isolate(s string) string { return "\u2068" + clean(s) + "\u2069" }

@@ -423,28 +423,6 @@ func TestSweep(t *testing.T) {
 	kept(0, 0, nil)
 }
 
-// TestSpan: a page says that it shows all entries of a stretch of the log only if it does.
-func TestSpan(t *testing.T) {
-	j := &journal{}
-	for _, i := range []proof.Index{90, 80, 70, 65, 68, 50, 40} { // 65 was recorded before 68 and asked after it
-		j.entries = append(j.entries, broker.OwnEntry{Index: i})
-	}
-	for _, c := range []struct {
-		first, last int
-		full        bool
-		from, to    proof.Index
-	}{
-		{0, 7, true, 0, 0}, {0, 2, true, 71, 0}, {2, 5, true, 51, 79}, {5, 7, true, 0, 64}, {0, 4, false, 0, 0}, {4, 7, false, 0, 0}, {0, 0, true, 91, 0},
-	} {
-		if full, from, to := j.span(c.first, c.last); full != c.full || full && (from != c.from || to != c.to) {
-			t.Errorf("%d to %d: %v, %d to %d", c.first, c.last, full, from, to)
-		}
-	}
-	if full, from, to := (&journal{}).span(0, 0); !full || from != 0 || to != 0 {
-		t.Errorf("of an empty one: %v, %d to %d", full, from, to)
-	}
-}
-
 // TestJournalsAreBounded: in what one person has, in what all have, and in time.
 func TestJournalsAreBounded(t *testing.T) {
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)

@@ -12,12 +12,13 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // Bounds of what is kept in memory about those who are signed in.
 const (
 	// maxJournal bounds the entries of one person; older ones are in the file of their history.
-	maxJournal = 50_000
+	maxJournal = verdict.MaxListed
 	// maxKept bounds the entries of all, at about 400 bytes each.
 	maxKept = 250_000
 	// journalAge is for how long an outline is used before it is made anew: the end of a retention takes details away without any new entry.
@@ -177,15 +178,20 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *jour
 // order sorts the entries by decreasing time, and leaves out the oldest of too many.
 func (n *journal) order() {
 	slices.SortStableFunc(n.entries, func(a, b broker.OwnEntry) int {
-		if c := b.At.Compare(a.At); c != 0 {
-			return c
-		}
-		return int(b.Index) - int(a.Index) // #nosec G115 -- indexes are below 1<<63
+		return verdict.Newer(timeOf(a.At), a.Index, timeOf(b.At), b.Index)
 	})
 	if len(n.entries) > maxJournal {
 		clear(n.entries[maxJournal:])
 		n.entries, n.cut = n.entries[:maxJournal], true
 	}
+}
+
+// timeOf is a time as records have it; 0: not known.
+func timeOf(t time.Time) proof.Time {
+	if t.IsZero() {
+		return 0
+	}
+	return proof.TimeOf(t)
 }
 
 // shown is what a line shows of an entry but for its index and time. Entries with the same scopes share them (interned).

@@ -26,7 +26,7 @@ func (w *world) recordOn(who string, a answer) (p verdict.Page, file string) {
 	if at == nil || file == "" {
 		w.t.Fatalf("no record or no verdict:\n%s", a.body)
 	}
-	rec := &verdict.Record{Index: number(at, "data-record", 0), Agency: attr(at, "data-agency"), Service: attr(at, "data-service"), Outcome: attr(at, "data-outcome")}
+	rec := &verdict.Record{Index: w.index(attr(at, "data-record")), Agency: attr(at, "data-agency"), Service: attr(at, "data-service"), Outcome: attr(at, "data-outcome")}
 	if path := attr(at, "data-receipt"); path != "" {
 		rec.Receipt = string(w.get(who, path).body)
 	}
@@ -73,7 +73,7 @@ func (w *world) comparing(who string) func(verdict.Page, verdict.Lang, string) *
 	return func(p verdict.Page, l verdict.Lang, file string) *verdict.Report {
 		w.t.Helper()
 		if files[file] == nil {
-			files[file] = w.comparer(who, file)
+			files[file] = w.comparer(w.get(who, file).body)
 		}
 		return files[file](p, l)
 	}
@@ -135,7 +135,7 @@ func TestRecordsDisagree(t *testing.T) {
 	var all []proof.Index
 	for _, r := range w.shownOn(w.page("camille", "/historique")).Rows {
 		if !r.Open && r.Outcome == "released" {
-			all = append(all, r.Index...)
+			all = append(all, *r.Index)
 		}
 	}
 	if len(all) < 2 {

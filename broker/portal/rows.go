@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // row is a line of the history.
@@ -20,6 +21,8 @@ type row struct {
 	Status    string
 	Who, What string
 	From, Why string
+	Law       string
+	LawURL    string
 	Reason    string // of an access
 	Target    proof.Index
 	Agency    string // tokens, for the check in the browser
@@ -112,7 +115,7 @@ func (l *language) rowHTML(m *markup, r *row) {
 	}
 	m.add(`</td><td role="cell" class="what">`)
 	if !r.Bare {
-		m.add(`<a href="/acces/`, index, `">`)
+		m.add(`<a href="`, verdict.EntryPath, index, `">`)
 	}
 	l.what(m, r)
 	if !r.Bare {
@@ -122,6 +125,19 @@ func (l *language) rowHTML(m *markup, r *row) {
 	l.labelled(m, "column.from", r.From)
 	m.add(`</td><td role="cell" class="why">`)
 	l.labelled(m, "column.why", or(r.Why, r.Reason))
+	if r.Law != "" {
+		m.add(` <span class="law">`)
+		if r.LawURL != "" {
+			m.add(`<a rel="external noreferrer"`)
+			m.attr("href", r.LawURL)
+			m.add(">")
+		}
+		m.bdi(r.Law)
+		if r.LawURL != "" {
+			m.add("</a>")
+		}
+		m.add("</span>")
+	}
 	m.add(`</td><td role="cell" class="outcome">`, string(l.statusHTML(r.Status)))
 	if !r.Revealed.IsZero() {
 		m.add(` <span class="revealed">`)

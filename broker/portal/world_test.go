@@ -314,6 +314,7 @@ func (w *world) send(who string, r *http.Request, header ...string) answer {
 	rec := httptest.NewRecorder()
 	w.p.ServeHTTP(rec, r)
 	a := answer{Response: rec.Result(), body: rec.Body.Bytes()}
+	a.Request = r
 	if strings.HasPrefix(a.Header.Get("Content-Type"), "text/html") && a.Header.Get("Content-Encoding") == "" {
 		var err error
 		if a.doc, err = html.Parse(bytes.NewReader(a.body)); err != nil {

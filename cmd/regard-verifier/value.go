@@ -38,6 +38,8 @@ func value(v reflect.Value) any {
 		return v.Bool()
 	case reflect.Uint64:
 		return float64(v.Uint())
+	case reflect.Int64:
+		return float64(v.Int())
 	}
 	panic(fmt.Sprintf("a report has no %s", v.Type()))
 }

@@ -10,12 +10,13 @@ import (
 // Cause is why something could not be verified.
 type Cause string
 
-// The causes. The first four are found where a file is checked, the others by a page that tries to.
+// The causes. The first five are found where a file is checked, the others by a page that tries to.
 const (
 	CauseFormat    Cause = "format"
 	CauseSignature Cause = "signature"
 	CauseStale     Cause = "stale"
 	CauseSubject   Cause = "subject"
+	CauseBehind    Cause = "behind" // the history ends before the page does
 
 	CauseOffline  Cause = "offline"
 	CauseServer   Cause = "server"
@@ -27,7 +28,7 @@ const (
 
 // Causes lists all of them.
 func Causes() []Cause {
-	return []Cause{CauseFormat, CauseSignature, CauseStale, CauseSubject, CauseOffline, CauseServer, CauseSession, CauseBrowser, CauseVerifier, CauseMissing}
+	return []Cause{CauseFormat, CauseSignature, CauseStale, CauseSubject, CauseBehind, CauseOffline, CauseServer, CauseSession, CauseBrowser, CauseVerifier, CauseMissing}
 }
 
 // Text is the cause as it stands in the verdict; Advice what to do about it.
@@ -41,6 +42,8 @@ func (c Cause) Text(l Lang) string {
 		return l.pick("l'état du registre que le serveur montre est trop ancien", "the state of the log that the server shows is too old")
 	case CauseSubject:
 		return l.pick("les deux historiques ne sont pas de la même personne, ou pas du même registre", "the two histories aren't of the same person, or not of the same log")
+	case CauseBehind:
+		return l.pick("le fichier reçu s'arrête avant ce que la page montre : des journées closes y manquent", "the file that came ends before what the page shows: closed days are missing from it")
 	case CauseOffline:
 		return l.pick("le serveur n'a pas pu être joint", "the server could not be reached")
 	case CauseServer:
@@ -65,6 +68,9 @@ func (c Cause) Advice(l Lang) string {
 		return l.pick("Comparez les empreintes des clés avec celles publiées ailleurs. Si elles sont les mêmes et que cela dure, prévenez la CNIL ; ", "Compare the fingerprints of the keys with those published elsewhere. If they are the same and this stays, tell the data protection authority; ") + elsewhere + "."
 	case CauseStale:
 		return l.pick("Réessayez plus tard. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.", "Try again later. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
+	case CauseBehind:
+		return l.pick("Les témoins confirment d'ordinaire une journée quelques minutes après sa fin : réessayez. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.",
+			"Witnesses usually confirm a day within minutes after its end: try again. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
 	case CauseBrowser, CauseMissing:
 		return l.pick("Vous pouvez vérifier autrement : ", "You can check in another way: ") + elsewhere + "."
 	}
@@ -77,7 +83,7 @@ func (c Cause) Sentence(l Lang) string {
 }
 
 func (r *Report) unverified(l Lang, c Cause) {
-	r.State, r.Sentence, r.Next = Unverified, c.Sentence(l), []string{c.Advice(l)}
+	r.State, r.Cause, r.Sentence, r.Next = Unverified, c, c.Sentence(l), []string{c.Advice(l)}
 }
 
 // NotVerified is the report of whoever could not even begin.

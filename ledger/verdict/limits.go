@@ -4,12 +4,38 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
+// The time that may go by between when an epoch is due to close and when a history has it: half an epoch, for it has to be closed, published and witnessed, and clocks differ.
+const (
+	minLate = proof.Time(time.Minute / time.Millisecond)
+	maxLate = proof.Time(12 * time.Hour / time.Millisecond)
+)
+
+// late reports whether a history should have had another epoch by now. now 0: it isn't judged.
+func late(v *proof.HistoryVerdict, now proof.Time) bool {
+	return now != 0 && now > v.Due+min(max((v.Due-v.Closed)/2, minLate), maxLate)
+}
+
+// ending is the limit of a history that ends too early, if it does.
+func ending(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
+	if !late(v, now) {
+		return nil
+	}
+	return []Limit{{
+		fmt.Sprintf(l.pick("L'historique s'arrête le %s. La période suivante devait se clore le %s : des journées closes y manquent, ou le registre s'est arrêté.",
+			"The history ends on %s. The next period was due to close on %s: closed days are missing from it, or the log stands still."), l.when(v.Closed), l.when(v.Due)),
+		l.pick("Demandez un historique jusqu'à aujourd'hui. S'il s'arrête au même jour, quelque chose vous est peut-être caché : demandez-en la raison à l'exploitant, puis à la CNIL.",
+			"Ask for a history up to today. If it ends on the same day, something may be kept from you: ask the operator for the reason, then the data protection authority."),
+		Worrying,
+	}}
+}
+
 // limits are what this history doesn't prove and could, in words for people: what is to be looked into first.
-func limits(v *proof.HistoryVerdict, l Lang) []Limit {
+func limits(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
 	var out []Limit
 	limit := func(k LimitKind, fr, en, liftFR, liftEN string, args []any) {
 		out = append(out, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN), k})
@@ -18,6 +44,7 @@ func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 	worry := func(fr, en, liftFR, liftEN string, args ...any) { limit(Worrying, fr, en, liftFR, liftEN, args) }
 	one, more := period(v, l)
 	const askFR, askEN = "Demandez-en la raison à l'exploitant, par écrit.", "Ask the operator for the reason, in writing."
+	out = append(out, ending(v, l, now)...)
 	if n := v.Deferrals.Pending; n > 0 {
 		what := form(l, n, l.pick("accès est différé", "request is delayed"), l.pick("accès sont différés", "requests are delayed"))
 		add("%d %s par la loi, peut-être à propos de quelqu'un d'autre que vous.", "%d %s by law, and may be about somebody else than you.",
@@ -77,12 +104,12 @@ func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 }
 
 // scope is what no history can show, in words for people.
-func scope(v *proof.HistoryVerdict, l Lang) []Limit {
-	out := []Limit{{
-		fmt.Sprintf(l.pick("Depuis le %s, la liste est provisoire : la période en cours n'est pas close.", "Since %s the list is provisional: the current period isn't closed."), l.when(v.Closed)),
-		fmt.Sprintf(l.pick("Elle doit se clore le %s : revenez ensuite.", "It is due to close on %s: come back then."), l.when(v.Due)),
-		Standing,
-	}}
+func scope(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
+	end := Limit{Kind: Standing, Text: fmt.Sprintf(l.pick("De ce qui est venu après le %s, rien n'est prouvé.", "Of what came after %s nothing is proven."), l.when(v.Closed))}
+	if now == 0 || now <= v.Due {
+		end.Lift = fmt.Sprintf(l.pick("La période suivante doit se clore le %s : revenez ensuite.", "The next period is due to close on %s: come back then."), l.when(v.Due))
+	}
+	out := []Limit{end}
 	if v.Epochs.From > 0 {
 		out = append(out, Limit{fmt.Sprintf(l.pick("Rien n'est dit d'avant le %s.", "Nothing is said about the time before %s."), l.when(v.Opened)), l.pick("Demandez un historique plus long.", "Ask for a longer history."), Standing})
 	}

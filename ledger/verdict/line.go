@@ -13,7 +13,8 @@ import (
 type line struct {
 	agency, service, outcome, at string
 	day                          string
-	cells                        [6]string // time, who, what, from whom, why, outcome
+	cells                        [6]string // time, who, what, from whom, why and by which law, outcome
+	links                        [6]string
 	kind                         proof.Kind
 	lang                         Lang
 }
@@ -46,16 +47,14 @@ func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 	status := statusOf(e, namesake)
 	x := line{kind: e.Kind, lang: l}
 	o := e.Opening
-	var at proof.Time
-	var dated bool
-	who, what, from, why := "–", fmt.Sprintf("%s %d", l.pick("Inscription n°", "Entry no."), e.Index), "", ""
+	at := timeOf(e)
+	who, what, from, why, law := "–", fmt.Sprintf("%s %d", l.pick("Inscription n°", "Entry no."), e.Index), "", "", ""
 	if status == "erasure" {
 		who, what = l.pick("Vous", "You"), l.pick("Effacement de vos détails", "Erasure of your details")
 	}
 	switch {
 	case o.IsZero():
 	case o.Schema() == proof.SchemaDisclosure:
-		at, dated = o.TimeOf(proof.DisclosureAskedAt)
 		x.agency, x.service = o.Text(proof.DisclosureAgency), o.Text(proof.DisclosureService)
 		if x.agency != "" {
 			who, what = n.or("agency", x.agency), n.data(o, l)
@@ -65,9 +64,11 @@ func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 			if p := o.Text(proof.DisclosurePurpose); p != "" {
 				why = n.or("purpose."+l.pick("fr", "en"), p)
 			}
+			if p := o.Text(proof.DisclosureLegalBasis); p != "" {
+				law, x.links[4] = n.or("law."+l.pick("fr", "en"), p), n.by["law.url "+p]
+			}
 		}
 	case o.Schema() == proof.SchemaAccess:
-		at, dated = o.TimeOf(proof.AccessAt)
 		x.agency = o.Text(proof.AccessReader)
 		if x.agency != "" {
 			who, why = n.reader(o, l)
@@ -75,8 +76,6 @@ func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 		if status == "access" || o.Text(proof.AccessTarget) != "" {
 			what = l.pick("Votre enregistrement", "Your record")
 		}
-	case o.Schema() == proof.SchemaErasure:
-		at, dated = o.TimeOf(proof.ErasureErasedAt)
 	}
 	if !slices.Contains(untold, status) {
 		x.outcome = status
@@ -89,10 +88,12 @@ func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 	}
 	x.day = l.pick("Date inconnue", "Date unknown")
 	clock := "–"
-	if dated {
+	if at != 0 {
 		x.at, x.day, clock = utc(at), l.weekday(at), paris(at.Time()).Format("15:04")
 	}
-	x.cells = [6]string{clock, who, what, labelled(l.pick("À qui", "From whom"), from), labelled(l.pick("Pourquoi", "Why"), why), Outcome(status, l)}
+	columns := Columns(l)
+	x.cells = [6]string{clock, who, what, labelled(columns[3], from), labelled(columns[4], why) + " " + law, Outcome(status, l)}
+	x.links[2] = EntryPath + e.Index.String()
 	return x
 }
 
@@ -196,26 +197,29 @@ func (l Lang) weekday(at proof.Time) string {
 	return weekdays[l.orEnglish()][t.Weekday()] + " " + l.date(t)
 }
 
-// A part of a row, in French and English; empty: none.
-type part [2]string
+// A rowPart is one in French and English; empty: none.
+type rowPart [2]string
 
 // cellParts are in the order of the cells.
-var cellParts = [6]part{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"à qui", "from whom"}, {"pourquoi", "why"}, {"issue", "outcome"}}
+var cellParts = [6]rowPart{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"à qui", "from whom"}, {"pourquoi", "why"}, {"issue", "outcome"}}
 
 // differs names the first part of a row that isn't as it was recorded. today: the row stands under the heading of the open epoch, which has no date. told: while the epoch of the entry was open.
-func (x line) differs(row Row, today bool, told [2]proof.Time) part {
+func (x line) differs(row Row, today bool, told [2]proof.Time) rowPart {
 	last := len(x.cells) - 1
 	if x.outcome == "lost" && row.Outcome == "" { // the broker couldn't read it before the log said that it is lost
 		x.outcome, x.cells[last] = "", Outcome("damaged", x.lang)
 	}
 	if row.Agency != x.agency || row.Service != x.service || row.Outcome != x.outcome || row.At != x.at {
-		return part{"ses attributs", "its attributes"}
+		return rowPart{"ses attributs", "its attributes"}
 	}
 	if len(row.Cells) != len(x.cells) {
-		return part{"ses cases", "its cells"}
+		return rowPart{"ses cases", "its cells"}
 	}
 	if !today && !reads(row.Day, x.day) {
-		return part{"le jour", "the day"}
+		return rowPart{"le jour", "the day"}
+	}
+	if !slices.Equal(row.Links, x.links[:]) {
+		return rowPart{"où mènent ses liens", "where its links lead"}
 	}
 	for i, want := range x.cells {
 		got := row.Cells[i]
@@ -226,7 +230,7 @@ func (x line) differs(row Row, today bool, told [2]proof.Time) part {
 			return cellParts[i]
 		}
 	}
-	return part{}
+	return rowPart{}
 }
 
 // maxTold bounds the days of an epoch that are tried.

@@ -454,10 +454,11 @@ func (r *Report) compareRecord(p Page, in Input) {
 	r.Scope = []Limit{{l.pick("Les noms, les explications, le SIRET, la validité et les finalités d'une habilitation et le jour où un délai a pris fin sont la parole de ce portail.",
 		"Names, explanations, the SIRET, the validity and purposes of an agreement, and the day on which a delay ended are this portal's word."), "", Standing}}
 	r.Checks = append(r.Checks, Check{Code: "page", Title: pageTitle(l), State: Held, Evidence: []Fact{{l.pick("faits affichés et comparés", "facts shown and compared"), fmt.Sprint(len(shown.Facts))}}})
+	r.Limits = nil
 	if r.State == Provisional {
 		return
 	}
-	r.State, r.Title, r.Limits = Proven, Title(Proven, l), limits(&one, l)
+	r.State, r.Title, r.Limits = Proven, Title(Proven, l), limits(&one, l, 0) // the history of one epoch ends with it
 	r.limited(l)
 	r.Sentence = l.pick("Cet accès est dans votre liste au registre, et cette page le montre tel qu'il a été enregistré.", "This request is in your list in the log, and this page shows it as it was recorded.")
 }

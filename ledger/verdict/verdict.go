@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -34,14 +35,14 @@ const (
 type Input struct {
 	Lang   Lang
 	Policy *proof.Policy
-	// Now is when it is read; 0: how old a page may be isn't judged.
-	Now proof.Time
 	// Digest is the SHA-256 of the file, from which the reference of a refutation is made.
 	Digest [32]byte
 	// History and Verdict are what was read and what Verify returned; History is nil if it could not be read.
 	History *proof.History
 	Verdict *proof.HistoryVerdict
 	Err     error
+	// Now is when it was checked, by which it is judged whether closed epochs are missing, and how old a page may be; 0: that isn't judged.
+	Now proof.Time
 }
 
 // Report is a verdict in words.
@@ -51,6 +52,7 @@ type Report struct {
 	Sentence string `json:"sentence"` // the verdict
 	Covers   string `json:"covers,omitempty"`
 	Quiet    string `json:"quiet,omitempty"` // how long nobody asked anything
+	Cause    Cause  `json:"cause,omitempty"` // why it could not be verified
 	// Next is what to do: wait, retry, or tell somebody.
 	Next []string `json:"next,omitempty"`
 	// Limits could be lifted; Scope is what no history can show.
@@ -144,9 +146,9 @@ func (r *Report) held(in Input) {
 	l, v := in.Lang, in.Verdict
 	r.Covers = fmt.Sprintf(l.pick("Identifiants couverts : %s.", "Identifiers covered: %s."), strings.Join(identifierNames(v, l), ", "))
 	r.Checks = checks(in, 0)
-	r.Scope = scope(v, l)
+	r.Scope = scope(v, l, in.Now)
 	if v.State != proof.Witnessed {
-		r.State = Provisional
+		r.State, r.Limits = Provisional, ending(v, l, in.Now)
 		r.Sentence = l.pick("Enregistré, pas encore confirmé par les témoins.", "Recorded, not yet confirmed by the witnesses.")
 		if in.Policy.Demands() {
 			r.Next = []string{l.pick("Les témoins confirment d'ordinaire en quelques minutes. Rechargez la page plus tard ; si cela dure plus d'une journée, demandez pourquoi à l'exploitant.",
@@ -157,7 +159,7 @@ func (r *Report) held(in Input) {
 		}
 		return
 	}
-	r.Limits = limits(v, l)
+	r.Limits = limits(v, l, in.Now)
 	r.State = Proven
 	r.limited(l)
 	r.Sentence = sentence(v, l, true)
@@ -234,9 +236,35 @@ func Whose(r *Report, in Input) []Fact {
 	if r.State != Proven && r.State != Limited && r.State != Provisional {
 		return nil
 	}
+	l := in.Lang
 	var out []Fact
 	for _, s := range in.Verdict.Subjects {
-		out = append(out, Fact{identifierName(s.Type(), in.Lang), strings.ReplaceAll(s.Value(), "|", " · ")})
+		name := identifierName(s.Type(), l)
+		if p, ok := s.Pivot(); ok {
+			out = slices.Insert(out, 0, Fact{name, l.person(p)}) // what everybody knows of themself
+			continue
+		}
+		out = append(out, Fact{name, strings.ReplaceAll(s.Value(), "|", " · ")})
+	}
+	return out
+}
+
+// person names somebody by an identity, as far as it is known.
+func (l Lang) person(p proof.Pivot) string {
+	out := strings.Join(strings.Fields(p.GivenNames+" "+p.BirthName), " ")
+	born := map[string]string{"F": l.pick("née", "born"), "M": l.pick("né", "born")}[p.Sex]
+	if born == "" {
+		born = l.pick("né(e)", "born")
+	}
+	if at, err := time.Parse(time.DateOnly, p.BirthDate); err == nil {
+		out += fmt.Sprintf(l.pick(", %s le %s", ", %s on %s"), born, l.date(at))
+	} else if p.BirthDate != "" {
+		out += fmt.Sprintf(l.pick(", %s en %s", ", %s in %s"), born, p.BirthDate)
+	}
+	if p.BirthPlace != "" {
+		out += " (commune " + p.BirthPlace + ")"
+	} else if p.BirthCountry != "" {
+		out += fmt.Sprintf(l.pick(" (pays %s)", " (country %s)"), p.BirthCountry)
 	}
 	return out
 }

@@ -127,7 +127,7 @@ func TestVectors(t *testing.T) {
 	seen := map[State]int{}
 	for name, text := range texts {
 		fr, in := check(t, p, text, French, opt)
-		if whose := Whose(fr, in); (whose != nil) != strings.HasPrefix(name, "good") || whose != nil && (len(whose) != len(in.Verdict.Subjects) || whose[0].Value != strings.ReplaceAll(in.Verdict.Subjects[0].Value(), "|", " · ")) {
+		if whose := Whose(fr, in); (whose != nil) != strings.HasPrefix(name, "good") || whose != nil && (len(whose) != len(in.Verdict.Subjects) || whose[0].Name != "identité pivot" && strings.Contains(fmt.Sprint(whose), "identité pivot")) {
 			t.Errorf("%s: of %+v", name, whose)
 		}
 		en, _ := check(t, p, text, English, opt)
@@ -251,7 +251,7 @@ func TestStates(t *testing.T) {
 	in.Err = errors.New("refuted")
 	r = New(in)
 	before := shape(r)
-	r.ComparePage(Page{Full: true}, in)
+	r.ComparePage(Page{}, in)
 	if shape(r) != before {
 		t.Error("a page was compared with what is refuted")
 	}
@@ -260,7 +260,7 @@ func TestStates(t *testing.T) {
 // honest is the row that an honest page shows of an entry, if it has no names.
 func honest(in Input, e *proof.VerifiedEntry) Row {
 	x := new(Names).line(e, in.Verdict.Subjects[e.Subject].Type(), in.Lang)
-	return Row{Index: []proof.Index{e.Index}, Agency: x.agency, Service: x.service, Outcome: x.outcome, At: x.at, Day: x.day, Cells: x.cells[:]}
+	return Row{Index: &e.Index, Agency: x.agency, Service: x.service, Outcome: x.outcome, At: x.at, Day: x.day, Cells: x.cells[:], Links: x.links[:]}
 }
 
 // TestPartOfThePage: a page that leaves something out, or shows what wasn't verified, doesn't stand under the sentence that all of it is in its list.
@@ -268,48 +268,172 @@ func TestPartOfThePage(t *testing.T) {
 	v, p := load(t)
 	for _, lang := range []Lang{French, English} {
 		whole, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
-		rows := make([]Row, len(in.Verdict.Entries))
-		for i := range rows {
-			rows[i] = honest(in, &in.Verdict.Entries[i])
+		end := closer(in.History)
+		var rows []Row
+		for _, e := range in.before(end) {
+			rows = append(rows, honest(in, e))
 		}
-		end, n := closer(in.History), len(rows)
-		const top = proof.Index(1) << 40
+		n := len(rows)
 		list := lang.pick("sont dans cette liste", "are in this list")
-		count := func(there int) string {
-			return fmt.Sprintf(lang.pick("Cette page en montre %d sur %d.", "This page shows %d of %d."), there, n)
+		count := func(there int, more string) string {
+			return fmt.Sprintf(lang.pick("Cette page en montre %d sur %d", "This page shows %d of %d"), there, n) + more
 		}
+		beyond := end + 1
+		open := Row{Index: &beyond, Open: true, Day: today(lang)}
+		agency := ""
+		var of []Row
+		for _, r := range rows {
+			if agency == "" && r.Service != "" {
+				agency = r.Agency
+			}
+			if r.Service != "" && r.Agency == agency {
+				of = append(of, r)
+			}
+		}
+		marker := end
 		for name, c := range map[string]struct {
 			page   Page
+			state  State
 			says   string
 			limits int // more than the history's own
 		}{
-			"all":                        {Page{Rows: rows, Full: true, To: top}, list, 0},
-			"all, without a claim":       {Page{Rows: rows, To: top}, list, 0},
-			"a part":                     {Page{Rows: rows[2:], To: top}, count(n - 2), 1},
-			"nothing":                    {Page{To: top}, count(0), 1},
-			"a narrow claim":             {Page{Rows: rows[:1], Full: true, From: rows[0].Index[0], To: rows[0].Index[0]}, count(1), 0},
-			"rows of the open day alone": {Page{Rows: []Row{{Index: []proof.Index{end + 1}}}, To: top}, count(0), 1},
+			"all":                             {Page{Rows: rows}, Proven, list, 0},
+			"all, of a page of pages":         {Page{Rows: rows, View: &View{}, Marker: &marker}, Proven, list, 0},
+			"with one of the open day":        {Page{Rows: append([]Row{open}, rows...), View: &View{}, Marker: &marker}, Proven, list, 0},
+			"those of an agency":              {Page{Rows: of, View: &View{Agency: agency}}, Proven, count(len(of), lang.pick(" : ceux que vos filtres laissent passer, et aucun n'y manque.", ": those that your filters let through, and none of these is missing.")), 0},
+			"those of an agency, but for one": {Page{Rows: of[1:], View: &View{Agency: agency}}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
+			"a filter that can't be told":     {Page{Rows: of, View: &View{Agency: agency, Unclear: true}}, Limited, count(len(of), "."), 1},
+			"a part":                          {Page{Rows: rows[2:]}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
+			"nothing":                         {Page{}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
+			"rows of the open day alone":      {Page{Rows: []Row{open}, View: &View{}}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
+			"another agency's":                {Page{Rows: rows, View: &View{Agency: agency}}, Refuted, lang.pick("la page montre un accès qui n'est pas de cette partie", "the page shows a request that is not of this part"), 0},
 		} {
-			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
 			c.page.Lang, c.page.Names = lang, namesHeader+"\n"
+			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
 			r.ComparePage(c.page, in)
-			if (r.State == Limited) != (c.limits > 0) || r.State != Limited && r.State != Proven || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || len(r.Limits) != len(whole.Limits)+c.limits {
+			if r.State != c.state || !strings.Contains(r.Sentence, c.says) || strings.Contains(r.Sentence, list) != (c.says == list) || c.state != Refuted && len(r.Limits) != len(whole.Limits)+c.limits {
 				t.Errorf("%s: %s, %d limits: %s", name, r.State, len(r.Limits)-len(whole.Limits), r.Sentence)
 			}
-			// Without other limits it is proven, and what is left out is one.
+			// Without other limits it is proven, and what isn't compared is one.
 			r, _ = check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
 			r.State, r.Title, r.Limits = Proven, Title(Proven, lang), nil
 			r.ComparePage(c.page, in)
-			if (r.State == Limited) != (c.limits > 0) || r.Title != Title(r.State, lang) {
+			want := map[bool]State{false: Proven, true: Limited}[c.limits > 0]
+			if c.state == Refuted {
+				want = Refuted
+			}
+			if r.State != want || r.Title != Title(r.State, lang) {
 				t.Errorf("%s: %s, %s", name, r.State, r.Title)
 			}
 		}
-		// What is wrong in a row stays wrong, whatever else the row names.
-		r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
-		r.ComparePage(Page{Lang: lang, Names: namesHeader + "\n", Rows: []Row{{Index: []proof.Index{rows[0].Index[0], end + 1}, Agency: "nobody"}}}, in)
-		if r.State != Refuted || r.Rows[0].State != RowWrong {
-			t.Errorf("%s, %+v", r.State, r.Rows)
+	}
+}
+
+// TestLate: a history that ends before a closed epoch that it should have says so, in time for epochs of a day and of seconds, and not a moment after one was closed.
+func TestLate(t *testing.T) {
+	const second, day = 1000, 86_400_000
+	for _, c := range []struct {
+		length, after proof.Time // that went by since the next epoch was due
+		late          bool
+	}{{day, -day, false}, {day, 0, false}, {day, day / 3, false}, {day, day * 2 / 3, true}, {10 * second, 30 * second, false}, {10 * second, 90 * second, true}, {0, 30 * second, false}, {0, 90 * second, true}, {300 * day, day, true}} {
+		v := proof.HistoryVerdict{State: proof.Witnessed, Closed: 1_764_000_000_000, Due: 1_764_000_000_000 + c.length, Deferrals: proof.Deferrals{Counted: true}, KeysCounted: true}
+		for _, state := range []proof.State{proof.Witnessed, proof.Provisional} {
+			v.State = state
+			in := Input{Lang: English, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v, Now: v.Due + c.after}
+			r := New(in)
+			if got := len(r.Limits) == 1 && strings.Contains(r.Limits[0].Text, "closed days are missing"); got != c.late || got != (r.State == Limited) && state == proof.Witnessed {
+				t.Errorf("%+v: %s, %+v", c, r.State, r.Limits)
+			}
+			if comeBack := r.Scope[0].Lift != ""; comeBack != (c.after <= 0) {
+				t.Errorf("%+v: %+v", c, r.Scope[0])
+			}
 		}
+	}
+	// regard-audit and browsers say the same of a published one.
+	v, p := load(t)
+	_, in := check(t, p, v.Good[0].Text, French, proof.HistoryOptions{})
+	in.Now = in.Verdict.Due + day
+	if r := New(in); r.State != Limited || !strings.HasPrefix(r.Limits[0].Text, "L'historique s'arrête le ") {
+		t.Errorf("%+v", r.Limits)
+	}
+}
+
+// TestSeen: other keys, a smaller tree and another one of the same size are said, and nothing is remembered of what isn't held to be true.
+func TestSeen(t *testing.T) {
+	v, p := load(t)
+	policy := []byte(v.Common.Policy)
+	fresh := func(now proof.Time) (*Report, Input) {
+		r, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{})
+		in.Now = now
+		return r, in
+	}
+	const now = proof.Time(1_764_500_000_000)
+	r, in := fresh(now)
+	first := r.CompareSeen(Seen{}, policy, in)
+	none := len(r.Limits)
+	if len(first.Policy) != 64 || first.Size != in.Verdict.Size || first.Root == "" || first.At != now || first.Changed != 0 {
+		t.Fatalf("%+v", first)
+	}
+	r, in = fresh(now + 1000)
+	if again := r.CompareSeen(first, policy, in); again.At != now+1000 || again.Size != first.Size || len(r.Limits) != none || !strings.Contains(strings.Join(r.Checks[0].Says, " "), "These are the keys of this browser's last check, on 30 November 2025") {
+		t.Errorf("the same: %+v, %+v", again, r.Checks[0])
+	}
+	r, in = fresh(now + 1000)
+	other := first
+	other.Policy = "00"
+	changed := r.CompareSeen(other, policy, in)
+	if changed.Policy != first.Policy || changed.Changed != now+1000 || !strings.Contains(r.Limits[0].Text, "The keys by which this browser checks changed on") || len(r.Limits) != none+1 {
+		t.Errorf("other keys: %+v, %+v", changed, r.Limits)
+	}
+	r, in = fresh(now + 86_400_000)
+	if r.CompareSeen(changed, policy, in); !strings.Contains(r.Limits[0].Text, "changed on 30 November 2025") {
+		t.Errorf("a day later: %+v", r.Limits)
+	}
+	r, in = fresh(now + 40*86_400_000)
+	if r.CompareSeen(changed, policy, in); len(r.Limits) != none {
+		t.Errorf("much later: %+v", r.Limits)
+	}
+	r, in = fresh(now)
+	larger := first
+	larger.Size, larger.Root = first.Size+7, "x"
+	if kept := r.CompareSeen(larger, policy, in); kept.Size != larger.Size || kept.Root != "x" || !strings.Contains(r.Limits[0].Text, "is smaller than the one that this browser saw") {
+		t.Errorf("smaller: %+v, %+v", kept, r.Limits)
+	}
+	r, in = fresh(now)
+	fork := first
+	fork.Root = "x"
+	if kept := r.CompareSeen(fork, policy, in); kept != fork || r.State != Refuted || !strings.Contains(r.Sentence, "two different histories") || r.Refuted.Detail == "" {
+		t.Errorf("another tree of the same size: %+v, %+v", kept, r)
+	}
+	r = NotVerified(CauseFormat, English)
+	if kept := r.CompareSeen(first, []byte("other"), in); kept != first {
+		t.Errorf("of what isn't verified: %+v", kept)
+	}
+}
+
+// TestPerson: whose a history is begins with whom everybody knows: themself, by name and date in words.
+func TestPerson(t *testing.T) {
+	for want, p := range map[string]proof.Pivot{
+		"Camille Inès Exemple Alpha, née le 31 janvier 1990 (commune 75056)": {BirthName: "Exemple Alpha", GivenNames: "Camille Inès", BirthDate: "1990-01-31", Sex: "F", BirthPlace: "75056", BirthCountry: proof.France},
+		"Loïc Exemple, né en 1990-02 (pays 99109)":                           {BirthName: "Exemple", GivenNames: "Loïc", BirthDate: "1990-02", Sex: "M", BirthCountry: "99109"},
+		"Exemple, né(e) en 1990":                                             {BirthName: "Exemple", BirthDate: "1990"},
+		"Exemple":                                                            {BirthName: "Exemple"},
+	} {
+		if got := French.person(p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	ine, err := proof.ParseSubject(string(proof.TypeINE), "0EXEMPLE03C")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pivot, err := proof.Pivot{BirthName: "Martin", GivenNames: "Camille", BirthDate: "1990-01-01", Sex: "F", BirthPlace: "75056", BirthCountry: proof.France}.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whose := Whose(&Report{State: Proven}, Input{Lang: French, Verdict: &proof.HistoryVerdict{Subjects: []proof.Subject{ine, pivot}}})
+	if len(whose) != 2 || !strings.Contains(whose[0].Value, "née le 1er janvier 1990") || whose[1].Value != "0EXEMPLE03C" {
+		t.Errorf("%+v", whose)
 	}
 }
 

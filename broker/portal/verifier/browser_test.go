@@ -94,15 +94,15 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		w.Header().Set("Content-Type", "text/css")
 		_, _ = w.Write(css)
 	})
-	mux.HandleFunc("/noms.txt", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, names) })
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc(namesAt, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, names) })
+	shows := func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		list := ""
 		if s.rows != "" {
 			list = "acces"
 		}
-		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: list, Names: "/noms.txt"})
+		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: list, Names: namesAt})
 		if err != nil {
 			t.Error(err)
 		}
@@ -116,7 +116,9 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 		if err != nil {
 			t.Error(err)
 		}
-	})
+	}
+	mux.HandleFunc("/{$}", shows)
+	mux.HandleFunc("/historique", shows)
 	s.Server = httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s

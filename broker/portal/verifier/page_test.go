@@ -1,6 +1,7 @@
 package verifier_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"html"
 	"slices"
@@ -23,10 +24,15 @@ type row struct {
 	at                       string
 	day                      string
 	cells                    []string
+	links                    [6]string
+	hidden                   string // an attribute
 }
 
 // names are those that the site has; other tokens stand for themselves.
 const names = "regard/names@v1\nagency mairie-de-lyon Mairie de Lyon & environs\nprovider cnaf Caisse nationale\n"
+
+// namesAt is where they are.
+var namesAt = fmt.Sprintf("/annuaire/%x.txt", sha256.Sum256([]byte(names)))
 
 var paris = must(time.LoadLocation("Europe/Paris"))
 
@@ -55,7 +61,7 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 			b, _ := e.Opening.Value(f)
 			return string(b)
 		}
-		r := row{index: e.Index.String(), day: "Date inconnue", cells: []string{"–", "–", "Inscription n°\u00a0" + e.Index.String(), "", "", ""}}
+		r := row{links: [6]string{2: "/acces/" + e.Index.String()}, index: e.Index.String(), day: "Date inconnue", cells: []string{"–", "–", "Inscription n°\u00a0" + e.Index.String(), "", "", ""}}
 		for schema, f := range map[proof.Schema]proof.Field{proof.SchemaDisclosure: proof.DisclosureAskedAt, proof.SchemaAccess: proof.AccessAt, proof.SchemaErasure: proof.ErasureErasedAt} {
 			if at, ok := e.Opening.TimeOf(f); ok && e.Opening.Schema() == schema {
 				local := at.Time().In(paris)
@@ -78,6 +84,9 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 			}
 			if x := field(proof.DisclosurePurpose); x != "" {
 				r.cells[4] = "Pourquoi " + x
+			}
+			if x := field(proof.DisclosureLegalBasis); x != "" {
+				r.cells[4] += " " + x
 			}
 		case proof.SchemaAccess:
 			r.agency = field(proof.AccessReader)
@@ -107,6 +116,7 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 		}
 		rows = append([]row{r}, rows...)
 	}
+	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(b.at, a.at) })
 	return rows, v
 }
 
@@ -120,14 +130,18 @@ func markup(full string, rows []row) string {
 			}
 			return " " + name + `="` + html.EscapeString(value) + `"`
 		}
-		fmt.Fprintf(&b, `<h3 id="d-%d">%s</h3><table aria-labelledby="d-%d"><tbody><tr%s%s%s%s%s>`, i, html.EscapeString(r.day), i,
-			attribute("data-index", r.index), attribute("data-agency", r.agency), attribute("data-service", r.service), attribute("data-outcome", r.outcome), attribute("data-at", r.at))
+		fmt.Fprintf(&b, `<h3 id="d-%d"%s>%s</h3><table aria-labelledby="d-%d"><thead><tr><th>Heure</th><th>Qui a demandé</th><th>Quoi</th><th>À qui</th><th>Pourquoi</th><th>Issue</th></tr></thead><tbody><tr%s%s%s%s%s %s>`, i, map[bool]string{true: " data-open"}[r.day == "Journée en cours"], html.EscapeString(r.day), i,
+			attribute("data-index", r.index), attribute("data-agency", r.agency), attribute("data-service", r.service), attribute("data-outcome", r.outcome), attribute("data-at", r.at), r.hidden)
 		for k, c := range r.cells {
 			mark := ""
 			if k == len(r.cells)-1 {
 				mark = " <span data-mark>Vérifié, dit le serveur</span>"
 			}
-			fmt.Fprintf(&b, "<td>%s%s</td>", html.EscapeString(c), mark)
+			c = html.EscapeString(c)
+			if r.links[k] != "" {
+				c = `<a href="` + html.EscapeString(r.links[k]) + `">` + c + "</a>"
+			}
+			fmt.Fprintf(&b, "<td>%s%s</td>", c, mark)
 		}
 		b.WriteString("</tr></tbody></table>")
 	}
@@ -164,28 +178,35 @@ func TestPage(t *testing.T) {
 		state  verdict.State
 		says   string
 	}{
-		{"all of it", "data-full", all, verdict.Proven, ""},
-		{"some of it", "", func(r []row) []row { return r[1:3] }, verdict.Limited, "Cette page en montre 2 sur "},
-		{"a page of it", `data-full data-from="` + rows[2].index + `" data-to="` + rows[1].index + `"`, func(r []row) []row { return r[1:3] }, verdict.Proven, "Cette page en montre 2 sur "},
-		{"a request of the open epoch", "data-full", func(r []row) []row {
-			return append([]row{{index: "40000", agency: "mairie", outcome: "released", cells: make([]string, 6)}}, r...)
+		{"all of it", "", all, verdict.Proven, ""},
+		{"some of it", "", func(r []row) []row { return r[1:3] }, verdict.Refuted, "la page cache un accès enregistré"},
+		{"a request of the open epoch", "", func(r []row) []row {
+			return append([]row{{index: "40000", day: "Journée en cours", agency: "mairie", outcome: "released", cells: make([]string, 6)}}, r...)
 		}, verdict.Proven, ""},
-		{"two entries in a line", "data-full", func(r []row) []row {
+		{"one of the open epoch under a date", "", func(r []row) []row {
+			return append([]row{{index: "40001", day: r[0].day, agency: "mairie", outcome: "released", cells: make([]string, 6)}}, r...)
+		}, verdict.Refuted, "d'une journée qui n'est pas close"},
+		{"two entries in a line", "", func(r []row) []row {
 			r[0].index += " " + r[1].index
 			return append(r[:1], r[2:]...)
-		}, verdict.Refuted, "la page montre un accès autrement"},
-		{"one that is hidden", "data-full", func(r []row) []row { return append(r[:2:2], r[3:]...) }, verdict.Refuted, "la page cache un accès enregistré"},
-		{"all are hidden", "data-full", func([]row) []row { return nil }, verdict.Refuted, "la page cache un accès enregistré"},
-		{"a range that can't be read", `data-full data-from="x" data-to="-1"`, func(r []row) []row { return r[1:] }, verdict.Refuted, "la page cache un accès enregistré"},
-		{"one that is invented", "data-full", func(r []row) []row {
+		}, verdict.Refuted, "la page montre un accès sans preuve"},
+		{"an entry twice", "", func(r []row) []row { return append(r, r[0]) }, verdict.Refuted, "la page montre deux fois le même accès"},
+		{"another order", "", func(r []row) []row { r[0], r[1] = r[1], r[0]; return r }, verdict.Refuted, "la page montre des accès dans un autre ordre, "},
+		{"hidden by an attribute", "", func(r []row) []row { r[1].hidden = "hidden"; return r }, verdict.Refuted, "ne le montre pas"},
+		{"hidden by a class", "", func(r []row) []row { r[1].hidden = `class="unseen"`; return r }, verdict.Refuted, "ne le montre pas"},
+		{"a link to another entry", "", func(r []row) []row { r[1].links[2] = "/acces/1"; return r }, verdict.Refuted, "où mènent ses liens"},
+		{"one that is hidden", "", func(r []row) []row { return append(r[:2:2], r[3:]...) }, verdict.Refuted, "la page cache un accès enregistré"},
+		{"all are hidden", "", func([]row) []row { return nil }, verdict.Refuted, "la page cache un accès enregistré"},
+		{"a marker that can't be", `data-marker="1"`, all, verdict.Refuted, "d'un moment que le registre n'a pas"},
+		{"one that is invented", "", func(r []row) []row {
 			return append(r, row{index: "1", agency: "mairie", outcome: "released", cells: make([]string, 6)})
 		}, verdict.Refuted, "la page montre un accès qui n'est pas dans votre liste"},
-		{"another agency", "data-full", func(r []row) []row { r[of("released")].agency = "police"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"another agency", "", func(r []row) []row { r[of("released")].agency = "police"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"another service", "", func(r []row) []row { r[of("released")].service = "autre@1"; return r }, verdict.Refuted, "la page montre un accès autrement"},
-		{"another outcome", "data-full", func(r []row) []row { r[of("released")].outcome = "denied"; return r }, verdict.Refuted, "la page montre un accès autrement"},
-		{"a delay that is not told", "data-full", func(r []row) []row { r[of("opened")].outcome = "released"; return r }, verdict.Refuted, "la page montre un accès autrement"},
-		{"another day", "data-full", func(r []row) []row { r[of("released")].at = "2025-11-01T12:00:00Z"; return r }, verdict.Refuted, "la page montre un accès autrement"},
-		{"another reader", "data-full", func(r []row) []row { r[of("access")].agency = "personne"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"another outcome", "", func(r []row) []row { r[of("released")].outcome = "denied"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"a delay that is not told", "", func(r []row) []row { r[of("opened")].outcome = "released"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"another day", "", func(r []row) []row { r[of("released")].at = "2025-11-01T12:00:00Z"; return r }, verdict.Refuted, "la page montre un accès autrement"},
+		{"another reader", "", func(r []row) []row { r[of("access")].agency = "personne"; return r }, verdict.Refuted, "la page montre un accès autrement"},
 		{"no service", "", func(r []row) []row { r[of("released")].service = ""; return r }, verdict.Refuted, "autrement qu'il a été enregistré (ses attributs)"},
 		{"another agency in words", "", func(r []row) []row { say(r, of("released"), 1, "Police"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (qui a demandé)"},
 		{"another purpose in words", "", func(r []row) []row { say(r, of("released"), 4, "Pourquoi rien"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (pourquoi)"},
@@ -220,18 +241,128 @@ func TestPage(t *testing.T) {
 					wrong++
 				}
 			}
-			if want := c.state == verdict.Refuted && !strings.Contains(c.says, "cache"); len(marks) != len(list) || (wrong == 1) != want || !want && wrong != 0 {
+			if want := c.state == verdict.Refuted && !strings.Contains(c.says, "cache") && !strings.Contains(c.says, "ordre") && !strings.Contains(c.says, "moment"); len(marks) != len(list) || (wrong == 1) != want || !want && wrong != 0 {
 				t.Errorf("%d wrong: %q", wrong, marks)
 			}
 		})
 	}
 }
 
+// TestPageOfPages: the address says which part of the history the page has to show, and what a script reads is what can be seen, at the width of a phone as on a desk.
+func TestPageOfPages(t *testing.T) {
+	s, v, p := open(t)
+	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
+	list := func(of ...row) string { return markup("", of) }
+	var mairie []row
+	agency := ""
+	for _, r := range rows {
+		if agency == "" && r.service != "" {
+			agency = r.agency
+		}
+		if r.service != "" && r.agency == agency {
+			mairie = append(mairie, r)
+		}
+	}
+	if len(mairie) == 0 || len(mairie) == len(rows) {
+		t.Fatalf("%d of %d are of the agency", len(mairie), len(rows))
+	}
+	put := func(in, old, with string) string {
+		t.Helper()
+		out := strings.Replace(in, old, with, 1)
+		if out == in {
+			t.Fatalf("no %s in %s", old, in)
+		}
+		return out
+	}
+	whole, first := list(rows...), `<tr data-index="`+rows[0].index+`"`
+	day := ">" + rows[0].day + "</h3>"
+	what := rows[0].cells[2] + "</a>"
+	for _, c := range []struct {
+		name, query, list string
+		state             verdict.State
+		says              string
+	}{
+		{"all", "", whole, verdict.Proven, "sont dans cette liste"},
+		{"another page than the last", "?page=7", whole, verdict.Proven, "sont dans cette liste"},
+		{"with a filter", "?agence=" + agency, list(mairie...), verdict.Proven, "ceux que vos filtres laissent passer"},
+		{"by a search", "?q=" + strings.ToUpper(agency) + "&vue=dense", list(mairie...), verdict.Proven, "ceux que vos filtres laissent passer"},
+		{"a hole under a filter", "?agence=" + agency, list(mairie[1:]...), verdict.Refuted, "la page cache un accès enregistré"},
+		{"a part without a filter", "", list(mairie...), verdict.Refuted, "la page cache un accès enregistré"},
+		{"a query of which nobody knows how the server reads it", "?q=%zz&agence=" + agency, list(mairie...), verdict.Limited, "Cette page en montre"},
+		{"a file that ends before the page", "", put(whole, `id="acces"`, `id="acces" data-marker="99999999"`), verdict.Unverified, "s'arrête avant ce que la page montre"},
+		{"a closed fold", "", put(whole, "<h3", "<details><h3") + "</details>", verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a row in the head", "", put(whole, "<th>Qui a demandé</th>", "<th>Caisse</th>"), verdict.Refuted, "les colonnes portent d'autres noms"},
+		{"a second row in the head", "", put(whole, "</thead>", "<tr><td>Rien</td></tr></thead>"), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a foot", "", put(whole, "</table>", "<tfoot><tr><td>Rien</td></tr></tfoot></table>"), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a field in a cell", "", put(whole, what, `<span hidden>`+rows[0].cells[2]+`</span><input value="Rien" aria-label="x"></a>`), verdict.Refuted, ""},
+		{"true words that can't be seen", "", put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
+		{"words in the shade", "", put(whole, what, `<span><template shadowrootmode="closed">Rien</template>`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
+		{"a day that can't be seen", "", put(whole, day, "><span hidden>"+rows[0].day+"</span></h3>"), verdict.Refuted, "(le jour)"},
+		{"words between the day and the table", "", put(whole, day, day+"<p>mardi 3 mars 2020</p>"), verdict.Refuted, "(le jour)"},
+		{"a row that is hidden where it can be seen", "", put(whole, first, `<tr class="hidden" hidden data-index="`+rows[0].index+`"`), verdict.Refuted, "ne le montre pas"},
+	} {
+		for _, width := range []int64{390, 1280} {
+			s.set(verdict.French, v.Good[0].Text, c.list)
+			p.Do(chromedp.EmulateViewport(width, 844))
+			p.Goto(s.URL + "/historique" + c.query)
+			p.Wait(`document.querySelector("#verdict button") || ` + finished)
+			if got := p.Text("#verdict [role=status]"); state(p) != string(c.state) || !strings.Contains(got, c.says) {
+				t.Errorf("%s, at %d: %s: %s", c.name, width, state(p), got)
+			}
+		}
+	}
+}
+
+// TestMemory: a browser remembers the keys and the largest tree, and nothing else; a change is said, and one that may keep nothing checks as before.
+func TestMemory(t *testing.T) {
+	s, v, p := open(t)
+	go1 := func(script string) string {
+		t.Helper()
+		s.set(verdict.French, v.Good[0].Text, "")
+		p.Goto(s.URL)
+		p.Wait(finished)
+		if script != "" {
+			browsertest.Eval[bool](p, "("+script+", true)")
+			p.Goto(s.URL)
+			p.Wait(finished)
+		}
+		return state(p) + " " + browsertest.Eval[string](p, `[...document.querySelectorAll("details")].forEach((d) => d.open = true), document.querySelector("#verdict").innerText`)
+	}
+	const change = `localStorage.setItem("regard:log", JSON.stringify({...JSON.parse(localStorage.getItem("regard:log")), `
+	for _, c := range []struct{ name, script, says string }{
+		{"again", "0", "Ce sont les mêmes clés qu'à la dernière vérification de ce navigateur"},
+		{"other keys", change + `policy: "00"}))`, "Les clés avec lesquelles ce navigateur vérifie ont changé le"},
+		{"a smaller tree", change + `size: 9e9}))`, "est plus petit que celui que ce navigateur a vu"},
+		{"another tree", `localStorage.clear()`, "proven"},
+		{"another tree", change + `root: "x"}))`, "refuted"},
+		{"nonsense", `localStorage.setItem("regard:log", "{")`, "proven"},
+		{"of another form", `localStorage.setItem("regard:log", '{"policy":1,"size":"x"}')`, "proven"},
+		{"a list", `localStorage.setItem("regard:log", "[]")`, "proven"},
+	} {
+		if got := go1(c.script); !strings.Contains(got, c.says) {
+			t.Errorf("%s: no %q in %s", c.name, c.says, got)
+		}
+		browsertest.Eval[bool](p, "(localStorage.clear(), true)")
+	}
+	go1("")
+	if got := browsertest.Eval[string](p, `Object.keys(localStorage).join() + " " + Object.keys(JSON.parse(localStorage.getItem("regard:log"))).sort().join()`); got != "regard:log at,changed,policy,root,size" {
+		t.Errorf("it remembers %s", got)
+	}
+	// One that keeps nothing, and a page that says that the state of the log may have any age.
+	again := func(script string) {
+		browsertest.Eval[bool](p, "("+script+`, document.querySelector("#verdict").dataset.state = "", import(document.querySelector("script[type=module]").src + "?" + Math.random()), true)`)
+	}
+	again(`Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("no", "SecurityError"); } })`)
+	p.Wait(`document.querySelector("#verdict").dataset.state === "proven"`)
+	again(`document.querySelector("#verdict").dataset.maxAge = "0"`)
+	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
+}
+
 // TestPageEvidence: what the page showed is in the evidence, and regard-audit says the same of it.
 func TestPageEvidence(t *testing.T) {
 	s, v, p := open(t)
 	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
-	s.set(verdict.French, v.Good[0].Text, markup("data-full", rows[1:]))
+	s.set(verdict.French, v.Good[0].Text, markup("", rows[1:]))
 	p.Goto(s.URL)
 	p.Wait(finished)
 	said := p.Text("#verdict [role=status]")

@@ -45,6 +45,50 @@ const facts = (items) => element("dl", {}, ...items.flatMap(({ name, value }) =>
 const limit = ({ text, lift, kind }, worry) =>
   element("li", { "data-limit": kind }, ...(kind === "standing" ? [] : [element("strong", {}, worry), " "]), text, ...(lift ? [" ", element("span", { class: "verdict-lift" }, lift)] : []));
 
+// What an honest list consists of; filters are left out of account.
+const ofList = new Set("a bdi code div h1 h2 h3 h4 h5 h6 li nav p section span strong svg table tbody td th thead time tr ul use".split(" "));
+const ofRow = new Set("a bdi span svg td time use".split(" "));
+const ofHeading = new Set(["time"]);
+const heading = /^H[1-6]$/;
+
+/** Whether an element stands where it can be seen, with room for what is in it. What styles do beyond that isn't judged. */
+function seen(e, width, height) {
+  const r = e.getBoundingClientRect();
+  return e.checkVisibility({ opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true }) && r.width >= width && r.height >= height && r.right + scrollX > 0 && r.bottom + scrollY > 0;
+}
+
+/** Whether somebody who opens the folds around an element can see it. */
+function reachable(e) {
+  if (!e.closest("details")) return seen(e, 2, 2);
+  for (let a = e; a && a !== document.body; a = a.parentElement) {
+    const s = getComputedStyle(a);
+    if (s.display === "none" || s.visibility !== "visible" || Number(s.opacity) === 0) return false;
+  }
+  return true;
+}
+
+/** Whether the text in an element is there for whoever looks at it, but for marks and labels, which stand in the heads of columns. */
+function readable(root) {
+  const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    if (!text.data.trim() || text.parentElement.closest("[data-mark], .label")) continue;
+    range.selectNodeContents(text);
+    const { width, height } = range.getBoundingClientRect();
+    if (width < 1 || height < 4) return false; // not drawn, whatever is in its place
+    for (let e = text.parentElement; ; e = e.parentElement) {
+      if (!seen(e, 2, 4)) return false;
+      if (e === root) break;
+    }
+  }
+  return true;
+}
+
+/** Elements below one that aren't of these. */
+const others = (root, tags) => [...root.querySelectorAll("*")].filter((e) => !tags.has(e.localName) || (e.namespaceURI !== root.namespaceURI && !/^(svg|use)$/.test(e.localName)) || e.shadowRoot || (e.localName === "use" && !e.getAttribute("href")?.startsWith("#")));
+
+const isTable = (t) => t.children.length === 2 && t.tHead?.rows.length === 1 && t.tBodies.length === 1 && t.tHead.children.length === 1 && [...t.tHead.rows[0].children].every((c) => c.localName === "th") && [...t.tBodies[0].children].every((c) => c.localName === "tr");
+
 /** What can be read in a cell: its text, but for the mark that is put there. */
 function read(cell) {
   const copy = cell.cloneNode(true);
@@ -52,53 +96,61 @@ function read(cell) {
   return copy.textContent;
 }
 
-/** The heading above a row. */
-function above(row) {
-  let e = row.closest("table")?.previousElementSibling;
-  while (e && !/^H[1-6]$/.test(e.tagName)) e = e.previousElementSibling;
-  return e;
+const number = (text) => (/^(0|[1-9]\d{0,15})$/.test(text ?? "") && Number.isSafeInteger(Number(text)) ? Number(text) : null);
+
+function readRow(row) {
+  const { dataset: d } = row;
+  const table = row.closest("table");
+  const cells = [...(row.cells ?? [])];
+  const above = table?.previousElementSibling;
+  const dated = above && heading.test(above.tagName) && !others(above, ofHeading).length && seen(above, 8, 8) && readable(above);
+  const heads = [...(table?.tHead?.rows[0]?.cells ?? [])].map((c) => c.textContent.trim());
+  let hidden = !cells.every(readable);
+  for (let e = row; !hidden && e && e !== document.body; e = e.parentElement) hidden = !seen(e, 16, 8);
+  const strange = row.localName !== "tr" || others(row, ofRow).length > 0 || row.children.length !== cells.length || cells.some((c, i) => [...c.querySelectorAll(".label")].some((l) => l.textContent.trim() !== heads[i]));
+  return {
+    index: number(d.index),
+    agency: d.agency ?? "",
+    service: d.service ?? "",
+    outcome: d.outcome ?? "",
+    at: d.at ?? "",
+    day: dated ? above.textContent : "",
+    open: "open" in (above?.dataset ?? {}),
+    cells: cells.map(read),
+    links: cells.map((c) => [...c.querySelectorAll("a")].map((a) => a.getAttribute("href") ?? "").join(" ")),
+    hidden,
+    strange,
+  };
+}
+
+// Where a history is shown by pages. Any other page with a list shows all of its file.
+const paged = "/historique";
+
+/** Which part of the history the page has to show, as its address says; null: all of it. */
+function readView() {
+  if (location.pathname !== paged) return null;
+  const query = new URLSearchParams(location.search);
+  const view = Object.fromEntries(["agence", "donnee", "issue", "q", "du", "au", "page", "vue"].map((name) => [name, query.get(name) ?? ""]));
+  // What the server may read in another way.
+  return { ...view, unclear: /;|%(?![0-9a-f]{2})/i.test(location.search) || Object.values(view).join().includes("\ufffd") };
 }
 
 /** What the page shows, as its markup says, and whatever looks like a row; null if it shows no list. */
 function readPage(at, lang) {
   const rows = [...(at?.querySelectorAll("tbody > tr, [data-index]") ?? [])];
   if (!at) return [null, rows];
-  const number = (text, or) => (text === undefined ? or : /^(0|[1-9]\d{0,15})$/.test(text) ? Number(text) : NaN);
+  const tables = [...at.querySelectorAll("table")];
+  const filters = at.querySelectorAll("details.filters");
+  const strange = others(at, ofList).filter((e) => ![...filters].some((f) => f.contains(e))).length + (filters.length > 1) + tables.filter((t) => !isTable(t)).length;
   const page = {
     lang,
-    rows: rows.map((row) => {
-      const { dataset: d } = row;
-      const index = (d.index ?? "").split(" ").map((n) => number(n));
-      const heading = above(row);
-      return {
-        index: index.every(Number.isSafeInteger) ? index : [],
-        agency: d.agency ?? "",
-        service: d.service ?? "",
-        outcome: d.outcome ?? "",
-        at: d.at ?? "",
-        day: heading?.textContent ?? "",
-        open: "open" in (heading?.dataset ?? {}),
-        cells: [...(row.cells ?? [])].map(read),
-      };
-    }),
-    full: "full" in at.dataset,
-    from: number(at.dataset.from, 0),
-    to: number(at.dataset.to, Number.MAX_SAFE_INTEGER),
+    rows: rows.map((row) => readRow(row)),
+    view: readView(),
+    marker: number(at.dataset.marker),
+    heads: tables.map((t) => [...(t.tHead?.rows[0]?.cells ?? [])].map((c) => c.textContent)),
+    strange,
   };
-  // A range that can't be read is the widest: what isn't in it has to be shown.
-  if (!Number.isSafeInteger(page.from)) page.from = 0;
-  if (!Number.isSafeInteger(page.to)) page.to = Number.MAX_SAFE_INTEGER;
   return [page, rows];
-}
-
-/** Whether somebody who opens the folds around an element can read it. */
-function seen(e) {
-  for (let a = e; a && a !== document.body; a = a.parentElement) {
-    const s = getComputedStyle(a);
-    if (s.display === "none" || s.visibility !== "visible" || Number(s.opacity) === 0) return false;
-  }
-  const box = e.getBoundingClientRect();
-  return e.closest("details") !== null || (box.width > 1 && box.height > 1);
 }
 
 /** What the page of one access shows: each fact in its order, whatever looks like one, and the drawings of its proof. */
@@ -109,16 +161,15 @@ function readRecord(at, lang) {
     if (e.tagName === "DD") for (let t = e.previousElementSibling; t && t.tagName !== "DD"; t = t.previousElementSibling) label.unshift(t.textContent);
     const folded = e.closest("details") !== null;
     const links = [...e.querySelectorAll("a")].map((a) => a.getAttribute("href"));
-    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !seen(e) };
+    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !reachable(e) };
   });
   const ways = [...at.querySelectorAll(".way")].map((way) => ({
     id: way.dataset.way ?? "",
     drawn: [...way.querySelectorAll("svg text")].map((t) => t.textContent),
     table: [...way.querySelectorAll("td")].map((t) => t.textContent),
   }));
-  const index = /^(0|[1-9]\d{0,15})$/.test(d.record) ? Number(d.record) : 0;
-  const record = { index, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: "" };
-  return [{ lang, rows: [], full: false, from: 0, to: 0, record }, [at]];
+  const record = { index: number(d.record) ?? 0, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: "" };
+  return [{ lang, rows: [], view: null, marker: null, heads: [], strange: 0, record }, [at]];
 }
 
 /** Lights the drawings of a proof, from the entry up and step by step; all at once for people who want nothing to move, and if something is wrong. */
@@ -147,6 +198,29 @@ function light(at, state) {
   }
 }
 
+// What this browser remembers of the log, and nothing of the person: without it, or if it may not, nothing is compared.
+const memory = {
+  key: "regard:log",
+  read() {
+    try {
+      const seen = JSON.parse(localStorage.getItem(this.key));
+      return typeof seen === "object" ? seen : null;
+    } catch {
+      return null;
+    }
+  },
+  write(seen) {
+    try {
+      if (seen?.policy) localStorage.setItem(this.key, JSON.stringify(seen));
+    } catch {
+      // A private window, or one that keeps nothing.
+    }
+  },
+};
+
+// How often, and after how many milliseconds, a file is fetched again that ends before the page does: witnesses may be about to confirm it.
+const again = { times: 6, wait: 3000 };
+
 class Verdict {
   constructor(root) {
     this.root = root;
@@ -167,7 +241,7 @@ class Verdict {
     this.body.replaceChildren(...body);
   }
 
-  start() {
+  start(tries = 0) {
     const { bundle, worker, wasm, policy, names, lang, maxAge } = this.root.dataset;
     const w = this.words;
     const progress = element("progress", { "aria-label": w.checking });
@@ -175,32 +249,35 @@ class Verdict {
     this.state("checking", "", w.checking, progress, count);
     for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
     for (const lit of this.list?.querySelectorAll("[data-lit]") ?? []) delete lit.dataset.lit;
-    const [page, rows] = this.list && "record" in this.list.dataset ? readRecord(this.list, lang) : readPage(this.list, lang);
     let job;
     const end = (show) => {
       job?.terminate();
       show();
       this.root.dispatchEvent(new CustomEvent("regard:verdict", { bubbles: true, detail: { state: this.root.dataset.state } }));
     };
-    if (this.root.dataset.list && !this.list) {
+    if ((this.root.dataset.list && !this.list) || !(Number(maxAge) > 0)) {
       // What would be compared isn't there: nothing may be said of it.
       end(() => this.notVerified("verifier"));
       return;
     }
     try {
-      if (typeof WebAssembly?.instantiateStreaming !== "function") throw new Error("too old");
+      if (typeof WebAssembly?.instantiateStreaming !== "function" || typeof Element.prototype.checkVisibility !== "function") throw new Error("too old");
       job = new Worker(worker, { type: "module" });
     } catch {
       end(() => this.notVerified("browser"));
       return;
     }
+    const [page, rows] = this.list && "record" in this.list.dataset ? readRecord(this.list, lang) : readPage(this.list, lang);
     job.onerror = (e) => {
       e.preventDefault();
       end(() => this.notVerified("verifier"));
     };
     job.onmessage = ({ data }) => {
       if (data.cause) end(() => this.notVerified(data.cause));
-      else if (data.report) end(() => this.report(data, rows));
+      else if (data.report?.cause === "behind" && tries < again.times) {
+        job.terminate();
+        setTimeout(() => this.start(tries + 1), again.wait);
+      } else if (data.report) end(() => this.report(data, rows));
       else if (data.of) {
         progress.max = data.of;
         progress.value = data.done;
@@ -214,7 +291,7 @@ class Verdict {
       names: new URL(names, document.baseURI).href,
       receipt: page?.record && this.list.dataset.receipt ? new URL(this.list.dataset.receipt, document.baseURI).href : "",
       page,
-      options: { lang, now: Date.now(), maxAge: Number(maxAge) },
+      options: { lang, now: Date.now(), maxAge: Number(maxAge), seen: memory.read() },
     });
   }
 
@@ -229,7 +306,8 @@ class Verdict {
   }
 
   report(data, rows) {
-    const { report, whose, page } = data;
+    const { report, whose, page, seen } = data;
+    memory.write(seen);
     (report.rows ?? []).forEach(({ state, text }, i) => {
       rows[i].dataset.verified = state;
       const mark = rows[i].querySelector("[data-mark]");

@@ -64,10 +64,19 @@ async function start(url) {
   go.run(instance); // sets regardVerify, and waits
 }
 
+// readNames takes the names of a page only if they are those of their address, which others can compare.
+async function readNames(url) {
+  const file = await get(url, "default").then(read);
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
+  const hex = [...digest].map((b) => b.toString(16).padStart(2, "0")).join("");
+  if (!new URL(url).pathname.endsWith(`/${hex}.txt`)) throw new Stop("server");
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(file);
+}
+
 async function verify({ bundle, wasm, policy, names, receipt, page, options }) {
   const text = (url) => get(url, "default").then((r) => r.text());
   const own = (url) => get(url, "no-store").then(read);
-  const [file, keys, words, proof] = await Promise.all([own(bundle), text(policy), page && text(names), receipt && own(receipt), start(wasm)]);
+  const [file, keys, words, proof] = await Promise.all([own(bundle), text(policy), page && readNames(names), receipt && own(receipt), start(wasm)]);
   if (page) page.names = words;
   if (receipt) page.record.receipt = new TextDecoder().decode(proof);
   postMessage({ began: true });

@@ -220,7 +220,8 @@ func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, lang
 		}
 	}
 	*seen = append(*seen, &namedHistory{name, h})
-	opt := proof.HistoryOptions{Now: proof.TimeOf(f.now()), MaxAge: f.maxAge, AllowProvisional: f.provisional || !p.Demands()}
+	in.Now = proof.TimeOf(f.now())
+	opt := proof.HistoryOptions{Now: in.Now, MaxAge: f.maxAge, AllowProvisional: f.provisional || !p.Demands()}
 	if len(compare) == 0 {
 		return check(opt)
 	}
