@@ -49,7 +49,7 @@ type Delegation struct {
 	Mine bool
 	// Delegate is who may read; it is zero for the operator's list.
 	Delegate proof.Subject
-	// Subjects are the identifiers that may be read: all of them for the delegate, the account's own for the other side, none for the operator's list.
+	// Subjects are the identifiers that may be read: all of them for the delegate while it isn't over, the account's own for the other side, none for the operator's list.
 	Subjects []proof.Subject
 	// Identifiers is how many they are.
 	Identifiers int
@@ -112,9 +112,11 @@ func (b *Broker) GrantDelegation(ctx context.Context, g Grant) (store.ID, error)
 }
 
 // inForce says whether a delegation counts now.
-func (b *Broker) inForce(d *store.Delegation) bool {
-	now := b.now()
-	return d.Ended.IsZero() && !now.Before(d.Since) && (d.Until.IsZero() || now.Before(d.Until))
+func (b *Broker) inForce(d *store.Delegation) bool { return !b.over(d) && !b.now().Before(d.Since) }
+
+// over says whether a delegation counts no more, however it ended.
+func (b *Broker) over(d *store.Delegation) bool {
+	return !d.Ended.IsZero() || !d.Until.IsZero() && !b.now().Before(d.Until)
 }
 
 func (b *Broker) showDelegation(d *store.Delegation) Delegation {
@@ -152,7 +154,8 @@ func (b *Broker) openDelegation(ctx context.Context, d *store.Delegation, out *D
 	return nil
 }
 
-// DelegationsOf lists what an account's person may read of others, and who may read theirs; newest first, those that have ended, too.
+// DelegationsOf lists what an account's person may read of others, and who may read theirs; newest first. Of those that are over the delegate is told the kind and the times and nothing of the other person, who still learns who could read:
+// for as long as records are kept, for what was read stands in them. See remind.
 func (b *Broker) DelegationsOf(ctx context.Context, a Account) ([]Delegation, error) {
 	p, err := b.person(&a)
 	if err != nil {
@@ -168,7 +171,7 @@ func (b *Broker) DelegationsOf(ctx context.Context, a Account) ([]Delegation, er
 		d := b.showDelegation(&rows[i])
 		d.Mine = true
 		seen[d.ID] = true
-		if err := b.openDelegation(ctx, &rows[i], &d, func(keys.Owner) bool { return true }); err != nil {
+		if err := b.openDelegation(ctx, &rows[i], &d, func(keys.Owner) bool { return !b.over(&rows[i]) }); err != nil {
 			return nil, err
 		}
 		out = append(out, d)
@@ -246,6 +249,15 @@ func (b *Broker) DelegatedHistory(ctx context.Context, a Account, id store.ID, s
 		}
 	}
 	return nil, errNoDelegation()
+}
+
+// DelegatedFile is HistoryFileBy of all identifiers that a delegation covers: each record in it is an access of its own.
+func (b *Broker) DelegatedFile(ctx context.Context, a Account, id store.ID, epochs proof.EpochRange) (*HistoryFile, error) {
+	subjects, by, err := b.Delegated(ctx, a, id)
+	if err != nil {
+		return nil, err
+	}
+	return b.HistoryFileBy(ctx, subjects, epochs, by)
 }
 
 // RevokeDelegation ends one, by either side: its delegate, or somebody who has one of the identifiers.

@@ -144,6 +144,55 @@ func TestDelegationHasItsTime(t *testing.T) {
 	}
 }
 
+// TestPastDelegation: whoever may read no more sees nothing of the other person, who sees for as long as records are kept who could; then nothing is left.
+func TestPastDelegation(t *testing.T) {
+	for name, end := range map[string]func(w *world, ward broker.Account, id store.ID, ahead *atomic.Int64) error{
+		"revoked": func(w *world, ward broker.Account, id store.ID, _ *atomic.Int64) error {
+			return w.b.RevokeDelegation(w.t.Context(), ward, id)
+		},
+		"its time is over": func(_ *world, _ broker.Account, _ store.ID, ahead *atomic.Int64) error {
+			ahead.Store(int64(3 * time.Hour))
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			w := newTraveller(t, &ahead, 0, nil)
+			ctx := t.Context()
+			ward, guardian := account(t, marie), account(t, killPivot("guardian"))
+			g := grant(t, guardian, ward)
+			g.Until = w.now().Add(2 * time.Hour)
+			id, err := w.b.GrantDelegation(ctx, g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lasting, err := w.b.GrantDelegation(ctx, grant(t, guardian, ward))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := end(w, ward, id, &ahead); err != nil {
+				t.Fatal(err)
+			}
+			mine, err := w.b.DelegationsOf(ctx, guardian)
+			if err != nil || len(mine) != 2 || mine[1].ID != id || mine[1].InForce || len(mine[1].Subjects) != 0 || mine[1].Evidence != "" || !mine[1].Delegate.IsZero() || mine[1].Kind != broker.Guardian || len(mine[0].Subjects) == 0 {
+				t.Errorf("%+v, %v", mine, err)
+			}
+			theirs, err := w.b.DelegationsOf(ctx, ward)
+			if err != nil || len(theirs) != 2 || !theirs[1].Delegate.Equal(guardian.Pivot) || theirs[1].Evidence == "" {
+				t.Errorf("%+v, %v", theirs, err)
+			}
+			ahead.Store(int64(3*365*day + day))
+			until(t, "it is forgotten", func() bool {
+				list, err := w.b.Delegations(ctx, store.ID{})
+				return err == nil && len(list) == 1 && list[0].ID == lasting
+			})
+			if _, _, err := w.b.Delegated(ctx, guardian, lasting); err != nil {
+				t.Errorf("the one that lasts: %v", err)
+			}
+		})
+	}
+}
+
 func TestDelegationsThatAreRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	ward, guardian := account(t, marie), account(t, killPivot("guardian"))

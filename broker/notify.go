@@ -303,6 +303,7 @@ func (b *Broker) remind(ctx context.Context) error {
 		func() (int64, error) { n, err := b.store.RemindContests(ctx, now, 100); return int64(n), err },
 		func() (int64, error) { return b.store.DropContests(ctx, now.Add(-b.cfg.Retention), 100) },
 		func() (int64, error) { return b.store.DropErasureRequests(ctx, now.Add(-erasureShown), 100) },
+		func() (int64, error) { return b.store.DropDelegations(ctx, now.Add(-b.cfg.Retention), 100) },
 	} {
 		for {
 			n, err := step()

@@ -320,3 +320,53 @@ func testAddressesSurviveGovernance(t *testing.T, open store.Opener) {
 		t.Errorf("%+v, %v", reg, err)
 	}
 }
+
+// TestOldDelegationsAreDropped: what was over before a time is forgotten with whose it was, in steps; what isn't stays.
+func TestOldDelegationsAreDropped(t *testing.T) { store.EachEngine(t, testOldDelegationsAreDropped) }
+
+func testOldDelegationsAreDropped(t *testing.T, open store.Opener) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	before := at.Add(-time.Millisecond)
+	for i, d := range []store.Delegation{{Until: before}, {Until: at}, {}, {Ended: before}, {Ended: at}, {Until: at.Add(time.Hour), Ended: before}} {
+		n := byte(i + 1)
+		ended := d.Ended
+		d.ID, d.Delegate, d.Kind, d.Granted, d.Since = store.ID{n}, keys.Owner{99}, "guardian", at.Add(-time.Hour), at.Add(-time.Hour)
+		d.Subjects = []store.Delegated{{Owner: keys.Owner{n}}, {Owner: keys.Owner{n, 1}}}
+		if err := s.AddDelegation(ctx, &d, []*store.Sealed{sealed(n), sealed(n + 50)}); err != nil {
+			t.Fatal(err)
+		}
+		if !ended.IsZero() {
+			if err := s.EndDelegation(ctx, d.ID, "operator", ended); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var counts []int64
+	for {
+		n, err := s.DropDelegations(ctx, at, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if counts = append(counts, n); n < 2 {
+			break
+		}
+	}
+	if d := cmp.Diff([]int64{2, 1}, counts); d != "" {
+		t.Errorf("dropped, a step: %s", d)
+	}
+	list, err := s.Delegations(ctx, keys.Owner{99}, keys.Owner{}, store.ID{}, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []byte
+	for _, d := range list {
+		left = append(left, d.ID[0])
+		if len(d.Subjects) != 2 {
+			t.Errorf("delegation %d is about %d identifiers now", d.ID[0], len(d.Subjects))
+		}
+	}
+	if d := cmp.Diff([]byte{5, 3, 2}, left); d != "" {
+		t.Errorf("left: %s", d)
+	}
+}

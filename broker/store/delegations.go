@@ -87,6 +87,33 @@ func (s *Store) EndDelegation(ctx context.Context, id ID, by string, now time.Ti
 	})
 }
 
+// DropDelegations forgets delegations that were over before t, at most limit, and returns how many there were.
+func (s *Store) DropDelegations(ctx context.Context, t time.Time, limit int) (n int64, err error) {
+	err = s.do(ctx, func(tx *tx) error {
+		var over []ID
+		err := tx.rows("SELECT id FROM delegations WHERE ended < ?1 OR until < ?1 ORDER BY id LIMIT ?2", func(r row) error {
+			var b []byte
+			err := r.Scan(&b)
+			over = append(over, idOf(b))
+			return err
+		}, t.UnixMilli(), int64(limit))
+		if err != nil {
+			return err
+		}
+		for _, id := range over {
+			if _, err := tx.exec("DELETE FROM delegated WHERE delegation = ?", id[:]); err != nil {
+				return err
+			}
+			if _, err := tx.exec("DELETE FROM delegations WHERE id = ?", id[:]); err != nil {
+				return err
+			}
+		}
+		n = int64(len(over))
+		return nil
+	})
+	return n, err
+}
+
 const selectDelegation = "SELECT id, delegate, kind, granted, since, until, ended, ended_by FROM delegations"
 
 // Delegation finds one by its id.
