@@ -34,6 +34,8 @@ type Acts interface {
 	RevokeDelegation(ctx context.Context, a broker.Account, id store.ID) error
 	// DelegatedHistory logs an access to each record before it opens it.
 	DelegatedHistory(ctx context.Context, a broker.Account, id store.ID, subject proof.Subject, page broker.HistoryPage) (*broker.History, error)
+	// DelegatedFile does the same for each record of a history with its proofs.
+	DelegatedFile(ctx context.Context, a broker.Account, id store.ID, epochs proof.EpochRange) (*broker.HistoryFile, error)
 }
 
 // known answers somebody who is signed in, as the identity service knows them.
@@ -57,6 +59,7 @@ func (p *Portal) accountRoutes(mux *http.ServeMux) {
 	change("POST /mandats/{id}/revoquer", p.revokeDelegation)
 	fresh("GET /mandats/{id}", p.signedIn(known(p.delegated).personal))
 	fresh("POST /mandats/{id}", p.posted(p.signedIn(known(p.readDelegated).personal)))
+	fresh("POST /mandats/{id}/fichier", p.posted(p.signedIn(p.bounded(known(p.delegatedFile).personal))))
 
 	act("GET /identifiants", p.identifiers)
 	change("POST /identifiants", p.attach)
@@ -77,7 +80,11 @@ func (r *request) ended() error {
 	if section := r.section(); slices.Contains(accountSections, section) {
 		back = "/" + section
 	}
-	r.p.Tell(r.w, r.Request, Notice{Code: "ended", Status: http.StatusUnauthorized, Return: back})
+	n := Notice{Code: "ended", Status: http.StatusUnauthorized, Return: back}
+	if r.section() == "contester" {
+		n.Written = r.PostForm.Get("texte") // hours of work, perhaps; a session that isn't used lasts for minutes
+	}
+	r.p.Tell(r.w, r.Request, n)
 	return nil
 }
 

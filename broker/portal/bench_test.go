@@ -207,7 +207,7 @@ func TestTenThousandEntries(t *testing.T) {
 					path = attr(x, "href")
 				}
 			}
-			if pages == 0 && !strings.Contains(a.text(), "10 000 accès") {
+			if pages == 0 && !strings.Contains(a.text(), "10 000 inscriptions") {
 				t.Errorf("the count isn't said: %s", a.text())
 			}
 		}

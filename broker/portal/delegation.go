@@ -2,6 +2,7 @@ package portal
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -104,6 +105,10 @@ type delegatedPage struct {
 	Days   []day
 	Count  int
 	Older  []field // of the form that opens what is before these; nil: there is nothing
+
+	Period   []field // of the form that makes a file
+	Mistakes []mistake
+	Nothing  bool // no closed epoch in the time for which a file was asked
 }
 
 // delegatedKinds are what can be read, as forms name it. One at a time: what is opened becomes an access of this history, so a page of everything would soon show its reader's own steps.
@@ -140,11 +145,52 @@ func (p *Portal) delegated(r *request, s *Session, _ *identity.Session) error {
 	if err != nil {
 		return err
 	}
-	data := &delegatedPage{delegation: p.showDelegation(s, d), Limit: rowsOfDelegated}
+	return r.askDelegated(s, d, http.StatusOK, p.period(url.Values{}), false)
+}
+
+// askDelegated shows what can be opened.
+func (r *request) askDelegated(s *Session, d *broker.Delegation, status int, of *period, nothing bool) error {
+	data := &delegatedPage{delegation: r.p.showDelegation(s, d), Limit: rowsOfDelegated, Period: of.fields(), Mistakes: of.mistakes, Nothing: nothing}
+	var err error
 	if data.Fields, err = r.delegatedFields(s, d); err != nil {
 		return err
 	}
-	return r.render(http.StatusOK, "delegated", "delegated.title", data)
+	return r.render(status, "delegated", "delegated.title", data)
+}
+
+// delegatedFile opens another person's history for some time, for a file that can be verified. Each record in it is an access, as on the page.
+func (p *Portal) delegatedFile(r *request, s *Session, _ *identity.Session) error {
+	d, err := p.delegatedBy(r, s)
+	if err != nil {
+		return err
+	}
+	of := p.period(r.PostForm)
+	if len(of.mistakes) > 0 {
+		return r.askDelegated(s, d, http.StatusBadRequest, of, false)
+	}
+	epochs, ok, err := p.cfg.Broker.EpochsBetween(r.Context(), of.from, of.to.AddDate(0, 0, 1))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return r.askDelegated(s, d, http.StatusOK, of, true)
+	}
+	var text []byte
+	err = p.makeHistory(r, s, func() (*broker.HistoryFile, error) {
+		return p.cfg.Broker.DelegatedFile(r.Context(), r.knownAs(s.Subjects), d.ID, epochs)
+	}, func(h *proof.History) (err error) {
+		text, err = h.AppendText(nil)
+		return err
+	})
+	if isCode(err, "history.open") { // closed in this instant, and not published yet
+		return r.askDelegated(s, d, http.StatusOK, of, true)
+	}
+	if err != nil {
+		return err
+	}
+	r.download("historique.regard.json", "application/json")
+	r.write(http.StatusOK, text)
+	return nil
 }
 
 func (r *request) delegatedFields(s *Session, d *broker.Delegation) ([]field, error) {
@@ -187,7 +233,7 @@ func (p *Portal) readDelegated(r *request, s *Session, _ *identity.Session) erro
 	if err != nil {
 		return err
 	}
-	data := &delegatedPage{delegation: p.showDelegation(s, d), Limit: rowsOfDelegated, Read: true, Logged: h.Logged, Lost: len(h.Lost) > 0, Of: string(subject.Type()), Count: len(h.Entries)}
+	data := &delegatedPage{delegation: p.showDelegation(s, d), Limit: rowsOfDelegated, Period: p.period(url.Values{}).fields(), Read: true, Logged: h.Logged, Lost: len(h.Lost) > 0, Of: string(subject.Type()), Count: len(h.Entries)}
 	if data.Fields, err = r.delegatedFields(s, d); err != nil {
 		return err
 	}

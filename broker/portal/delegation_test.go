@@ -171,7 +171,66 @@ func TestDelegation(t *testing.T) {
 	if a := v.post(path, form(ward.Pivot, "demandes", "")); a.StatusCode != http.StatusNotFound || w.accesses(ward.Subjects) != before {
 		t.Errorf("%s: %d accesses, %d before", a.Status, w.accesses(ward.Subjects), before)
 	}
-	if a := v.page("/mandats"); bytes.Contains(a.body, []byte(`"`+path+`"`)) || !strings.Contains(a.text(), "Terminé") {
+	// Whoever may read no more is told no more than that they could.
+	if a := v.page("/mandats"); bytes.Contains(a.body, []byte(`"`+path+`"`)) || !strings.Contains(a.text(), "Mandat terminé") || !strings.Contains(a.text(), "Vous êtes son représentant légal") || strings.Contains(a.text(), "=X<script>") {
 		t.Errorf("%s", a.text())
+	}
+	if a := his.page("/mandats"); !strings.Contains(a.text(), "PIERRE MARIE EXEMPLE DELTA") || !strings.Contains(a.text(), "=X<script>") {
+		t.Errorf("the person can't see any more who could read:\n%s", a.text())
+	}
+}
+
+// TestDelegatedFile: a delegate is told that each record of the file is an access, then has one that verifies; nobody else has.
+func TestDelegatedFile(t *testing.T) {
+	w := newReal(t, pierre, loic, jean)
+	ward, guardian := w.account(loic), w.account(pierre)
+	for range 2 {
+		w.disclose("mairie", canteen(loic))
+	}
+	id := uuid.UUID(must[store.ID](t)(w.b.GrantDelegation(t.Context(), broker.Grant{Kind: broker.Guardian, Delegate: guardian.Pivot, Subjects: ward.Subjects[:1], Evidence: "jugement"}))).String()
+	path := "/mandats/" + id
+	v, other := w.visitor(pierre), w.visitor(jean)
+	a := v.confirm(v.get(path), pierre)
+	a.says(t, "Faire le fichier ouvre chaque enregistrement de cette période", "Contester une demande ou la faire effacer")
+	// Whatever isn't a form of a delegate for closed days opens nothing.
+	v.forged(path+"/fichier", url.Values{})
+	if a := v.post(path+"/fichier", url.Values{"du": {"hier"}}); a.StatusCode != http.StatusBadRequest || !a.has("a", "href", "#f-du") {
+		t.Errorf("%s\n%s", a.Status, a.text())
+	}
+	v.post(path+"/fichier", url.Values{"du": {"2001-01-01"}, "au": {"2001-12-31"}}).says(t, "aucune journée n'est close dans cette période")
+	other.confirm(other.get(path), jean)
+	if a, b := other.post(path+"/fichier", nil), other.post("/mandats/"+uuid.Nil.String()+"/fichier", nil); a.StatusCode != http.StatusNotFound || !sameAnswer(a, b, path, "/mandats/"+uuid.Nil.String()) {
+		t.Errorf("%s\n%s", a.Status, a.body)
+	}
+	if n := w.accesses(ward.Subjects); n != 0 {
+		t.Fatalf("%d records were opened", n)
+	}
+	w.turn() // minutes later, when the sign-in is an old one
+	if a := v.post(path+"/fichier", nil); !a.asked() {
+		t.Errorf("an old sign-in: %s %s", a.Status, a.Request.URL)
+	}
+	v = w.visitor(pierre)
+	v.confirm(v.get(path), pierre)
+	a = v.post(path+"/fichier", nil)
+	if a.StatusCode != http.StatusOK || a.Header.Get("Content-Disposition") != `attachment; filename="historique.regard.json"` || a.Header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%s %v\n%s", a.Status, a.Header, a.text())
+	}
+	h, err := proof.ParseHistory(a.body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdict, err := h.Verify(must[*proof.Policy](t)(w.b.LogPolicy(t.Context())), proof.HistoryOptions{Now: proof.TimeOf(w.now()), AllowProvisional: true})
+	if err != nil || len(verdict.Entries) != 2 || len(verdict.Subjects) != 1 || !verdict.Subjects[0].Equal(ward.Pivot) {
+		t.Errorf("%+v, %v", verdict, err)
+	}
+	if bytes.Contains(a.body, []byte("AGENTMARKER")) {
+		t.Error("the file says which official asked")
+	}
+	if n := w.accesses(ward.Subjects); n != 2 {
+		t.Errorf("%d accesses", n)
+	}
+	w.ahead.Add(int64(6 * time.Minute))
+	if a := v.post(path+"/fichier", nil); !a.asked() || w.accesses(ward.Subjects) != 2 {
+		t.Errorf("an old sign-in: %s %s", a.Status, a.Request.URL)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ const maxMaking = 2
 const makingWait = 10 * time.Second
 
 // makeHistory makes a history file and has it used, one of a few at a time, and of one account one at a time: nobody takes all places. What use does costs as much as the making.
-func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange, use func(*proof.History) error) error {
+func (p *Portal) makeHistory(r *request, s *Session, file func() (*broker.HistoryFile, error), use func(*proof.History) error) error {
 	late := time.NewTimer(p.wait)
 	defer late.Stop()
 	done, err := p.turns.take(r.Context(), s.Account, late.C)
@@ -40,11 +41,16 @@ func (p *Portal) makeHistory(r *request, s *Session, epochs proof.EpochRange, us
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
-	f, err := p.cfg.Broker.HistoryFile(r.Context(), s.Subjects, epochs)
+	f, err := file()
 	if err != nil {
 		return err
 	}
 	return use(f.History)
+}
+
+// ownFile makes the file of the person who reads it.
+func (p *Portal) ownFile(r *request, s *Session, epochs proof.EpochRange) func() (*broker.HistoryFile, error) {
+	return func() (*broker.HistoryFile, error) { return p.cfg.Broker.HistoryFile(r.Context(), s.Subjects, epochs) }
 }
 
 // turns let through one of an account at a time. The zero value is ready.
@@ -119,7 +125,7 @@ func (p *Portal) historyFile(r *request, s *Session) error {
 		}
 	}
 	var text []byte
-	err := p.makeHistory(r, s, epochs, func(h *proof.History) (err error) {
+	err := p.makeHistory(r, s, p.ownFile(r, s, epochs), func(h *proof.History) (err error) {
 		text, err = h.AppendText(nil)
 		return err
 	})
@@ -223,29 +229,46 @@ type statementPage struct {
 	File        string
 }
 
+// period is the days, both included, of which a form asks for the history: the last year, unless it says otherwise.
+type period struct {
+	from, to time.Time
+	mistakes []mistake
+}
+
+func (p *Portal) period(form url.Values) *period {
+	f := p.readFilter(url.Values{"du": form["du"], "au": form["au"]})
+	now := p.now().In(p.zone)
+	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, p.zone)
+	out := &period{today.AddDate(-1, 0, 0), today, f.mistakes}
+	if !f.from.IsZero() {
+		out.from = f.from
+	}
+	if !f.to.IsZero() {
+		out.to = f.to
+	}
+	if out.to.Before(out.from) {
+		out.from = out.to.AddDate(-1, 0, 0)
+	}
+	return out
+}
+
+func (x *period) fields() []field {
+	out := []field{
+		{Name: "du", Type: "date", Label: "filter.from", Hint: "filter.date.hint", Value: x.from.Format(time.DateOnly)},
+		{Name: "au", Type: "date", Label: "filter.to", Value: x.to.Format(time.DateOnly)},
+	}
+	marked(out, x.mistakes)
+	return out
+}
+
 // maxStatement bounds the rows of a statement: more are for the file.
 const maxStatement = 1000
 
 func (p *Portal) statement(r *request, s *Session) error {
+	of := p.period(r.URL.Query())
 	now := p.now().In(p.zone)
-	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, p.zone)
-	f := p.readFilter(r.URL.Query())
-	data := &statementPage{From: today.AddDate(-1, 0, 0), To: today, Made: now, Mistakes: f.mistakes}
-	if !f.from.IsZero() {
-		data.From = f.from
-	}
-	if !f.to.IsZero() {
-		data.To = f.to
-	}
-	if data.To.Before(data.From) {
-		data.From = data.To.AddDate(-1, 0, 0)
-	}
-	data.Fields = []field{
-		{Name: "du", Type: "date", Label: "filter.from", Value: data.From.Format(time.DateOnly)},
-		{Name: "au", Type: "date", Label: "filter.to", Value: data.To.Format(time.DateOnly)},
-	}
-	marked(data.Fields, f.mistakes)
-	if len(f.mistakes) > 0 {
+	data := &statementPage{From: of.from, To: of.to, Made: now, Fields: of.fields(), Mistakes: of.mistakes}
+	if len(of.mistakes) > 0 {
 		return r.render(http.StatusBadRequest, "statement", "statement.title", data)
 	}
 	epochs, ok, err := p.cfg.Broker.EpochsBetween(r.Context(), data.From, data.To.AddDate(0, 0, 1))
@@ -261,7 +284,7 @@ func (p *Portal) statement(r *request, s *Session) error {
 		return err
 	}
 	var v proof.HistoryVerdict
-	err = p.makeHistory(r, s, epochs, func(h *proof.History) error {
+	err = p.makeHistory(r, s, p.ownFile(r, s, epochs), func(h *proof.History) error {
 		var err error
 		if v, err = h.Verify(logPolicy, proof.HistoryOptions{Now: proof.TimeOf(now), AllowProvisional: true}); err != nil {
 			p.log.Error("a person's history is refuted by its own log", "error", err)

@@ -144,3 +144,46 @@ func TestTokensOfPages(t *testing.T) {
 		t.Errorf("without a key: %s", a.Status)
 	}
 }
+
+// TestNothingHere: wherever there is nothing, people read so on a page in their language; a reload of what a sign-out answered leads home.
+func TestNothingHere(t *testing.T) {
+	w := newReal(t, jean)
+	for _, path := range []string{"/connexion/x", "/connexion/franceconnect/x", "/deconnexion/x", "/annuaire/x", "/verificateur/x", "/ressources/x", "/x", "/mandats/x/y"} {
+		for lang, words := range map[string]string{"fr": "Retour à l'accueil", "en": "Back to the home page"} {
+			r := httptest.NewRequest(http.MethodGet, w.server.URL+path, nil)
+			a := w.world.send("", r, "Cookie", "__Host-langue="+lang)
+			if a.StatusCode != http.StatusNotFound || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/html") || !strings.Contains(a.text(), words) || a.Header.Get("Content-Security-Policy") == "" {
+				t.Errorf("%s in %s: %s %v\n%s", path, lang, a.Status, a.Header, a.body)
+			}
+		}
+	}
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		if a := w.world.send("", httptest.NewRequest(method, w.server.URL+"/deconnexion", nil)); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/" {
+			t.Errorf("%s: %s %v", method, a.Status, a.Header)
+		}
+	}
+	if a := w.world.send("", httptest.NewRequest(http.MethodPost, w.server.URL+"/connexion/retour", nil)); a.StatusCode != http.StatusNotFound || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/html") || a.Header.Get("Allow") != "" {
+		t.Errorf("%s %v", a.Status, a.Header)
+	}
+}
+
+// TestProbing: another site can have a browser open somebody's history, and can't choose what is searched in it.
+func TestProbing(t *testing.T) {
+	w := newWorld(t, nil)
+	w.signIn("camille", camille)
+	w.disclose("mairie", canteen(camille))
+	for _, path := range []string{"/historique?q=mairie", "/historique?page=2", "/telecharger/historique.csv?q=mairie", "/historique/fichier?epoques=0-1", "/releve?du=2020-01-01"} {
+		plain, _, _ := strings.Cut(path, "?")
+		if a := w.get("camille", path, "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != plain || len(a.body) != 0 {
+			t.Errorf("%s: %s to %q", path, a.Status, a.Header.Get("Location"))
+		}
+		if a := w.get("camille", plain, "Sec-Fetch-Site", "cross-site"); a.StatusCode == http.StatusSeeOther {
+			t.Errorf("%s: %s", plain, a.Status)
+		}
+		for _, site := range []string{"same-origin", "none", ""} {
+			if a := w.get("camille", path, "Sec-Fetch-Site", site); a.StatusCode == http.StatusSeeOther {
+				t.Errorf("%s from %q: %s", path, site, a.Status)
+			}
+		}
+	}
+}

@@ -111,8 +111,11 @@ func (n *namer) data(e *broker.OwnEntry) string {
 // reader says who opened a record, and in which role: an auditor by the name in the registry, others by the token that the record has.
 func (n *namer) reader(e *broker.OwnEntry) string {
 	id := e.Reader
-	if e.ReaderRole == proof.RoleAuditor {
+	switch e.ReaderRole {
+	case proof.RoleAuditor:
 		id = or(n.Auditors[e.Reader].Name, e.Reader)
+	case proof.RoleOperator:
+		id = strings.TrimPrefix(id, "uid-") // the number of their account, without the system's word for it
 	}
 	s, err := n.lang.text("reader."+e.ReaderRole, "id", id)
 	if err != nil {
@@ -471,7 +474,7 @@ func (f *filter) fields(j *journal, n *namer, l *language) []field {
 		{Name: "agence", Type: "select", Label: "filter.agency", Value: f.agency, Options: all("filter.all", named(j.agencies, n.agency))},
 		{Name: "donnee", Type: "select", Label: "filter.data", Value: f.data, Options: all("filter.all", named(j.services, n.service))},
 		{Name: "issue", Type: "select", Label: "filter.outcome", Value: f.status, Options: all("filter.all", outcomes(j, l))},
-		{Name: "du", Type: "date", Label: "filter.from", Value: day(f.from)},
+		{Name: "du", Type: "date", Label: "filter.from", Hint: "filter.date.hint", Value: day(f.from)},
 		{Name: "au", Type: "date", Label: "filter.to", Value: day(f.to)},
 	}
 	if f.dense {

@@ -25,7 +25,7 @@ func TestHistoryPage(t *testing.T) {
 	rows := a.rows()
 	for i, want := range []struct{ words, outcome string }{
 		{"Mairie d'Exempleville Quotient familial, Identité des enfants Refusé par la règle", "denied"},
-		{"Mairie d'Exempleville Identité des enfants, Quotient familial À qui Caisse nationale des allocations familiales (service de référence) Pourquoi calculer le tarif de la cantine Transmis", "released"},
+		{"Mairie d'Exempleville Identité des enfants, Quotient familial Auprès de Caisse nationale des allocations familiales (service de référence) Pourquoi calculer le tarif de la cantine Transmis", "released"},
 	} {
 		r := rows[i]
 		for _, word := range strings.Split("Mairie d'Exempleville|Quotient familial|Caisse nationale", "|") {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -185,5 +186,49 @@ func TestIdentifiers(t *testing.T) {
 		if strings.Contains(w.logs.String(), secret) {
 			t.Errorf("the log says %q", secret)
 		}
+	}
+}
+
+// TestSignOutEverywhere: a browser that was lost has no session any more, and others of the person have none either; somebody else's stays.
+func TestSignOutEverywhere(t *testing.T) {
+	w := newReal(t, jean, pierre)
+	lost, here, other := w.visitor(jean), w.visitor(jean), w.visitor(pierre)
+	a := here.page("/identifiants")
+	if !a.has("input", "name", "partout") || !strings.Contains(a.text(), "Se déconnecter partout") {
+		t.Fatalf("%s", a.body)
+	}
+	here.forged("/deconnexion", url.Values{"partout": {"1"}})
+	lost.page("/historique")
+	here.post("/deconnexion", url.Values{"partout": {"1"}})
+	for name, v := range map[string]*visitor{"the lost browser": lost, "this one": here} {
+		if a := v.get("/historique"); a.Request.URL.Path != "/connexion" {
+			t.Errorf("%s reads %s", name, a.Request.URL)
+		}
+	}
+	other.page("/historique")
+}
+
+// TestWrittenIsShownAgain: a session that ended while somebody wrote to an agency leaves them their text, in an answer that nothing stores.
+func TestWrittenIsShownAgain(t *testing.T) {
+	w := newReal(t, jean)
+	i := w.disclose("mairie", canteen(camille))
+	v := w.visitor(camille)
+	v.page("/contester/" + i.String())
+	w.ahead.Add(int64(20 * time.Minute))
+	written := "\nJe n'ai pas d'enfant.\n</textarea><script>alert(1)</script>"
+	a := v.post("/contester/"+i.String(), url.Values{"texte": {written}})
+	fields := a.tag("textarea")
+	if a.StatusCode != http.StatusUnauthorized || a.Header.Get("Cache-Control") != "no-store" || len(fields) != 1 || len(a.tag("script")) != 0 {
+		t.Fatalf("%s %v\n%s", a.Status, a.Header, a.body)
+	}
+	if _, readonly := find(fields[0], "readonly"); !readonly || fields[0].FirstChild == nil || fields[0].FirstChild.Data != written {
+		t.Errorf("%s", a.body)
+	}
+	if strings.Contains(w.logs.String(), "enfant") {
+		t.Error("the text is in the log")
+	}
+	// Other forms hold nothing that is worth it.
+	if a := v.post("/notifications/adresse", url.Values{"texte": {"x"}, "adresse": {"jean@exemple.invalid"}}); a.StatusCode != http.StatusUnauthorized || len(a.tag("textarea")) != 0 || strings.Contains(string(a.body), "jean@") {
+		t.Errorf("%s\n%s", a.Status, a.body)
 	}
 }

@@ -126,12 +126,12 @@ func TestText(t *testing.T) {
 		want   string
 	}{
 		{fr, "nav.history", nil, "Historique"},
-		{fr, "history.count", []any{"n", 0}, "0 accès"},
-		{fr, "history.found", []any{"n", 1, "all", 12345}, "1 accès trouvé sur 12\u202f345"},
-		{en, "history.found", []any{"n", 0, "all", 12345}, "0 accesses found of 12,345"},
-		{en, "history.count", []any{"n", uint64(1)}, "1 access"},
-		{fr, "reader.operator", []any{"id", own("7")}, "Service d'assistance (7)"},
-		{fr, "reader.operator", []any{"id", "a\u202eb\x00"}, "Service d'assistance (\u2068ab\u2069)"},
+		{fr, "history.count", []any{"n", 0}, "0 inscription"},
+		{fr, "history.found", []any{"n", 1, "all", 12345}, "1 inscription trouvée sur 12\u202f345"},
+		{en, "history.found", []any{"n", 0, "all", 12345}, "0 entries found of 12,345"},
+		{en, "history.count", []any{"n", uint64(1)}, "1 entry"},
+		{fr, "reader.operator", []any{"id", own("7")}, "Service d'assistance, agent 7"},
+		{fr, "reader.operator", []any{"id", "a\u202eb\x00"}, "Service d'assistance, agent \u2068ab\u2069"},
 	} {
 		if got, err := c.l.text(c.key, c.params...); err != nil || got != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.key, got, err, c.want)
@@ -459,7 +459,7 @@ func TestPlaces(t *testing.T) {
 	p := &Portal{cfg: Config{Broker: h}, making: make(chan struct{}, 1), wait: time.Minute}
 	r := &request{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
 	attempt := func() error {
-		return p.makeHistory(r, &Session{}, proof.EpochRange{}, nil)
+		return p.makeHistory(r, &Session{}, p.ownFile(r, &Session{}, proof.EpochRange{}), nil)
 	}
 	for range 3 { // a place is given back
 		if err := attempt(); !errors.Is(err, h.fail) {
@@ -493,11 +493,11 @@ func TestTurns(t *testing.T) {
 	r := &request{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
 	at, on := make(chan struct{}), make(chan struct{})
 	first := inBackground(func() error {
-		return p.makeHistory(r, &Session{Account: "a"}, proof.EpochRange{}, func(*proof.History) error { close(at); <-on; return nil })
+		return p.makeHistory(r, &Session{Account: "a"}, p.ownFile(r, &Session{}, proof.EpochRange{}), func(*proof.History) error { close(at); <-on; return nil })
 	})
 	<-at
 	used := func(account string) error {
-		return p.makeHistory(r, &Session{Account: account}, proof.EpochRange{}, func(*proof.History) error { return nil })
+		return p.makeHistory(r, &Session{Account: account}, p.ownFile(r, &Session{}, proof.EpochRange{}), func(*proof.History) error { return nil })
 	}
 	if err := used("b"); err != nil {
 		t.Error(err)

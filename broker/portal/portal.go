@@ -257,13 +257,13 @@ func (p *Portal) routes() http.Handler {
 	public("GET /verificateur", p.verifierPage)
 	public("GET /verificateur/politique.txt", p.policyFile)
 
-	private("GET /historique", p.history)
-	costly("GET /historique/fichier", p.historyFile)
+	private("GET /historique", unprobed(p.history))
+	costly("GET /historique/fichier", unprobed(p.historyFile))
 	private("GET /acces/{id}", p.record)
 	costly("GET /acces/{id}/preuve", p.receipt)
 	private("GET /telecharger", p.downloads)
-	costly("GET /telecharger/historique.csv", p.csv)
-	costly("GET /releve", p.statement)
+	costly("GET /telecharger/historique.csv", unprobed(p.csv))
+	costly("GET /releve", unprobed(p.statement))
 
 	p.accountRoutes(mux)
 	private("GET /contester/{id}", p.contestForm)
@@ -286,15 +286,16 @@ func (p *Portal) routes() http.Handler {
 	public("POST "+mail.PageUnsubscribe, p.posted(p.tokenUsed(unsubscribeWords, p.cfg.Broker.Unsubscribe)))
 
 	public("GET /connexion", p.signIn)
-	mux.Handle("/connexion/", p.around(p.cfg.Sessions.Handler()))
-	mux.Handle("/deconnexion", p.around(http.HandlerFunc(p.signOut)))
-	mux.Handle("/deconnexion/", p.around(p.cfg.Sessions.Handler()))
-	mux.Handle("GET /"+assetsPath+"{name}", p.around(p.assets))
-	mux.Handle("GET "+namesPath+"{name}", p.around(http.HandlerFunc(p.serveNames)))
+	mux.Handle("/connexion/", p.orUnknown(p.cfg.Sessions.Handler()))
+	public("GET /deconnexion", func(r *request) error { r.seeOther("/"); return nil }) // somebody loads again what a form has answered
+	mux.Handle("/deconnexion", p.orUnknown(http.HandlerFunc(p.signOut)))
+	mux.Handle("/deconnexion/", p.orUnknown(p.cfg.Sessions.Handler()))
+	mux.Handle("GET /"+assetsPath+"{name}", p.orUnknown(p.assets))
+	mux.Handle("GET "+namesPath+"{name}", p.orUnknown(http.HandlerFunc(p.serveNames)))
 	if v := p.cfg.Verifier; v != nil {
-		mux.Handle("GET /verificateur/", p.around(v.Handler))
+		mux.Handle("GET /verificateur/", p.orUnknown(v.Handler))
 	}
-	public("/", func(*request) error { return errUnknownPage })
+	public("/", unknownPage)
 	return p.cfg.Sessions.Middleware(mux)
 }
 

@@ -449,7 +449,7 @@ func TestAccessesAndErasures(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := w.page("camille", "/historique")
-	if s := text(a.rows()[0]); len(a.rows()) != 2 || !strings.Contains(s, "Votre dossier a été ouvert") || !strings.Contains(s, "uid-1000") || !strings.Contains(s, "appel au guichet") {
+	if s := text(a.rows()[0]); len(a.rows()) != 2 || !strings.Contains(s, "Votre dossier a été ouvert") || !strings.Contains(s, "Service d'assistance, agent 1000") || !strings.Contains(s, "appel au guichet") {
 		t.Errorf("%s", a.text())
 	}
 	if s := w.page("camille", "/acces/"+a.indexes()[0].String()).text(); !strings.Contains(s, "appel au guichet") || !strings.Contains(s, "Service d'assistance") {

@@ -61,6 +61,53 @@ func (p *Portal) around(h http.Handler) http.Handler {
 	})
 }
 
+func unknownPage(*request) error { return errUnknownPage }
+
+// orUnknown serves what isn't a page by a handler of its own. Where that has nothing, people read it in their language, as everywhere.
+func (p *Portal) orUnknown(h http.Handler) http.Handler {
+	unknown := p.handle(unknownPage)
+	return p.around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := &nothingHere{ResponseWriter: w}
+		if h.ServeHTTP(n, r); n.nothing {
+			unknown.ServeHTTP(w, r)
+		}
+	}))
+}
+
+// nothingHere keeps back the answers by which net/http says, in English and without a page, that there is nothing, or nothing for this method.
+type nothingHere struct {
+	http.ResponseWriter
+	nothing bool
+}
+
+func (n *nothingHere) WriteHeader(status int) {
+	if (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) && strings.HasPrefix(n.Header().Get("Content-Type"), "text/plain") {
+		n.nothing = true
+		n.Header().Del("Allow")
+		return
+	}
+	n.ResponseWriter.WriteHeader(status)
+}
+
+func (n *nothingHere) Write(b []byte) (int, error) {
+	if n.nothing {
+		return len(b), nil
+	}
+	return n.ResponseWriter.Write(b)
+}
+
+// unprobed leaves out the query of a request that another site had the browser make. Its links bring the person's cookies: whoever opens such windows and sees how much comes over the wire could otherwise find out by searching what is in a
+// history. Filters that were kept as a bookmark still work; those that wait for a sign-in are lost, for the identity provider is another site.
+func unprobed(h personal) personal {
+	return func(r *request, s *Session) error {
+		if r.URL.RawQuery != "" && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			r.seeOther(r.URL.EscapedPath())
+			return nil
+		}
+		return h(r, s)
+	}
+}
+
 // handle turns a handler into one of net/http.
 func (p *Portal) handle(h handler) http.Handler {
 	return p.around(http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
@@ -142,7 +189,7 @@ func (p *Portal) fail(r *request, err error) {
 	}
 }
 
-// A Notice is what is told about a sign-in or sign-out, or about a request that was refused before a page was made. It holds no personal data.
+// A Notice is what is told about a sign-in or sign-out, or about a request that was refused before a page was made. It holds no personal data but what the reader has just sent.
 type Notice struct {
 	// Code names it; the catalogue has notice.<code>.title and .text.
 	Code   string
@@ -152,6 +199,8 @@ type Notice struct {
 	// Missing are names of claims that an identity lacks.
 	Missing    []string
 	RetryAfter time.Duration
+	// Written is what somebody wrote in a form that wasn't accepted, so that they can copy it. It is shown to whoever sent it and kept nowhere.
+	Written string
 }
 
 // notice is what the template shows of one.

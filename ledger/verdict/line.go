@@ -169,7 +169,7 @@ func (n *Names) reader(o proof.Opening, l Lang) (who, why string) {
 	who, why = o.Text(proof.AccessReader), o.Text(proof.AccessReason)
 	switch o.Text(proof.AccessRole) {
 	case proof.RoleOperator:
-		who = fmt.Sprintf(l.pick("Service d'assistance (%s)", "Help desk (%s)"), who)
+		who = fmt.Sprintf(l.pick("Service d'assistance, agent %s", "Help desk, agent %s"), strings.TrimPrefix(who, "uid-"))
 	case proof.RoleCourt:
 		who = fmt.Sprintf(l.pick("Autorité judiciaire (%s)", "Judicial authority (%s)"), who)
 	case proof.RoleAuditor:
@@ -201,7 +201,7 @@ func (l Lang) weekday(at proof.Time) string {
 type rowPart [2]string
 
 // cellParts are in the order of the cells.
-var cellParts = [6]rowPart{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"à qui", "from whom"}, {"pourquoi", "why"}, {"issue", "outcome"}}
+var cellParts = [6]rowPart{{"heure", "time"}, {"qui a demandé", "who asked"}, {"quoi", "what"}, {"auprès de qui", "from whom"}, {"pourquoi", "why"}, {"résultat", "outcome"}}
 
 // differs names the first part of a row that isn't as it was recorded. today: the row stands under the heading of the open epoch, which has no date. told: while the epoch of the entry was open.
 func (x line) differs(row Row, today bool, told [2]proof.Time) rowPart {

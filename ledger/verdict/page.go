@@ -68,7 +68,7 @@ const EntryPath = "/acces/"
 // Columns are the heads of a list's columns.
 func Columns(l Lang) []string {
 	if l == French {
-		return []string{"Heure", "Qui a demandé", "Quoi", "À qui", "Pourquoi", "Issue"}
+		return []string{"Heure", "Qui a demandé", "Quoi", "Auprès de", "Pourquoi", "Résultat"}
 	}
 	return []string{"Time", "Who asked", "What", "From whom", "Why", "Outcome"}
 }

@@ -80,7 +80,7 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 			service, _, _ := strings.Cut(r.service, "@")
 			r.cells[1], r.cells[2] = or(map[string]string{"mairie-de-lyon": "Mairie de Lyon & environs"}[r.agency], r.agency), service
 			if x := field(proof.DisclosureProvider); x != "" {
-				r.cells[3] = "À qui " + or(map[string]string{"cnaf": "Caisse nationale"}[x], x)
+				r.cells[3] = "Auprès de " + or(map[string]string{"cnaf": "Caisse nationale"}[x], x)
 			}
 			if x := field(proof.DisclosurePurpose); x != "" {
 				r.cells[4] = "Pourquoi " + x
@@ -210,7 +210,7 @@ func TestPage(t *testing.T) {
 		{"no service", "", func(r []row) []row { r[of("released")].service = ""; return r }, verdict.Refuted, "autrement qu'il a été enregistré (ses attributs)"},
 		{"another agency in words", "", func(r []row) []row { say(r, of("released"), 1, "Police"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (qui a demandé)"},
 		{"another purpose in words", "", func(r []row) []row { say(r, of("released"), 4, "Pourquoi rien"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (pourquoi)"},
-		{"another outcome in words", "", func(r []row) []row { say(r, of("released"), 5, "Refusé par la règle"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (issue)"},
+		{"another outcome in words", "", func(r []row) []row { say(r, of("released"), 5, "Refusé par la règle"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (résultat)"},
 		{"another time in words", "", func(r []row) []row { say(r, of("released"), 0, "03:33"); return r }, verdict.Refuted, "autrement qu'il a été enregistré (heure)"},
 		{"another day above", "", func(r []row) []row { r[of("released")].day = "lundi 1er janvier 2024"; return r }, verdict.Refuted, "autrement qu'il a été enregistré (le jour)"},
 		{"a line without data", "", func(r []row) []row { r[0].index = ""; return r }, verdict.Refuted, "la page montre un accès sans preuve"},
