@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		d.stage = &cluster{demo: d}
 	}
 	defer func() { d.stopAll(); err = errors.Join(err, d.stage.close()) }()
-	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.browse, d.erase} {
+	for _, act := range []func() error{d.prepare, d.govern, d.scenes, d.look, d.investigate, d.upgrade, d.crash, d.settle, d.held, d.audit, d.complete, d.tell, d.watch, d.told, d.others, d.browse, d.erase} {
 		if err := act(); err != nil {
 			return fmt.Errorf("the demonstration failed: %w\n%s", err, d.logs())
 		}

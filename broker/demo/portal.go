@@ -19,6 +19,17 @@ import (
 const (
 	camilleSignsIn = "Camille Inès EXEMPLE ALPHA"
 	maelleSignsIn  = "Maëlle EXEMPLE GOLF"
+	sophieSignsIn  = "Anne-Sophie EXEMPLE CHARLIE"
+	pierreSignsIn  = "Pierre Marie EXEMPLE DELTA"
+)
+
+// portalAgency is the portal's own, which has identifiers checked at the bodies that hold them.
+const portalAgency = "portail-exemple"
+
+// Numbers of job seekers that can be attached to an account: FranceConnect doesn't state them.
+const (
+	sophiesNumber = "EX00002B"
+	pierresNumber = "EX00003C"
 )
 
 // openPortal returns the settings of the portal, at an address where people find it, and chooses one for the simulator that stands in for FranceConnect.
@@ -38,6 +49,9 @@ func (d *demo) openPortal(address string) (settings []string, err error) {
 		"portal.operator.name=Exploitant d'Exemple (inventé)", "portal.operator.email=contact@exemple.invalid",
 		"portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret,
 		"portal.identity.scopes=identite_pivot,preferred_username,ine", "portal.identity.claims.ine=ine",
+		"portal.identity.agency=" + portalAgency, "portal.identity.checks.france_travail.service=statut-demandeur-emploi", "portal.identity.checks.france_travail.agreement=rattachement-2026",
+		"portal.identity.checks.france_travail.scopes=identite", "portal.identity.checks.france_travail.purpose=espace-personnel", "portal.identity.checks.france_travail.legal_basis=consentement",
+		"portal.identity.checks.france_travail.birth_name=/data/identite/nom_naissance", "portal.identity.checks.france_travail.given_names=/data/identite/prenom", "portal.identity.checks.france_travail.birth_date=/data/identite/date_naissance",
 	}, nil
 }
 
@@ -52,10 +66,7 @@ func (d *demo) browse() error {
 	if err != nil {
 		return err
 	}
-	outcomes := map[string]int{}
-	for _, m := range regexp.MustCompile(`<tr role="row" data-index="\d+"[^>]* data-outcome="([a-z]+)"`).FindAllStringSubmatch(page, -1) {
-		outcomes[m[1]]++
-	}
+	outcomes := outcomesOn(page)
 	for _, outcome := range []string{"released", "denied", "failed", "opened", "access"} {
 		if outcomes[outcome] == 0 {
 			return fmt.Errorf("the page of Camille has no row with the outcome %s: %v", outcome, outcomes)
@@ -93,6 +104,79 @@ func (d *demo) browse() error {
 	if !strings.Contains(page, "/connexion/franceconnect?retour=") || strings.Contains(page, "data-index=") {
 		return errors.New("after signing out there is still a history")
 	}
+	return d.attach()
+}
+
+// outcomesOn counts the rows of a history by what came of them.
+func outcomesOn(page string) map[string]int {
+	out := map[string]int{}
+	for _, m := range regexp.MustCompile(`<tr role="row" data-index="\d+"[^>]* data-outcome="([a-z]+)"`).FindAllStringSubmatch(page, -1) {
+		out[m[1]]++
+	}
+	return out
+}
+
+// others plays what somebody finds who wasn't erased: an answer about her household, a refusal, and a request of which she learned later.
+func (d *demo) others() error {
+	sophie := map[string]any{"type": "pivot", "birth_name": "Exemple Charlie", "given_names": []string{"Anne-Sophie"}, "birth_date": "1990-08-25", "sex": "F", "birth_place": "31555", "birth_country": "99100"}
+	for i, s := range []scene{scenes()[0], scenes()[3], investigation()} {
+		s.subject, s.about = sophie, sophieSignsIn
+		r, err := d.ask(false, 95+i, &s, "")
+		if err := s.check(&r, err); err != nil {
+			return fmt.Errorf("about %s: %w", sophieSignsIn, err)
+		}
+		if s.agency != d.delayed.scene.agency {
+			continue
+		}
+		if _, err := d.run(false, "regard", "deferral", "end", "--disclosure", r.ID, "--reason", "mainlevée de l'exemple", "--config", d.stage.config()); err != nil {
+			return err
+		}
+	}
+	b, err := newBrowser(d)
+	if err != nil {
+		return err
+	}
+	page, err := b.signIn(sophieSignsIn, "/historique")
+	if err != nil {
+		return err
+	}
+	if n := outcomesOn(page); n["released"] != 1 || n["denied"] != 1 || n["opened"] != 1 {
+		return fmt.Errorf("the history of %s has %v", sophieSignsIn, n)
+	}
+	return b.signOut(page)
+}
+
+// attach has somebody attach an identifier that FranceConnect doesn't state, and somebody else try it with the same.
+func (d *demo) attach() error {
+	d.sayf("\n  %s attaches his number as a job seeker. The body that holds it is asked whose it is, which is a request like any other; %s isn't believed that it is hers.", pierreSignsIn, sophieSignsIn)
+	for _, x := range []struct {
+		who string
+		is  bool
+	}{{sophieSignsIn, false}, {pierreSignsIn, true}} {
+		b, err := newBrowser(d)
+		if err != nil {
+			return err
+		}
+		page, err := b.signIn(x.who, "/identifiants")
+		if err != nil {
+			return err
+		}
+		res, err := b.PostForm(b.base+"/identifiants", url.Values{"csrf": {tokenOn(page)}, "type": {"france_travail"}, "valeur": {pierresNumber}})
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+		_ = res.Body.Close()
+		if err != nil {
+			return err
+		}
+		if done := strings.Contains(string(text), `action="/identifiants/retirer"`); done != x.is || (res.StatusCode == http.StatusForbidden) == x.is {
+			return fmt.Errorf("attaching %s for %s: %s", pierresNumber, x.who, res.Status)
+		}
+		if err := b.signOut(page); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -123,8 +207,8 @@ func (d *demo) invite() {
 	} else {
 		_ = res.Body.Close()
 	}
-	d.sayf("\nThe portal: %s (French; English at the top of each page)\n  Sign in as %s: an erasure, what remains of what was before it, and a request since;\n  or as %s: dozens of requests, found by her student number.\n  In this demonstration whoever is on this machine can be anybody; %s.",
-		d.portal, camilleSignsIn, maelleSignsIn, check)
+	d.sayf("\nThe portal: %s (French; English at the top of each page)\n  Sign in as %s: an answer about her and her child, a refusal, and a request of which the law let her know later;\n    under Mon compte she can attach her number as a job seeker, %s;\n  or as %s: dozens of requests, found by her student number;\n  or as %s: an erasure, what remains of what was before it, and a request since.\n  In this demonstration whoever is on this machine can be anybody; %s.",
+		d.portal, sophieSignsIn, sophiesNumber, maelleSignsIn, camilleSignsIn, check)
 }
 
 // browser is one that follows redirects and has cookies.
@@ -196,10 +280,19 @@ func (b *browser) signIn(name, path string) (string, error) {
 
 // signOut sends the form that is on every page.
 func (b *browser) signOut(page string) error {
-	token := regexp.MustCompile(`name="csrf" value="([^"]+)"`).FindStringSubmatch(page)
-	if token == nil {
+	token := tokenOn(page)
+	if token == "" {
 		return errors.New("the page has no way to sign out")
 	}
-	_, err := read(b.PostForm(b.base+"/deconnexion", url.Values{"csrf": {html.UnescapeString(token[1])}}))
+	_, err := read(b.PostForm(b.base+"/deconnexion", url.Values{"csrf": {token}}))
 	return err
+}
+
+// tokenOn is the token of the forms of a page; empty if it has none.
+func tokenOn(page string) string {
+	m := regexp.MustCompile(`name="csrf" value="([^"]+)"`).FindStringSubmatch(page)
+	if m == nil {
+		return ""
+	}
+	return html.UnescapeString(m[1])
 }

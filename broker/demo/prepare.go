@@ -124,6 +124,7 @@ var agreements = []struct {
 	{"echelon-2026", "mairie-exempleville", "etudiant-boursier", "statut,echelon", "aide-etudiants", "crpa-l114-8", nil},
 	{"marches-2026", "prefecture-exemple", "attestation-fiscale", "dates,document", "marche-public", "crpa-l114-8", nil},
 	{"annuaire-2026", "prefecture-exemple", "unites-legales", "identite,etat", "marche-public", "crpa-l114-8", nil},
+	{"rattachement-2026", portalAgency, "statut-demandeur-emploi", "identite", "espace-personnel", "consentement", nil},
 	{"enquete-2026", "brigade-exemple", "quotient-familial", "quotient", "enquete", "cpp-60-1",
 		[]string{"--deferral-authority", "Tribunal judiciaire d'Exempleville (inventé)", "--deferral-article", "CPP art. 60-1", "--deferral-reference", "2026/118", "--deferral-days", "90"}},
 }
@@ -140,6 +141,13 @@ func (d *demo) govern() error {
 			return err
 		}
 	}
+	// The portal asks, too: whether an identifier is somebody's who says so. Its broker asks for it, so its key stays unused.
+	if _, err := d.run(false, "regard", "keygen", "--name", "Portail d'Exemple (inventé)", "--out", d.path(portalAgency)); err != nil {
+		return err
+	}
+	if _, err := d.run(false, "regard", append([]string{"agency", "add", portalAgency, "--name", "Portail d'Exemple (inventé)", "--siret", "90000106600019", "--cert", d.path(portalAgency + ".pem")}, config...)...); err != nil {
+		return err
+	}
 	from, to := time.Now().AddDate(0, 0, -1).Format(time.DateOnly), time.Now().AddDate(1, 0, 0).Format(time.DateOnly)
 	for i, a := range agreements {
 		args := []string{"agreement", "add", a.id, "--agency", a.agency, "--service", a.service}
@@ -152,7 +160,7 @@ func (d *demo) govern() error {
 			return err
 		}
 	}
-	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies)-1, len(agreements)-2)
+	d.sayf("  … and %d more agencies and %d more agreements in the same way.", len(agencies), len(agreements)-2)
 	return d.accredit()
 }
 
