@@ -130,7 +130,7 @@ func TestDelegation(t *testing.T) {
 	}
 	// The person sees who read, and where that comes from.
 	a = his.page("/historique?issue=access")
-	if s := a.text(); len(a.rows()) != 25 || !strings.Contains(s, "Une personne qui a un mandat") || !strings.Contains(s, "Représentant légal") {
+	if s := a.text(); len(a.rows()) != 27 || !strings.Contains(s, "Une personne qui a un mandat") || !strings.Contains(s, "Représentant légal") {
 		t.Errorf("%d rows\n%s", len(a.rows()), s)
 	}
 	a = his.page("/acces/" + a.indexes()[0].String())

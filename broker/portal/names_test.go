@@ -402,7 +402,7 @@ func TestPagesJoin(t *testing.T) {
 		t.Errorf("a page of just before: %s", r.Sentence)
 	}
 	cut(&old, 0)
-	if r := w.compared("camille", old, verdict.French, file); r.State != verdict.Proven || len(r.Limits) == 0 || !strings.Contains(r.Limits[0].Text, "avant la fin d'une journée : 1 accès") {
+	if r := w.compared("camille", old, verdict.French, file); r.Refuted != nil || len(r.Limits) != 1 || r.Limits[0].Kind != verdict.Standing || !strings.Contains(r.Limits[0].Text, "avant la fin d'une journée : 1 accès") {
 		t.Errorf("a page of just before, without its newest: %s, %+v", r.State, r.Limits)
 	}
 	unclear := page("/historique?agence=mairie")

@@ -73,9 +73,12 @@ func newWorld(t testing.TB, change func(*broker.Config, *portal.Config)) *world 
 	t.Cleanup(front.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(theirs.Leaf)
+	const epoch = 10 * time.Minute
+	real := time.Now()
+	w.ahead.Store(int64(real.Truncate(epoch).Add(epoch).Sub(real))) // epochs end on a schedule: this one has just begun
 	clock := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	bc := broker.Config{
-		DataDir: w.dataDir, Origin: "regard.example/log", Development: true, Custodian: keystest.NewCustodian(t), Epoch: 10 * time.Minute, Clock: clock,
+		DataDir: w.dataDir, Origin: "regard.example/log", Development: true, Custodian: keystest.NewCustodian(t), Epoch: epoch, Clock: clock,
 		Providers: provider.Config{Roots: roots, Certificate: func() (*tls.Certificate, error) { return &ours, nil }},
 		Logger:    slog.New(slog.NewTextHandler(w.logs, nil)),
 	}
@@ -167,8 +170,8 @@ func (w *world) turn() {
 	w.t.Helper()
 	was := w.b.Log().OpenEpoch().Number
 	req := canteen(unattached)
-	req.Agreement = "cantine" // an agency that has one with a delay has to name those it means
-	w.ahead.Add(int64(11 * time.Minute))
+	req.Agreement = "cantine"                                                  // an agency that has one with a delay has to name those it means
+	w.ahead.Add(int64(w.b.Log().OpenEpoch().Until.Sub(w.now()) + time.Second)) // the next one begins now, and lasts
 	for deadline := time.Now().Add(60 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
 		w.disclose("mairie", req) // any entry tells the log the time
 		if time.Now().After(deadline) {

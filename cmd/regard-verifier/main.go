@@ -7,7 +7,7 @@
 //	file      Uint8Array: the history (*.regard.json)
 //	policy    string: the log's key and the witnesses (c2sp.org/tlog-policy)
 //	page      object: what the page shows (verdict.Page); null if there is nothing to compare
-//	options   object: lang ("fr" or "en"), now and maxAge in milliseconds, and seen (verdict.Seen): what this browser remembers; null if nothing
+//	options   object: lang ("fr" or "en"), now and maxAge in milliseconds, asked (verdict.Days): the days for which it was asked; null if up to now; and seen (verdict.Seen): what this browser remembers; null if nothing
 //	progress  function(done, of): epochs verified
 //
 // It returns an object: report (verdict.Report) and whose (of verdict.Fact): whose history it is, which the report doesn't say; and seen: what to remember. What can't be checked is a report, too; only a fault of the program returns nothing.
@@ -33,7 +33,10 @@ func verify(_ js.Value, args []js.Value) any {
 	js.CopyBytesToGo(file, args[0])
 	options, progress := args[3], args[4]
 	now := proof.Time(options.Get("now").Float())
-	c := checked{Input: verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file), Now: now}, seen: readSeen(options.Get("seen"))}
+	c := checked{Input: verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file), Now: now, Fresh: true}, seen: readSeen(options.Get("seen"))}
+	if x := options.Get("asked"); !x.IsNull() {
+		c.Asked = &verdict.Days{From: x.Get("du").String(), To: x.Get("au").String()}
+	}
 	c.check(file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
 		Now:              now,
 		MaxAge:           time.Duration(options.Get("maxAge").Float()) * time.Millisecond,

@@ -15,27 +15,44 @@ const (
 	maxLate = proof.Time(12 * time.Hour / time.Millisecond)
 )
 
-// late reports whether a history should have had another epoch by now. now 0: it isn't judged.
-func late(v *proof.HistoryVerdict, now proof.Time) bool {
-	return now != 0 && now > v.Due+min(max((v.Due-v.Closed)/2, minLate), maxLate)
+// late reports whether a history should have had another epoch by a time.
+func late(v *proof.HistoryVerdict, by proof.Time) bool {
+	return by > v.Due+min(max((v.Due-v.Closed)/2, minLate), maxLate)
 }
 
-// ending is the limit of a history that ends too early, if it does.
-func ending(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
-	if !late(v, now) {
+// lacking are the limits of a history that was just fetched and begins or ends within what was asked for.
+func (in Input) lacking() (out []Limit) {
+	l, v := in.Lang, in.Verdict
+	if !in.Fresh {
 		return nil
 	}
-	return []Limit{{
+	from, to := proof.Time(0), in.Now
+	if in.Asked != nil {
+		from, to = in.Asked.span(in.Now)
+		to = min(to, in.Now)
+	}
+	if from != 0 && v.Epochs.From > 0 && v.Opened > from {
+		out = append(out, Limit{
+			fmt.Sprintf(l.pick("L'historique ne commence que le %s : des journées demandées y manquent.", "The history begins on %s only: days that were asked for are missing from it."), l.when(v.Opened)),
+			l.pick("Demandez-le de nouveau. S'il commence au même jour, demandez-en la raison à l'exploitant, puis à la CNIL.",
+				"Ask for it again. If it begins on the same day, ask the operator for the reason, then the data protection authority."),
+			Worrying,
+		})
+	}
+	if !late(v, to) {
+		return out
+	}
+	return append(out, Limit{
 		fmt.Sprintf(l.pick("L'historique s'arrête le %s. La période suivante devait se clore le %s : des journées closes y manquent, ou le registre s'est arrêté.",
 			"The history ends on %s. The next period was due to close on %s: closed days are missing from it, or the log stands still."), l.when(v.Closed), l.when(v.Due)),
 		l.pick("Demandez un historique jusqu'à aujourd'hui. S'il s'arrête au même jour, quelque chose vous est peut-être caché : demandez-en la raison à l'exploitant, puis à la CNIL.",
 			"Ask for a history up to today. If it ends on the same day, something may be kept from you: ask the operator for the reason, then the data protection authority."),
 		Worrying,
-	}}
+	})
 }
 
 // limits are what this history doesn't prove and could, in words for people: what is to be looked into first.
-func limits(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
+func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 	var out []Limit
 	limit := func(k LimitKind, fr, en, liftFR, liftEN string, args []any) {
 		out = append(out, Limit{fmt.Sprintf(l.pick(fr, en), args...), l.pick(liftFR, liftEN), k})
@@ -44,7 +61,6 @@ func limits(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
 	worry := func(fr, en, liftFR, liftEN string, args ...any) { limit(Worrying, fr, en, liftFR, liftEN, args) }
 	one, more := period(v, l)
 	const askFR, askEN = "Demandez-en la raison à l'exploitant, par écrit.", "Ask the operator for the reason, in writing."
-	out = append(out, ending(v, l, now)...)
 	if n := v.Deferrals.Pending; n > 0 {
 		what := form(l, n, l.pick("accès est différé", "request is delayed"), l.pick("accès sont différés", "requests are delayed"))
 		add("%d %s par la loi, peut-être à propos de quelqu'un d'autre que vous.", "%d %s by law, and may be about somebody else than you.",

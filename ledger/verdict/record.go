@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -129,12 +128,7 @@ type recordFacts struct {
 // add takes out of a value what portals take out: control characters and marks of direction.
 func (f *recordFacts) add(w wanted) {
 	if !strings.HasPrefix(w.key, "proof.") { // those are of more than one line
-		w.text = strings.Map(func(r rune) rune {
-			if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-				return -1
-			}
-			return r
-		}, w.text)
+		w.text = Clean(w.text)
 	}
 	f.list = append(f.list, w)
 }
@@ -458,7 +452,7 @@ func (r *Report) compareRecord(p Page, in Input) {
 	if r.State == Provisional {
 		return
 	}
-	r.State, r.Title, r.Limits = Proven, Title(Proven, l), limits(&one, l, 0) // the history of one epoch ends with it
+	r.State, r.Title, r.Limits = Proven, Title(Proven, l), limits(&one, l)
 	r.limited(l)
 	r.Sentence = l.pick("Cet accès est dans votre liste au registre, et cette page le montre tel qu'il a été enregistré.", "This request is in your list in the log, and this page shows it as it was recorded.")
 }

@@ -23,7 +23,7 @@ var recordWords = map[string][2]string{
 	"fact.delayed_by":       {"Délai demandé par", "Delay ordered by"},
 	"fact.delayed_under":    {"Texte qui l'autorise", "Law that allows it"},
 	"cause.interrupted":     {"Le service a été interrompu pendant la demande.", "The service was interrupted during the request."},
-	"cause.restored":        {"Le service a été restauré depuis une sauvegarde où la demande n'avait pas d'issue.", "The service was restored from a backup in which the request had no outcome."},
+	"cause.restored":        {"Le service a été restauré depuis une sauvegarde où la demande n'avait pas de résultat.", "The service was restored from a backup in which the request had no outcome."},
 	"cause.provider":        {"L'organisme interrogé n'a pas répondu comme prévu.", "The body that was asked did not answer as it should."},
 	"cause.broker":          {"Le service n'a pas pu mener la demande à bien.", "The service could not complete the request."},
 	"cause.other":           {"Autre cause, indiquée sous « Identifiants et heures exactes ».", "Another cause, named under \"Identifiers and exact times\"."},

@@ -41,8 +41,11 @@ type Input struct {
 	History *proof.History
 	Verdict *proof.HistoryVerdict
 	Err     error
-	// Now is when it was checked, by which it is judged whether closed epochs are missing, and how old a page may be; 0: that isn't judged.
+	// Now is when it was checked, by which it is judged how old a page may be; 0: that isn't judged.
 	Now proof.Time
+	// Fresh: it was fetched just now, so that all epochs that are closed by now have to be in it; or those of the days of Asked, if that isn't nil.
+	Fresh bool
+	Asked *Days
 }
 
 // Report is a verdict in words.
@@ -148,7 +151,7 @@ func (r *Report) held(in Input) {
 	r.Checks = checks(in, 0)
 	r.Scope = scope(v, l, in.Now)
 	if v.State != proof.Witnessed {
-		r.State, r.Limits = Provisional, ending(v, l, in.Now)
+		r.State, r.Limits = Provisional, in.lacking()
 		r.Sentence = l.pick("Enregistré, pas encore confirmé par les témoins.", "Recorded, not yet confirmed by the witnesses.")
 		if in.Policy.Demands() {
 			r.Next = []string{l.pick("Les témoins confirment d'ordinaire en quelques minutes. Rechargez la page plus tard ; si cela dure plus d'une journée, demandez pourquoi à l'exploitant.",
@@ -159,7 +162,7 @@ func (r *Report) held(in Input) {
 		}
 		return
 	}
-	r.Limits = limits(v, l, in.Now)
+	r.Limits = append(in.lacking(), limits(v, l)...)
 	r.State = Proven
 	r.limited(l)
 	r.Sentence = sentence(v, l, true)

@@ -329,17 +329,77 @@ func TestPartOfThePage(t *testing.T) {
 	}
 }
 
+// TestPageOfBefore: what was recorded since a page was made isn't on it, which is said and is nothing to worry about while its last day ended just now. A server that calls old days open hides them no better than that.
+func TestPageOfBefore(t *testing.T) {
+	v, p := load(t)
+	for _, lang := range []Lang{French, English} {
+		whole, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+		end, since := closer(in.History), 0
+		for _, text := range in.History.Markers[:len(in.History.Markers)-1] {
+			at := marker(text).At()
+			var rows []Row
+			for _, e := range in.before(at) {
+				rows = append(rows, honest(in, e))
+			}
+			left := len(in.before(end)) - len(rows)
+			epoch, ok := in.epochOf(at)
+			if !ok {
+				t.Fatalf("marker %d opens no closed epoch", at)
+			}
+			if left > 0 {
+				since++
+			}
+			says := fmt.Sprintf(lang.pick("%d accès enregistrés n'y sont pas encore", "%d recorded requests aren't on it yet"), left)
+			for _, c := range []struct {
+				now  proof.Time
+				kind LimitKind
+			}{{epoch.closed, Standing}, {epoch.closed + pageAge, Standing}, {epoch.closed + pageAge + 1, Worrying}, {0, Standing}} {
+				r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+				in.Now = c.now
+				r.ComparePage(Page{Lang: lang, Names: namesHeader + "\n", Rows: rows, View: &View{}, Marker: &at}, in)
+				want, limits := Proven, len(whole.Limits)
+				if left > 0 {
+					limits++
+					if c.kind == Worrying {
+						want = Limited
+					}
+				}
+				if r.State != want || len(r.Limits) != limits {
+					t.Fatalf("from entry %d on, at %d: %s, %+v", at, c.now, r.State, r.Limits)
+				}
+				i := slices.IndexFunc(r.Limits, func(x Limit) bool { return strings.Contains(x.Text, says) })
+				if (i >= 0) != (left > 0) || i >= 0 && r.Limits[i].Kind != c.kind || left > 0 && strings.Contains(r.Sentence, lang.pick("sont dans cette liste", "are in this list")) {
+					t.Errorf("from entry %d on, at %d: %s %+v", at, c.now, r.Sentence, r.Limits)
+				}
+				if len(rows) == 0 {
+					continue
+				}
+				// What was closed before is to be there all the same.
+				r, in = check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+				in.Now = c.now
+				r.ComparePage(Page{Lang: lang, Names: namesHeader + "\n", Rows: rows[1:], View: &View{}, Marker: &at}, in)
+				if r.State != Refuted {
+					t.Errorf("from entry %d on, without an older one: %s", at, r.State)
+				}
+			}
+		}
+		if since < 2 {
+			t.Fatalf("%d markers have entries after them", since)
+		}
+	}
+}
+
 // TestLate: a history that ends before a closed epoch that it should have says so, in time for epochs of a day and of seconds, and not a moment after one was closed.
 func TestLate(t *testing.T) {
 	const second, day = 1000, 86_400_000
 	for _, c := range []struct {
 		length, after proof.Time // that went by since the next epoch was due
 		late          bool
-	}{{day, -day, false}, {day, 0, false}, {day, day / 3, false}, {day, day * 2 / 3, true}, {10 * second, 30 * second, false}, {10 * second, 90 * second, true}, {0, 30 * second, false}, {0, 90 * second, true}, {300 * day, day, true}} {
+	}{{day, -day, false}, {day, 0, false}, {day, day / 3, false}, {day, day * 2 / 3, true}, {8 * second, 60 * second, false}, {8 * second, 61 * second, true}, {0, 30 * second, false}, {0, 90 * second, true}, {300 * day, day, true}} {
 		v := proof.HistoryVerdict{State: proof.Witnessed, Closed: 1_764_000_000_000, Due: 1_764_000_000_000 + c.length, Deferrals: proof.Deferrals{Counted: true}, KeysCounted: true}
 		for _, state := range []proof.State{proof.Witnessed, proof.Provisional} {
 			v.State = state
-			in := Input{Lang: English, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v, Now: v.Due + c.after}
+			in := Input{Lang: English, Policy: &proof.Policy{}, History: &proof.History{Markers: [][]byte{nil}}, Verdict: &v, Now: v.Due + c.after, Fresh: true}
 			r := New(in)
 			if got := len(r.Limits) == 1 && strings.Contains(r.Limits[0].Text, "closed days are missing"); got != c.late || got != (r.State == Limited) && state == proof.Witnessed {
 				t.Errorf("%+v: %s, %+v", c, r.State, r.Limits)
@@ -352,9 +412,65 @@ func TestLate(t *testing.T) {
 	// regard-audit and browsers say the same of a published one.
 	v, p := load(t)
 	_, in := check(t, p, v.Good[0].Text, French, proof.HistoryOptions{})
-	in.Now = in.Verdict.Due + day
+	in.Now, in.Fresh = in.Verdict.Due+day, true
 	if r := New(in); r.State != Limited || !strings.HasPrefix(r.Limits[0].Text, "L'historique s'arrête le ") {
 		t.Errorf("%+v", r.Limits)
+	}
+	// One that lay in a drawer is as good as it was.
+	if in.Fresh = false; New(in).State != Proven {
+		t.Errorf("of some time ago: %+v", New(in).Limits)
+	}
+}
+
+// TestDays: of a history of some days nothing is missing that comes after them, and what is missing of them is said.
+func TestDays(t *testing.T) {
+	v, p := load(t)
+	_, in := check(t, p, v.Good[0].Text, French, proof.HistoryOptions{}) // 24 November 2025 at 17:00 to 27 November at 17:00
+	in.Now, in.Fresh = proof.TimeOf(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), true
+	const early, late = "L'historique s'arrête le ", "L'historique ne commence que le "
+	for _, c := range []struct {
+		days   *Days
+		from   proof.Epoch // in place of the first one
+		limits []string
+	}{
+		{nil, 0, []string{early}},
+		{&Days{"2025-11-24", "2025-11-27"}, 0, nil},
+		{&Days{"2025-11-24", "2025-11-28"}, 0, nil}, // the next one wasn't closed in time to have it
+		{&Days{"2025-11-24", "2025-11-30"}, 0, []string{early}},
+		{&Days{"2025-11-24", "2099-01-01"}, 0, []string{early}},
+		{&Days{"2025-11-24", "hier"}, 0, []string{early}},
+		{&Days{"2025-11-24", ""}, 0, []string{early}},
+		{&Days{"2020-01-01", "2025-11-27"}, 0, nil}, // before the log began there is nothing
+		{&Days{"2025-11-24", "2025-11-27"}, 1, []string{late}},
+		{&Days{"2025-11-25", "2025-11-27"}, 1, nil},
+		{&Days{"", "2025-11-27"}, 1, []string{late}},
+		{&Days{"2025-11-30", "2025-11-27"}, 1, []string{late}},
+		{&Days{"2025-11-24", "2025-12-30"}, 1, []string{late, early}},
+	} {
+		x, verified := in, *in.Verdict
+		x.Asked, x.Verdict, verified.Epochs.From = c.days, &verified, c.from
+		r := New(x)
+		var got []string
+		for _, l := range r.Limits {
+			if l.Kind == Worrying {
+				got = append(got, l.Text)
+			}
+		}
+		if len(got) != len(c.limits) || (r.State == Limited) != (len(got) > 0) {
+			t.Errorf("%v: %s %q", c.days, r.State, got)
+			continue
+		}
+		for i, want := range c.limits {
+			if !strings.HasPrefix(got[i], want) {
+				t.Errorf("%v: %q", c.days, got)
+			}
+		}
+	}
+	// A day in Paris begins before the one in UTC, also where the clocks change.
+	for day, want := range map[string]string{"2026-01-01": "2025-12-31T23:00:00Z", "2026-07-01": "2026-06-30T22:00:00Z", "2026-03-29": "2026-03-28T23:00:00Z", "2026-03-30": "2026-03-29T22:00:00Z", "2026-10-25": "2026-10-24T22:00:00Z", "2026-10-26": "2026-10-25T23:00:00Z"} {
+		if from, _ := (Days{day, day}).span(0); from.Time().Format(time.RFC3339) != want {
+			t.Errorf("%s begins at %s", day, from.Time())
+		}
 	}
 }
 

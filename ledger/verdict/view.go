@@ -36,6 +36,32 @@ type View struct {
 	Unclear bool `json:"unclear"`
 }
 
+// Days are those for which a history was asked, as the address says: values of the query as they stand there, YYYY-MM-DD in Paris, both included. Without a usable one they are a year, up to today.
+type Days struct {
+	From string `json:"du"`
+	To   string `json:"au"`
+}
+
+// span is from when to when they are.
+func (d Days) span(now proof.Time) (from, to proof.Time) {
+	last, err := time.Parse(time.DateOnly, d.To)
+	if err != nil {
+		last = paris(now.Time())
+	}
+	first, err := time.Parse(time.DateOnly, d.From)
+	if err != nil || last.Before(first) {
+		first = last.AddDate(-1, 0, 0)
+	}
+	return midnight(first), midnight(last.AddDate(0, 0, 1))
+}
+
+// midnight is when a day begins in Paris.
+func midnight(day time.Time) proof.Time {
+	utc := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, time.UTC)
+	_, ahead := paris(utc.Add(-time.Hour)).Zone() // no change is between the two
+	return proof.TimeOf(utc.Add(-time.Duration(ahead) * time.Second))
+}
+
 // Clean takes out what could change the text around a value that somebody else wrote: control characters and marks of direction (Unicode Standard Annex #9, section 2), which isolation makes needless.
 func Clean(s string) string {
 	if !strings.ContainsFunc(s, disturbs) {

@@ -135,6 +135,16 @@ function readView() {
   return { ...view, unclear: /;|%(?![0-9a-f]{2})/i.test(location.search) || Object.values(view).join().includes("\ufffd") };
 }
 
+// Where a history of some days is shown.
+const ofDays = "/releve";
+
+/** The days for which the page was asked, as its address says; null: up to now. */
+function readDays() {
+  if (location.pathname !== ofDays) return null;
+  const query = new URLSearchParams(location.search);
+  return { du: query.get("du") ?? "", au: query.get("au") ?? "" };
+}
+
 /** What the page shows, as its markup says, and whatever looks like a row; null if it shows no list. */
 function readPage(at, lang) {
   const rows = [...(at?.querySelectorAll("tbody > tr, [data-index]") ?? [])];
@@ -291,7 +301,7 @@ class Verdict {
       names: new URL(names, document.baseURI).href,
       receipt: page?.record && this.list.dataset.receipt ? new URL(this.list.dataset.receipt, document.baseURI).href : "",
       page,
-      options: { lang, now: Date.now(), maxAge: Number(maxAge), seen: memory.read() },
+      options: { lang, now: Date.now(), maxAge: Number(maxAge), asked: readDays(), seen: memory.read() },
     });
   }
 

@@ -99,8 +99,8 @@ it is, names and numbers in full (never with --json): it says something about yo
 Files of the same person that are given together, or with --compare, are compared: an epoch with two markers, an entry that is two, two trees of one size are a fork, and both
 files the evidence of it. The evidence that a page of the portal saved (*.evidence.json) is a history, too; what the page showed is compared with it.
 
-With --max-age a root is refused that no quorum of witnesses signed so recently; without a quorum the time of the last epoch's end counts. Give it when you have just fetched the
-file: an operator who shows everybody old roots hides what came since.
+With --max-age a root is refused that no quorum of witnesses signed so recently; without a quorum the time of the last epoch's end counts; and a history is said to end too early if
+another epoch ought to have been closed since. Give it when you have just fetched the file: an operator who shows old roots, or an old history, hides what came since.
 
 Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: no history, another log's key, no quorum, a stale root.`,
 		Example: `  regard-audit verify-history --policy log.policy --max-age 48h camille.regard.json
@@ -220,7 +220,7 @@ func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, lang
 		}
 	}
 	*seen = append(*seen, &namedHistory{name, h})
-	in.Now = proof.TimeOf(f.now())
+	in.Now, in.Fresh = proof.TimeOf(f.now()), f.maxAge > 0
 	opt := proof.HistoryOptions{Now: in.Now, MaxAge: f.maxAge, AllowProvisional: f.provisional || !p.Demands()}
 	if len(compare) == 0 {
 		return check(opt)
