@@ -198,12 +198,13 @@ func readFields(n *normalInput, scopes []Scope, t *ast.Term) ([]Pointer, error) 
 		if _, ok := slices.BinarySearch(n.scopes, scope); !ok {
 			return nil, grantError("has a scope that was not asked for or that the service doesn't declare")
 		}
-		list, ok := stringList[Pointer](fields.Get(ast.StringTerm(string(scope))))
-		if !ok || len(list) == 0 {
-			return nil, grantError("has a scope without a list of fields")
-		}
 		declared := n.Service.Scopes[scope]
-		if !slices.Equal(list, declared) { // which is most often the case
+		list := declared
+		if granted := fields.Get(ast.StringTerm(string(scope))); !isList(granted, declared) { // it is most often
+			var ok bool
+			if list, ok = stringList[Pointer](granted); !ok || len(list) == 0 {
+				return nil, grantError("has a scope without a list of fields")
+			}
 			for _, f := range list {
 				if _, ok := slices.BinarySearch(declared, f); !ok {
 					return nil, grantError("has a field that its scope doesn't have")
@@ -213,6 +214,23 @@ func readFields(n *normalInput, scopes []Scope, t *ast.Term) ([]Pointer, error) 
 		all = append(all, list...)
 	}
 	return set(all), nil
+}
+
+// isList reports whether a term is the array of exactly these strings. An empty one is no list of a grant.
+func isList[S ~string](t *ast.Term, want []S) bool {
+	if t == nil || len(want) == 0 {
+		return false
+	}
+	a, ok := t.Value.(*ast.Array)
+	if !ok || a.Len() != len(want) {
+		return false
+	}
+	for i, w := range want {
+		if s, ok := a.Elem(i).Value.(ast.String); !ok || S(s) != w {
+			return false
+		}
+	}
+	return true
 }
 
 // maxReasons and maxSentence bound what a refusal says; a sentence is in bytes.

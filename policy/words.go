@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -167,22 +168,29 @@ func (p Pointer) valid() bool {
 	if len(p) == 0 || len(p) > maxPointer || p[0] != '/' || !isText(string(p)) {
 		return false
 	}
-	for i := range len(p) {
-		if p[i] == '~' && (i+1 == len(p) || p[i+1] != '0' && p[i+1] != '1') { // RFC 6901, section 3
+	for rest := string(p); ; {
+		i := strings.IndexByte(rest, '~')
+		if i < 0 {
+			return true
+		}
+		if rest = rest[i+1:]; rest == "" || rest[0] != '0' && rest[0] != '1' { // RFC 6901, section 3
 			return false
 		}
 	}
-	return true
 }
 
 // isText reports whether s is UTF-8 without control characters.
 func isText(s string) bool {
+	ascii := true
 	for i := range len(s) {
-		if s[i] < 0x20 || s[i] == 0x7f {
+		switch c := s[i]; {
+		case c < 0x20, c == 0x7f:
 			return false
+		case c >= utf8.RuneSelf:
+			ascii = false
 		}
 	}
-	return utf8.ValidString(s)
+	return ascii || utf8.ValidString(s)
 }
 
 func inputError(format string, args ...any) error {
