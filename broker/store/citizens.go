@@ -311,7 +311,8 @@ type WatchedEntry struct {
 // opened. Nor is one that is filed under names without a birth place, if the same disclosure is filed under another identifier of the account's. next is what Told takes; it is from if there was nothing left.
 func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found []WatchedEntry, from, next proof.Index, err error) {
 	var at sql.NullInt64
-	err = classify(s.r.QueryRowContext(ctx, "SELECT (SELECT CAST(value AS BIGINT) FROM meta WHERE name = ?)", watchedNote).Scan(&at))
+	var anybody bool
+	err = classify(s.r.QueryRowContext(ctx, "SELECT (SELECT CAST(value AS BIGINT) FROM meta WHERE name = ?), EXISTS (SELECT 1 FROM watches)", watchedNote).Scan(&at, &anybody))
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -319,6 +320,9 @@ func (s *Store) Watched(ctx context.Context, upto proof.Index, scan int) (found 
 	next = min(upto, from+proof.Index(scan)) // #nosec G115 -- a small constant
 	if next <= from {
 		return nil, from, from, nil
+	}
+	if !anybody { // who enrols from now on is told of what comes after upto
+		return nil, from, next, nil
 	}
 	// CROSS JOIN keeps SQLite's order: what it costs is the new records, not the accounts.
 	cross, then := "CROSS ", ""
