@@ -170,8 +170,7 @@ func (x *exchange) write(status int, b []byte) bool {
 	x.status = status
 	x.w.Header()["Content-Length"] = []string{strconv.Itoa(len(b))}
 	x.w.WriteHeader(status)
-	_, err := x.w.Write(b)
-	return err == nil
+	return writeWhole(x.w, x.r, b) == nil
 }
 
 // appendText appends a JSON string (RFC 8259, section 7). Broken UTF-8 becomes U+FFFD.

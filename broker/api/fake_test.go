@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -117,7 +118,10 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-func start(t testing.TB, change func(*Config)) *server {
+func start(t testing.TB, change func(*Config)) *server { return startOn(t, change, nil) }
+
+// startOn may put something between the server and its listener.
+func startOn(t testing.TB, change func(*Config), between func(net.Listener) net.Listener) *server {
 	t.Helper()
 	s := &server{fake: &fake{agencies: map[[32]byte]broker.Caller{}, now: time.Now}, mine: valid(t, "mine"), log: &safeBuffer{}, ca: x509.NewCertPool()}
 	s.agencies[spki(s.mine)] = broker.Caller{ID: "mine", Name: "Mairie", SIRET: "13002526500013"}
@@ -142,6 +146,9 @@ func start(t testing.TB, change func(*Config)) *server {
 		t.Fatal(err)
 	}
 	s.addr = ln.Addr().String()
+	if between != nil {
+		ln.ln = between(ln.ln)
+	}
 	done := make(chan error, 1)
 	go func() { done <- ln.Serve() }()
 	t.Cleanup(func() {

@@ -41,8 +41,9 @@ func listen(addr string, connections int, h http.Handler, logger *slog.Logger, c
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		// net/http writes what clients do wrong, with their addresses: that is for debugging.
-		ErrorLog: log.New(serverLog{logger}, "", 0),
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 64 << 10, SendPingTimeout: 30 * time.Second},
+		ErrorLog:    log.New(serverLog{logger}, "", 0),
+		ConnContext: withCork,
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 64 << 10, SendPingTimeout: 30 * time.Second},
 	}
 	if certs != nil {
 		s.TLSConfig = strict(certs)
@@ -50,7 +51,7 @@ func listen(addr string, connections int, h http.Handler, logger *slog.Logger, c
 			s.TLSConfig = mutual(certs)
 		}
 	}
-	return &Listener{s, netutil.LimitListener(ln, connections), certs != nil}, nil
+	return &Listener{s, corking{netutil.LimitListener(ln, connections)}, certs != nil}, nil
 }
 
 // Listen opens the listener for agencies on addr, for at most so many connections.
