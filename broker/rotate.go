@@ -130,9 +130,15 @@ func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, 
 // wrapUnused makes sure that no data key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire. A request that was under way
 // when the key was rotated may hold a key under the older version that it hasn't saved yet: what has begun ends first.
 func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
+	b.ring.DropPrepared()
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := b.until(wait, b.flights.landed()); err != nil {
+	err := b.until(wait, b.flights.landed())
+	if err == nil && b.member != nil {
+		began := time.Now()
+		err = b.until(wait, func() (bool, error) { return time.Since(began) > keys.PreparedLife, nil }) // what the other brokers had prepared is too old then
+	}
+	if err != nil {
 		return &Problem{Status: 503, Code: "keys.in_flight", Title: "Requests that began before this command are still under way.", Detail: "They may need the version: repeat the command when they have ended.", err: err}
 	}
 	n, err := b.RewrapKeys(ctx, nil)

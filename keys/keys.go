@@ -2,7 +2,7 @@
 // them and that never leave it: Vault's transit engine ([github.com/regard-broker/regard/keys/vault]) or a sealed file ([github.com/regard-broker/regard/keys/keystore]).
 //
 // What it guarantees. The plaintext of a sealed answer comes out of [Ring.OpenPayload] alone, and only for a proof.Verified of exactly the set that it was sealed for (G1).
-// A data key is stored wrapped, bound to its kind, owner, period and id: rows that are swapped or altered don't open. When [Ring.Erase] returns, no copy of the person's
+// A data key is stored wrapped, bound to its kind, owner, period and id (or derived for them from what is wrapped): rows that are swapped or altered don't open. When [Ring.Erase] returns, no copy of the person's
 // keys is left in the [KeyStore] or in this process's caches, so what they sealed is unreadable for whoever has everything but an older copy of the store (G7).
 // Keys redact themselves in fmt, log/slog and encoding/json; no error holds key bytes, a person, or what was sealed.
 //

@@ -27,7 +27,7 @@ func (r *Ring) Rewrap(ctx context.Context, progress func(seen int)) (changed int
 		}
 		in := make([]WrappedAD, len(rows))
 		for i := range rows {
-			in[i] = WrappedAD{Wrapped: rows[i].Wrapped, AD: wrappingAD(&rows[i])}
+			in[i] = custodial(&rows[i])
 		}
 		out, err := r.custodian.Rewrap(ctx, in)
 		var items *BatchError
@@ -43,8 +43,8 @@ func (r *Ring) Rewrap(ctx context.Context, progress func(seen int)) (changed int
 			case items != nil && items.Items[i] != nil:
 				bad++
 				r.log.Error("a stored key doesn't unwrap", "id", rows[i].ID.String(), "kind", string(rows[i].Kind), "error", items.Items[i])
-			case !bytes.Equal(out[i], rows[i].Wrapped):
-				rows[i].Wrapped = out[i]
+			case !bytes.Equal(out[i], in[i].Wrapped):
+				rows[i].Wrapped = recustodial(&rows[i], out[i])
 				save = append(save, rows[i])
 			}
 		}

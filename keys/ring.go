@@ -54,6 +54,7 @@ type Ring struct {
 	shared  *periods
 	wraps   *batcher[Plain, Wrapped]
 	unwraps *batcher[WrappedAD, [32]byte]
+	blanks  blanks
 
 	reference, index Key       // HMAC keys, never change
 	owners           sync.Pool // of hash.Hash keyed by reference: keying costs more than hashing
@@ -136,6 +137,7 @@ func (r *Ring) Close() error {
 	r.cache.clear()
 	r.pending.clear()
 	r.shared.clear()
+	r.blanks.drop()
 	return nil
 }
 
@@ -227,11 +229,11 @@ func (r *Ring) wrap(ctx context.Context, k *Key, row *StoredKey) error {
 }
 
 func (r *Ring) unwrap(ctx context.Context, row *StoredKey) (Key, error) {
-	s, err := r.unwraps.call(ctx, WrappedAD{Wrapped: row.Wrapped, AD: wrappingAD(row)})
+	s, err := r.unwraps.call(ctx, custodial(row))
 	if err != nil {
 		return Key{}, fmt.Errorf("unwrapping %s key %s: %w", row.Kind, row.ID, err)
 	}
-	return Key{id: row.ID, kind: row.Kind, owner: row.Owner, secret: s}, nil
+	return Key{id: row.ID, kind: row.Kind, owner: row.Owner, secret: secretOf(row, s)}, nil
 }
 
 // ids makes UUIDv7 that increase strictly within a process.

@@ -34,7 +34,12 @@ func (r *Ring) SubjectKey(ctx context.Context, owner Owner) (key Key, fresh *Sto
 		}
 		if len(rows) == 0 {
 			gen := r.pending.generation()
-			k, row, err := r.newOwnedKey(ctx, KindSubject, owner)
+			k, row, ok := r.fromBlank(owner)
+			if ok {
+				r.stats.created.Add(1)
+			} else {
+				k, row, err = r.newOwnedKey(ctx, KindSubject, owner)
+			}
 			if err == nil {
 				r.pending.put(&k, gen)
 			}
@@ -201,7 +206,7 @@ func (r *Ring) preload(ctx context.Context, parts []PersonPart) error {
 		}
 		in := make([]WrappedAD, len(rows))
 		for i := range rows {
-			in[i] = WrappedAD{Wrapped: rows[i].Wrapped, AD: wrappingAD(&rows[i])}
+			in[i] = custodial(&rows[i])
 		}
 		r.stats.unwrapCalls.Add(1)
 		r.stats.unwrapped.Add(int64(len(in)))
@@ -212,7 +217,7 @@ func (r *Ring) preload(ctx context.Context, parts []PersonPart) error {
 		}
 		for i := range secrets {
 			if rows[i].Kind == KindSubject && (items == nil || items.Items[i] == nil) {
-				k := Key{id: rows[i].ID, kind: KindSubject, owner: rows[i].Owner, secret: secrets[i]}
+				k := Key{id: rows[i].ID, kind: KindSubject, owner: rows[i].Owner, secret: secretOf(&rows[i], secrets[i])}
 				r.cache.put(&k, gen)
 				k.Clear()
 			}

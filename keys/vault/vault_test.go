@@ -65,7 +65,7 @@ func TestRing(t *testing.T) {
 	store := keystest.NewStore()
 	r := keystest.NewRing(t, keys.Config{Custodian: c, Store: store})
 	ctx := context.Background()
-	// Natural batching: 300 people at once are few calls, not 300.
+	// 300 people at once are few calls, not 300: those who wait go together, and what more of them will need is wrapped ahead.
 	var wg sync.WaitGroup
 	before := r.Stats()
 	for i := range 300 {
@@ -87,7 +87,7 @@ func TestRing(t *testing.T) {
 	wg.Wait()
 	after := r.Stats()
 	calls, wrapped := after.WrapCalls-before.WrapCalls, after.Wrapped-before.Wrapped
-	if wrapped != 300 || calls > 150 {
+	if wrapped < 300 || calls > 150 {
 		t.Errorf("%d keys wrapped in %d calls", wrapped, calls)
 	}
 	t.Logf("%d keys wrapped in %d calls", wrapped, calls)
