@@ -95,9 +95,9 @@ bench: build ## measure throughput and latency, proofs and their checking
 	$(STEP) 'build benchmarks' env $(PLAIN) go test -vet=off -c -o $(BIN)/bench/ ./ledger ./ledger/fsck ./broker/portal/verifier
 	@$(BIN)/regard-bench -tests $(BIN)/bench $(BENCHFLAGS)
 
-bench-cluster: build devvault trillian-server ## measure two brokers on PostgreSQL, Trillian and Vault, beside one alone
+bench-cluster: build devvault ## measure two brokers on PostgreSQL, Trillian and Vault, beside one alone
 	@deploy/tools/need pg_createcluster:postgresql
-	@$(BIN)/regard-bench -cluster -vault $(BIN)/devvault -trillian $(BIN)/trillian_log_server $(BENCHFLAGS)
+	@$(BIN)/regard-bench -cluster -vault $(BIN)/devvault $(BENCHFLAGS)
 
 screenshots: build ## take the pictures of docs/screenshots anew
 	@deploy/tools/need chromium:chromium
