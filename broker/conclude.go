@@ -273,9 +273,13 @@ func (d *disclosure) outcome(f *fields, obtained, released []string, now time.Ti
 // interrupted by the sweeper.
 func (b *Broker) append(ctx context.Context, g ledger.Group) (ledger.Appended, error) {
 	for wait := 20 * time.Millisecond; ; wait *= 2 {
-		appended, err := b.ledger().Append(ctx, g)
+		log := b.part.Load()
+		appended, err := log.Append(ctx, g)
 		if err == nil {
 			return appended, nil
+		}
+		if errors.Is(err, ledger.ErrClosed) && b.part.Load() != log {
+			continue // nothing of it was taken there, and this broker has another part in the log by now
 		}
 		if !errors.Is(err, ledger.ErrBusy) || wait > 5*time.Second {
 			return appended, unavailable("log.unavailable", "The log can't record this now.", err)

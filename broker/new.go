@@ -107,6 +107,8 @@ type Broker struct {
 	part      atomic.Pointer[part]
 	astray    atomic.Pointer[astray] // nil: it has its part
 	parts     sync.WaitGroup         // that are ending
+	led       int64                  // the last term that this broker began to lead in
+	beginning sync.Mutex             // of a term: one at a time
 	member    *cluster.Member        // nil: this broker is alone
 	witnesses *witnesses             // nil: none
 	engine    *policy.Engine
@@ -207,7 +209,9 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		if err := b.shutErasures(ctx); err != nil {
 			return nil, fmt.Errorf("reading which erasures were begun: %w", err)
 		}
-		if n, err := b.interrupted(ctx); err != nil && !errors.Is(err, errErasing) && !b.later(err) {
+		ctx, done := b.asLeader(ctx)
+		defer done()
+		if n, err := b.interrupted(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errErasing) && !b.later(err) {
 			return nil, fmt.Errorf("recording what the last process left unfinished: %w", err)
 		} else if n > 0 {
 			b.log.Warn("requests of the last process were interrupted and are recorded as such", "count", n)
@@ -215,8 +219,9 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		b.resumeErasures(ctx)
 	}
 	if b.member != nil {
-		b.work.Add(1)
+		b.work.Add(2)
 		go b.play(context.WithoutCancel(ctx))
+		go b.hear(context.WithoutCancel(ctx))
 	}
 	b.work.Add(3)
 	go b.sendMails(context.WithoutCancel(ctx))
@@ -384,7 +389,7 @@ func (b *Broker) InFlight() int { return len(b.places) }
 
 // Ready says whether a request would be carried out now.
 func (b *Broker) Ready(ctx context.Context) error {
-	if err := b.logErr(); err != nil {
+	if err := b.takes(); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
 	if err := b.store.Check(ctx); err != nil {
@@ -403,7 +408,7 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 		return nil, &Problem{Status: 503, Code: "broker.stopping", Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
 	default:
 	}
-	if err := b.logErr(); err != nil {
+	if err := b.takes(); err != nil {
 		return nil, unavailable("log.unavailable", "The log can't record requests now.", err)
 	}
 	select {
@@ -440,7 +445,7 @@ func (b *Broker) close() error {
 		b.providers.Close()
 	}
 	if p := b.part.Load(); p != nil {
-		errs = append(errs, p.close(ctx))
+		errs = append(errs, b.finish(ctx, p))
 	}
 	b.parts.Wait()
 	if b.member != nil { // after the log, which it leads until then

@@ -195,8 +195,8 @@ func (b *Broker) logKey(ctx context.Context, e proof.KeyChanged, attach store.At
 		if attach == nil {
 			attach = &store.Note{Name: name}
 		}
-		if _, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: attach}); err != nil {
-			return err
+		if _, err := b.append(ctx, ledger.Group{Entries: []proof.Entry{e}, Attach: attach}); err != nil && !errors.Is(err, store.ErrExists) {
+			return err // if another broker has just logged it, all is well
 		}
 	}
 	b.logged[name] = struct{}{}

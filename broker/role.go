@@ -41,10 +41,14 @@ type Tree interface {
 type part struct {
 	ledger.Ledger
 	leads bool
-	term  int64  // in which it leads others
-	tree  Tree   // of one that leads
-	relay *relay // of one that leads others
+	tree  Tree // of one that leads
 	keys  leaving
+	// Of one that leads others:
+	term  int64
+	over  context.Context // ends with the term
+	end   context.CancelFunc
+	log   *ledger.Log
+	relay *relay
 }
 
 // astray is why this broker can't take its part in the log.
@@ -61,6 +65,19 @@ func (b *Broker) logErr() error {
 		return a.err
 	}
 	return p.Err()
+}
+
+// takes says why a request would wait in vain for what is to be recorded of it, nil if it wouldn't.
+func (b *Broker) takes() error {
+	if err := b.logErr(); err != nil {
+		return err
+	}
+	if b.member != nil {
+		if d := b.member.Vacant(); d > 0 {
+			return fmt.Errorf("%w: no broker has led it for %v", ledger.ErrUnavailable, d.Round(time.Second))
+		}
+	}
+	return b.ledger().Busy()
 }
 
 // ledger is the log, through this broker's part in it.
@@ -85,6 +102,21 @@ func (b *Broker) Cluster() (s cluster.Stats, shared bool) {
 	return s, true
 }
 
+// asLeader is a context for what only a broker that leads may do: it ends when another one may lead. One that is alone leads until it stops.
+func (b *Broker) asLeader(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := b.part.Load()
+	if b.member == nil {
+		return ctx, cancel
+	}
+	if !b.leads() || !p.leads {
+		cancel()
+		return ctx, cancel
+	}
+	stop := context.AfterFunc(p.over, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // errFollows is what a broker that follows answers to what only the one that leads may do.
 func (b *Broker) errFollows(ctx context.Context) error {
 	leader := "another broker"
@@ -105,12 +137,11 @@ const roleEvery = 100 * time.Millisecond
 func (b *Broker) takePart(ctx context.Context) error {
 	b.member.Campaign()
 	for {
-		err := b.follow(ctx, time.Second)
+		err := b.follow(ctx)
 		leads := b.member.Leads()
 		if leads {
-			if err = b.lead(ctx); err != nil && !errors.Is(err, ledger.ErrHalted) {
-				// Let another one try: what is wrong may be wrong here alone.
-				err = errors.Join(err, b.member.Yield(ctx))
+			if err = b.lead(ctx); err != nil {
+				b.member.Yield() // let another one try: what is wrong may be wrong here alone
 			}
 		}
 		if err == nil || errors.Is(err, ledger.ErrHalted) {
@@ -127,34 +158,55 @@ func (b *Broker) takePart(ctx context.Context) error {
 	}
 }
 
-// follow makes this broker follow, if there is a log.
-func (b *Broker) follow(ctx context.Context, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// follow makes this broker follow, once there is a log, unless it may lead.
+func (b *Broker) follow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, partWait)
 	defer cancel()
+	go func() {
+		t := time.NewTicker(roleEvery)
+		defer t.Stop()
+		for !b.member.Leads() {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	}()
 	f, err := ledger.Follow(ctx, b.ledgerConfig(), b.hand, b.member.Told(cluster.Signed))
 	if err != nil {
 		return err
 	}
-	return b.take(&part{Ledger: f})
+	b.take(&part{Ledger: f})
+	return nil
 }
 
-// lead makes this broker lead, for as long as its term lasts.
+// lead makes this broker lead, for as long as its term lasts. No term is begun twice: what was ordered in the first attempt may come in during the second.
 func (b *Broker) lead(ctx context.Context) (err error) {
-	term, over, err := b.member.Term()
+	term, ends, err := b.member.Term()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	if term <= b.led {
+		b.member.End(term)
+		return fmt.Errorf("%w in term %d any more", cluster.ErrNotLeading, term)
+	}
+	b.led = term
+	over, end := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		select {
-		case <-over:
-			cancel()
-		case <-ctx.Done():
+		case <-ends:
+			end()
+		case <-over.Done():
 		}
 	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(over, cancel)()
 	tree, err := b.cfg.Shared.Trillian(ctx)
 	if err != nil {
+		end()
 		return fmt.Errorf("opening Trillian: %w", err)
 	}
 	cfg := b.ledgerConfig()
@@ -171,17 +223,17 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	if err == nil {
 		cfg.Known, err = b.elsewhere(ctx)
 	}
+	var l *ledger.Log
 	if err == nil {
-		var l *ledger.Log
-		if l, err = b.openTree(ctx, cfg, tree, nil); err == nil {
-			p := &part{Ledger: l, leads: true, term: term, tree: tree}
-			p.relay = newRelay(b, p)
-			err = b.take(p)
-		}
+		l, err = b.openTree(ctx, cfg, tree, nil)
 	}
 	if err != nil {
+		end()
 		return errors.Join(fmt.Errorf("leading the log: %w", err), tree.Close())
 	}
+	p := &part{Ledger: l, leads: true, tree: tree, term: term, over: over, end: end, log: l}
+	p.relay = newRelay(b, p)
+	b.take(p)
 	return nil
 }
 
@@ -189,13 +241,13 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 const partWait = 15 * time.Second
 
 // take puts a part in the place of the one before, which ends once what is under way in it has.
-func (b *Broker) take(p *part) error {
+func (b *Broker) take(p *part) {
 	old := b.part.Swap(p)
 	if p.relay != nil {
 		p.relay.start()
 	}
 	if old == nil {
-		return nil
+		return
 	}
 	b.parts.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), partWait)
@@ -207,12 +259,12 @@ func (b *Broker) take(p *part) error {
 			b.log.Warn("ending the earlier part in the log", "error", err)
 		}
 	})
-	return nil
 }
 
 func (p *part) close(ctx context.Context) error {
 	if p.relay != nil {
 		p.relay.stop()
+		p.end()
 	}
 	err := p.Ledger.Close(ctx)
 	if p.tree != nil {
@@ -221,67 +273,174 @@ func (p *part) close(ctx context.Context) error {
 	return err
 }
 
-// play changes this broker's part whenever the lease does, until the broker stops.
+// finishWait is how long the others wait for the signature of what was ordered here.
+const finishWait = 5 * time.Second
+
+// finish ends the last part of a broker that stops. If there are others, one of them leads as soon as all that was ordered here is signed: they wait for that, and can publish it as well.
+func (b *Broker) finish(ctx context.Context, p *part) error {
+	if p.relay == nil || !b.leads() || b.member.Stats().Members < 2 {
+		return p.close(ctx)
+	}
+	p.relay.stop()
+	wait, cancel := context.WithTimeout(ctx, finishWait)
+	defer cancel()
+	if err := p.log.Finish(wait); err != nil {
+		b.log.Warn("what is ordered is left to be signed by the broker that leads next", "error", err)
+	}
+	err := b.member.Resign(ctx)
+	cancel()
+	if cerr := p.close(wait); !errors.Is(cerr, context.Canceled) {
+		err = errors.Join(err, cerr)
+	}
+	return err
+}
+
+// watch is what play goes on with from one look to the next.
+type watch struct {
+	failing bool // to take its part
+	// patience is how long a leader may be in trouble while there are others; trouble is when it last was.
+	patience time.Duration
+	trouble  time.Time
+}
+
+const (
+	// troubleFor is the patience of others with a leader that can't work, which is more than a part of the log needs that goes on with another server. If it is no better elsewhere, it grows with each
+	// time, up to maxTrouble; after calmFor without any it is this again.
+	troubleFor = 5 * time.Second
+	maxTrouble = 2 * time.Minute
+	calmFor    = time.Minute
+)
+
+// play changes this broker's part whenever the lease does, until the broker stops. It does nothing else: what takes its time would hold that up.
 func (b *Broker) play(ctx context.Context) {
 	defer b.work.Done()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := b.untilStopping(ctx)
 	defer cancel()
-	go func() { <-b.stopping; cancel() }()
 	t := time.NewTicker(roleEvery)
 	defer t.Stop()
-	failing := false
+	w := &watch{patience: troubleFor}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			b.look(ctx, w)
+		}
+	}
+}
+
+// look changes this broker's part if it has to.
+func (b *Broker) look(ctx context.Context, w *watch) {
+	p := b.part.Load()
+	term, _, none := b.member.Term()
+	leads, deposed := none == nil, errors.Is(p.Err(), ledger.ErrDeposed)
+	var err error
+	switch {
+	case leads && (!p.leads || p.term != term):
+		if err = b.lead(ctx); err == nil {
+			b.log.Info("this broker leads from now on")
+			b.work.Go(b.begin)
+		} else if ctx.Err() == nil {
+			b.member.Yield() // let another one try: what is wrong may be wrong here alone
+		}
+	case leads && !deposed && p.Err() != nil:
+		// Halted. Another one, and later this one, begins anew from what is stored, as after a restart.
+		err = p.Err()
+		b.member.Yield()
+	case leads && !deposed:
+		b.endure(p, w)
+		return
+	case p.leads:
+		if !w.failing {
+			b.log.Warn("this broker doesn't lead any more; it follows")
+		}
+		b.member.End(p.term) // a renewal that is answered late mustn't bring it back
+		if err = b.follow(ctx); err != nil && b.member.Leads() {
+			return // in another term
+		}
+	default:
+		return
+	}
+	switch {
+	case err == nil:
+		b.astray.Store(nil)
+	case errors.Is(err, ledger.ErrHalted), p.leads && b.astray.Load() == nil: // one that follows can go on, else
+		b.astray.Store(&astray{err, p.Checkpoint().Size()})
+		b.member.Abandon(err) // nobody takes it soon; nothing was released on it
+	}
+	if err != nil && !w.failing && ctx.Err() == nil {
+		b.log.Error("this broker can't take its part in the log; it is tried again", "error", err)
+	}
+	w.failing = err != nil
+}
+
+// endure lets another broker lead if this one can't work and there is one.
+func (b *Broker) endure(p *part, w *watch) {
+	d, why := p.log.Trouble()
+	if w.tooLong(d, time.Now(), b.member.Stats().Members) {
+		b.log.Warn("this broker can't work as the one that leads; another one tries", "for", d.Round(time.Millisecond), "error", why)
+		b.member.Yield()
+	}
+}
+
+// tooLong says whether a leader of so many members has been in trouble for too long.
+func (w *watch) tooLong(trouble time.Duration, now time.Time, members int) bool {
+	if trouble == 0 {
+		if now.Sub(w.trouble) > calmFor {
+			w.patience = troubleFor
+		}
+		return false
+	}
+	w.trouble = now
+	if trouble < w.patience || members < 2 {
+		return false
+	}
+	w.patience = min(2*w.patience, maxTrouble)
+	return true
+}
+
+// begin does what whoever begins to lead has to do first, for as long as it does. One term's comes after the other's.
+func (b *Broker) begin() {
+	b.beginning.Lock()
+	defer b.beginning.Unlock()
+	ctx, cancel := b.untilStopping(context.Background())
+	defer cancel()
+	ctx, done := b.asLeader(ctx)
+	defer done()
+	b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
+	b.try(ctx, "logging keys", b.logKeys)
+}
+
+// hearAgain is when what couldn't be taken up is tried again.
+const hearAgain = time.Second
+
+// hear takes up what changes at other brokers, until the broker stops. What is told meanwhile is looked at afterwards.
+func (b *Broker) hear(ctx context.Context) {
+	defer b.work.Done()
+	ctx, cancel := b.untilStopping(ctx)
+	defer cancel()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-b.member.Told(cluster.Changed):
-			b.try(ctx, "taking up what changed at another broker", b.changed)
-			continue
-		case <-t.C:
+		case <-again:
 		}
-		p := b.part.Load()
-		term, _, none := b.member.Term()
-		leads, deposed := none == nil, errors.Is(p.Err(), ledger.ErrDeposed)
-		var err error
-		switch {
-		case leads && (!p.leads || p.term != term):
-			err = b.lead(ctx)
-			if err == nil {
-				b.log.Info("this broker leads from now on")
-				b.begin(ctx)
-			} else if ctx.Err() == nil && b.member.Leads() {
-				// Let another one try: what is wrong may be wrong here alone.
-				err = errors.Join(err, b.member.Yield(ctx))
+		round, cancel := context.WithTimeout(ctx, time.Minute)
+		err := b.changed(round)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		failed := again != nil
+		if again = nil; err != nil {
+			again = time.After(hearAgain)
+			if !failed {
+				b.log.Error("taking up what changed at another broker; it is tried again", "error", err)
 			}
-		case leads && !deposed && p.Err() != nil:
-			// Halted. Another one, and later this one, begins anew from what is stored, as after a restart.
-			err = errors.Join(p.Err(), b.member.Yield(ctx))
-		case p.leads && (!leads || deposed):
-			if !failing {
-				b.log.Warn("another broker leads from now on; this one follows")
-			}
-			err = b.follow(ctx, partWait)
-		default:
-			continue
 		}
-		switch {
-		case err == nil:
-			b.astray.Store(nil)
-		case errors.Is(err, ledger.ErrHalted), p.leads && b.astray.Load() == nil: // one that follows can go on, else
-			b.astray.Store(&astray{err, p.Checkpoint().Size()})
-			b.member.Abandon(err) // nobody takes it soon; nothing was released on it
-		}
-		if err != nil && !failing && ctx.Err() == nil {
-			b.log.Error("this broker can't take its part in the log; it is tried again", "error", err)
-		}
-		failing = err != nil
 	}
-}
-
-// begin does what whoever begins to lead has to do first.
-func (b *Broker) begin(ctx context.Context) {
-	b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
-	b.try(ctx, "logging keys", b.logKeys)
 }
 
 // changed takes up what another broker changed: the registry, and the keys that were destroyed.

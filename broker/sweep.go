@@ -26,9 +26,8 @@ const causeRestored = "restored"
 // sweep does what has to be done again and again, until the broker stops.
 func (b *Broker) sweep(ctx context.Context) {
 	defer b.work.Done()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := b.untilStopping(ctx) // a round in hand doesn't hold up the end
 	defer cancel()
-	go func() { <-b.stopping; cancel() }() // a round in hand doesn't hold up the end
 	t := time.NewTicker(b.cfg.SweepEvery)
 	defer t.Stop()
 	for {
@@ -46,43 +45,53 @@ func (b *Broker) sweep(ctx context.Context) {
 			b.try(ctx, "recording interrupted requests", b.leftIntents)
 			continue // another broker does all the rest
 		}
-		if b.member != nil {
-			b.try(ctx, "removing what the other brokers know by now", b.member.Sweep)
-		}
-		b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
-		b.try(ctx, "recording interrupted requests", b.leftIntents)
-		b.try(ctx, "carrying through erasures", func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, erasureRound)
-			defer cancel()
-			return b.leftErasures(ctx)
-		})
-		b.try(ctx, "letting in who isn't erased after all", b.letInLeft)
-		b.try(ctx, "ending delays", b.openDeferred)
-		b.try(ctx, "carrying out people's requests for erasure", b.dueErasures)
-		b.try(ctx, "telling people of new entries", b.tell)
-		b.try(ctx, "reminding of contests", b.remind)
-		b.try(ctx, "dropping old answers", b.dropAnswers)
-		b.try(ctx, "dropping sessions that have ended", b.dropSessions)
-		b.try(ctx, "logging keys", b.logKeys)
-		if b.member != nil { // a backup is made at any moment, by somebody who asks no broker
-			b.try(ctx, "making the label keys of the next month", b.keysAhead)
-		}
-		b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
-			done, err := b.governing(ctx)
-			if err != nil {
-				return err
-			}
-			defer done()
-			return b.declareSkipped(ctx)
-		})
-		b.try(ctx, "ending the retention of old months", b.endRetention)
-		b.try(ctx, "packing the rolls of closed epochs", b.packRolls)
+		leads, done := b.asLeader(ctx)
+		b.sweepAll(leads)
+		done()
 	}
+}
+
+// sweepAll is a round of the broker that leads. Where its term ends, the next one's begins.
+func (b *Broker) sweepAll(ctx context.Context) {
+	if b.member != nil {
+		b.try(ctx, "removing what the other brokers know by now", b.member.Sweep)
+	}
+	b.try(ctx, "having the log signed by the keys in force", b.leaveRetired)
+	b.try(ctx, "recording interrupted requests", b.leftIntents)
+	b.try(ctx, "carrying through erasures", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, erasureRound)
+		defer cancel()
+		return b.leftErasures(ctx)
+	})
+	b.try(ctx, "letting in who isn't erased after all", b.letInLeft)
+	b.try(ctx, "ending delays", b.openDeferred)
+	b.try(ctx, "carrying out people's requests for erasure", b.dueErasures)
+	b.try(ctx, "telling people of new entries", b.tell)
+	b.try(ctx, "reminding of contests", b.remind)
+	b.try(ctx, "dropping old answers", b.dropAnswers)
+	b.try(ctx, "dropping sessions that have ended", b.dropSessions)
+	b.try(ctx, "logging keys", b.logKeys)
+	if b.member != nil { // a backup is made at any moment, by somebody who asks no broker
+		b.try(ctx, "making the label keys of the next month", b.keysAhead)
+	}
+	b.try(ctx, "declaring skipped entries", func(ctx context.Context) error {
+		if skipped, err := b.store.Skipped(ctx); err != nil || len(skipped) == 0 {
+			return err // nobody has to be waited for
+		}
+		done, err := b.governing(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return b.declareSkipped(ctx)
+	})
+	b.try(ctx, "ending the retention of old months", b.endRetention)
+	b.try(ctx, "packing the rolls of closed epochs", b.packRolls)
 }
 
 func (b *Broker) try(ctx context.Context, what string, f func(context.Context) error) {
 	if ctx.Err() != nil {
-		return // the broker stops
+		return // the broker stops, or doesn't lead any more
 	}
 	round, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

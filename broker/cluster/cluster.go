@@ -186,10 +186,12 @@ func (m *Member) Resign(ctx context.Context) error {
 }
 
 // Yield stops leading for as long as a lease, so that another member can, and goes on campaigning.
-func (m *Member) Yield(ctx context.Context) error {
+func (m *Member) Yield() {
 	until := time.Now().Add(m.cfg.Lease)
 	m.yields.Store(&until)
-	return m.resign(ctx)
+	if t := m.lead.Load(); t != nil {
+		m.End(t.number)
+	}
 }
 
 // End ends a term in which this member leads, or led until a moment ago: a renewal that is answered late doesn't bring it back. The member goes on campaigning, for another term.

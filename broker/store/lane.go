@@ -96,6 +96,9 @@ func (s *Store) outside(ctx context.Context, f func(*conn) error) error {
 }
 
 func (s *Store) submit(ctx context.Context, l *lane, j *job) error {
+	if err := ctx.Err(); err != nil { // or it might be written all the same
+		return err
+	}
 	s.mu.RLock()
 	if s.closed.Load() {
 		s.mu.RUnlock()

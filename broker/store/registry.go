@@ -232,11 +232,14 @@ func each(ctx context.Context, from interface {
 	return classify(rows.Err())
 }
 
-// A Note remembers that something was logged; it is attached to the entry that says so.
+// A Note remembers that something was logged; it is attached to the entry that says so. ErrExists: it was, perhaps by another broker.
 type Note struct{ Name string }
 
 func (n *Note) apply(t *tx, leaves []ledger.Leaf) error {
-	_, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?)", n.Name, leaves[0].Index.String())
+	rows, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", n.Name, leaves[0].Index.String())
+	if err == nil && rows != 1 {
+		err = fmt.Errorf("%w: it is noted already: %s", ErrExists, n.Name)
+	}
 	return err
 }
 
