@@ -14,7 +14,7 @@ type corkable struct {
 	mu     sync.Mutex
 	corked bool
 	kept   *[]byte // of buffers, nil: nothing
-	err    error // of what was kept back: nothing may follow it
+	err    error   // of what was kept back: nothing may follow it
 }
 
 // Write implements net.Conn. While it is corked, an error comes with the next write.
