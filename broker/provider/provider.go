@@ -75,8 +75,9 @@ type Client struct {
 	gates     sync.Map // reference and digest of a definition → *gate
 }
 
-// gate holds the limits of one version of a service.
+// gate holds the limits of one version of a service, and where it is.
 type gate struct {
+	end    *url.URL // its endpoint, nil if that is no URL
 	places chan struct{}
 	rate   *rate.Limiter // nil: no limit
 	wait   time.Duration
@@ -201,8 +202,7 @@ func (c *Client) Ask(ctx context.Context, q Question) (Answer, error) {
 	if err != nil || q.Request.Method != http.MethodGet {
 		return Answer{}, &Error{Cause: CauseConfig, text: "not a question of a plan"}
 	}
-	end, err := url.Parse(q.Service.Endpoint)
-	if err != nil || u.Scheme != end.Scheme || u.Host != end.Host || u.EscapedPath() != end.EscapedPath() || u.User != nil {
+	if end := c.gate(q.Service).end; end == nil || u.Scheme != end.Scheme || u.Host != end.Host || u.EscapedPath() != end.EscapedPath() || u.User != nil {
 		return Answer{}, &Error{Cause: CauseConfig, text: "the question is for another endpoint than its definition's"}
 	}
 	return c.call(ctx, q, u, q.Service.Limits.AnswerBytes, "application/json")
@@ -283,6 +283,7 @@ func (c *Client) gate(d *service.Definition) *gate {
 		return g.(*gate)
 	}
 	g := &gate{places: make(chan struct{}, d.Limits.Concurrent), wait: d.Limits.Wait}
+	g.end, _ = url.Parse(d.Endpoint)
 	if d.Limits.PerSecond > 0 {
 		g.rate = rate.NewLimiter(rate.Limit(d.Limits.PerSecond), d.Limits.Burst)
 	}

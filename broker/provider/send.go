@@ -59,6 +59,9 @@ type once struct{}
 func (once) Read([]byte) (int, error) { return 0, io.EOF }
 func (once) Close() error             { return nil }
 
+// identity spares HTTP/1 the look whether once is empty, for which it would start a goroutine and a timer: the body is what it is, and nothing is said of its length (RFC 9112, section 6.3: there is none).
+var identity = []string{"identity"}
+
 func (c *Client) send(ctx context.Context, times service.Limits, u *url.URL, limit int64, header http.Header) (Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -66,7 +69,7 @@ func (c *Client) send(ctx context.Context, times service.Limits, u *url.URL, lim
 	defer total.Stop()
 	first := time.AfterFunc(times.FirstByte, func() { cancel(errFirstByte) })
 	defer first.Stop()
-	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: once{}}).WithContext(ctx)
+	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: once{}, TransferEncoding: identity}).WithContext(ctx)
 	resp, err := c.transport.Load().RoundTrip(req)
 	if err != nil {
 		return Answer{}, classify(ctx, err, CauseConnection)
