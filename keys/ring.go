@@ -58,6 +58,7 @@ type Ring struct {
 
 	reference, index Key       // HMAC keys, never change
 	owners           sync.Pool // of hash.Hash keyed by reference: keying costs more than hashing
+	digests          sync.Pool // the same of the index key
 	public           publicKeys
 	memory           sync.Pool // of *[]byte, for what is sealed and opened, see Recycle
 
@@ -126,6 +127,7 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		*k.to = e.key
 	}
 	r.owners.New = func() any { return hmac.New(sha256.New, r.reference.secret[:]) }
+	r.digests.New = func() any { return hmac.New(sha256.New, r.index.secret[:]) }
 	return r, nil
 }
 
@@ -187,7 +189,9 @@ func (r *Ring) Digest(use string, data []byte) ([32]byte, error) {
 	if r.closed.Load() {
 		return sum, ErrClosed
 	}
-	h := hmac.New(sha256.New, r.index.secret[:])
+	h := r.digests.Get().(hash.Hash)
+	defer r.digests.Put(h)
+	h.Reset()
 	_, _ = io.WriteString(h, use)
 	_, _ = h.Write([]byte{0})
 	_, _ = h.Write(data)

@@ -360,12 +360,14 @@ func (x *exchange) body() ([]byte, *broker.Problem) {
 // read reads a body of any type within the limits.
 func (x *exchange) read() ([]byte, *broker.Problem) {
 	limit := x.api.cfg.MaxBody
-	tooLarge := &broker.Problem{Status: 413, Code: "request.body.large", Title: "The body is too large.", Detail: "Send at most " + itoa(limit) + " bytes."}
+	tooLarge := func() *broker.Problem {
+		return &broker.Problem{Status: 413, Code: "request.body.large", Title: "The body is too large.", Detail: "Send at most " + itoa(limit) + " bytes."}
+	}
 	if x.r.ContentLength > limit {
 		if x.r.ProtoMajor < 2 { // RFC 9113, section 8.2.2: no such field in HTTP/2
 			x.w.Header()["Connection"] = []string{"close"}
 		}
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	size := x.r.ContentLength
 	if size < 0 {
@@ -385,7 +387,7 @@ func (x *exchange) read() ([]byte, *broker.Problem) {
 			x.deadline(0)
 			return b, nil
 		case errors.As(err, &large):
-			return nil, tooLarge
+			return nil, tooLarge()
 		case err != nil:
 			return nil, &broker.Problem{Status: 408, Code: "request.body.incomplete", Title: "The body did not arrive in time.", Detail: "Send it again, at once."}
 		}
