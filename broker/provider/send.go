@@ -56,8 +56,9 @@ var errFirstByte, errTotal = errors.New("no first byte in time"), errors.New("no
 // empty frame.
 type once struct{}
 
-func (once) Read([]byte) (int, error) { return 0, io.EOF }
-func (once) Close() error             { return nil }
+func (once) Read([]byte) (int, error)         { return 0, io.EOF }
+func (once) WriteTo(io.Writer) (int64, error) { return 0, nil } // so that nobody copies it through a buffer
+func (once) Close() error                     { return nil }
 
 // identity spares HTTP/1 the look whether once is empty, for which it would start a goroutine and a timer: the body is what it is, and nothing is said of its length (RFC 9112, section 6.3: there is none).
 var identity = []string{"identity"}
