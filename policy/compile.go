@@ -56,6 +56,7 @@ var compiling sync.Mutex
 type program struct {
 	bundle         *Bundle
 	grant, reasons rego.PreparedEvalQuery
+	residue        *residue // of grant, instead of it; nil if there is none
 	services       services
 }
 
@@ -78,6 +79,11 @@ func compile(ctx context.Context, b *Bundle, inline bool) (*program, error) {
 		return nil, err
 	}
 	p := &program{bundle: b}
+	if inline {
+		if p.residue, err = residueOf(ctx, modules); err != nil {
+			return nil, err
+		}
+	}
 	if p.grant, err = query(ctx, modules, grantRule, inline); err != nil {
 		return nil, err
 	}

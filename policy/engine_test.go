@@ -215,6 +215,7 @@ func TestMalformed(t *testing.T) {
 		"obligation unknown":    grant("{" + ok + `, "obligations": ["phone"]}`),
 		"obligations no list":   grant("{" + ok + `, "obligations": null}`),
 		"two grants":            grant("{"+ok+`, "obligations": []}`) + "\ngrant := 2 if active\n",
+		"two values":            "package regard.decision\n\ngrant := {\"scopes\": [s], \"fields\": {s: input.service.scopes[s]}, \"obligations\": []} if { active; some s in input.scopes }\n" + refuse,
 		"failing built-in":      grant("{" + ok + `, "obligations": to_number(input.purpose)}`),
 		"no reasons":            reasons("reasons contains 1 if { not active; input.nothing }"),
 		"reason no object":      reasons("reasons contains 1 if not active"),
@@ -298,6 +299,81 @@ func TestUnavailable(t *testing.T) {
 	d, err = p.decide(t.Context(), n, 20*time.Millisecond)
 	if _, ok := d.Granted(); ok || d.Input() != nil || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("it takes too long: %v", err)
+	}
+	// The same of what partial evaluation leaves: it knows no scope, and there are 64.
+	in := fixtureInput()
+	for i := range maxScopes {
+		in.Scopes = append(in.Scopes[:i:i], Scope(fmt.Sprintf("scope-%d", i)))
+	}
+	in.Service.Scopes = nil
+	if n, err = in.normal(); err != nil {
+		t.Fatal(err)
+	}
+	slow = "package regard.decision\n\ngrant := 1 if { some a in input.scopes; some b in input.scopes; some c in input.scopes; some d in input.scopes; some e in input.scopes; some f in input.scopes; " +
+		"concat(\"\", [a, b, c, d, e, f]) == \"\"; active }\n\nactive if input.agency.state == \"none\"\n\nreasons contains 1 if not active\n"
+	if b, err = NewBundle(map[string][]byte{"p.rego": []byte(slow)}); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = compile(t.Context(), b, true); err != nil || p.residue == nil {
+		t.Fatal("no residue", err)
+	}
+	d, err = p.decide(t.Context(), n, 20*time.Millisecond)
+	if _, ok := d.Granted(); ok || d.Input() != nil || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("what is left takes too long: %v", err)
+	}
+}
+
+// TestResidue: what isn't one conjunction over the input is evaluated as a rule, and decides the same.
+func TestResidue(t *testing.T) {
+	const rest = "\n\nreasons contains {\"code\": \"x\", \"fr\": \"Non.\", \"en\": \"No.\"} if not active\n\nactive if input.agency.state == \"active\"\n"
+	const ok = `{"scopes": input.scopes, "fields": input.service.scopes, "obligations": []}`
+	for name, c := range map[string]struct {
+		rego string
+		one  bool
+	}{
+		"one":        {"grant := " + ok + " if active", true},
+		"two":        {"grant := " + ok + " if active\n\ngrant := " + ok + " if { active; input.has_object }", false},
+		"negation":   {"grant := " + ok + " if { active; not lacking }\n\nlacking if not input.has_context\n\nlacking if not input.has_object", true},
+		"never":      {"grant := " + ok + " if { active; 1 == 2 }", false},
+		"repeatedly": {"grant := " + ok + " if { active; some s in input.scopes; s != \"none\" }", true},
+	} {
+		b, err := NewBundle(map[string][]byte{"p.rego": []byte("package regard.decision\n\n" + c.rego + rest)})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		p, err := compile(t.Context(), b, true)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if (p.residue != nil) != c.one {
+			t.Errorf("%s: a residue: %v", name, p.residue != nil)
+		}
+		in := fixtureInput()
+		for _, in.HasObject = range []bool{false, true} {
+			n, err := in.normal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := p.decide(t.Context(), n, time.Minute)
+			if name == "never" {
+				if !errors.Is(err, ErrEvaluation) { // and no reason
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			if name == "negation" && !in.HasObject {
+				if !errors.Is(err, ErrEvaluation) {
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			if _, granted := d.Granted(); err != nil || !granted {
+				t.Errorf("%s: %v, %v", name, granted, err)
+			}
+		}
+	}
+	if newEngine(t, Config{}).current.Load().residue == nil {
+		t.Error("the built-in policy has no residue")
 	}
 }
 

@@ -44,24 +44,33 @@ func (p *program) evaluate(ctx context.Context, n *normalInput, limit time.Durat
 	cancel := topdown.NewCancel()
 	timer := time.AfterFunc(limit, cancel.Cancel)
 	defer timer.Stop()
-	options := append(make([]rego.EvalOption, 0, 7),
-		rego.EvalParsedInput(n.value(&p.services)),
-		// No built-in of ours reads the clock or draws at random; should one ever, it gets the request's time, and an error.
-		rego.EvalTime(n.Time),
-		rego.EvalSeed(noRandomness{}),
-		rego.EvalExternalCancel(cancel),
-		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalGenerateJSON(keepTerm),
-	)
-	// To look a rule up by the input pays when there are several, and what is left of grant is one.
-	grant, err := eval(ctx, p.grant, append(options, rego.EvalRuleIndexing(false)))
+	input := n.value(&p.services)
+	// No built-in of ours reads the clock or draws at random; should one ever, it gets the request's time, and an error.
+	options := func(more ...rego.EvalOption) []rego.EvalOption {
+		return append(more,
+			rego.EvalParsedInput(input),
+			rego.EvalTime(n.Time),
+			rego.EvalSeed(noRandomness{}),
+			rego.EvalExternalCancel(cancel),
+			rego.EvalMetrics(metrics.NoOp()),
+			rego.EvalGenerateJSON(keepTerm),
+		)
+	}
+	var grant *ast.Term
+	var err error
+	if p.residue != nil {
+		grant, err = p.residue.eval(ctx, input, n.Time, cancel)
+	} else {
+		// To look a rule up by the input pays when there are several, and what is left of grant is one.
+		grant, err = eval(ctx, p.grant, options(rego.EvalRuleIndexing(false)))
+	}
 	if err != nil {
 		return err
 	}
 	if grant != nil {
 		return d.readGrant(n, grant)
 	}
-	reasons, err := eval(ctx, p.reasons, options)
+	reasons, err := eval(ctx, p.reasons, options())
 	if err != nil {
 		return err
 	}
