@@ -41,8 +41,11 @@ var (
 	intoDisclosures = &rowsOf{"", "btbbibib", // without those whose key is gone or whose person is being erased; an erasure doesn't reach what is deferred
 		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h)
 		WHERE (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
-	intoIntents = &rowsOf{"", "ibbi",
-		"INSERT INTO intents (disclosure, person, admin, member) SELECT * FROM unnest(%s)"}
+	// Both of disclosures that were begun with them.
+	intoIntents = &rowsOf{"", "bbbi",
+		"INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.b, u.c, u.d FROM unnest(%s) AS u (a, b, c, d) JOIN disclosures d ON d.id = u.a"}
+	intoFresh = &rowsOf{"", "btbtbib",
+		"INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g) WHERE EXISTS (SELECT FROM disclosures WHERE id = u.g)"}
 	intoPayloads = &rowsOf{"", "iib",
 		"INSERT INTO payloads (disclosure, until, sealed) SELECT * FROM unnest(%s)"}
 	intoHanded = &rowsOf{"", "bbi", // an update: the rows are there
@@ -135,10 +138,25 @@ func (p *pgTx) send() error {
 	p.trips.Add(1)
 	err := unavailable(p.c.SendBatch(p.ctx, p.queue).Close())
 	p.queue, p.checks = &pgx.Batch{}, false
-	if err == nil {
+	if p.wrong != nil { // it was found before anything failed
 		err, p.wrong = p.wrong, nil
 	}
 	return err
+}
+
+// ask has a number checked with the next answer.
+func (p *pgTx) ask(query string, check func(int64) error) {
+	p.checks = true
+	p.queue.Queue(query).QueryRow(func(row pgx.Row) error {
+		var n int64
+		if err := row.Scan(&n); err != nil {
+			return err
+		}
+		if err := check(n); err != nil && p.wrong == nil {
+			p.wrong = err
+		}
+		return nil
+	})
 }
 
 // commit ends the transaction. It doesn't wait for what is queued, unless that is to be checked: after an error the server takes nothing that was sent with it.
@@ -312,15 +330,18 @@ func (p *pgTx) want(n int, otherwise func() error) func(pgconn.CommandTag) error
 
 func (p *pgTx) saveKeys(ks []*keys.StoredKey) {
 	for _, k := range ks {
-		if k == nil {
-			continue
+		if k != nil {
+			p.keys = appendKey(p.keys, k)
 		}
-		var owner any
-		if !k.Owner.IsZero() {
-			owner = k.Owner[:]
-		}
-		p.keys = append(p.keys, k.ID[:], string(k.Kind), owner, k.Period, k.Wrapped, k.Created.UnixMilli())
 	}
+}
+
+func appendKey(values []any, k *keys.StoredKey) []any {
+	var owner any
+	if !k.Owner.IsZero() {
+		owner = k.Owner[:]
+	}
+	return append(values, k.ID[:], string(k.Kind), owner, k.Period, k.Wrapped, k.Created.UnixMilli())
 }
 
 // beginning is a Begin that waits for its batch.
@@ -331,18 +352,21 @@ type beginning struct {
 	err   error // about this one alone
 }
 
-func (p *pgTx) beginAll(all []*beginning) error {
+// beginAll has all of them stored with the commit. Of those that weren't, findAgain says why.
+func (p *pgTx) beginAll(all []*beginning) (left map[ID]*beginning, err error) {
 	// In one order everywhere, so that two processes don't wait for each other's keys.
 	slices.SortFunc(all, func(a, b *beginning) int {
 		return cmp.Or(cmp.Compare(a.in.Agency, b.in.Agency), bytes.Compare(a.in.Idem, b.in.Idem), bytes.Compare(a.in.ID[:], b.in.ID[:]))
 	})
 	byID := make(map[ID]*beginning, len(all))
 	values := make([]any, 0, len(intoDisclosures.types)*len(all))
+	intents := make([]any, 0, len(intoIntents.types)*len(all))
+	var fresh []any
 	for _, x := range all {
 		in := x.in
 		x.d, x.again, x.err = Disclosure{}, false, nil
 		if byID[in.ID] != nil {
-			return fmt.Errorf("%w: two disclosures with one id", ErrExists)
+			return nil, fmt.Errorf("%w: two disclosures with one id", ErrExists)
 		}
 		byID[in.ID] = x
 		var due, key any
@@ -353,44 +377,41 @@ func (p *pgTx) beginAll(all []*beginning) error {
 			key = in.Key[:]
 		}
 		values = append(values, in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due, key)
+		intents = append(intents, in.ID[:], in.Person, in.Admin, p.member)
+		for _, k := range in.Fresh {
+			if k != nil {
+				fresh = append(appendKey(fresh, k), in.ID[:])
+			}
+		}
 	}
 	q, err := p.queued(intoDisclosures, values)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var seqs []int64
-	var ids [][]byte
 	q.Query(func(rows pgx.Rows) (err error) {
-		seqs, ids = nil, nil
 		for rows.Next() {
 			var seq int64
 			var id []byte
 			if err := rows.Scan(&seq, &id); err != nil {
 				return err
 			}
-			seqs, ids = append(seqs, seq), append(ids, id)
+			x := byID[idOf(id)]
+			if x == nil {
+				return errors.New("store: a disclosure was stored that nobody began")
+			}
+			delete(byID, x.in.ID)
+			in := x.in
+			x.d = Disclosure{Seq: Seq(seq), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
 		}
 		return rows.Err()
 	})
-	if err := p.send(); err != nil {
-		return err
-	}
-	intents := make([]any, 0, len(intoIntents.types)*len(ids))
-	for i, b := range ids {
-		x := byID[idOf(b)]
-		delete(byID, x.in.ID)
-		in := x.in
-		x.d = Disclosure{Seq: Seq(seqs[i]), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
-		intents = append(intents, seqs[i], in.Person, in.Admin, p.member)
-		p.saveKeys(in.Fresh)
-	}
 	if err := p.insert(intoIntents, intents); err != nil {
-		return err
+		return nil, err
 	}
-	return p.findAgain(byID)
+	return byID, p.insert(intoFresh, fresh)
 }
 
-// findAgain says of those that were not stored why: their Idempotency-Key was used before, their person is being erased, or a key is gone.
+// findAgain says of those that were not stored why, after the transaction: their Idempotency-Key was used before, their person is being erased, or a key is gone.
 func (p *pgTx) findAgain(left map[ID]*beginning) error {
 	if len(left) == 0 {
 		return nil

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -66,11 +68,55 @@ func TestTripsDoNotGrowWithTheBatch(t *testing.T) {
 	}
 	round(1) // opens the epoch
 	for _, n := range []int{1, 300} {
-		if begin, order, file := round(n); begin > 2 || order > 3 || file > 3 {
+		if begin, order, file := round(n); begin > 1 || order > 2 || file > 3 {
 			t.Errorf("for %d: %d ways to the server to begin, %d to order, %d to file", n, begin, order, file)
 		}
 	}
 	if rows, err := o.UnfiledRows(ctx, 0, 9); err != nil || len(rows) != 0 {
 		t.Errorf("%d are unfiled, %v", len(rows), err)
+	}
+}
+
+// TestMisplacedBatch: a batch of an earlier term, or at a place that is taken, is none of its groups' fault, and nothing of it is stored.
+func TestMisplacedBatch(t *testing.T) {
+	d, dir := Databases(t), t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	place := func(term int64, first proof.Index) error {
+		b := &ledger.Batch{First: first, Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{{Index: first, Kind: proof.KindDisclosure, Identity: [32]byte{byte(term), byte(first)}, Text: []byte{1}}}}}}
+		if first == 0 {
+			b.Opens = &ledger.OpenEpoch{Text: []byte("m"), Opened: time.UnixMilli(1), Until: time.UnixMilli(2), LabelKey: "k"}
+		}
+		return Order{Store: s, Term: term}.Commit(ctx, b)
+	}
+	lead := func(term int) {
+		t.Helper()
+		if err := d.Cluster.SQL(ctx, d.Name(t, dir), fmt.Sprintf("UPDATE lease SET term = %d", term)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead(1)
+	if err := place(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	lead(2)
+	for name, x := range map[string]struct {
+		term  int64
+		first proof.Index
+		want  error // nil: another one
+	}{
+		"an earlier term": {1, 1, ErrTerm}, "an earlier term, at a place that is taken": {1, 0, ErrTerm},
+		"a place that is taken": {2, 0, nil}, "a place beyond the end": {2, 2, nil},
+	} {
+		err := place(x.term, x.first)
+		if err == nil || errors.Is(err, ledger.ErrRefused) || x.want != nil && !errors.Is(err, x.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if next, err := (Order{Store: s}).Next(ctx); err != nil || next != 1 {
+			t.Fatalf("%s: the log ends at %d, %v", name, next, err)
+		}
+	}
+	if err := place(2, 1); err != nil {
+		t.Errorf("after all that: %v", err)
 	}
 }

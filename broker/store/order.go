@@ -36,12 +36,14 @@ func (s Order) Lead(ctx context.Context) error {
 	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: s.inTerm})
 }
 
+const selectTerm = "SELECT term FROM lease"
+
 func (s Order) inTerm(t *tx) error {
 	if s.Term == 0 || t.pg == nil {
 		return nil
 	}
 	var term int64
-	if err := t.row("SELECT term FROM lease").Scan(&term); err != nil {
+	if err := t.row(selectTerm).Scan(&term); err != nil {
 		return err
 	}
 	if term != s.Term {
@@ -108,45 +110,71 @@ func selectNext(pg bool) string {
 // Commit implements ledger.Store.
 func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: func(t *tx) error {
-		if err := s.inTerm(t); err != nil {
-			return err
+		var misplaced error // the batch as a whole
+		err := s.store(t, b, &misplaced)
+		if misplaced != nil { // what else is wrong follows from that
+			return misplaced
 		}
-		var next int64
-		if err := t.row(selectNext(s.pg)).Scan(&next); err != nil {
-			return err
-		}
-		if next != int64(b.First) {
-			return fmt.Errorf("store: the batch begins at log index %d, the log ends at %d", b.First, next)
-		}
-		if b.Closes != nil {
-			if err := closeEpoch(t, b.Closes); err != nil {
-				return err
-			}
-		}
-		if b.Opens != nil {
-			if err := openEpoch(t, b.Opens); err != nil {
-				return err
-			}
-		}
-		var leaves []any
-		for _, g := range b.Groups {
-			for i := range g.Leaves {
-				leaves = appendLeaf(leaves, &g.Leaves[i])
-			}
-		}
-		if err := t.insert(intoLeaves, leaves); err != nil {
-			return err
-		}
-		if t.pg != nil && len(leaves) > 0 { // a batch is of one epoch: who turns it begins a new batch
-			t.pg.epoch = leaves[1].(int64)
-		}
-		for _, g := range b.Groups {
-			if err := attach(t, g.Attach, g.Leaves); err != nil {
-				return err
-			}
-		}
-		return refused(t.flush())
+		return err
 	}})
+}
+
+// store stores a batch. On PostgreSQL whether it is the next one of this term is asked together with it: what that finds comes before what storing it does, and nothing is committed before all is known.
+func (s Order) store(t *tx, b *ledger.Batch, misplaced *error) error {
+	isNext := func(next int64) error {
+		if next == int64(b.First) || *misplaced != nil {
+			return *misplaced
+		}
+		*misplaced = fmt.Errorf("store: the batch begins at log index %d, the log ends at %d", b.First, next)
+		return *misplaced
+	}
+	if t.pg != nil {
+		if s.Term != 0 {
+			t.pg.ask(selectTerm, func(term int64) error {
+				if term != s.Term {
+					*misplaced = ErrTerm
+				}
+				return *misplaced
+			})
+		}
+		t.pg.ask(selectNext(true), isNext)
+	} else {
+		var next int64
+		if err := t.row(selectNext(false)).Scan(&next); err != nil {
+			return err
+		}
+		if err := isNext(next); err != nil {
+			return err
+		}
+	}
+	if b.Closes != nil {
+		if err := closeEpoch(t, b.Closes); err != nil {
+			return err
+		}
+	}
+	if b.Opens != nil {
+		if err := openEpoch(t, b.Opens); err != nil {
+			return err
+		}
+	}
+	var leaves []any
+	for _, g := range b.Groups {
+		for i := range g.Leaves {
+			leaves = appendLeaf(leaves, &g.Leaves[i])
+		}
+	}
+	if err := t.insert(intoLeaves, leaves); err != nil {
+		return err
+	}
+	if t.pg != nil && len(leaves) > 0 { // a batch is of one epoch: who turns it begins a new batch
+		t.pg.epoch = leaves[1].(int64)
+	}
+	for _, g := range b.Groups {
+		if err := attach(t, g.Attach, g.Leaves); err != nil {
+			return err
+		}
+	}
+	return refused(t.flush())
 }
 
 func appendLeaf(values []any, l *ledger.Leaf) []any {

@@ -294,8 +294,9 @@ func (w *pgWriter) try(batch []*job) (err error) {
 			return err
 		}
 	}
+	var left map[ID]*beginning
 	if len(begins) > 0 {
-		if err := p.beginAll(begins); err != nil {
+		if left, err = p.beginAll(begins); err != nil {
 			return err
 		}
 	}
@@ -304,6 +305,12 @@ func (w *pgWriter) try(batch []*job) (err error) {
 	}
 	w.store.stats.Commits.Add(1)
 	w.store.stats.Jobs.Add(int64(len(batch)))
+	if err := p.findAgain(left); err != nil { // the others are stored
+		for _, x := range left {
+			x.err = classify(err)
+		}
+		w.drop()
+	}
 	return nil
 }
 
