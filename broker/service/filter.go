@@ -377,6 +377,14 @@ func (f *filter) state(what field, raw []byte, escaped bool) {
 
 // startsURL reports whether a string is a web address, by its first characters.
 func startsURL(raw []byte, escaped bool) bool {
+	if len(raw) == 0 {
+		return false
+	}
+	switch raw[0] { // few strings are decoded to see more of them
+	case 'h', 'H', '/', ' ', '\t', '\r', '\n', '\\':
+	default:
+		return false
+	}
 	if escaped {
 		raw = unescape(raw)
 	}

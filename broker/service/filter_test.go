@@ -61,6 +61,8 @@ func TestFilter(t *testing.T) {
 		{"withheld whatever it is", nil, `{"data":{"vrai":true,"lien":"x"}}`, `{"data":{"vrai":true}}`, 0, 0, []service.Pointer{"/data/lien"}},
 		{"no link", nil, `{"data":{"lien":null}}`, `{"data":{"lien":null}}`, 0, 0, nil},
 		{"link where none is declared", nil, `{"data":{"texte":"HTTPS://x.example/secret","objet":{"a":"http:\/\/x","b":"https:x"}}}`, `{"data":{"objet":{"b":"https:x"}}}`, 0, 0, []service.Pointer{"/data/objet/a", "/data/texte"}},
+		{"link in disguise", nil, `{"data":{"texte":"\u0068ttps://x.example/secret","objet":{"a":"\t\nHttp://x","b":"\/\/x"},"lien":"x"}}`, `{"data":{"objet":{}}}`, 0, 0, []service.Pointer{"/data/lien", "/data/objet/a", "/data/objet/b", "/data/texte"}},
+		{"a link within a text", nil, `{"data":{"texte":"voir \u0068ttps://x","objet":{"a":"\\https://x","b":"\u00e9"}}}`, `{"data":{"texte":"voir \u0068ttps://x","objet":{"a":"\\https://x","b":"\u00e9"}}}`, 0, 0, nil},
 		{"link that isn't granted", []service.Pointer{"/data/texte"}, `{"data":{"lien":"https://x.example/secret","doc":"https://docs.example/"}}`, `{"data":{}}`, 2, 0, nil},
 		{"document elsewhere", nil, `{"data":{"doc":"https://docs.example.evil/x"}}`, `{"data":{}}`, 0, 0, []service.Pointer{"/data/doc"}},
 		{"document without TLS", nil, `{"data":{"doc":"http://docs.example/x"}}`, `{"data":{}}`, 0, 0, []service.Pointer{"/data/doc"}},

@@ -36,11 +36,11 @@ func (r Request) Format(f fmt.State, _ rune) { fmt.Fprint(f, r.String()) }
 // LogValue implements slog.LogValuer: it shows nothing.
 func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// query builds a query string; every name and value is escaped here and nowhere else.
+// query builds a query string; every name and value is escaped here and nowhere else. A nil one takes nothing down.
 type query struct{ b strings.Builder }
 
 func (q *query) add(name, value string) {
-	if name == "" || value == "" {
+	if q == nil || name == "" || value == "" {
 		return
 	}
 	if q.b.Len() > 0 {
@@ -72,7 +72,7 @@ func (d *Definition) Check(who Asked, parameters map[string]string) error {
 	if d == nil || d.schema == nil {
 		return fmt.Errorf("checking a question with no definition: %w", ErrPlan)
 	}
-	return d.checked(who, parameters, new(query))
+	return d.checked(who, parameters, nil)
 }
 
 func (d *Definition) checked(who Asked, parameters map[string]string, q *query) error {
