@@ -515,6 +515,11 @@ func TestMonths(t *testing.T) {
 		}
 	}
 	epoch(0, nil, 0, december, 1)
+	if err := d.Cluster.SQL(ctx, d.Name(t, dir), `DO $$ BEGIN
+		IF 3 <> (SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'records'::regclass AND 'toast_tuple_target=8160' = ANY (c.reloptions))
+		THEN RAISE 'the records of a month do not lie in one piece'; END IF; END $$`); err != nil {
+		t.Error(err)
+	}
 	if _, err := s.DropMonth(ctx, 202612); !errors.Is(err, store.ErrExists) {
 		t.Errorf("the month of the open epoch: %v", err)
 	}
