@@ -17,11 +17,12 @@ import (
 // leafStorage is Trillian's storage but for adding leaves: one statement (regard_add of regard.sql) instead of a temporary table, a copy and two functions, six round trips in all.
 type leafStorage struct {
 	storage.LogStorage
-	db *pgxpool.Pool
+	db    *pgxpool.Pool
+	added func() // called when leaves were added
 }
 
-func newLeafStorage(db *pgxpool.Pool) storage.LogStorage {
-	return leafStorage{postgresql.NewLogStorage(db, nil), db}
+func newLeafStorage(db *pgxpool.Pool, added func()) storage.LogStorage {
+	return leafStorage{postgresql.NewLogStorage(db, nil), db, added}
 }
 
 // AddSequencedLeaves implements storage.LogStorage.
@@ -54,5 +55,6 @@ func (s leafStorage) AddSequencedLeaves(ctx context.Context, tree *trillian.Tree
 	if err != nil {
 		return nil, fmt.Errorf("adding leaves: %w", err)
 	}
+	s.added()
 	return res, nil
 }

@@ -118,7 +118,7 @@ func (s *Signer) newRPC() (*rpcServer, error) {
 	}
 	r := &rpcServer{
 		TrillianLogServer: server.NewTrillianLogRPCServer(extension.Registry{
-			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: newLeafStorage(s.db), QuotaManager: quota.Noop(),
+			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: newLeafStorage(s.db, s.watch.wake), QuotaManager: quota.Noop(),
 		}, clock.System),
 		s: s, listener: netutil.LimitListener(ln, maxConnections), ended: make(chan error, 1),
 	}

@@ -298,6 +298,7 @@ func (s *Signer) pass(ctx context.Context, logs *edgeStorage) (int, error) {
 		s.metrics.seconds.Observe(time.Since(start).Seconds())
 		s.metrics.entries.Add(float64(n))
 		s.log.Debug("integrated leaves", "count", n)
+		s.watch.heard(logs.root) // sooner than PostgreSQL tells
 	}
 	return n, nil
 }

@@ -16,7 +16,7 @@ import (
 // channel is where regard.sql tells of leaves and roots.
 const channel = "regard_trillian"
 
-// watch listens to PostgreSQL for what any server adds and any signer integrates.
+// watch listens to PostgreSQL for what any server adds and any signer integrates. What this process did itself it is told at once.
 type watch struct {
 	cfg   *pgx.ConnConfig
 	db    *pgxpool.Pool
@@ -103,11 +103,7 @@ func (w *watch) listen(ctx context.Context) error {
 		}
 		var tree int64
 		if _, err := fmt.Sscanf(n.Payload, "integrated %d %d %d %x", &tree, &size, &at, &hash); err == nil && tree == w.tree {
-			w.set(func() {
-				if size > w.root.TreeSize {
-					w.root = types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: bytes.Clone(hash)}
-				}
-			})
+			w.heard(types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: bytes.Clone(hash)})
 		}
 	}
 }
@@ -117,6 +113,15 @@ func (w *watch) wake() {
 	case w.added <- struct{}{}:
 	default:
 	}
+}
+
+// heard takes up a root that is in the database.
+func (w *watch) heard(root types.LogRootV1) {
+	w.set(func() {
+		if root.TreeSize > w.root.TreeSize {
+			w.root = root
+		}
+	})
 }
 
 func (w *watch) set(f func()) {
