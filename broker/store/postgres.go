@@ -252,6 +252,9 @@ func (w *pgWriter) connect(ctx context.Context) (err error) {
 		w.c = nil
 		return err
 	}
+	if err := sendBlobs(w.c.TypeMap()); err != nil {
+		return err
+	}
 	// What is acknowledged has to be on the disk, whatever the server's default.
 	_, err = w.c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
 	return err
