@@ -198,19 +198,24 @@ func TestCuts(t *testing.T) {
 		what  string
 		wires func(leads, follows *member) []*wire
 		ways  []int
+		next  bool // leads before it is whole again
 	}{
-		{"the one that leads and the store", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{there, back}},
-		{"the one that leads and the store, answers only", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{back}},
-		{"one that follows and the store", func(_, f *member) []*wire { return []*wire{f.toStore} }, []int{there, back}},
-		{"the one that leads and the signed checkpoint", func(l, _ *member) []*wire { return []*wire{l.toSigned} }, []int{there, back}},
-		{"the one that leads and Trillian", func(l, _ *member) []*wire { return []*wire{l.toLog} }, []int{there, back}},
-		{"the one that leads and everything", func(l, _ *member) []*wire { return []*wire{l.toStore, l.toSigned, l.toLog} }, []int{there, back}},
-		{"the signer that integrates and its database", func(_, _ *member) []*wire { m, _ := w.master(t); return []*wire{m.toTree} }, []int{there, back}},
-		{"the log server that brokers speak to and its database", func(_, _ *member) []*wire { return []*wire{w.signers[0].toTree} }, []int{there, back}},
+		{"the one that leads and the store", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{there, back}, true},
+		{"the one that leads and the store, answers only", func(l, _ *member) []*wire { return []*wire{l.toStore} }, []int{back}, false},
+		{"one that follows and the store", func(_, f *member) []*wire { return []*wire{f.toStore} }, []int{there, back}, false},
+		{"the one that leads and the signed checkpoint", func(l, _ *member) []*wire { return []*wire{l.toSigned} }, []int{there, back}, true},
+		{"the one that leads and Trillian", func(l, _ *member) []*wire { return []*wire{l.toLog} }, []int{there, back}, true},
+		{"the one that leads and everything", func(l, _ *member) []*wire { return []*wire{l.toStore, l.toSigned, l.toLog} }, []int{there, back}, true},
+		{"the signer that integrates and its database", func(_, _ *member) []*wire { m, _ := w.master(t); return []*wire{m.toTree} }, []int{there, back}, false},
+		{"the log server that brokers speak to and its database", func(_, _ *member) []*wire { return []*wire{w.signers[0].toTree} }, []int{there, back}, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			leads, follows := w.leader(t)
-			w.cut(t, c.wires(leads, follows[0]), c.ways...)
+			if !c.next {
+				w.cut(t, c.wires(leads, follows[0]), c.ways...)
+				return
+			}
+			w.cutUntil(t, func() { w.led(t, follows) }, c.wires(leads, follows[0]), c.ways...)
 		})
 	}
 }
@@ -218,12 +223,18 @@ func TestCuts(t *testing.T) {
 // cut cuts wires for a while.
 func (w *world) cut(t *testing.T, wires []*wire, ways ...int) {
 	t.Helper()
+	w.cutUntil(t, func() { time.Sleep(6 * time.Second) }, wires, ways...)
+}
+
+// cutUntil cuts wires until something has happened.
+func (w *world) cutUntil(t *testing.T, until func(), wires []*wire, ways ...int) {
+	t.Helper()
 	w.survive(t, fault{hit: func() {
 		for _, x := range wires {
 			x.stop(ways...)
 		}
 	}, heal: func() {
-		time.Sleep(6 * time.Second)
+		until()
 		for _, x := range wires {
 			x.heal()
 		}

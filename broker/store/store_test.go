@@ -408,3 +408,24 @@ func testSkippedEntryIsFiledOnce(t *testing.T, open store.Opener) {
 		t.Errorf("labels of the entries: %v, %v", labels, err)
 	}
 }
+
+// TestNothingIsWrittenForNobody: what nobody waits for any more when it is asked for isn't written.
+func TestNothingIsWrittenForNobody(t *testing.T) { store.EachEngine(t, testNothingIsWrittenForNobody) }
+
+func testNothingIsWrittenForNobody(t *testing.T, open store.Opener) {
+	s := open(t, t.TempDir())
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindKey)}}); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		err := store.Order{Store: s}.Commit(gone, &ledger.Batch{First: 1, Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{leaf(1, proof.KindKey)}}}})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if next, err := (store.Order{Store: s}).Next(t.Context()); err != nil || next != 1 {
+		t.Errorf("the order ends at %d, %v", next, err)
+	}
+}
