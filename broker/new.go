@@ -107,7 +107,7 @@ type Broker struct {
 	part      atomic.Pointer[part]
 	astray    atomic.Pointer[astray] // nil: it has its part
 	parts     sync.WaitGroup         // that are ending
-	led       int64                  // the last term that this broker began to lead in
+	led       atomic.Int64           // the last term that this broker began to lead in
 	beginning sync.Mutex             // of a term: one at a time
 	member    *cluster.Member        // nil: this broker is alone
 	witnesses *witnesses             // nil: none

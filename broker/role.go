@@ -188,11 +188,11 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if term <= b.led {
+	if term <= b.led.Load() {
 		b.member.End(term)
 		return fmt.Errorf("%w in term %d any more", cluster.ErrNotLeading, term)
 	}
-	b.led = term
+	b.led.Store(term)
 	over, end := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		select {
