@@ -76,6 +76,9 @@ func (b *Broker) takes() error {
 		if d := b.member.Vacant(); d > 0 {
 			return fmt.Errorf("%w: no broker has led it for %v", ledger.ErrUnavailable, d.Round(time.Second))
 		}
+		if b.part.Load().leads && !b.member.Leads() {
+			return fmt.Errorf("%w: this broker doesn't lead any more, and doesn't follow yet", ledger.ErrUnavailable)
+		}
 	}
 	return b.ledger().Busy()
 }
