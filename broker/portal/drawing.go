@@ -28,6 +28,7 @@ type proofShown struct {
 	RollSize    uint64
 	Closed      time.Time
 	ReceiptURL  string
+	Receipt     string // what is drawn, as it is handed out now: another one later
 }
 
 // way is one path from a leaf up to a root.
@@ -52,9 +53,13 @@ type step struct {
 func (p *Portal) showProof(l *language, rec *broker.OwnRecord) (*proofShown, error) {
 	v, r := &rec.Verdict, rec.Receipt
 	e := r.Proven()
+	text, err := r.AppendText(nil)
+	if err != nil {
+		return nil, err
+	}
 	out := &proofShown{
 		Origin: v.Origin, Size: v.Size, Root: hex.EncodeToString(v.Root[:]), Entry: string(e.Text), Checkpoint: string(r.Checkpoint()), Epoch: v.Epoch, Commitment: v.Commitment.String(),
-		ReceiptURL: "/acces/" + rec.Index.String() + "/preuve",
+		ReceiptURL: "/acces/" + rec.Index.String() + "/preuve", Receipt: string(text),
 	}
 	for _, w := range v.Witnesses {
 		out.Witnesses = append(out.Witnesses, w.Name)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -310,8 +311,8 @@ func TestCompression(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, plain.body) || len(a.body) > len(b)/2 {
-			t.Errorf("%q: %v, %d bytes of %d", accept, err, len(a.body), len(b))
+		if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, plain.body) || len(a.body) > len(b)/2 || a.Header.Get("Regard-Size") != strconv.Itoa(len(b)) {
+			t.Errorf("%q: %v, %d bytes of %d: %v", accept, err, len(a.body), len(b), a.Header)
 		}
 	}
 	if a := w.do(http.MethodHead, "", "/verificateur"); a.StatusCode != http.StatusOK || len(a.body) != 0 {

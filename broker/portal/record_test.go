@@ -26,10 +26,7 @@ func (w *world) recordOn(who string, a answer) (p verdict.Page, file string) {
 	if at == nil || file == "" {
 		w.t.Fatalf("no record or no verdict:\n%s", a.body)
 	}
-	rec := &verdict.Record{Index: w.index(attr(at, "data-record")), Agency: attr(at, "data-agency"), Service: attr(at, "data-service"), Outcome: attr(at, "data-outcome")}
-	if path := attr(at, "data-receipt"); path != "" {
-		rec.Receipt = string(w.get(who, path).body)
-	}
+	rec := &verdict.Record{Index: w.index(attr(at, "data-record")), Agency: attr(at, "data-agency"), Service: attr(at, "data-service"), Outcome: attr(at, "data-outcome"), Receipt: attr(at, "data-receipt")}
 	for n := range at.Descendants() {
 		_, is := find(n, "data-fact")
 		switch {
@@ -144,6 +141,14 @@ func TestRecordsDisagree(t *testing.T) {
 	compared := w.comparing("camille")
 	honest, file := w.recordOn("camille", w.page("camille", "/acces/"+all[0].String()))
 	other, _ := w.recordOn("camille", w.page("camille", "/acces/"+all[1].String()))
+	// A page stays true while the log goes on and its proof is handed out in another form.
+	w.published(w.disclose("mairie", canteen(loic)))
+	if later, _ := w.recordOn("camille", w.page("camille", "/acces/"+all[0].String())); later.Record.Receipt == honest.Record.Receipt {
+		t.Error("the proof is the same though the log has grown")
+	}
+	if r := w.compared("camille", honest, verdict.French, file); r.Refuted != nil {
+		t.Errorf("a page of before the log grew: %s", r.Sentence)
+	}
 	lie := func(what, says string, change func(*verdict.Record)) {
 		t.Helper()
 		p, rec := honest, *honest.Record

@@ -205,7 +205,9 @@ func (r *request) write(status int, body []byte) {
 		}
 		return
 	}
+	// How much it is unpacked, for whoever shows how much of it has come (docs/verifier.md).
 	h.Set("Content-Encoding", "gzip")
+	h.Set("Regard-Size", strconv.Itoa(len(body)))
 	r.w.WriteHeader(status)
 	if r.Method == http.MethodHead {
 		return

@@ -4,6 +4,8 @@ package verdict
 type Around struct {
 	Checking  string `json:"checking"` // while it is verified
 	Download  string `json:"download"`
+	Received  string `json:"received"` // while it comes, with {got} and {of}
+	Coming    string `json:"coming"`   // the same if nobody knows how much it is, with {got}
 	Progress  string `json:"progress"` // with {done} and {of}
 	Retry     string `json:"retry"`
 	Save      string `json:"save"`
@@ -38,6 +40,8 @@ func NewAround(l Lang) Around {
 	a := Around{
 		Checking:    l.pick("Votre navigateur vérifie…", "Your browser is checking…"),
 		Download:    l.pick("Téléchargement des preuves…", "Downloading the proofs…"),
+		Received:    l.pick("Téléchargement des preuves : {got} sur {of}", "Downloading the proofs: {got} of {of}"),
+		Coming:      l.pick("Téléchargement des preuves : {got}", "Downloading the proofs: {got}"),
 		Progress:    l.pick("{done} périodes vérifiées sur {of}", "{done} of {of} periods verified"),
 		Retry:       l.pick("Réessayer", "Try again"),
 		Save:        l.pick("Enregistrer les preuves", "Save the evidence"),

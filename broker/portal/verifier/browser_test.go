@@ -2,6 +2,7 @@ package verifier_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -377,6 +378,60 @@ func TestCauses(t *testing.T) {
 	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
 	if got, want := p.Text("#verdict [role=status]"), verdict.CauseBrowser.Sentence(verdict.French); got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestDownload: while the file comes the page says in words how much of it has come, and of how much if the server says so; nothing is red or green meanwhile.
+func TestDownload(t *testing.T) {
+	s, v, p := open(t)
+	good := []byte(v.Good[0].Text)
+	half := len(good) / 2
+	kilobytes := func(n int) string { return fmt.Sprintf("%d ko", (n+999)/1000) }
+	for name, c := range map[string]struct {
+		header func(http.Header)
+		packed bool
+		says   string
+		bar    string // value and end of the bar
+	}{
+		"packed, and how much it is": {func(h http.Header) { h.Set("Regard-Size", fmt.Sprint(len(good))) }, true, "Téléchargement des preuves : " + kilobytes(half) + " sur " + kilobytes(len(good)), fmt.Sprint(half, "/", len(good))},
+		"not packed":                 {func(h http.Header) { h.Set("Content-Length", fmt.Sprint(len(good))) }, false, "Téléchargement des preuves : " + kilobytes(half) + " sur " + kilobytes(len(good)), fmt.Sprint(half, "/", len(good))},
+		"nobody knows how much":      {func(http.Header) {}, false, "Téléchargement des preuves : " + kilobytes(half), ""},
+		"less than comes":            {func(h http.Header) { h.Set("Regard-Size", "7") }, true, "Téléchargement des preuves : " + kilobytes(half), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rest := make(chan struct{})
+			s.set(verdict.French, "", "")
+			s.serve(func(w http.ResponseWriter, r *http.Request) {
+				c.header(w.Header())
+				var out io.Writer = w
+				flush := func() error { return nil }
+				if c.packed {
+					w.Header().Set("Content-Encoding", "gzip")
+					z := gzip.NewWriter(w)
+					defer func() { _ = z.Close() }()
+					out, flush = z, z.Flush
+				}
+				_, _ = out.Write(good[:half])
+				_ = flush()
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-rest:
+				case <-r.Context().Done():
+				}
+				_, _ = out.Write(good[half:])
+			})
+			p.Goto(s.URL + ofDays)
+			p.Wait(fmt.Sprintf(`document.querySelector(".verdict-progress")?.textContent.replace(/\s/g, " ") === %q`, c.says))
+			if got := browsertest.Eval[string](p, `((b) => b.hasAttribute("value") ? b.value + "/" + b.max : "")(document.querySelector("#verdict progress"))`); got != c.bar || state(p) != "checking" {
+				t.Errorf("%s, the bar at %q, want %q", state(p), got, c.bar)
+			}
+			p.Axe()
+			close(rest)
+			p.Wait(finished)
+			if got := state(p); got != "proven" {
+				t.Errorf("in the end: %s", got)
+			}
+		})
 	}
 }
 

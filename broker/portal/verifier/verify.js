@@ -54,7 +54,9 @@ const heading = /^H[1-6]$/;
 /** Whether an element stands where it can be seen, with room for what is in it. What styles do beyond that isn't judged. */
 function seen(e, width, height) {
   const r = e.getBoundingClientRect();
-  return e.checkVisibility({ opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true }) && r.width >= width && r.height >= height && r.right + scrollX > 0 && r.bottom + scrollY > 0;
+  // Browsers of before 2024 know the first two by other names.
+  const rules = { opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true, checkOpacity: true, checkVisibilityCSS: true };
+  return e.checkVisibility(rules) && r.width >= width && r.height >= height && r.right + scrollX > 0 && r.bottom + scrollY > 0;
 }
 
 /** Whether somebody who opens the folds around an element can see it. */
@@ -178,7 +180,7 @@ function readRecord(at, lang) {
     drawn: [...way.querySelectorAll("svg text")].map((t) => t.textContent),
     table: [...way.querySelectorAll("td")].map((t) => t.textContent),
   }));
-  const record = { index: number(d.record) ?? 0, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: "" };
+  const record = { index: number(d.record) ?? 0, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: d.receipt ?? "" };
   return [{ lang, rows: [], view: null, marker: null, heads: [], strange: 0, record }, [at]];
 }
 
@@ -255,6 +257,8 @@ class Verdict {
     const { bundle, worker, wasm, policy, names, lang, maxAge } = this.root.dataset;
     const w = this.words;
     const progress = element("progress", { "aria-label": w.checking });
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) progress.value = 0; // one without a value moves
+    const size = new Intl.NumberFormat(lang, { style: "unit", unit: "kilobyte", maximumFractionDigits: 0 });
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
     for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
@@ -288,7 +292,11 @@ class Verdict {
         job.terminate();
         setTimeout(() => this.start(tries + 1), again.wait);
       } else if (data.report) end(() => this.report(data, rows));
-      else if (data.of) {
+      else if (data.got) {
+        const [got, of] = [data.got, data.of].map((n) => size.format(Math.ceil(n / 1000)));
+        if (data.of) [progress.max, progress.value] = [data.of, data.got];
+        count.textContent = (data.of ? w.received : w.coming).replace("{got}", got).replace("{of}", of);
+      } else if (data.of) {
         progress.max = data.of;
         progress.value = data.done;
         count.textContent = w.progress.replace("{done}", data.done).replace("{of}", data.of);
@@ -299,7 +307,6 @@ class Verdict {
       wasm: new URL(wasm, document.baseURI).href,
       policy: new URL(policy, document.baseURI).href,
       names: new URL(names, document.baseURI).href,
-      receipt: page?.record && this.list.dataset.receipt ? new URL(this.list.dataset.receipt, document.baseURI).href : "",
       page,
       options: { lang, now: Date.now(), maxAge: Number(maxAge), asked: readDays(), seen: memory.read() },
     });

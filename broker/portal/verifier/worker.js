@@ -25,10 +25,12 @@ async function get(url, cache) {
   return response;
 }
 
-// read stops at the limit, whatever the server sends.
-async function read(response) {
+// read stops at the limit, whatever the server sends. It tells how many bytes have come, and of how many; 0: nobody knows.
+async function read(response, tell = () => {}) {
   const parts = [];
   let size = 0;
+  const { headers } = response;
+  const of = Number(headers.get("Regard-Size") ?? (headers.has("Content-Encoding") ? 0 : headers.get("Content-Length"))) || 0;
   try {
     for (const reader = response.body.getReader(); ; ) {
       const { done, value } = await reader.read();
@@ -39,6 +41,7 @@ async function read(response) {
         throw new Stop("format");
       }
       parts.push(value);
+      tell(size, of >= size ? of : 0);
     }
   } catch (e) {
     throw e instanceof Stop ? e : new Stop("offline");
@@ -66,19 +69,27 @@ async function start(url) {
 
 // readNames takes the names of a page only if they are those of their address, which others can compare.
 async function readNames(url) {
-  const file = await get(url, "default").then(read);
+  const file = await get(url, "default").then((r) => read(r));
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
   const hex = [...digest].map((b) => b.toString(16).padStart(2, "0")).join("");
   if (!new URL(url).pathname.endsWith(`/${hex}.txt`)) throw new Stop("server");
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(file);
 }
 
-async function verify({ bundle, wasm, policy, names, receipt, page, options }) {
+async function verify({ bundle, wasm, policy, names, page, options }) {
   const text = (url) => get(url, "default").then((r) => r.text());
-  const own = (url) => get(url, "no-store").then(read);
-  const [file, keys, words, proof] = await Promise.all([own(bundle), text(policy), page && readNames(names), receipt && own(receipt), start(wasm)]);
+  let last;
+  let waits; // told no faster than one reads, and the last of it always
+  const tell = (got, of) => {
+    last = { got, of };
+    waits ??= setTimeout(() => {
+      waits = undefined;
+      postMessage(last);
+    }, 100);
+  };
+  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then((r) => read(r, tell)), text(policy), page && readNames(names), start(wasm)]);
   if (page) page.names = words;
-  if (receipt) page.record.receipt = new TextDecoder().decode(proof);
+  clearTimeout(waits);
   postMessage({ began: true });
   let percent = -1;
   const out = regardVerify(file, keys, page, options, (done, of) => {
