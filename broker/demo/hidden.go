@@ -26,7 +26,7 @@ func (d *demo) complete() error {
 		return err
 	}
 	d.sayf("%s", indent(string(out)))
-	if !strings.Contains(string(out), "whether you are concerned by 8 entries that a law allows to tell later") || strings.Contains(string(out), "delayed by law") {
+	if !strings.Contains(string(out), "whether you are concerned by 8 entries that a law allows to tell later") || strings.Contains(string(out), "delayed by law.") {
 		return fmt.Errorf("the verdict doesn't count what is delayed, or tells it:\n%s", out)
 	}
 	d.sayf("\n   That somebody is told of 8 entries later, the verdict counts; nobody can tell whom they concern.")
