@@ -22,6 +22,7 @@ import (
 	"github.com/regard-broker/regard/broker/mail/mailtest"
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // sophie reads Camille's history for her; both are invented.
@@ -562,3 +563,33 @@ const cut = `[...document.querySelectorAll("body *")].filter((e) => {
 	const hides = (o) => o === "hidden" || o === "clip";
 	return r.right > document.documentElement.clientWidth + 1 || r.left < -1 || hides(s.overflowX) && e.scrollWidth > e.clientWidth + 1 || hides(s.overflowY) && e.scrollHeight > e.clientHeight + 1;
 }).map((e) => e.outerHTML.slice(0, 200)).concat(document.documentElement.scrollWidth > document.documentElement.clientWidth ? ["the page: " + document.documentElement.scrollWidth] : [])`
+
+// TestPortalWithoutItsWitness: while nobody has seen what was closed, the page is neither green nor red, and says why; then it is proven again.
+func TestPortalWithoutItsWitness(t *testing.T) {
+	s := newSite(t, 2*time.Second, "portal.verifier="+browsertest.Verifier(t))
+	p := player{browsertest.Open(t, s.url, s.simulator), s}
+	p.Goto(s.url + "/historique?lang=fr")
+	s.signIn(p.Page, camillesName)
+	s.ask("cantine", "tarif-cantine", "crpa-l114-8", "quotient")
+	s.settled()
+	p.proven(t)
+	s.unseen.Store(true)
+	s.ask("cantine", "publicite", "crpa-l114-8", "quotient")
+	epoch := s.Broker.Standing().Open.Number
+	s.until("the epoch to close unseen", func() bool { return s.Broker.Standing().Open.Number > epoch+1 })
+	p.Goto(s.url + "/historique")
+	p.Wait(`document.querySelector("#verdict button")`)
+	if got := p.Text("#verdict [role=status]"); got != verdict.CauseBehind.Sentence(verdict.French) || browsertest.Eval[string](p.Page, `document.querySelector("#verdict").dataset.state`) != "unverified" {
+		t.Errorf("%s", p.Text("#verdict"))
+	}
+	if got := marks(p.Page); got["released verified"]+got["denied verified"] != 0 {
+		t.Errorf("rows: %v", got)
+	}
+	p.Axe()
+	s.unseen.Store(false)
+	s.settled()
+	p.proven(t)
+	if got := marks(p.Page); got["released verified"] != 1 || got["denied verified"] != 1 {
+		t.Errorf("rows: %v", got)
+	}
+}

@@ -52,6 +52,7 @@ type site struct {
 	front     atomic.Pointer[string] // where the portal listens now
 	logs      lockedBuffer
 	change    atomic.Pointer[func(path string, body []byte) []byte]
+	unseen    atomic.Bool // the witness is out of reach
 }
 
 type lockedBuffer struct {
@@ -215,7 +216,14 @@ func (s *site) witness(file string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	front := httptest.NewServer(w.Handler())
+	answers := w.Handler()
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.unseen.Load() {
+			http.Error(w, "out of reach", http.StatusServiceUnavailable)
+			return
+		}
+		answers.ServeHTTP(w, r)
+	}))
 	s.t.Cleanup(func() {
 		front.CloseClientConnections()
 		front.Close()
