@@ -79,6 +79,63 @@ func TestVerifyLabelRefuses(t *testing.T) {
 	}
 }
 
+// agreesWithLibrary: VerifyLabel accepts what the library accepts, with its hash, and nothing else.
+func agreesWithLibrary(t *testing.T, pub proof.LabelPublicKey, s proof.Subject, e proof.Epoch, pi []byte) {
+	t.Helper()
+	var want []byte
+	y, err := vrf.NewPublicKey(pub[:])
+	var p *vrf.Proof
+	if err == nil {
+		p, err = vrf.NewProof(pi)
+	}
+	if err == nil {
+		want, err = y.Verify(p, proof.LabelInput(s, e))
+	}
+	if proof.Hash(pub).IsZero() {
+		err = errors.New("the identity") // which the library takes for a key
+	}
+	got, mine := proof.VerifyLabel(pub, s, e, pi)
+	if (mine == nil) != (err == nil) || err == nil && !bytes.Equal(got[:], want[:32]) {
+		t.Fatalf("key %x, proof %x: %v, %v; the library says %v", pub, pi, got, mine, err)
+	}
+}
+
+// TestVerifyLabelAgrees: with the library, about proofs that hold, that were changed in every byte, and whose parts are special elements.
+func TestVerifyLabelAgrees(t *testing.T) {
+	s := must(proof.SIREN("130025265"))
+	for i := range 20 {
+		k := must(proof.NewLabelKey(&detRand{seed: fmt.Sprint("agrees", i)}))
+		_, p := k.Prove(s, proof.Epoch(i))
+		agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), p)
+		for at := range p {
+			agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), replaceAt(p, at, p[at]+byte(i)+1))
+		}
+		zero := make([]byte, 32)
+		agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), append(bytes.Clone(zero), p[32:]...)) // Γ is the identity
+		agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), append(bytes.Clone(p[:48]), zero...)) // s = 0
+		agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), append(append(bytes.Clone(p[:32]), zero[:16]...), p[48:]...))
+		agreesWithLibrary(t, k.Public(), s, proof.Epoch(i), make([]byte, 80))
+	}
+	if _, err := proof.VerifyLabel(proof.LabelPublicKey{}, s, 0, make([]byte, 80)); err == nil {
+		t.Error("the identity is a key")
+	}
+}
+
+// FuzzVerifyLabel does the same with any proof.
+func FuzzVerifyLabel(f *testing.F) {
+	k := must(proof.NewLabelKey(&detRand{seed: "fuzz"}))
+	s := must(proof.SIREN("130025265"))
+	_, p := k.Prove(s, 812)
+	pub := k.Public()
+	f.Add(pub[:], p)
+	f.Add(make([]byte, 32), make([]byte, 80))
+	f.Fuzz(func(t *testing.T, key, pi []byte) {
+		if len(key) == 32 {
+			agreesWithLibrary(t, proof.LabelPublicKey(key), s, 812, pi)
+		}
+	})
+}
+
 func TestLabelKey(t *testing.T) {
 	k := must(proof.NewLabelKey(&detRand{seed: "key"}))
 	again, err := proof.ParseLabelKey(k.Bytes())
