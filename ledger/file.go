@@ -48,7 +48,7 @@ func (l *Log) runFile() {
 		case <-l.wakeFile:
 		case <-l.stop:
 			<-l.orderDone
-			if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil {
+			if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil && l.ctx.Err() == nil { // who doesn't wait for it leaves it to the next one
 				l.cfg.Logger.Error("labelling before the end failed; it is done at the next start", "error", err)
 			}
 			return
