@@ -32,8 +32,12 @@ type disclosure struct {
 	person   []byte // its person part, sealed: final since the intent
 	key      [32]byte
 	result   result
-	waits    bool // its answer is released on a witnessed receipt only
+	as       int64 // the number of the registry and the policy by which it was decided
+	waits    bool  // its answer is released on a witnessed receipt only
 }
+
+// staleTries bounds how often a request is decided anew because another broker changed meanwhile who may ask for what.
+const staleTries = 5
 
 // Disclose carries out one data request. Whatever it returns, nothing of a provider's answer has been released without its entries in the log.
 func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*Answer, error) {
@@ -42,6 +46,23 @@ func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*An
 		return nil, err
 	}
 	defer leave()
+	for tries := 1; ; tries++ {
+		a, err := b.disclose(ctx, caller, req)
+		if !errors.Is(err, store.ErrStale) {
+			return a, err
+		}
+		if err := b.takeUp(ctx); err != nil || tries == staleTries {
+			return nil, unavailable("registry.stale", "This broker can't take up a change of who may ask for what.", err)
+		}
+		if b.registry.Load().agencies[caller.ID].State != store.Active {
+			return nil, errUnknownCaller() // since it was asked
+		}
+	}
+}
+
+// disclose is Disclose, unless who may ask for what has changed meanwhile: store.ErrStale, and nothing was done.
+func (b *Broker) disclose(ctx context.Context, caller Caller, req *Request) (*Answer, error) {
+	as := b.known.registry.Load() // before what it is a number of
 	p, err := b.plan(b.registry.Load(), caller, req)
 	if err != nil {
 		return nil, err
@@ -54,7 +75,7 @@ func (b *Broker) Disclose(ctx context.Context, caller Caller, req *Request) (*An
 	if err != nil {
 		return nil, err
 	}
-	d := &disclosure{b: b, plan: p, decision: decision, id: id}
+	d := &disclosure{b: b, plan: p, decision: decision, id: id, as: as}
 	if grant, ok := decision.Granted(); ok {
 		if d.ask, err = p.service.planFor(grant); err != nil {
 			return nil, fmt.Errorf("planning the question: %w", err)
@@ -117,7 +138,7 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	d.owner, d.person = sealed.row.Owner, sealed.row.Person
 	in := &store.Intent{
 		ID: d.id, Agency: p.caller.ID, AskedAt: p.at, Owner: d.owner, Person: sealed.row.Person, Admin: sealed.row.Admin,
-		Fresh: []*keys.StoredKey{sealed.fresh},
+		Fresh: []*keys.StoredKey{sealed.fresh}, Registry: d.as,
 	}
 	begin := b.gate.begin
 	if delay != nil {
@@ -146,6 +167,8 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	b.saved(err == nil && !again, sealed)
 	b.recycle(sealed) // Begin has returned: the store is done with it
 	switch {
+	case errors.Is(err, store.ErrStale):
+		return row, false, err
 	case errors.Is(err, errErasing), errors.Is(err, store.ErrErasing), errors.Is(err, keys.ErrNoKey):
 		if b.member != nil && errors.Is(err, keys.ErrNoKey) {
 			b.ring.DropCached() // another broker destroyed what this one has in memory

@@ -38,7 +38,6 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	if !proof.IsToken(ground) {
 		return Erasure{}, invalid("/ground", "The ground is not a token.", "Use lower-case letters, digits, '.', '_' and '-'.")
 	}
-	defer b.flights.start()()
 	if !b.leads() {
 		return Erasure{}, b.errFollows(ctx)
 	}
@@ -119,10 +118,11 @@ func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner 
 	}
 	if sealed.fresh != nil {
 		// A person without keys has no records; the entry is made all the same, so that asking reveals nothing.
-		if err := b.store.SaveKeys(ctx, []keys.StoredKey{*sealed.fresh}); err != nil {
+		err := b.store.SaveKeys(ctx, []keys.StoredKey{*sealed.fresh})
+		b.saved(err == nil, sealed)
+		if err != nil {
 			return e, nil, 0, err
 		}
-		b.saved(true, sealed)
 	}
 	e = store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
 	*begun = true
@@ -194,11 +194,7 @@ func (b *Broker) finishErasure(ctx context.Context, e *store.Erasure, rec *proof
 		return index, fmt.Errorf("waiting for the person's entries to be filed: %w", err)
 	}
 	// Once: another broker may be at it, too, or have done it, and then the person has new keys.
-	if err := b.ring.EraseWith(ctx, e.Owner, func(ctx context.Context) (int64, error) { return b.store.CarryOut(ctx, e, b.now()) }); err != nil {
-		return index, err
-	}
-	b.tellChange(ctx) // they drop the keys that they have in memory
-	return index, nil
+	return index, b.ring.EraseWith(ctx, e.Owner, func(ctx context.Context) (int64, error) { return b.store.CarryOut(ctx, e, b.now()) })
 }
 
 func journalProblem(err error) error {

@@ -63,7 +63,6 @@ func (b *Broker) govern(ctx context.Context, attach store.Attachment, entries ..
 	if rerr := b.refresh(ctx); err == nil {
 		err = rerr
 	}
-	b.tellChange(ctx)
 	return err
 }
 

@@ -119,7 +119,7 @@ type Broker struct {
 	reading  sync.Mutex // of the registry: what was read last is in force
 	intents  atomic.Pointer[intentSigners]
 	places   chan struct{} // one for each request that is being carried out
-	flights  flights
+	known    known
 	begun    sync.Map   // ids of disclosures that a request of this process is working on
 	admin    sync.Mutex // one change at a time
 	// statements of auditors are published one at a time
@@ -219,6 +219,9 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		b.resumeErasures(ctx)
 	}
 	if b.member != nil {
+		if err := b.changed(ctx); err != nil {
+			b.log.Error("taking up what changed at other brokers; it is tried again", "error", err)
+		}
 		b.work.Add(2)
 		go b.play(context.WithoutCancel(ctx))
 		go b.hear(context.WithoutCancel(ctx))
@@ -395,6 +398,9 @@ func (b *Broker) Ready(ctx context.Context) error {
 	if err := b.store.Check(ctx); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	if err := b.known.behind.Load(); err != nil {
+		return fmt.Errorf("changes of another broker: %w", *err)
+	}
 	if err := b.ring.Check(ctx); err != nil {
 		return fmt.Errorf("keys: %w", err)
 	}
@@ -413,8 +419,7 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 	}
 	select {
 	case b.places <- struct{}{}:
-		land := b.flights.start()
-		return func() { land(); <-b.places }, nil
+		return func() { <-b.places }, nil
 	default:
 		return nil, &Problem{Status: 503, Code: "broker.busy", Title: "Too many requests are being carried out.", Detail: "Repeat the request shortly.", RetryAfter: time.Second}
 	}

@@ -108,7 +108,9 @@ func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.
 	if s.row.Person, s.fresh, err = seal(ctx, s.row.Owner, rec); err != nil {
 		return s, err
 	}
-	s.row.Admin, err = b.sealAdmin(ctx, at, rec)
+	if s.row.Admin, err = b.sealAdmin(ctx, at, rec); err != nil {
+		b.saved(false, s)
+	}
 	return s, err
 }
 

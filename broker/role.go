@@ -446,22 +446,6 @@ func (b *Broker) hear(ctx context.Context) {
 	}
 }
 
-// changed takes up what another broker changed: the registry, and the keys that were destroyed.
-func (b *Broker) changed(ctx context.Context) error {
-	b.ring.DropCached()
-	return errors.Join(b.refresh(ctx), b.knowIntentKeys(ctx))
-}
-
-// tell lets the other brokers know that the registry changed, or that keys were destroyed. Without it they would notice by themselves, but late.
-func (b *Broker) tellChange(ctx context.Context) {
-	if b.member == nil {
-		return
-	}
-	if err := b.member.Tell(ctx, cluster.Changed); err != nil {
-		b.log.Warn("the other brokers take up a change late", "error", err)
-	}
-}
-
 // telling lets the brokers that follow know of each new checkpoint.
 type telling struct {
 	ledger.SignedStore

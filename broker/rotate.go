@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -128,18 +128,10 @@ func (b *Broker) RetireKey(ctx context.Context, root keys.RootKey, version int, 
 }
 
 // wrapUnused makes sure that no data key needs a version: a pass that finds nothing to rewrap shows that all are under the newest, which the custodian doesn't retire. A request that was under way
-// when the key was rotated may hold a key under the older version that it hasn't saved yet: what has begun ends first.
+// when the key was rotated may hold a key under the older version that it hasn't saved yet, at any broker: what has begun ends first.
 func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
-	b.ring.DropPrepared()
-	wait, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	err := b.until(wait, b.flights.landed())
-	if err == nil && b.member != nil {
-		began := time.Now()
-		err = b.until(wait, func() (bool, error) { return time.Since(began) > keys.PreparedLife, nil }) // what the other brokers had prepared is too old then
-	}
-	if err != nil {
-		return &Problem{Status: 503, Code: "keys.in_flight", Title: "Requests that began before this command are still under way.", Detail: "They may need the version: repeat the command when they have ended.", err: err}
+	if err := b.landed(ctx); err != nil {
+		return err
 	}
 	n, err := b.RewrapKeys(ctx, nil)
 	if err != nil {
@@ -147,6 +139,39 @@ func (b *Broker) wrapUnused(ctx context.Context, _ int) error {
 	}
 	if n > 0 {
 		return conflict("keys.in_use", fmt.Sprintf("%d data keys were still under an older version; they are rewrapped now.", n), "Repeat the command: it retires the version once nothing needs it.")
+	}
+	return nil
+}
+
+// landWait is how long a command waits for the end of what is under way.
+const landWait = time.Minute
+
+// landed waits until all keys that are being made now are stored, or never will be: here, at the other brokers, and on their way to the one that leads.
+func (b *Broker) landed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, landWait)
+	defer cancel()
+	waits := []string{"requests at this broker"}
+	settled := b.ring.Settled()
+	passed := func(context.Context) ([]string, error) { return nil, nil }
+	var err error
+	if b.member != nil {
+		passed, err = b.member.Barrier(ctx)
+	}
+	if err == nil {
+		err = b.until(ctx, func() (bool, error) {
+			if !settled() {
+				return false, nil
+			}
+			now, err := passed(ctx)
+			if err == nil {
+				waits = now
+			}
+			return err == nil && len(now) == 0, err
+		})
+	}
+	if err != nil {
+		return &Problem{Status: 503, Code: "keys.in_flight", Title: "Requests that began before this command are still under way.",
+			Detail: fmt.Sprintf("They may need the version: repeat the command when they have ended. It waits for %s. A broker that died is waited for until it hasn't been seen for an hour: it may only be paused.", strings.Join(waits, ", ")), err: err}
 	}
 	return nil
 }
@@ -233,46 +258,4 @@ func (b *Broker) verifiesUnder(ctx context.Context, publics []keys.PublicKey) er
 		}
 	}
 	return nil
-}
-
-// flights counts what is under way, so that one can wait for the end of all that had begun at some time while more goes on beginning.
-type flights struct {
-	mu   sync.Mutex
-	wave uint64
-	n    map[uint64]int // by the wave in which they began
-}
-
-func (f *flights) start() (end func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n == nil {
-		f.n = map[uint64]int{}
-	}
-	w := f.wave
-	f.n[w]++
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.n[w]--; f.n[w] == 0 {
-			delete(f.n, w)
-		}
-	}
-}
-
-// landed returns what says whether all that has begun before this call has ended.
-func (f *flights) landed() func() (bool, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.wave++
-	now := f.wave
-	return func() (bool, error) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for w := range f.n {
-			if w < now {
-				return false, nil
-			}
-		}
-		return true, nil
-	}
 }

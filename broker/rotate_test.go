@@ -2,15 +2,16 @@ package broker_test
 
 import (
 	"context"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/keys/keystest"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -194,17 +195,38 @@ func TestRestoreAfterRetirement(t *testing.T) {
 	}
 }
 
+// heldWraps is a custodian that keeps what it wrapped for a while, once it is told to.
+type heldWraps struct {
+	keys.Custodian
+	hold    atomic.Bool
+	wrapped chan struct{} // when something is being kept
+	release chan struct{}
+}
+
+func newHeldWraps(c keys.Custodian) *heldWraps {
+	return &heldWraps{Custodian: c, wrapped: make(chan struct{}, 1), release: make(chan struct{})}
+}
+
+func (h *heldWraps) Wrap(ctx context.Context, in []keys.Plain) ([]keys.Wrapped, error) {
+	out, err := h.Custodian.Wrap(ctx, in)
+	if h.hold.CompareAndSwap(true, false) {
+		h.wrapped <- struct{}{}
+		<-h.release
+	}
+	return out, err
+}
+
 // TestRetireWrapKeyWaits: a request that began before the rotation may hold a new person's key, wrapped under the older version and not stored yet. Retiring the version at once made
 // what it sealed unreadable for ever.
 func TestRetireWrapKeyWaits(t *testing.T) {
 	t.Parallel()
-	w := newWatched(t, nil)
-	asked, release := make(chan bool), make(chan bool)
-	w.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
-		asked <- true
-		<-release
-		couple(rw, r)
-	}
+	var held *heldWraps
+	w := newWatched(t, func(c *broker.Config) {
+		held = newHeldWraps(unclosed{keystest.NewCustodian(t)})
+		c.Custodian = held
+	})
+	w.provider.answer = couple
+	held.hold.Store(true)
 	answer := make(chan *broker.Answer, 1)
 	go func() {
 		a, err := w.b.Disclose(context.WithoutCancel(t.Context()), w.caller, asker("TUE LENT"))
@@ -213,7 +235,7 @@ func TestRetireWrapKeyWaits(t *testing.T) {
 		}
 		answer <- a
 	}()
-	<-asked
+	<-held.wrapped
 	if _, err := w.b.RotateKey(t.Context(), keys.RootWrap); err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +249,7 @@ func TestRetireWrapKeyWaits(t *testing.T) {
 		t.Fatalf("retired while a request was under way: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	close(release)
+	close(held.release)
 	a := <-answer
 	if err := <-retired; err != nil && broker.AsProblem(err).Code != "keys.in_use" {
 		t.Fatal(err)

@@ -70,8 +70,8 @@ func (x *sharing) open(a *broker.Answer) {
 	}
 }
 
-// busy asks for somebody at a broker again and again: when one answer comes, the next request has been at the provider for a while. It stops when one is refused.
-func (x *sharing) busy(b *broker.Broker, refused chan<- *broker.Problem) {
+// busy asks for somebody at a broker again and again: when one answer comes, the next request has been at the provider for a while. It stops when one is refused, or ctx ends.
+func (x *sharing) busy(ctx context.Context, b *broker.Broker, refused chan<- *broker.Problem) {
 	var mu sync.Mutex
 	var last chan struct{} // of the request that waits at the provider
 	arrived := make(chan struct{}, 1)
@@ -104,16 +104,20 @@ func (x *sharing) busy(b *broker.Broker, refused chan<- *broker.Problem) {
 				}
 			}
 		})
+		var err error
 		select {
 		case <-arrived:
-		case err := <-ended:
-			x.provider.mu.Lock()
-			x.provider.answer = household
-			x.provider.mu.Unlock()
-			pass(nil)
-			refused <- broker.AsProblem(err)
-			return
+			if ctx.Err() == nil {
+				continue
+			}
+		case err = <-ended:
 		}
+		x.provider.mu.Lock()
+		x.provider.answer = household
+		x.provider.mu.Unlock()
+		pass(nil)
+		refused <- broker.AsProblem(err)
+		return
 	}
 }
 
@@ -127,11 +131,11 @@ func TestErasureOfABusyPerson(t *testing.T) {
 	x.b = leads
 	x.populate()
 	x.known(follows[0])
-	refused := make(chan *broker.Problem, 1)
-	go x.busy(follows[0], refused)
-	ledgertest.Await(t, "requests that are under way", func() bool { return x.count("SELECT count(*) FROM intents") > 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	refused := make(chan *broker.Problem, 1)
+	go x.busy(ctx, follows[0], refused)
+	ledgertest.Await(t, "requests that are under way", func() bool { return x.count("SELECT count(*) FROM intents") > 0 })
 	if _, err := leads.Erase(ctx, subjectOf(t, marie), "rgpd-17"); err != nil {
 		t.Errorf("erasing: %v", err)
 	}

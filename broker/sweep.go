@@ -37,11 +37,10 @@ func (b *Broker) sweep(ctx context.Context) {
 		case <-t.C:
 		}
 		if b.member != nil {
-			b.try(ctx, "reading the registry", b.refresh) // should nobody have told
+			b.try(ctx, "taking up what changed at other brokers", b.changed) // should nobody have told
 		}
 		if !b.leads() {
 			b.gate.forgetLeft()
-			b.try(ctx, "taking up the keys for intents", b.knowIntentKeys)
 			b.try(ctx, "recording interrupted requests", b.leftIntents)
 			continue // another broker does all the rest
 		}

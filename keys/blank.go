@@ -45,8 +45,8 @@ type blanks struct {
 	before  int       // in the one before
 }
 
-// take returns a blank, if there is one, and how many have to be made.
-func (b *blanks) take(now time.Time) (k blank, ok bool, fill int, gen uint64) {
+// take returns a blank, if there is one, of which it tells whose business it is to know before another call can drop it, and how many have to be made.
+func (b *blanks) take(now time.Time, taken func(KeyID)) (k blank, ok bool, fill int, gen uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch since := now.Sub(b.since); {
@@ -61,6 +61,7 @@ func (b *blanks) take(now time.Time) (k blank, ok bool, fill int, gen uint64) {
 	}
 	if n := len(b.free); n > 0 {
 		k, ok = b.free[n-1], true
+		taken(k.id)
 		clear(b.free[n-1].secret[:])
 		b.free = b.free[:n-1]
 	}
@@ -109,7 +110,7 @@ func (r *Ring) fromBlank(owner Owner) (Key, *StoredKey, bool) {
 	if r.wraps.direct { // nothing to gain
 		return Key{}, nil, false
 	}
-	b, ok, fill, gen := r.blanks.take(r.now())
+	b, ok, fill, gen := r.blanks.take(r.now(), func(id KeyID) { r.unsaved.add(id, r.now()) })
 	if fill > 0 {
 		go r.fill(fill, gen)
 	}

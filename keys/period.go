@@ -251,7 +251,9 @@ func (r *Ring) createPeriod(ctx context.Context, kind Kind, period string) (*per
 	if err := r.wrap(ctx, &k, row); err != nil {
 		return nil, err
 	}
-	if err := r.store.SaveKeys(ctx, []StoredKey{*row}); err != nil {
+	err = r.store.SaveKeys(ctx, []StoredKey{*row})
+	r.unsaved.done(row.ID)
+	if err != nil {
 		return nil, fmt.Errorf("saving the %s key: %w", kind, err)
 	}
 	r.stats.created.Add(1)

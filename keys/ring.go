@@ -51,6 +51,7 @@ type Ring struct {
 
 	cache   *cache // unwrapped subject keys that are in the store
 	pending *cache // fresh subject keys whose save was not confirmed yet
+	unsaved unsaved
 	shared  *periods
 	wraps   *batcher[Plain, Wrapped]
 	unwraps *batcher[WrappedAD, [32]byte]
@@ -224,8 +225,10 @@ func wrappingAD(k *StoredKey) []byte {
 func (r *Ring) wrap(ctx context.Context, k *Key, row *StoredKey) error {
 	p := Plain{Key: k.secret, AD: wrappingAD(row)}
 	defer clear(p.Key[:])
+	r.unsaved.add(row.ID, r.now())
 	w, err := r.wraps.call(ctx, p)
 	if err != nil {
+		r.unsaved.done(row.ID)
 		return fmt.Errorf("wrapping a %s key: %w", row.Kind, err)
 	}
 	row.Wrapped = w

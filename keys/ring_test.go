@@ -726,3 +726,38 @@ func TestOwner(t *testing.T) {
 		t.Error("digests don't tell uses apart, or don't survive a restart")
 	}
 }
+
+// TestSettled: what is being made is waited for until its maker says what became of it; what is begun later isn't.
+func TestSettled(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t)
+	if !b.ring.Settled()() {
+		t.Error("something is under way in a new ring")
+	}
+	_, first, err := b.ring.SubjectKey(ctx, b.owner(t, "552100554"))
+	if err != nil || first == nil {
+		t.Fatal(err)
+	}
+	_, second, err := b.ring.DeferredKey(ctx, b.owner(t, "552100554"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settled := b.ring.Settled()
+	_, third, err := b.ring.DeferredKey(ctx, b.owner(t, "552100554"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ring.Saved(first)
+	if settled() {
+		t.Error("a key that may still be stored isn't waited for")
+	}
+	b.ring.Forget(second.ID)
+	if !settled() {
+		t.Error("all that was under way has ended")
+	}
+	if later := b.ring.Settled(); later() {
+		t.Error("the third isn't waited for")
+	} else if b.ring.Saved(third); !later() {
+		t.Error("all has ended")
+	}
+}

@@ -8,7 +8,7 @@ import (
 )
 
 // SubjectKey returns a key to seal a person's parts with: from the cache, else from the store, else a new one. A new one comes with fresh, the row that the caller
-// saves in the same transaction as what the key seals, and then confirms with Saved; if the save failed, or may have, Forget it.
+// saves in the same transaction as what the key seals, and then confirms with Saved; if the save failed, or may have, Forget it. (Settled waits for one or the other.)
 //
 // A fresh key is its caller's alone: two concurrent creators get two keys, and both are valid, since every blob names its key. So a record never depends on a row that
 // somebody else was to save, and a row that is saved late never brings back a key that Erase destroyed.
@@ -87,10 +87,11 @@ func (r *Ring) newOwnedKey(ctx context.Context, kind Kind, owner Owner) (Key, *S
 	return k, row, nil
 }
 
-// Saved tells that fresh keys are durable, so that others may use them from the cache. Leaving it out costs time only.
+// Saved tells that fresh keys are durable, so that others may use them from the cache. Leaving it out costs time only: see Settled, too.
 func (r *Ring) Saved(fresh ...*StoredKey) {
 	gen := r.cache.generation()
 	for _, row := range fresh {
+		r.unsaved.done(row.ID)
 		// An erasure since the creation took it out of pending, so it isn't cached again.
 		if k, ok := r.pending.take(row.ID); ok {
 			r.cache.put(&k, gen)
@@ -102,6 +103,7 @@ func (r *Ring) Saved(fresh ...*StoredKey) {
 // Forget drops keys from memory: of a save that failed.
 func (r *Ring) Forget(ids ...KeyID) {
 	for _, id := range ids {
+		r.unsaved.done(id)
 		for _, c := range []*cache{r.pending, r.cache} {
 			if k, ok := c.take(id); ok {
 				k.Clear()

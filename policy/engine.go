@@ -115,6 +115,27 @@ func (e *Engine) reload(ctx context.Context) error {
 	return nil
 }
 
+// Adopt puts a recorded bundle in force that another engine with the same log has activated. Source stays as it is: the next Reload takes it, and activates it if it is another one. On an error the bundle
+// in force stays (ErrBundle).
+func (e *Engine) Adopt(ctx context.Context, bundle []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b, err := ParseBundle(bundle)
+	if err != nil {
+		return fmt.Errorf("reading a recorded policy: %w", err)
+	}
+	if e.current.Load().bundle.digest == b.digest {
+		return nil
+	}
+	p, _, err := prepare(ctx, b, e.config.Limit)
+	if err != nil {
+		return fmt.Errorf("checking a recorded policy: %w", err)
+	}
+	e.current.Store(p)
+	e.log.InfoContext(ctx, "policy in force, as another broker activated it", "revision", b.revision, "digest", b.digest.Hex())
+	return nil
+}
+
 // prepare does all that can be done before a bundle is activated.
 func prepare(ctx context.Context, b *Bundle, limit time.Duration) (*program, int, error) {
 	p, err := compile(ctx, b, true)

@@ -30,6 +30,7 @@ type AuditorKey struct {
 type AuditorChange struct{ Auditor Auditor }
 
 func (c *AuditorChange) apply(t *tx, _ []ledger.Leaf) error {
+	t.changed(changedRegistry)
 	a := &c.Auditor
 	now := time.Now().UnixMilli()
 	if _, err := t.exec("INSERT INTO auditors (id, name, state, created) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, state = excluded.state", a.ID, a.Name, a.State, now); err != nil {

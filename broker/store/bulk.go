@@ -8,6 +8,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -38,9 +39,9 @@ var (
 	// Only PostgreSQL's.
 	intoMonths = &rowsOf{"", "iiibbbi", // with the epoch of the entry
 		"INSERT INTO records (month, log_index, disclosure, position, owner, person, admin) SELECT (SELECT month FROM epochs WHERE number = u.g), a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g)"}
-	intoDisclosures = &rowsOf{"", "btbbibib", // without those whose key is gone or whose person is being erased; an erasure doesn't reach what is deferred
-		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h)
-		WHERE (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
+	intoDisclosures = &rowsOf{"", "btbbibibi", // without those whose key is gone, whose person is being erased, or that are decided by what has changed; an erasure doesn't reach what is deferred
+		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h, i)
+		WHERE (u.i IS NULL OR u.i = (SELECT number FROM changes WHERE what = 'registry')) AND (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
 	// Both of disclosures that were begun with them.
 	intoIntents = &rowsOf{"", "bbbi",
 		"INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.b, u.c, u.d FROM unnest(%s) AS u (a, b, c, d) JOIN disclosures d ON d.id = u.a"}
@@ -119,6 +120,7 @@ type pgTx struct {
 	payloads []any    // of intoPayloads
 	late     []any    // of intoDeferrals
 	placed   []any    // of intoHanded
+	changes  map[string]bool // that are counted at the end
 	sealed   [][]byte // keys of records: each has to be stored
 	member   int64
 }
@@ -163,6 +165,14 @@ func (p *pgTx) ask(query string, check func(int64) error) {
 func (p *pgTx) commit() error {
 	if err := p.gather(); err != nil {
 		return err
+	}
+	// Last, and in one order: nobody who waits for these rows has anything that is waited for here.
+	for _, what := range slices.Sorted(maps.Keys(p.changes)) {
+		p.queue.Queue("UPDATE changes SET number = number + 1 WHERE what = $1", what)
+	}
+	if len(p.changes) > 0 {
+		p.queue.Queue("SELECT pg_notify('regard_changed', '')") // it goes out with the commit
+		p.checks = true
 	}
 	if p.checks {
 		if err := p.send(); err != nil {
@@ -369,14 +379,17 @@ func (p *pgTx) beginAll(all []*beginning) (left map[ID]*beginning, err error) {
 			return nil, fmt.Errorf("%w: two disclosures with one id", ErrExists)
 		}
 		byID[in.ID] = x
-		var due, key any
+		var due, key, registry any
+		if in.Registry != 0 {
+			registry = in.Registry
+		}
 		if !in.Due.IsZero() {
 			due = in.Due.UnixMilli()
 		}
 		if !in.Key.IsZero() && !slices.ContainsFunc(in.Fresh, func(k *keys.StoredKey) bool { return k != nil && k.ID == in.Key }) {
 			key = in.Key[:]
 		}
-		values = append(values, in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due, key)
+		values = append(values, in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due, key, registry)
 		intents = append(intents, in.ID[:], in.Person, in.Admin, p.member)
 		for _, k := range in.Fresh {
 			if k != nil {
@@ -411,7 +424,7 @@ func (p *pgTx) beginAll(all []*beginning) (left map[ID]*beginning, err error) {
 	return byID, p.insert(intoFresh, fresh)
 }
 
-// findAgain says of those that were not stored why, after the transaction: their Idempotency-Key was used before, their person is being erased, or a key is gone.
+// findAgain says of those that were not stored why, after the transaction: their Idempotency-Key was used before, who may ask has changed, their person is being erased, or a key is gone.
 func (p *pgTx) findAgain(left map[ID]*beginning) error {
 	if len(left) == 0 {
 		return nil
@@ -439,8 +452,15 @@ func (p *pgTx) findAgain(left map[ID]*beginning) error {
 	if err != nil {
 		return err
 	}
+	var registry int64
+	if err := p.row("SELECT number FROM changes WHERE what = 'registry'", nil).Scan(&registry); err != nil {
+		return err
+	}
 	for _, x := range left {
-		if erasing[x.in.Owner] && x.in.Due.IsZero() {
+		switch {
+		case x.in.Registry != 0 && x.in.Registry != registry:
+			x.err = ErrStale
+		case erasing[x.in.Owner] && x.in.Due.IsZero():
 			x.err = ErrErasing
 		}
 	}

@@ -291,7 +291,14 @@ func forget(t *tx, owner keys.Owner, done time.Time) error {
 
 // SetAgencyAddresses says where mails about contests go; the addresses aren't in the log.
 func (s *Store) SetAgencyAddresses(ctx context.Context, agency, contact, dpo string) error {
-	return s.one(ctx, "UPDATE agencies SET contact = ?, dpo = ? WHERE id = ?", contact, dpo, agency)
+	return s.do(ctx, func(t *tx) error {
+		n, err := t.exec("UPDATE agencies SET contact = ?, dpo = ? WHERE id = ?", contact, dpo, agency)
+		if err == nil && n == 0 {
+			return ErrNotFound
+		}
+		t.changed(changedRegistry)
+		return err
+	})
 }
 
 // watchedNote is the name under which the store remembers up to which log index accounts were told of entries.

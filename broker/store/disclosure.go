@@ -38,6 +38,8 @@ type Intent struct {
 	Key keys.KeyID
 	// Fresh are data keys that have to be durable with it.
 	Fresh []*keys.StoredKey // nil ones are skipped
+	// Registry is the number of the registry and the policy by which it was decided, see Changes. If they have changed since, Begin fails with ErrStale. 0: not checked.
+	Registry int64
 }
 
 // A Disclosure as stored.

@@ -147,6 +147,7 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 		if n, err = t.exec("DELETE FROM keys WHERE kind = ? AND owner = ?", string(keys.KindSubject), e.Owner[:]); err != nil || t.pg == nil {
 			return err
 		}
+		t.changed(changedKeys)
 		if _, err := t.exec("DELETE FROM erasing WHERE owner = ?", e.Owner[:]); err != nil {
 			return err
 		}

@@ -177,6 +177,9 @@ func (s *Store) ReplaceKeys(ctx context.Context, ks []keys.StoredKey) error {
 // PostgreSQL does, the package comment says.
 func (s *Store) DestroyKeys(ctx context.Context, ids []keys.KeyID) error {
 	err := s.keep(ctx, func(t *tx) error {
+		if len(ids) > 0 {
+			t.changed(changedKeys)
+		}
 		for i := range ids {
 			if _, err := t.exec("DELETE FROM keys WHERE id = ?", ids[i][:]); err != nil {
 				return err

@@ -705,3 +705,85 @@ func TestErasureIsCarriedOutOnce(t *testing.T) {
 		t.Errorf("the new key was destroyed, too: left %v", ids)
 	}
 }
+
+// TestChangesAreCounted: whatever other processes keep in memory is counted by the transaction that changes it, and they are told when it is durable.
+func TestChangesAreCounted(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s, other := d.Open(t, dir), d.Open(t, dir)
+	ctx := t.Context()
+	listens, err := pgx.Connect(ctx, d.Config(t, dir).Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listens.Close(context.Background())
+	if _, err := listens.Exec(ctx, "LISTEN regard_changed"); err != nil {
+		t.Fatal(err)
+	}
+	last, err := other.Changes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := proof.Index(0)
+	logged := func(a store.Attachment) func() error {
+		return func() error {
+			err := commit(t, s, next, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(next, proof.KindKey)}, Attach: a})
+			next++
+			return err
+		}
+	}
+	key := keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindSubject, Owner: keys.Owner{1}, Wrapped: []byte{1}, Created: at}
+	for _, c := range []struct {
+		name           string
+		do             func() error
+		registry, keys int64
+	}{
+		{"an agency", logged(&store.AgencyChange{Agency: store.Agency{ID: "a", Name: "A", SIRET: "1", State: store.Active}}), 1, 0},
+		{"its addresses", func() error { return s.SetAgencyAddresses(ctx, "a", "c@a.example", "") }, 1, 0},
+		{"an auditor", logged(&store.AuditorChange{Auditor: store.Auditor{ID: "b", Name: "B", State: store.Active}}), 1, 0},
+		{"an agreement", logged(&store.AgreementChange{Agreement: store.Agreement{ID: "g", Version: 1, JSON: []byte{1}}}), 1, 0},
+		{"a service", logged(&store.ServiceChange{Service: store.Service{ID: "s", Version: 1, YAML: []byte{1}}}), 1, 0},
+		{"a policy", logged(&store.BundleActivation{Bundle: store.Bundle{Revision: "1", Bytes: []byte{1}}}), 1, 0},
+		{"a key that came into force", logged(&store.Note{Name: "key x"}), 0, 1},
+		{"a new person's key", func() error { return s.SaveKeys(ctx, []keys.StoredKey{key}) }, 0, 0},
+		{"a key that was destroyed", func() error { return s.DestroyKeys(ctx, []keys.KeyID{key.ID}) }, 0, 1},
+		{"something else", logged(nil), 0, 0},
+		{"what is refused", func() error {
+			if err := logged(&store.AgreementChange{Agreement: store.Agreement{ID: "g", Version: 1, JSON: []byte{1}}})(); !errors.Is(err, ledger.ErrRefused) {
+				return fmt.Errorf("not refused: %w", err)
+			}
+			next--
+			return nil
+		}, 0, 0},
+	} {
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		now, err := other.Changes(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.Registry != last.Registry+c.registry || now.Keys != last.Keys+c.keys {
+			t.Errorf("%s: from %+v to %+v", c.name, last, now)
+		}
+		last = now
+		if c.registry+c.keys > 0 {
+			wait, cancel := context.WithTimeout(ctx, time.Minute)
+			if _, err := listens.WaitForNotification(wait); err != nil {
+				t.Errorf("%s: nobody is told: %v", c.name, err)
+			}
+			cancel()
+		}
+	}
+	// A request that was decided before doesn't begin.
+	for number, want := range map[int64]error{0: nil, last.Registry: nil, last.Registry - 1: store.ErrStale, last.Registry + 1: store.ErrStale} {
+		in := intent(byte(100 + number))
+		in.Registry = number
+		if _, _, err := s.Begin(ctx, in); !errors.Is(err, want) {
+			t.Errorf("decided by %d of %d: %v", number, last.Registry, err)
+		}
+		if _, again, err := s.Begin(ctx, in); want == nil && (err != nil || !again) || want != nil && !errors.Is(err, want) {
+			t.Errorf("decided by %d of %d, again: %v, %v", number, last.Registry, again, err)
+		}
+	}
+}

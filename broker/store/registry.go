@@ -66,6 +66,7 @@ type Bundle struct {
 type AgencyChange struct{ Agency Agency }
 
 func (c *AgencyChange) apply(t *tx, _ []ledger.Leaf) error {
+	t.changed(changedRegistry)
 	a := &c.Agency
 	now := time.Now().UnixMilli()
 	if _, err := t.exec("INSERT INTO agencies (id, name, siret, state, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, siret = excluded.siret, state = excluded.state",
@@ -94,6 +95,7 @@ func (c *AgencyChange) apply(t *tx, _ []ledger.Leaf) error {
 type AgreementChange struct{ Agreement Agreement }
 
 func (c *AgreementChange) apply(t *tx, leaves []ledger.Leaf) error {
+	t.changed(changedRegistry)
 	a := &c.Agreement
 	_, err := t.exec("INSERT INTO agreements (id, version, agency, service, state, json, digest, log_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 		a.ID, a.Version, a.Agency, a.Service, a.State, a.JSON, a.Digest[:], int64(leaves[0].Index))
@@ -104,6 +106,7 @@ func (c *AgreementChange) apply(t *tx, leaves []ledger.Leaf) error {
 type ServiceChange struct{ Service Service }
 
 func (c *ServiceChange) apply(t *tx, leaves []ledger.Leaf) error {
+	t.changed(changedRegistry)
 	v := &c.Service
 	_, err := t.exec("INSERT INTO services (id, version, state, yaml, digest, log_index) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id, version) DO UPDATE SET state = excluded.state, log_index = excluded.log_index",
 		v.ID, v.Version, v.State, v.YAML, v.Digest[:], int64(leaves[0].Index))
@@ -114,6 +117,7 @@ func (c *ServiceChange) apply(t *tx, leaves []ledger.Leaf) error {
 type BundleActivation struct{ Bundle Bundle }
 
 func (c *BundleActivation) apply(t *tx, leaves []ledger.Leaf) error {
+	t.changed(changedRegistry)
 	b := &c.Bundle
 	_, err := t.exec("INSERT INTO bundles (digest, revision, bytes, log_index) VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET log_index = excluded.log_index",
 		b.Digest[:], b.Revision, b.Bytes, int64(leaves[0].Index))
@@ -236,6 +240,7 @@ func each(ctx context.Context, from interface {
 type Note struct{ Name string }
 
 func (n *Note) apply(t *tx, leaves []ledger.Leaf) error {
+	t.changed(changedKeys) // what is noted is of keys
 	rows, err := t.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", n.Name, leaves[0].Index.String())
 	if err == nil && rows != 1 {
 		err = fmt.Errorf("%w: it is noted already: %s", ErrExists, n.Name)
