@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/trillian"
+	"github.com/google/uuid"
 
 	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/broker/store"
@@ -500,7 +501,8 @@ type relay struct {
 	work sync.WaitGroup
 
 	mu sync.Mutex
-	at map[[16]byte]struct{} // groups that are on their way
+	at    map[[16]byte]struct{} // groups that are on their way
+	alone map[[16]byte]int      // how often groups failed while others didn't
 }
 
 const (
@@ -508,10 +510,12 @@ const (
 	relayEvery = 250 * time.Millisecond
 	// relayAtOnce bounds the groups on their way.
 	relayAtOnce = 1024
+	// relayAlone is how often a group may fail while others are stored: it would be tried for ever, and hold the others up each time.
+	relayAlone = 3
 )
 
 func newRelay(b *Broker, p *part) *relay {
-	r := &relay{b: b, part: p, at: map[[16]byte]struct{}{}}
+	r := &relay{b: b, part: p, at: map[[16]byte]struct{}{}, alone: map[[16]byte]int{}}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	return r
 }
@@ -592,6 +596,9 @@ func (r *relay) put(h cluster.Group) {
 		err = fmt.Errorf("%w: %w", ledger.ErrRefused, err)
 	}
 	switch {
+	case r.poisons(h.ID, err):
+		r.b.log.Error("a group of entries that another broker handed over can't be stored, and others can; it is refused", "group", uuid.UUID(h.ID), "tries", relayAlone, "error", err)
+		err = r.b.member.Refuse(r.ctx, h.ID, store.EncodeRefusal(err))
 	case errors.Is(err, errErasing):
 		err = r.b.member.Refuse(r.ctx, h.ID, refusedErasing)
 	case errors.Is(err, ledger.ErrRefused):
@@ -606,6 +613,23 @@ func (r *relay) put(h cluster.Group) {
 	if err != nil && r.ctx.Err() == nil {
 		r.b.log.Warn("refusing what another broker handed over; it is tried again", "error", err)
 	}
+}
+
+// poisons says whether a group has failed while others were stored as often as it may.
+func (r *relay) poisons(id [16]byte, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !errors.Is(err, ledger.ErrAlone) {
+		if err == nil {
+			delete(r.alone, id)
+		}
+		return false
+	}
+	if r.alone[id]++; r.alone[id] < relayAlone {
+		return false
+	}
+	delete(r.alone, id)
+	return true
 }
 
 // refusedErasing tells the broker that handed a group over to wait, and seal anew.

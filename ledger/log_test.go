@@ -178,6 +178,89 @@ func TestRefusedGroupDoesNotStopOthers(t *testing.T) {
 	}
 }
 
+// poisoned is a store that fails at groups of three entries, for no reason that it knows, or at everything.
+type poisoned struct {
+	ledger.Store
+	everything atomic.Bool
+}
+
+func (p *poisoned) Commit(ctx context.Context, b *ledger.Batch) error {
+	for _, g := range b.Groups {
+		if len(g.Leaves) == 3 || p.everything.Load() {
+			return errors.New("program limit exceeded")
+		}
+	}
+	return p.Store.Commit(ctx, b)
+}
+
+// TestPoisonedGroupDoesNotStopOthers: a group at which the store fails, though it doesn't refuse it, fails alone, and says that others don't. If all fail, it is the store.
+func TestPoisonedGroupDoesNotStopOthers(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	hold := make(chan struct{})
+	var committing atomic.Int32
+	env.Faults.Hook = func(call string, after bool) {
+		if call == ledgertest.CallCommit && !after {
+			committing.Add(1)
+			<-hold
+		}
+	}
+	go func() { hold <- struct{}{} }() // the first marker
+	cfg := env.Config()
+	store := &poisoned{Store: cfg.Store}
+	cfg.Store = store
+	l := env.OpenWith(cfg)
+	var wg sync.WaitGroup
+	wg.Go(func() { // keeps the store busy while the others gather
+		g, _ := ledgertest.Disclosure(ledgertest.Person(100))
+		if _, err := l.Append(context.Background(), g); err != nil {
+			t.Errorf("first group: %v", err)
+		}
+	})
+	ledgertest.Await(t, "the store to be busy", func() bool { return committing.Load() >= 2 })
+	env.Clock.Set(l.OpenEpoch().Until) // the batch of the others begins with a marker
+	for i := range 20 {
+		wg.Go(func() {
+			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+			if i%10 == 0 {
+				g, _ = ledgertest.Disclosure(ledgertest.Person(i), ledgertest.Person(i+1), ledgertest.Person(i+2))
+			}
+			if i == 5 {
+				g.Attach = "not what the store takes"
+			}
+			_, err := l.Append(context.Background(), g)
+			switch {
+			case i%10 == 0 && (!errors.Is(err, ledger.ErrAlone) || !errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrRefused)),
+				i == 5 && !errors.Is(err, ledger.ErrRefused), i%10 != 0 && i != 5 && err != nil:
+				t.Errorf("group %d: %v", i, err)
+			}
+		})
+	}
+	ledgertest.Await(t, "the others to gather", func() bool { return l.Metrics().Waiting >= 21 })
+	close(hold)
+	wg.Wait()
+	if m := l.Metrics(); m.Alone != 2 || m.Refused != 1 || m.Waiting != 0 || m.Halted {
+		t.Errorf("the counts are %+v", m)
+	}
+	store.everything.Store(true)
+	for i := range 20 {
+		wg.Go(func() {
+			g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+			if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrAlone) {
+				t.Errorf("when all fail: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	store.everything.Store(false)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(200))
+	if _, err := l.Append(context.Background(), g); err != nil {
+		t.Error(err)
+	}
+	if n := l.Checkpoint().Size(); n != 21 {
+		t.Errorf("%d entries, want 19 and 2 markers", n)
+	}
+}
+
 func TestBusy(t *testing.T) {
 	env := ledgertest.NewInMemory(t)
 	cfg := env.Config()

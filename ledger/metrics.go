@@ -12,7 +12,7 @@ type counters struct {
 	entries, batches, rounds, again, busy, refused   atomic.Int64
 	orderErrors, signErrors, fileErrors, publishErrs atomic.Int64
 	filed, toFile, epochs, publications, unsettled   atomic.Int64
-	unwitnessed                                      atomic.Int64
+	unwitnessed, alone                               atomic.Int64
 	orderNanos, addNanos, integrateNanos, signNanos  atomic.Int64
 	publishNanos, closeNanos, prepareNanos           atomic.Int64
 	publishedSize                                    atomic.Int64
@@ -25,8 +25,8 @@ type Metrics struct {
 	Entries, Batches, Rounds int64
 	// Repeated leaves: Trillian had them from an attempt that failed.
 	Repeated int64
-	// Busy and Refused count groups that Append turned away.
-	Busy, Refused int64
+	// Busy and Refused count groups that Append turned away, Alone those that failed while others were stored.
+	Busy, Refused, Alone int64
 	// Errors by stage; each was logged and the work repeated.
 	OrderErrors, SignErrors, FileErrors, PublishErrors int64
 	// Time spent, in total: Order is placing and committing, Add and Integrate are Trillian's, Sign is signing and storing the checkpoint.
@@ -62,7 +62,7 @@ func (l *Log) Metrics() Metrics {
 	c := &l.count
 	m := Metrics{
 		Entries: c.entries.Load(), Batches: c.batches.Load(), Rounds: c.rounds.Load(), Repeated: c.again.Load(),
-		Busy: c.busy.Load(), Refused: c.refused.Load(),
+		Busy: c.busy.Load(), Refused: c.refused.Load(), Alone: c.alone.Load(),
 		OrderErrors: c.orderErrors.Load(), SignErrors: c.signErrors.Load(), FileErrors: c.fileErrors.Load(), PublishErrors: c.publishErrs.Load(),
 		Order: time.Duration(c.orderNanos.Load()), Add: time.Duration(c.addNanos.Load()), Integrate: time.Duration(c.integrateNanos.Load()),
 		Sign: time.Duration(c.signNanos.Load()), Publish: time.Duration(c.publishNanos.Load()), LastClose: time.Duration(c.closeNanos.Load()), LastPrepare: time.Duration(c.prepareNanos.Load()),

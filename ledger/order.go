@@ -260,26 +260,72 @@ func (l *Log) orderBatch(ws []*waiter) ([]*waiter, error) {
 		return nil, nil // all there was to do was to find out about the last batch
 	}
 	err = l.commit(ctx, ws, turn)
-	if !errors.Is(err, ErrRefused) {
+	if err == nil || len(ws) == 0 || l.cant(err) {
 		return ws, err
 	}
-	// The Store refuses one of the groups whatever we do: the others mustn't suffer.
+	if len(ws) == 1 && turn == nil && !errors.Is(err, ErrRefused) {
+		return ws, err
+	}
+	// The Store refuses one of the groups, or fails at it, whatever we do: the others mustn't suffer.
 	if turn != nil {
 		if err := l.commit(ctx, nil, turn); err != nil {
 			return ws, err
 		}
 	}
+	return l.oneByOne(ws)
+}
+
+// cant says of an error of commit that it would befall any other batch, too: it isn't known what is stored, or another broker leads.
+func (l *Log) cant(err error) bool {
+	return !errors.Is(err, ErrRefused) && (l.order.unsure != nil || l.isHalted() || l.deposed())
+}
+
+const (
+	// aloneTries is how many groups in a row may fail one by one before it is the Store that is to blame.
+	aloneTries = 8
+	// aloneTimeouts is how long the groups of a batch are committed one by one, in Config.Timeout: one that is to blame may take long to fail.
+	aloneTimeouts = 4
+)
+
+// oneByOne commits each group in a batch of its own. One that the Store refuses is told so; one that fails in another way is to blame as well, if others don't (ErrAlone). If it fails, the caller
+// tells the waiters that it returns.
+func (l *Log) oneByOne(ws []*waiter) (rest []*waiter, err error) {
+	ctx, cancel := context.WithTimeout(l.ctx, aloneTimeouts*l.cfg.Timeout)
+	defer cancel()
+	end := func(w *waiter, err error) {
+		l.mu.Lock()
+		l.uncount([]*waiter{w})
+		l.mu.Unlock()
+		w.finish(outcome{err: err})
+	}
+	var errs []error // of rest
+	stored := false
+	// In any order: those that fail mustn't always be the first.
+	ws = slices.Clone(ws)
+	rand.Shuffle(len(ws), func(i, j int) { ws[i], ws[j] = ws[j], ws[i] }) // #nosec G404 -- it needn't be a secret
 	for i, w := range ws {
-		switch err := l.commit(ctx, []*waiter{w}, nil); {
+		err := l.commit(ctx, []*waiter{w}, nil)
+		switch {
+		case err == nil:
+			stored = true
 		case errors.Is(err, ErrRefused):
 			l.count.refused.Add(1)
-			l.mu.Lock()
-			l.uncount(ws[i : i+1])
-			l.mu.Unlock()
-			w.finish(outcome{err: err})
-		case err != nil:
-			return ws[i:], err
+			end(w, err)
+		case l.cant(err) || ctx.Err() != nil:
+			return append(rest, ws[i:]...), err
+		default:
+			if rest, errs = append(rest, w), append(errs, err); !stored && len(rest) == aloneTries {
+				return append(rest, ws[i+1:]...), err
+			}
 		}
+	}
+	if len(rest) == 0 || !stored {
+		return rest, errors.Join(errs...)
+	}
+	for i, w := range rest {
+		l.count.alone.Add(1)
+		l.cfg.Logger.Error("a group of entries can't be stored, and others can", "entries", len(w.group.Entries), "kind", string(w.group.Entries[0].Kind()), "error", errs[i])
+		end(w, fmt.Errorf("%w: %w", ErrAlone, errs[i]))
 	}
 	return nil, nil
 }

@@ -131,6 +131,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	counter("log_rounds_total", "Checkpoints that were signed.", func(s *sample) float64 { return float64(s.log.Rounds) })
 	counter("log_busy_total", "Groups of entries that were turned away because too many waited.", func(s *sample) float64 { return float64(s.log.Busy) })
 	counter("log_refused_total", "Groups of entries that could not be stored.", func(s *sample) float64 { return float64(s.log.Refused) })
+	counter("log_alone_total", "Groups of entries that failed while others were stored.", func(s *sample) float64 { return float64(s.log.Alone) })
 	counter("log_errors_total", "Errors of the log's stages; the work was repeated.", func(s *sample) float64 {
 		return float64(s.log.OrderErrors + s.log.SignErrors + s.log.FileErrors + s.log.PublishErrors)
 	})

@@ -114,14 +114,14 @@ type pgTx struct {
 	wrong  error // what one found
 	trips  *atomic.Int64
 
-	epoch    int64    // of the batch that is committed
-	keys     []any    // of intoKeys
-	done     []int64  // disclosures that have their outcome
-	payloads []any    // of intoPayloads
-	late     []any    // of intoDeferrals
-	placed   []any    // of intoHanded
+	epoch    int64           // of the batch that is committed
+	keys     []any           // of intoKeys
+	done     []int64         // disclosures that have their outcome
+	payloads []any           // of intoPayloads
+	late     []any           // of intoDeferrals
+	placed   []any           // of intoHanded
 	changes  map[string]bool // that are counted at the end
-	sealed   [][]byte // keys of records: each has to be stored
+	sealed   [][]byte        // keys of records: each has to be stored
 	member   int64
 }
 
