@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/broker/store"
@@ -30,29 +31,55 @@ func (c *Config) signedDir() string {
 }
 
 // elsewhere returns the checkpoints of this log that mirrors publish, and asks the witnesses. A mirror that can't be read, or has something else, vouches for nothing, nor does a witness that doesn't know the log. One mirror is enough, or so many witnesses that no quorum can have seen more. What
-// mirrors say is compared by the log, before it signs anything; a witness says a size alone, and one that is larger than all that is known stops the start.
-func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
+// mirrors say is compared by the log, before it signs anything; a witness says a size alone, and one that is larger than all that is known stops the start. All are asked at once, and none for longer than patience.
+func (b *Broker) elsewhere(ctx context.Context, patience time.Duration) ([][]byte, error) {
 	tail, err := store.Order{Store: b.store}.Tail(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the end of the order: %w", err)
 	}
 	fresh := tail.Next <= 1 // its first marker may stand there before anything is signed
+	asking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	type witnessed struct {
+		answered bool
+		silent   []error
+		err      error
+	}
+	first := make(chan witnessed, 1)
+	go func() {
+		var w witnessed
+		w.answered, w.silent, w.err = b.askWitnesses(asking, nil)
+		first <- w
+	}()
+	found, errs := make([][]byte, len(b.cfg.Mirrors)), make([]error, len(b.cfg.Mirrors))
+	var mirrors sync.WaitGroup
+	for i, m := range b.cfg.Mirrors {
+		mirrors.Go(func() { found[i], errs[i] = b.mirrored(asking, m) })
+	}
+	mirrors.Wait()
 	var notes [][]byte
 	var failed []error
-	for _, m := range b.cfg.Mirrors {
-		note, err := b.mirrored(ctx, m)
-		switch {
+	for i, m := range b.cfg.Mirrors {
+		switch err := errs[i]; {
 		case err == nil:
-			notes = append(notes, note)
+			notes = append(notes, found[i])
 		case errors.Is(err, fs.ErrNotExist) && fresh: // a new log, of which there is nothing to mirror yet
 		default:
 			failed = append(failed, fmt.Errorf("mirror %s: %w", m, err))
 			b.log.Warn("a mirror doesn't say where the log stands", "mirror", m, "error", err)
 		}
 	}
-	answered, silent, err := b.askWitnesses(ctx, notes)
-	if err != nil {
+	w := <-first
+	if more, err := b.knowMore(ctx, notes); err != nil {
 		return nil, err
+	} else if more { // what witnesses saw is judged by the newest that is known
+		again, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		w.answered, w.silent, w.err = b.askWitnesses(again, notes)
+	}
+	answered, silent := w.answered, w.silent
+	if w.err != nil {
+		return nil, w.err
 	}
 	apart := b.cfg.Shared != nil || b.cfg.signedDir() != filepath.Join(b.cfg.DataDir, "signed")
 	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !answered && !b.cfg.IgnoreMirrors {
@@ -79,6 +106,40 @@ func (b *Broker) elsewhere(ctx context.Context) ([][]byte, error) {
 			"If it is lost, name a copy of the published checkpoint that isn't in the data directory under mirrors; nothing is signed until then", b.cfg.SignedDir, filepath.Join(b.cfg.DataDir, "signed"))
 	}
 	return notes, nil
+}
+
+// elsewhereWait is how long mirrors and witnesses are waited for; takeOverWait is the same where another broker has just led, and everybody waits.
+const (
+	elsewhereWait = 10 * time.Second
+	takeOverWait  = 2 * time.Second
+)
+
+// atTakeOver is elsewhere for a broker that is about to lead. Each time that it fails it is more patient.
+func (b *Broker) atTakeOver(ctx context.Context) ([][]byte, error) {
+	patience := elsewhereWait
+	if b.part.Load() != nil { // it followed, or leads already
+		patience = min(takeOverWait<<min(b.hurried.Load(), 8), elsewhereWait)
+	}
+	known, err := b.elsewhere(ctx, patience)
+	if err != nil {
+		b.hurried.Add(1)
+	} else {
+		b.hurried.Store(0)
+	}
+	return known, err
+}
+
+// knowMore says whether one of these notes is of a larger tree than all that is known here.
+func (b *Broker) knowMore(ctx context.Context, notes [][]byte) (bool, error) {
+	if len(notes) == 0 || b.witnesses == nil {
+		return false, nil
+	}
+	here, err := b.newest(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	all, err := b.newest(ctx, notes)
+	return err == nil && all.Size() > here.Size(), err
 }
 
 // mirrored reads a mirror's checkpoint and verifies it; fs.ErrNotExist says that the mirror has none.
@@ -109,8 +170,6 @@ func (b *Broker) mirrored(ctx context.Context, mirror string) (note []byte, err 
 }
 
 func fetchCheckpoint(ctx context.Context, base string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	u, err := url.JoinPath(base, "checkpoint")
 	if err != nil {
 		return nil, errors.New("this is not a URL")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/regard-broker/regard/broker"
@@ -197,4 +198,29 @@ func published(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestMirrorsAreAskedAtOnce: one that waits for the other to be asked doesn't make it wait.
+func TestMirrorsAreAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, nil)
+	w.disclose(request())
+	public := filepath.Join(w.cfg.DataDir, "public")
+	w.close()
+	var asked sync.WaitGroup
+	asked.Add(2)
+	var urls []string
+	for range 2 {
+		var once sync.Once
+		urls = append(urls, mirror(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			once.Do(asked.Done)
+			asked.Wait()
+			tiles.Handler(public).ServeHTTP(rw, r)
+		})))
+	}
+	w.cfg.Mirrors = urls
+	w.open()
+	if text := w.text(); strings.Contains(text, "a mirror doesn't say") {
+		t.Errorf("%s", text)
+	}
 }

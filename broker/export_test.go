@@ -219,6 +219,6 @@ func (b *Broker) OpeningsAfter(ctx context.Context, auditor string, id store.ID,
 
 // Elsewhere asks where the log stands, as whoever begins to lead does.
 func (b *Broker) Elsewhere(ctx context.Context) error {
-	_, err := b.elsewhere(ctx)
+	_, err := b.elsewhere(ctx, elsewhereWait)
 	return err
 }

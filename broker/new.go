@@ -106,6 +106,7 @@ type Broker struct {
 	signed    signedStore
 	part      atomic.Pointer[part]
 	astray    atomic.Pointer[astray] // nil: it has its part
+	hurried   atomic.Int32           // how often a takeover failed because nobody said in time where the log stands
 	parts     sync.WaitGroup         // that are ending
 	led       atomic.Int64           // the last term that this broker began to lead in
 	beginning sync.Mutex             // of a term: one at a time
@@ -314,7 +315,7 @@ func (b *Broker) openAlone(ctx context.Context) (err error) {
 	}()
 	cfg := b.ledgerConfig()
 	cfg.Store = order{store.Order{Store: b.store}, b}
-	if cfg.Known, err = b.elsewhere(ctx); err != nil {
+	if cfg.Known, err = b.elsewhere(ctx, elsewhereWait); err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	l, err := b.openTree(ctx, cfg, tree, tree.Integrate)

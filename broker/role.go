@@ -225,7 +225,7 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 		err = b.shutErasures(ctx)
 	}
 	if err == nil {
-		cfg.Known, err = b.elsewhere(ctx)
+		cfg.Known, err = b.atTakeOver(ctx)
 	}
 	var l *ledger.Log
 	if err == nil {
@@ -500,7 +500,7 @@ type relay struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	mu sync.Mutex
+	mu    sync.Mutex
 	at    map[[16]byte]struct{} // groups that are on their way
 	alone map[[16]byte]int      // how often groups failed while others didn't
 }

@@ -16,6 +16,9 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
+// Locks are those of lane.go: rest, all, order.
+var Locks = []any{int64(lockRest), int64(lockAll), int64(lockOrder)}
+
 // Forget removes what stands beside the log about somebody, as an erasure does.
 func (s *Store) Forget(ctx context.Context, owner keys.Owner, now time.Time) error {
 	return s.keep(ctx, func(t *tx) error { return forget(t, owner, now) })

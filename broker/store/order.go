@@ -31,8 +31,14 @@ type Order struct {
 // ErrTerm: another process leads by now.
 var ErrTerm = errors.New("store: another process leads the log")
 
-// Lead waits until nothing of an earlier term is being stored. From then on nothing of it is: what Tail returns stays so until this process commits.
+// Lead waits until nothing of an earlier term is being stored. From then on nothing of it is: what Tail returns stays so until this process commits. A transaction that stands in the way for too long, of
+// a leader that was paused or cut off in the middle of it, is ended.
 func (s Order) Lead(ctx context.Context) error {
+	if s.pg && s.Term != 0 {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go s.clear(ctx)
+	}
 	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: s.inTerm})
 }
 

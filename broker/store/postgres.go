@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -124,9 +125,12 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 			return fail(errors.New("the keeper's address is that of another database"))
 		}
 	}
+	// What is this process's own, whoever else connects as the same role.
+	name := "regard " + rand.Text()
 	lane := func(c *pgx.ConnConfig, before, after []int64) *lane {
-		for name, value := range impatient {
-			c.RuntimeParams[name] = value
+		c.RuntimeParams["application_name"] = name
+		for setting, value := range impatient {
+			c.RuntimeParams[setting] = value
 		}
 		if c == keeper {
 			c.RuntimeParams["idle_in_transaction_session_timeout"] = "30s"
@@ -135,9 +139,11 @@ func openPostgres(ctx context.Context, cfg Config) (*Store, error) {
 		return newLane(w.transact, nil, w.drop)
 	}
 	s.lanes = lanes{begins: lane(hot, nil, nil), order: lane(hot, nil, []int64{lockOrder}), rest: lane(writes, []int64{lockRest}, nil)}
+	s.logins = append(s.logins, writes)
 	s.startLooking()
 	if keeper != nil {
 		s.lanes.keeper = lane(keeper, []int64{lockRest}, nil)
+		s.logins = append(s.logins, keeper)
 	}
 	return s, nil
 }

@@ -787,3 +787,47 @@ func TestChangesAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestLeadersInTheWay: a leader that stopped in the middle of a transaction, as either role, keeps nobody from leading. Who waits as the new one does is left alone.
+func TestLeadersInTheWay(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	if err := d.Cluster.SQL(ctx, d.Name(t, dir), "UPDATE lease SET term = 7"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, url, lock string }{
+		{"orders", d.Config(t, dir).Postgres, "SELECT pg_advisory_xact_lock_shared(%[2]d), pg_advisory_xact_lock(%[3]d)"},
+		{"erases", d.Config(t, dir).Keeper, "SELECT pg_advisory_xact_lock(%[1]d), pg_advisory_xact_lock(%[2]d)"},
+		{"begins", d.Config(t, dir).Postgres, "SELECT pg_advisory_xact_lock_shared(%[2]d)"},
+	} {
+		conn, err := pgx.Connect(ctx, c.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(ctx, fmt.Sprintf(c.lock+" WHERE %[1]d + %[2]d + %[3]d > 0", store.Locks...)); err != nil {
+			t.Fatal(err)
+		}
+		waiting := make(chan error, 1)
+		go func() { waiting <- s.DestroyKeys(ctx, []keys.KeyID{{9}}) }() // it waits for all others
+		if err := (store.Order{Store: s, Term: 7}).Lead(ctx); err != nil {
+			t.Errorf("while one before %s: %v", c.name, err)
+		}
+		if c.name != "begins" {
+			if err := tx.Commit(ctx); err == nil {
+				t.Errorf("what %s wasn't ended", c.name)
+			}
+		} else {
+			_ = tx.Rollback(ctx)
+		}
+		if err := <-waiting; err != nil {
+			t.Errorf("who waited while one before %s: %v", c.name, err)
+		}
+	}
+}

@@ -42,6 +42,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -96,6 +97,7 @@ type Store struct {
 	conn    *conn // SQLite's, owned by the writer goroutine
 	pg      bool  // PostgreSQL
 	member  int64
+	logins  []*pgx.ConnConfig // PostgreSQL's: of the broker, and of the keeper
 	r       *reader
 	log     *slog.Logger
 
