@@ -70,6 +70,9 @@ func (l *Log) publish(ctx context.Context) error {
 	}
 	size := s.edge.size
 	if last := l.last.Load(); last != nil && last.Size() >= size {
+		if err := l.writeAgain(last); err != nil {
+			return err
+		}
 		l.clearLag(s, start)
 		return l.publishMore(ctx, *last)
 	}
@@ -100,6 +103,32 @@ func (l *Log) publish(ctx context.Context) error {
 	l.clearLag(s, start)
 	l.count.publications.Add(1)
 	l.count.publishNanos.Add(int64(time.Since(start)))
+	return nil
+}
+
+// writeAgain puts the published checkpoint back if there is a smaller one: another broker, which led before, was paused in the middle of writing it. Readers take a log that shrinks for a fork. A larger one is
+// that of a broker that leads by now.
+func (l *Log) writeAgain(last *proof.Checkpoint) error {
+	smaller := func(name string, than *proof.Checkpoint) bool {
+		n, err := os.ReadFile(filepath.Join(l.cfg.Dir, name))
+		if err != nil || bytes.Equal(n, than.Note()) {
+			return false // one that can't be read is nobody's older one
+		}
+		cp, err := l.ours(l.ctx, n)
+		return err == nil && cp.Size() < than.Size()
+	}
+	for name, is := range map[string]*proof.Checkpoint{checkpointName: last, witnessedName: l.witnessed.Load()} {
+		if is == nil || !smaller(name, is) || name == witnessedName && last.Witnessed() { // nobody reads that one then
+			continue
+		}
+		if l.deposed() {
+			return ErrDeposed
+		}
+		l.cfg.Logger.Warn("an older checkpoint had been published; it is replaced", "name", name, "size", is.Size())
+		if err := tiles.WriteFile(l.cfg.Dir, name, is.Note()); err != nil {
+			return fmt.Errorf("publishing the checkpoint again: %w", err)
+		}
+	}
 	return nil
 }
 

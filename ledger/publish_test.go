@@ -227,3 +227,39 @@ func TestKeyRotation(t *testing.T) {
 		t.Error("a checkpoint under an unknown key was stored")
 	}
 }
+
+// TestOlderCheckpointIsReplaced: a leader that was paused while it published writes an older checkpoint over the newer one. Readers must not see the log shrink for longer than a round, whether or not it grows.
+func TestOlderCheckpointIsReplaced(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	l := env.Open()
+	file := filepath.Join(env.Config().Dir, "checkpoint")
+	grow := func(n int) []byte {
+		t.Helper()
+		g, _ := ledgertest.Disclosure(ledgertest.Person(n))
+		a, err := l.Append(t.Context(), g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AwaitPublished(t.Context(), a.Entries[0].Index); err != nil {
+			t.Fatal(err)
+		}
+		cp, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cp
+	}
+	older := grow(1)
+	newer := grow(2)
+	if bytes.Equal(older, newer) {
+		t.Fatal("the checkpoint didn't grow")
+	}
+	if err := os.WriteFile(file, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "the newer checkpoint", func() bool {
+		now, err := os.ReadFile(file)
+		return err == nil && bytes.Equal(now, newer)
+	})
+	env.Close(l)
+}
