@@ -282,6 +282,25 @@ func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) err
 	return b.forgetErasures(ctx, before)
 }
 
+// dropDetails drops what is left on the disk of months whose retention has ended, where months lie apart. Histories go on telling of their records, that the log says their retention has ended.
+func (b *Broker) dropDetails(ctx context.Context) error {
+	months, err := b.store.Months(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range months {
+		n, err := b.store.DropDetail(ctx, m)
+		switch {
+		case errors.Is(err, store.ErrNotFound): // somebody else did
+			continue
+		case err != nil:
+			return fmt.Errorf("dropping what is left of the month %d: %w", m, err)
+		}
+		b.log.Info("dropped what was left of a month's records at the end of their retention", "month", m, "records", n)
+	}
+	return nil
+}
+
 // markerUpTo returns the marker of the last epoch that was opened at a time or before; 0 if there is none.
 func (b *Broker) markerUpTo(ctx context.Context, t time.Time) (proof.Index, error) {
 	open := b.ledger().OpenEpoch()

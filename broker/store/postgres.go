@@ -20,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/dsn"
 )
 
@@ -207,26 +208,50 @@ func (s *Store) checkLocks(ctx context.Context) error {
 	return nil
 }
 
-// DropMonth drops what the end of retention left of a month's records, a number such as 202611, and returns how many there were. ErrNotFound if there are none, ErrExists if some are still
-// to be kept. On SQLite they stay.
-func (s *Store) DropMonth(ctx context.Context, month int) (n int64, err error) {
+// Months lists those months, as numbers such as 202611, whose epochs are all closed, whose person parts are all emptied, and whose details are still on the disk, oldest first. On SQLite there are none.
+func (s *Store) Months(ctx context.Context) (out []int, err error) {
 	if !s.pg {
-		return 0, ErrNotFound
+		return nil, nil
 	}
-	err = s.keep(ctx, func(t *tx) error {
-		var dropped sql.NullInt64
-		err := t.row("SELECT drop_month(?)", int64(month)).Scan(&dropped)
-		var pe *pgconn.PgError
-		if errors.As(err, &pe) && pe.Code == "55006" {
-			return fmt.Errorf("%w: %s", ErrExists, pe.Message)
-		}
-		if err == nil && !dropped.Valid {
-			return ErrNotFound
-		}
-		n = dropped.Int64
+	// LIMIT: one look at each month, which ends at the first record that is kept.
+	err = s.each(ctx, `SELECT month FROM (SELECT DISTINCT month FROM epochs WHERE month < (SELECT month FROM epochs WHERE closer IS NULL) AND month NOT IN (SELECT month FROM ended_months)) m
+		WHERE (SELECT true FROM records r WHERE r.month = m.month AND length(r.person) > 0 LIMIT 1) IS NULL ORDER BY month`, func(scan func(...any) error) error {
+		var month int
+		err := scan(&month)
+		out = append(out, month)
 		return err
 	})
-	return n, err
+	return out, err
+}
+
+// DropDetail drops, at once and from the disk, what the end of retention left of a month's records, and returns how many there are: all but what tells whose they are, where they stand, and which key sealed them.
+// ErrNotFound if there is none of it, ErrExists if some are still to be kept. On SQLite it stays.
+func (s *Store) DropDetail(ctx context.Context, month int) (n int64, err error) {
+	switch {
+	case !s.pg:
+		return 0, ErrNotFound
+	case s.lanes.keeper == nil:
+		return 0, ErrNoKeeper
+	}
+	// As the keeper, and beside everybody: nobody stores anything about a month that has ended, and a large one takes its time.
+	c, err := pgx.ConnectConfig(ctx, s.logins[len(s.logins)-1])
+	if err != nil {
+		return 0, classify(err)
+	}
+	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is under way on it
+	if _, err := c.Exec(ctx, "SET statement_timeout = 0"); err != nil {
+		return 0, classify(err)
+	}
+	var dropped sql.NullInt64
+	err = c.QueryRow(ctx, "SELECT drop_detail($1, $2)", month, keys.Overhead).Scan(&dropped)
+	var pe *pgconn.PgError
+	switch {
+	case errors.As(err, &pe) && pe.Code == "55006":
+		return 0, fmt.Errorf("%w: %s", ErrExists, pe.Message)
+	case err == nil && !dropped.Valid:
+		return 0, ErrNotFound
+	}
+	return dropped.Int64, classify(err)
 }
 
 // pgWriter owns the connection of a lane.

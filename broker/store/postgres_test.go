@@ -81,7 +81,7 @@ func TestRoleCannotChangeWhatIsRecorded(t *testing.T) {
 	forbidden = append(forbidden,
 		"UPDATE disclosures SET state = 0", "UPDATE epochs SET root = '\\x01' WHERE closer IS NOT NULL", "UPDATE epochs SET closer = NULL WHERE closer IS NOT NULL", "UPDATE epochs SET filed_upto = filed_upto - 1 WHERE filed_upto > 0",
 		"UPDATE erasures SET log_index = 7 WHERE log_index IS NOT NULL", "DELETE FROM meta WHERE name = 'a note'", "UPDATE meta SET value = '7' WHERE name = 'a note'",
-		"DELETE FROM records_197001", "SELECT * FROM records_197001", "SELECT drop_month(197001)", "SELECT open_deferral(0, 8, 0, '')", "INSERT INTO rolls (epoch, label, entries, packed) VALUES (0, '', 1, '')",
+		"DELETE FROM records_197001", "SELECT * FROM records_197001", "SELECT drop_detail(197001, 58)", "SELECT open_deferral(0, 8, 0, '')", "INSERT INTO rolls (epoch, label, entries, packed) VALUES (0, '', 1, '')",
 		"DELETE FROM contests", "DELETE FROM erasure_requests", "CREATE TABLE x (n bigint)", "SET ROLE regard_keeper", "COPY leaves TO PROGRAM 'cat'",
 	)
 	for _, q := range forbidden {
@@ -490,7 +490,7 @@ func TestNoConnectionsLeft(t *testing.T) {
 	eventually(t, "beginning", func() error { _, _, err := s.Begin(t.Context(), intent(1)); return err })
 }
 
-// TestMonths: entries lie in the month of their epoch, and the records of one are dropped at once when all of them are emptied, never before.
+// TestMonths: entries lie in the month of their epoch, and the details of one are dropped at once when all its person parts are emptied, never before; whose they are and where they stand stays.
 func TestMonths(t *testing.T) {
 	d := store.Databases(t)
 	dir := t.TempDir()
@@ -520,7 +520,7 @@ func TestMonths(t *testing.T) {
 		THEN RAISE 'the records of a month do not lie in one piece'; END IF; END $$`); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.DropMonth(ctx, 202612); !errors.Is(err, store.ErrExists) {
+	if _, err := s.DropDetail(ctx, 202612); !errors.Is(err, store.ErrExists) {
 		t.Errorf("the month of the open epoch: %v", err)
 	}
 	epoch(2, &ledger.ClosedEpoch{Closer: 2}, 1, january, 2)
@@ -530,22 +530,38 @@ func TestMonths(t *testing.T) {
 	if rows, err := o.UnfiledRows(ctx, 1, 9); err != nil || len(rows) != 2 && len(rows) != 1 || rows[len(rows)-1].Index != 3 {
 		t.Errorf("%+v, %v", rows, err)
 	}
-	if _, err := s.DropMonth(ctx, 202612); !errors.Is(err, store.ErrExists) {
+	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
+		t.Errorf("months %v, %v", months, err)
+	}
+	if _, err := s.DropDetail(ctx, 202612); !errors.Is(err, store.ErrExists) {
 		t.Errorf("a month with person parts: %v", err)
 	}
 	for _, m := range []int{202611, 209901, -1} {
-		if _, err := s.DropMonth(ctx, m); !errors.Is(err, store.ErrNotFound) {
+		if _, err := s.DropDetail(ctx, m); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("month %d: %v", m, err)
 		}
 	}
 	if _, _, err := s.DropRecords(ctx, map[keys.KeyID]bool{month: true}, 0, 1, 10); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.DropMonth(ctx, 202612); err != nil || n != 1 {
+	if months, err := s.Months(ctx); err != nil || len(months) != 1 || months[0] != 202612 {
+		t.Errorf("months %v, %v", months, err)
+	}
+	if n, err := s.DropDetail(ctx, 202612); err != nil || n != 1 {
 		t.Fatalf("%d records, %v", n, err)
 	}
-	for owner, want := range map[byte]int{1: 0, 2: 1} {
-		if rows, err := s.RecordsOf(ctx, keys.Owner{owner}, "", 0, 9); err != nil || len(rows) != want {
+	if _, err := s.DropDetail(ctx, 202612); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
+		t.Errorf("months %v, %v", months, err)
+	}
+	for owner, whole := range map[byte]bool{1: false, 2: true} {
+		rows, err := s.RecordsOf(ctx, keys.Owner{owner}, "", 0, 9)
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("records of %d: %+v, %v", owner, rows, err)
+		}
+		if id, err := keys.KeyOf(rows[0].Admin); err != nil || id != month || whole != (len(rows[0].Person) > 0) || whole != (len(rows[0].Admin) > keys.Overhead) {
 			t.Errorf("records of %d: %+v, %v", owner, rows, err)
 		}
 	}
@@ -553,7 +569,7 @@ func TestMonths(t *testing.T) {
 	if err := o.Leaves(ctx, 0, 4, func(l ledger.Leaf) error { texts = append(texts, l.Text...); return nil }); err != nil || !bytes.Equal(texts, []byte{0, 1, 2, 3}) {
 		t.Errorf("leaves %v, %v", texts, err)
 	}
-	if r, err := s.RowAt(ctx, 1); err != nil || !r.None {
+	if r, err := s.RowAt(ctx, 1); err != nil || r.None {
 		t.Errorf("%+v, %v", r, err)
 	}
 	recordedAgain, _, err := s.Begin(ctx, intent(5))

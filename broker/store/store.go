@@ -21,8 +21,8 @@
 // its replicas for as long as these are kept. They are wrapped by the custodian's key all the time.
 //
 // Leaves and records lie in partitions by month: that in which the epoch of the entry was opened, in UTC. The transaction that opens an epoch makes those of its month and of the next two; there is
-// no default partition, so nothing can come to lie in none. DropMonth takes a month's records away at once when the end of retention has emptied all their person parts: what was left of them is sealed under
-// a destroyed key. The leaves of that month stay, and with them every proof.
+// no default partition, so nothing can come to lie in none. DropDetail takes what is left of a month's records away at once when the end of retention has emptied all their person parts: it is sealed under
+// a destroyed key. What stays says whose they are and where they stand, so that histories tell of them; and the leaves of that month, and with them every proof.
 package store
 
 import (
