@@ -142,6 +142,14 @@ func (b *Broker) takePart(ctx context.Context) error {
 	b.member.Campaign()
 	for {
 		err := b.follow(ctx)
+		// One that would lead says at its start why it can't: nobody leads until then.
+		for err == nil && !b.member.Leads() && b.member.Stats().Leader == "" && b.member.Vacant() == 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(roleEvery):
+			}
+		}
 		leads := b.member.Leads()
 		if leads {
 			if err = b.lead(ctx); err != nil {

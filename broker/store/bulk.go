@@ -42,11 +42,11 @@ var (
 	intoDisclosures = &rowsOf{"", "btbbibibi", // without those whose key is gone, whose person is being erased, or that are decided by what has changed; an erasure doesn't reach what is deferred
 		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h, i)
 		WHERE (u.i IS NULL OR u.i = (SELECT number FROM changes WHERE what = 'registry')) AND (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
-	// Both of disclosures that were begun with them.
+	// Both of disclosures that this very transaction has begun, not of one with the same id that is there.
 	intoIntents = &rowsOf{"", "bbbi",
-		"INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.b, u.c, u.d FROM unnest(%s) AS u (a, b, c, d) JOIN disclosures d ON d.id = u.a"}
+		"INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.b, u.c, u.d FROM unnest(%s) AS u (a, b, c, d) JOIN disclosures d ON d.id = u.a AND d.xmin = pg_current_xact_id()::xid"}
 	intoFresh = &rowsOf{"", "btbtbib",
-		"INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g) WHERE EXISTS (SELECT FROM disclosures WHERE id = u.g)"}
+		"INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g) WHERE EXISTS (SELECT FROM disclosures WHERE id = u.g AND xmin = pg_current_xact_id()::xid)"}
 	intoPayloads = &rowsOf{"", "iib",
 		"INSERT INTO payloads (disclosure, until, sealed) SELECT * FROM unnest(%s)"}
 	intoHanded = &rowsOf{"", "bbi", // an update: the rows are there
