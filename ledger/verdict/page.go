@@ -58,7 +58,7 @@ type RowState string
 const (
 	RowVerified RowState = "verified"
 	RowOpen     RowState = "open"    // of the open epoch: nothing is proven yet
-	RowOutside  RowState = "outside" // of before the history
+	RowOutside  RowState = "outside" // of before the history, or of an epoch whose retention has ended
 	RowWrong    RowState = "wrong"   // the log says something else
 )
 
@@ -87,6 +87,7 @@ type comparison struct {
 	entries map[proof.Index]*proof.VerifiedEntry
 	listed  []proof.Index // verified and before the horizon, in the order of the page
 	shown   map[proof.Index]bool
+	ended   endedRows
 	wrong   *Refutation
 }
 
@@ -143,7 +144,7 @@ func (r *Report) ComparePage(p Page, in Input) {
 	for _, m := range r.Rows {
 		n[m.State]++
 	}
-	c.say(part, n[RowOutside])
+	c.say(part, n[RowOutside]-c.ended.rows)
 	r.Checks = append(r.Checks, Check{Code: "page", Title: pageTitle(l), State: Held, Evidence: []Fact{
 		{l.pick("accès affichés et comparés", "requests shown and compared"), fmt.Sprint(n[RowVerified])},
 		{l.pick("accès de la période en cours", "requests of the current period"), fmt.Sprint(n[RowOpen])},
@@ -201,6 +202,8 @@ func (c *comparison) row(row Row) RowMark {
 		return mark(RowOpen, "Provisoire", "Provisional")
 	case i < marker(c.in.History.Markers[0]).At():
 		return mark(RowOutside, "Avant la période vérifiée", "Before what was verified")
+	case !ok && c.in.ended(i):
+		return c.over(row)
 	case !ok:
 		c.refute(i, "la page montre un accès qui n'est pas dans votre liste", "the page shows a request that is not in your list")
 		return mark(RowWrong, "Pas dans le registre", "Not in the log")
@@ -240,9 +243,19 @@ func (c *comparison) part() (p part) {
 			return p
 		}
 		p.of = len(want)
-		p.first, p.last = v.ranks(len(want))
+		var beside bool
+		if p.first, p.last, beside = c.beside(v, want); beside {
+			p.unclear = true
+			return p
+		}
 		want = want[p.first:p.last]
-		if c.in.Verdict.Epochs.From > 0 && slices.ContainsFunc(c.Rows, func(m RowMark) bool { return m.State == RowOutside }) {
+		outside := 0
+		for _, m := range c.Rows {
+			if m.State == RowOutside {
+				outside++
+			}
+		}
+		if c.in.Verdict.Epochs.From > 0 && outside > c.ended.rows {
 			// It goes on before the history, and where its pages end can't be told: that is a limit.
 			p.unclear = true
 			return p
@@ -300,6 +313,14 @@ func (c *comparison) say(p part, outside int) {
 	}
 	if p.unclear {
 		c.limit(Worrying, "Ce que cette page laisse de côté n'est pas comparé.", "What this page leaves out isn't compared.", "Retirez les filtres, ou téléchargez le fichier : il a tout.", "Remove the filters, or download the file: it has all.")
+	}
+	if n := c.ended.rows - c.ended.told; n > 0 {
+		c.limit(Standing, "Accès affichés dont la conservation est terminée, et dont plus rien n'est prouvé : %d.", "Requests shown whose retention is over, and of which nothing is proven any more: %d.",
+			"Un historique que vous avez téléchargé avant les prouve encore.", "A history that you downloaded before still proves them.", n)
+	}
+	if n := c.ended.told; n > 0 {
+		c.limit(Worrying, "Accès affichés en détail alors que leur conservation est terminée, et dont plus rien n'est prouvé : %d.", "Requests shown in detail though their retention is over, and of which nothing is proven any more: %d.",
+			"Rechargez la page. Si cela dure, demandez-en la raison à l'exploitant, puis à la CNIL.", "Load the page again. If it stays so, ask the operator for the reason, then the data protection authority.", n)
 	}
 	if outside > 0 {
 		c.limit(Worrying, "Accès affichés qui sont d'avant la période vérifiée : %d.", "Requests shown that are of before the time that was verified: %d.", "Demandez un historique plus long.", "Ask for a longer history.", outside)

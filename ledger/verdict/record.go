@@ -423,6 +423,10 @@ func (r *Report) compareRecord(p Page, in Input) {
 		r.undecided(in)
 		return
 	}
+	if in.ended(shown.Index) {
+		r.over(in)
+		return
+	}
 	var what string
 	at := slices.IndexFunc(v.Entries, func(e proof.VerifiedEntry) bool { return e.Index == shown.Index })
 	if at < 0 {

@@ -106,12 +106,17 @@ func (v View) filters() bool {
 	return v.Agency != "" || v.Service != "" || v.Outcome != "" || v.Search != "" || v.From != "" || v.To != ""
 }
 
+// size is how many rows a page has.
+func (v View) size() int {
+	if v.Density == "dense" {
+		return DenseRows
+	}
+	return PageRows
+}
+
 // ranks are those of the page among n entries, from first to before last.
 func (v View) ranks(n int) (first, last int) {
-	size := PageRows
-	if v.Density == "dense" {
-		size = DenseRows
-	}
+	size := v.size()
 	page, err := strconv.Atoi(v.Page)
 	if err != nil || page < 1 {
 		page = 1
