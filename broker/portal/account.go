@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -59,6 +60,11 @@ func (p *Portal) accountRoutes(mux *http.ServeMux) {
 	change("POST /mandats/{id}/revoquer", p.revokeDelegation)
 	fresh("GET /mandats/{id}", p.signedIn(known(p.delegated).personal))
 	fresh("POST /mandats/{id}", p.posted(p.signedIn(known(p.readDelegated).personal)))
+	// Whoever was asked who they are, for what they sent to it, comes back to this address.
+	act("GET /mandats/{id}/fichier", func(r *request, _ *Session, _ *identity.Session) error {
+		r.seeOther("/mandats/" + url.PathEscape(r.PathValue("id")))
+		return nil
+	})
 	fresh("POST /mandats/{id}/fichier", p.posted(p.signedIn(p.bounded(known(p.delegatedFile).personal))))
 
 	act("GET /identifiants", p.identifiers)

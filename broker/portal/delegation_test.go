@@ -208,6 +208,8 @@ func TestDelegatedFile(t *testing.T) {
 	w.turn() // minutes later, when the sign-in is an old one
 	if a := v.post(path+"/fichier", nil); !a.asked() {
 		t.Errorf("an old sign-in: %s %s", a.Status, a.Request.URL)
+	} else if a = v.confirm(a, pierre); a.StatusCode != http.StatusOK || a.Request.URL.Path != path || !a.has("form", "action", path+"/fichier") {
+		t.Errorf("after it was renewed: %s %s\n%s", a.Status, a.Request.URL, a.text())
 	}
 	v = w.visitor(pierre)
 	v.confirm(v.get(path), pierre)
