@@ -92,6 +92,15 @@ func (b *Broker) NewestOwn(ctx context.Context, subject proof.Subject) (proof.In
 	return index, nil
 }
 
+// Endings changes when a month's details are destroyed, at whatever broker: what was kept of OwnEntries before isn't what they give now.
+func (b *Broker) Endings(ctx context.Context) (store.Endings, error) {
+	e, err := b.store.Endings(ctx)
+	if err != nil {
+		return e, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	return e, nil
+}
+
 // openOwn opens what a person may see of their own records, and finds out what accounts for the rest, and which were delayed.
 func (b *Broker) openOwn(ctx context.Context, subject proof.Subject, glances []glance) error {
 	for i := range glances {

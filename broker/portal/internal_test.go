@@ -260,6 +260,13 @@ type heap struct {
 	reads   int
 	fail    error
 	lost    []store.Range
+	endings store.Endings
+}
+
+func (h *heap) Endings(context.Context) (store.Endings, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.endings, h.fail
 }
 
 func (h *heap) NewestOwn(context.Context, proof.Subject) (proof.Index, error) {
@@ -371,6 +378,17 @@ func TestJournal(t *testing.T) {
 		t.Error("that something was lost isn't known")
 	}
 	reads(3, "an old one")
+	h.endings = store.Endings{Told: 1, Kept: 2, Underway: true}
+	read()
+	read()
+	reads(2*3, "while a month ends")
+	h.endings.Underway = false
+	read()
+	read()
+	reads(3, "after a month ended")
+	h.endings.Kept--
+	read()
+	reads(3, "after its keys were destroyed")
 	j.forget("a")
 	if j.size != 0 || len(j.by) != 0 || j.used.Len() != 0 {
 		t.Errorf("something is kept: %d", j.size)
@@ -411,6 +429,10 @@ func TestSweep(t *testing.T) {
 	kept(1000, 0, nil)
 	h.entries = append([]broker.OwnEntry{{Index: all[0].Index + 1, Kind: proof.KindErasure, State: broker.HistoryOpen, At: all[0].At.Add(time.Second)}}, all[500:]...)
 	kept(501, 1+3, nil)
+	h.reads = 0
+	h.endings.Told++
+	kept(0, 0, nil)
+	open()
 	now = now.Add(journalAge + time.Second)
 	h.reads = 0
 	kept(0, 0, nil)

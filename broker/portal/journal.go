@@ -11,6 +11,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/verdict"
 )
@@ -21,7 +22,7 @@ const (
 	maxJournal = verdict.MaxListed
 	// maxKept bounds the entries of all, at about 400 bytes each.
 	maxKept = 250_000
-	// journalAge is for how long an outline is used before it is made anew: the end of a retention takes details away without any new entry.
+	// journalAge is for how long an outline is used before it is made anew.
 	journalAge = 10 * time.Minute
 	// journalIdle is for how long one is kept of whom no page is asked.
 	journalIdle = 20 * time.Minute
@@ -55,6 +56,7 @@ type kept struct {
 type journal struct {
 	subjects []proof.Subject
 	newest   []proof.Index // by subject
+	endings  store.Endings
 	made     time.Time
 	entries  []broker.OwnEntry // by decreasing time
 	cut      bool              // older ones are left out
@@ -85,18 +87,22 @@ func (j *journals) refresh(ctx context.Context, k *kept, subjects []proof.Subjec
 			return nil, err
 		}
 	}
-	if was := k.journal.Load(); was.usable(subjects, j.now()) && slices.Equal(was.newest, newest) {
+	endings, err := j.broker.Endings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if was := k.journal.Load(); was.usable(subjects, endings, j.now()) && slices.Equal(was.newest, newest) {
 		return was, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	was := k.journal.Load()
-	if !was.usable(subjects, j.now()) {
+	if !was.usable(subjects, endings, j.now()) {
 		was = nil
 	} else if covers(was.newest, newest) {
 		return was, nil // another request brought it up to date meanwhile
 	}
-	made, err := j.read(ctx, subjects, was)
+	made, err := j.read(ctx, subjects, endings, was)
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +111,9 @@ func (j *journals) refresh(ctx context.Context, k *kept, subjects []proof.Subjec
 	return made, nil
 }
 
-// usable says whether an outline is this person's and not too old.
-func (was *journal) usable(subjects []proof.Subject, now time.Time) bool {
-	return was != nil && slices.EqualFunc(was.subjects, subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
+// usable says whether an outline is this person's and not too old. The end of a retention takes details away without any new entry.
+func (was *journal) usable(subjects []proof.Subject, endings store.Endings, now time.Time) bool {
+	return was != nil && !endings.Underway && was.endings == endings && slices.EqualFunc(was.subjects, subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
 }
 
 // covers says whether an outline that has these entries has those, too.
@@ -121,8 +127,8 @@ func covers(have, want []proof.Index) bool {
 }
 
 // read brings an outline up to date, or makes one if there is none. An erasure changes what can be read of older entries, so after one everything is read again.
-func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *journal) (*journal, error) {
-	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), made: j.now()}
+func (j *journals) read(ctx context.Context, subjects []proof.Subject, endings store.Endings, was *journal) (*journal, error) {
+	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), endings: endings, made: j.now()}
 	lost, err := j.broker.OwnLost(ctx)
 	if err != nil {
 		return nil, err
@@ -147,7 +153,7 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, was *jour
 					break
 				}
 				if was != nil && e.Kind == proof.KindErasure {
-					return j.read(ctx, subjects, nil)
+					return j.read(ctx, subjects, endings, nil)
 				}
 				n.newest[i] = max(n.newest[i], e.Index)
 				words.intern(e)
@@ -282,13 +288,14 @@ func (j *journals) sweep(ctx context.Context) error {
 		}
 	}
 	j.mu.Unlock()
-	var errs []error
+	endings, err := j.broker.Endings(ctx)
+	errs := []error{err}
 	for _, k := range all {
 		was := k.journal.Load()
 		if was == nil {
 			continue
 		}
-		if !was.usable(was.subjects, now) {
+		if err != nil || !was.usable(was.subjects, endings, now) {
 			j.forget(k.account)
 			continue
 		}

@@ -39,6 +39,8 @@ type Broker interface {
 	OwnEntries(ctx context.Context, subject proof.Subject, before proof.Index, limit int) (entries []broker.OwnEntry, next proof.Index, err error)
 	// NewestOwn is the log index of the newest of them, 0 if there is none. It is called for each page, and is cheap.
 	NewestOwn(ctx context.Context, subject proof.Subject) (proof.Index, error)
+	// Endings are other ones when a month's details were destroyed since. It is called for each page, and is cheap.
+	Endings(ctx context.Context) (store.Endings, error)
 	// OwnRecord opens one record under one of the identifiers; others are unknown (404).
 	OwnRecord(ctx context.Context, subjects []proof.Subject, index proof.Index) (*broker.OwnRecord, error)
 	// OwnLost are log indexes whose records were lost.

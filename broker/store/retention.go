@@ -39,6 +39,19 @@ func (s *Store) Retired(ctx context.Context, id keys.KeyID) (entry []byte, err e
 	return entry, classify(err)
 }
 
+// Endings tells one time from another by what had ended then: whoever keeps something of records, at whatever broker, keeps it no longer than these are the same.
+type Endings struct {
+	Told, Kept int64 // keys of records whose end was told in the log, and keys of months that are still there
+	Underway   bool  // one was told, and isn't finished: each record may become unreadable at any moment
+}
+
+// Endings as they are now.
+func (s *Store) Endings(ctx context.Context) (e Endings, err error) {
+	err = s.r.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM retired_keys), (SELECT count(*) FROM keys WHERE owner IS NULL AND kind IN (?, ?, ?)), EXISTS (SELECT 1 FROM retired_keys r JOIN keys k ON k.id = r.id)`,
+		string(keys.KindMonth), string(keys.KindLabel), string(keys.KindRoll)).Scan(&e.Told, &e.Kept, &e.Underway)
+	return e, classify(err)
+}
+
 // A NoteEntry is the entry that a note is about.
 type NoteEntry struct {
 	Index  proof.Index
