@@ -6,7 +6,7 @@
 //
 //	file      Uint8Array: the history (*.regard.json)
 //	policy    string: the log's key and the witnesses (c2sp.org/tlog-policy)
-//	page      object: what the page shows (verdict.Page); null if there is nothing to compare
+//	page      object: what the page shows (verdict.Page)
 //	options   object: lang ("fr" or "en"), now and maxAge in milliseconds, asked (verdict.Days): the days for which it was asked; null if up to now; and seen (verdict.Seen): what this browser remembers; null if nothing
 //	progress  function(done, of): epochs verified
 //
@@ -54,7 +54,7 @@ type checked struct {
 	seen   verdict.Seen // before the check what was, after it what is to be remembered
 }
 
-func (c *checked) check(file []byte, policy string, page *verdict.Page, opt proof.HistoryOptions) {
+func (c *checked) check(file []byte, policy string, page verdict.Page, opt proof.HistoryOptions) {
 	var err error
 	if c.Policy, err = proof.ParsePolicy([]byte(policy)); err != nil {
 		c.report = verdict.NotVerified(verdict.CauseServer, c.Lang)
@@ -67,9 +67,7 @@ func (c *checked) check(file []byte, policy string, page *verdict.Page, opt proo
 	v, err := c.History.Verify(c.Policy, opt)
 	c.Verdict, c.Err = &v, err
 	c.report = verdict.New(c.Input)
-	if page != nil {
-		c.report.ComparePage(*page, c.Input)
-	}
+	c.report.ComparePage(page, c.Input)
 	c.seen = c.report.CompareSeen(c.seen, []byte(policy), c.Input)
 	c.whose = verdict.Whose(c.report, c.Input)
 }
@@ -92,10 +90,7 @@ func readSeen(v js.Value) (s verdict.Seen) {
 }
 
 // readPage reads what verify.js found on the page.
-func readPage(v js.Value) *verdict.Page {
-	if v.IsNull() {
-		return nil
-	}
+func readPage(v js.Value) verdict.Page {
 	index := func(v js.Value) *proof.Index {
 		if v.IsNull() {
 			return nil
@@ -103,7 +98,7 @@ func readPage(v js.Value) *verdict.Page {
 		i := proof.Index(v.Float())
 		return &i
 	}
-	p := &verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Marker: index(v.Get("marker")), Strange: v.Get("strange").Int()}
+	p := verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Marker: index(v.Get("marker")), Strange: v.Get("strange").Int()}
 	if r := v.Get("record"); r.Truthy() {
 		p.Record = readRecord(r)
 		return p

@@ -71,7 +71,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("entries %d, want %d", got, want)
 	}
 	if v.State != proof.Witnessed || v.RootTime != 1_764_000_000_000 || len(v.Witnesses) != 2 || !v.Complete() || v.Epochs != (proof.EpochRange{From: 0, To: 2}) ||
-		v.Size != uint64(len(w.texts)) || v.Origin != origin || v.Unaudited != 1 || !v.KeysCounted {
+		v.Size != uint64(len(w.texts)) || v.Origin != origin || v.Unaudited != 1 || v.UnauditedSince != must(proof.ParseEntry(h.Markers[2])).(proof.Marker).Opened || !v.KeysCounted {
 		t.Errorf("%+v", v)
 	}
 	if d := cmp.Diff(proof.Deferrals{Pending: 1, Counted: true}, v.Deferrals); d != "" {
@@ -212,6 +212,9 @@ func TestHistoryExplained(t *testing.T) {
 	v = verify(t, w, h, proof.HistoryOptions{})
 	if v.Complete() || len(v.Entries) != 3 {
 		t.Errorf("%+v", v)
+	}
+	if want := must(proof.ParseEntry(h.Markers[2])).(proof.Marker).Opened; v.UnauditedSince != want {
+		t.Errorf("not audited since %d, want %d: of what is over nobody can count", v.UnauditedSince, want)
 	}
 	if d := cmp.Diff([]proof.EpochRange{{From: 0, To: 0}}, v.Ended); d != "" {
 		t.Error(d)

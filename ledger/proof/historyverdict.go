@@ -175,6 +175,9 @@ type HistoryVerdict struct {
 	Deferrals Deferrals
 	Audits    []AuditedIndexes
 	Unaudited uint64 // epochs whose index no auditor cosigned
+	// UnauditedSince is when the first of these was closed that isn't of Ended; 0: there
+	// is none.
+	UnauditedSince Time
 	// KeysCounted: the markers prove that no promise about a key is left out;
 	// otherwise it is the operator's word that a longer retention wasn't promised.
 	KeysCounted bool

@@ -785,6 +785,12 @@ func (c *historyCheck) audits() error {
 		audited[a.Epoch] = true
 	}
 	c.v.Unaudited = uint64(len(h.Epochs) - len(audited))
+	for i := range h.Epochs {
+		if !audited[c.first()+Epoch(i)] && h.Epochs[i].Labels != nil {
+			c.v.UnauditedSince = c.chain[i+1].Opened
+			break
+		}
+	}
 	return nil
 }
 

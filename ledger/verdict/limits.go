@@ -20,20 +20,29 @@ func late(v *proof.HistoryVerdict, by proof.Time) bool {
 	return by > v.Due+min(max((v.Due-v.Closed)/2, minLate), maxLate)
 }
 
+// auditTime is how long auditors have to count again what was closed, by the time of the history itself: without them nobody but the log's users confirms that it is whole.
+const auditTime = proof.Time(7 * 24 * time.Hour / time.Millisecond)
+
 // lacking are the limits of a history that was just fetched and begins or ends within what was asked for.
 func (in Input) lacking() (out []Limit) {
 	l, v := in.Lang, in.Verdict
 	if !in.Fresh {
 		return nil
 	}
-	from, to := proof.Time(0), in.Now
+	// A whole history has all epochs of the log, those of which nothing is kept any more as well: they are said to be over, and not left out.
+	begun, to := v.Epochs.From == 0, in.Now
 	if in.Asked != nil {
+		var from proof.Time
 		from, to = in.Asked.span(in.Now)
-		to = min(to, in.Now)
+		begun, to = begun || v.Opened <= from, min(to, in.Now)
 	}
-	if from != 0 && v.Epochs.From > 0 && v.Opened > from {
+	if !begun {
+		missing := l.pick("des journées demandées y manquent", "days that were asked for are missing from it")
+		if in.Asked == nil {
+			missing = l.pick("les journées d'avant y manquent, et le registre les a", "the days before are missing, and the log has them")
+		}
 		out = append(out, Limit{
-			fmt.Sprintf(l.pick("L'historique ne commence que le %s : des journées demandées y manquent.", "The history begins on %s only: days that were asked for are missing from it."), l.when(v.Opened)),
+			fmt.Sprintf(l.pick("L'historique ne commence que le %s : %s.", "The history begins on %s only: %s."), l.when(v.Opened), missing),
 			l.pick("Demandez-le de nouveau. S'il commence au même jour, demandez-en la raison à l'exploitant, puis à la CNIL.",
 				"Ask for it again. If it begins on the same day, ask the operator for the reason, then the data protection authority."),
 			Worrying,
@@ -79,7 +88,13 @@ func limits(v *proof.HistoryVerdict, l Lang) []Limit {
 		add("Le nombre d'accès différés par la loi repose sur la parole de l'exploitant.", "The number of requests delayed by law is the operator's word.",
 			"Demandez un historique depuis le premier jour du registre : il prouve ce nombre.", "Ask for a history from the log's first day on: it proves the number.")
 	}
-	if n := v.Unaudited; n > 0 {
+	switch n, since := v.Unaudited, v.UnauditedSince; {
+	case since != 0 && max(v.RootTime, v.Closed) > since+auditTime:
+		worry("Pour %d %s, depuis ce qui fut clos le %s, aucun auditeur n'a refait le compte : que rien n'y manque repose sur les seuls contrôles des administrations.",
+			"For %d %s, from what was closed on %s on, no auditor has counted again: that nothing is missing there rests on the checks of agencies and providers alone.",
+			"Les auditeurs le font d'ordinaire en quelques jours : demandez-en la raison à l'exploitant, par écrit.", "Auditors usually do so within days: ask the operator for the reason, in writing.",
+			n, form(l, n, one, more), l.when(since))
+	case n > 0:
 		add("Pour %d %s, aucun auditeur n'a encore refait le compte : que rien n'y manque repose sur les contrôles des administrations.",
 			"For %d %s no auditor has counted again yet: that nothing is missing there rests on the checks of agencies and providers.",
 			"Les auditeurs le font après coup : vérifiez de nouveau plus tard.", "Auditors do so afterwards: check again later.", n, form(l, n, one, more))

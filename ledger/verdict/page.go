@@ -290,10 +290,10 @@ func (c *comparison) say(p part, outside int) {
 			there++
 		}
 	}
+	if there == all && c.State != Provisional {
+		c.Sentence = sentence(c.in.Verdict, l, true)
+	}
 	if there < all {
-		if c.State != Provisional {
-			c.Sentence = sentence(c.in.Verdict, l, false)
-		}
 		c.Sentence += " " + fmt.Sprintf(l.pick("Cette page en montre %d sur %d", "This page shows %d of %d"), there, all)
 		if ranks := p.last - p.first; !p.unclear && ranks > 0 {
 			if p.filtered {

@@ -165,7 +165,7 @@ func (r *Report) held(in Input) {
 	r.Limits = append(in.lacking(), limits(v, l)...)
 	r.State = Proven
 	r.limited(l)
-	r.Sentence = sentence(v, l, true)
+	r.Sentence = sentence(v, l, false) // of a list only ComparePage can speak
 	r.Quiet = quiet(v, l)
 }
 

@@ -274,6 +274,9 @@ func TestPartOfThePage(t *testing.T) {
 			rows = append(rows, honest(in, e))
 		}
 		n := len(rows)
+		if strings.Contains(whole.Sentence, lang.pick("cette liste", "this list")) {
+			t.Errorf("without a page it speaks of a list: %s", whole.Sentence)
+		}
 		list := lang.pick("sont dans cette liste", "are in this list")
 		count := func(there int, more string) string {
 			return fmt.Sprintf(lang.pick("Cette page en montre %d sur %d", "This page shows %d of %d"), there, n) + more
@@ -422,6 +425,46 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestBeginning: a whole history that doesn't begin with the log says so, however its page was asked for. One of which the first days are over, or of a log that is new, begins with the log.
+func TestBeginning(t *testing.T) {
+	v, p := load(t)
+	_, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{})
+	in.Now, in.Fresh = in.Verdict.Due, true
+	for name, c := range map[string]struct {
+		change func(v *proof.HistoryVerdict)
+		state  State
+	}{
+		"from the first epoch":          {func(*proof.HistoryVerdict) {}, Proven},
+		"of which the first is over":    {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 0}} }, Proven},
+		"of a log of one epoch":         {func(v *proof.HistoryVerdict) { v.Epochs.To = 0 }, Proven},
+		"without the first":             {func(v *proof.HistoryVerdict) { v.Epochs.From = 1 }, Limited},
+		"without it, and others over":   {func(v *proof.HistoryVerdict) { v.Epochs.From, v.Ended = 1, []proof.EpochRange{{From: 1, To: 1}} }, Limited},
+		"of the last epoch alone":       {func(v *proof.HistoryVerdict) { v.Epochs.From = v.Epochs.To }, Limited},
+		"without it, and not witnessed": {func(v *proof.HistoryVerdict) { v.Epochs.From, v.State = 1, proof.Provisional }, Provisional},
+	} {
+		x, verified := in, *in.Verdict
+		c.change(&verified)
+		x.Verdict = &verified
+		r := New(x)
+		late := len(r.Limits) > 0 && strings.HasPrefix(r.Limits[0].Text, "The history begins on ") && strings.Contains(r.Limits[0].Text, "the days before are missing, and the log has them")
+		if r.State != c.state || late != (verified.Epochs.From > 0) {
+			t.Errorf("%s: %s %+v", name, r.State, r.Limits)
+		}
+		if x.Fresh = false; verified.State == proof.Witnessed && New(x).State != Proven {
+			t.Errorf("%s, a file by itself, of which somebody chose the days: %+v", name, New(x).Limits)
+		}
+	}
+	// The page of one access is about its epoch.
+	x, verified := in, *in.Verdict
+	verified.Epochs.From = 1
+	x.Verdict = &verified
+	e := &verified.Entries[len(verified.Entries)-1]
+	r := New(x)
+	if r.ComparePage(honestRecord(t, x, English, e), x); r.State == Refuted || slices.ContainsFunc(r.Limits, func(l Limit) bool { return strings.HasPrefix(l.Text, "The history begins") }) {
+		t.Errorf("%s %+v", r.State, r.Limits)
+	}
+}
+
 // TestDays: of a history of some days nothing is missing that comes after them, and what is missing of them is said.
 func TestDays(t *testing.T) {
 	v, p := load(t)
@@ -434,6 +477,7 @@ func TestDays(t *testing.T) {
 		limits []string
 	}{
 		{nil, 0, []string{early}},
+		{nil, 1, []string{late, early}},
 		{&Days{"2025-11-24", "2025-11-27"}, 0, nil},
 		{&Days{"2025-11-24", "2025-11-28"}, 0, nil}, // the next one wasn't closed in time to have it
 		{&Days{"2025-11-24", "2025-11-30"}, 0, []string{early}},
@@ -597,16 +641,25 @@ func TestLimits(t *testing.T) {
 		"not audited and lost": {func(v *proof.HistoryVerdict) { v.Unaudited, v.LostRolls = 1, 1 }, 2, true, "restored backup"},
 		"not counted":          {func(v *proof.HistoryVerdict) { v.Deferrals.Counted = false }, 1, false, "operator's word"},
 		"not audited":          {func(v *proof.HistoryVerdict) { v.Unaudited = 3 }, 1, false, "For 3 days no auditor"},
-		"ended":                {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 1}} }, 1, false, "Of 2 days nothing is kept"},
-		"a lost roll":          {func(v *proof.HistoryVerdict) { v.LostRolls = 1 }, 1, true, "restored backup"},
-		"lost entries":         {func(v *proof.HistoryVerdict) { v.LostEntries = 4 }, 1, true, "4 requests at most"},
-		"erasing":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErasing) }, 1, false, "erased lately"},
-		"lost":                 {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordLost) }, 1, true, "were lost"},
-		"unknown":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordUnknown) }, 1, true, "doesn't know"},
-		"erased":               {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErased) }, 0, false, ""},
-		"retired":              {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordRetired) }, 0, false, ""},
-		"retired, uncounted":   {func(v *proof.HistoryVerdict) { v.Entries, v.KeysCounted = one(proof.RecordRetired), false }, 1, false, "operator's word"},
-		"withheld":             {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordOpen); v.Entries[0].Withheld = 2 }, 1, true, "hidden: 2, in requests: 1"},
+		"not audited for a week": {func(v *proof.HistoryVerdict) {
+			v.Unaudited, v.UnauditedSince = 3, v.Closed-7*day
+		}, 1, false, "For 3 days no auditor"},
+		"not audited for longer": {func(v *proof.HistoryVerdict) {
+			v.Unaudited, v.UnauditedSince = 3, v.Closed-7*day-1
+		}, 1, true, "For 3 days, from what was closed on 27 November 2025 at 16:59 on, no auditor"},
+		"not audited, in one of long ago": {func(v *proof.HistoryVerdict) {
+			v.Unaudited, v.UnauditedSince, v.RootTime = 1, v.Closed, v.Closed+8*day
+		}, 1, true, "no auditor has counted again"},
+		"ended":              {func(v *proof.HistoryVerdict) { v.Ended = []proof.EpochRange{{From: 0, To: 1}} }, 1, false, "Of 2 days nothing is kept"},
+		"a lost roll":        {func(v *proof.HistoryVerdict) { v.LostRolls = 1 }, 1, true, "restored backup"},
+		"lost entries":       {func(v *proof.HistoryVerdict) { v.LostEntries = 4 }, 1, true, "4 requests at most"},
+		"erasing":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErasing) }, 1, false, "erased lately"},
+		"lost":               {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordLost) }, 1, true, "were lost"},
+		"unknown":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordUnknown) }, 1, true, "doesn't know"},
+		"erased":             {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordErased) }, 0, false, ""},
+		"retired":            {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordRetired) }, 0, false, ""},
+		"retired, uncounted": {func(v *proof.HistoryVerdict) { v.Entries, v.KeysCounted = one(proof.RecordRetired), false }, 1, false, "operator's word"},
+		"withheld":           {func(v *proof.HistoryVerdict) { v.Entries = one(proof.RecordOpen); v.Entries[0].Withheld = 2 }, 1, true, "hidden: 2, in requests: 1"},
 	} {
 		v := base()
 		c.change(&v)

@@ -74,12 +74,14 @@ type site struct {
 	mu     sync.Mutex
 	lang   verdict.Lang
 	rows   string
+	list   string // what the page says where its rows are
+	policy *proof.Policy
 	bundle http.HandlerFunc
 }
 
-func newSite(t testing.TB, v *verifier.Verifier) *site {
+func newSite(t testing.TB, v *verifier.Verifier, policy string) *site {
 	t.Helper()
-	s := &site{lang: verdict.French}
+	s := &site{lang: verdict.French, list: "acces", policy: must(proof.ParsePolicy([]byte(policy)))}
 	mux := http.NewServeMux()
 	mux.Handle(verifier.Path, v)
 	mux.HandleFunc("/historique/fichier", func(w http.ResponseWriter, r *http.Request) {
@@ -100,11 +102,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 	shows := func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		list := ""
-		if s.rows != "" {
-			list = "acces"
-		}
-		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: list, Names: namesAt})
+		e, err := v.HTML(verifier.Element{Lang: s.lang, Bundle: "/historique/fichier", MaxAge: 100 * 365 * 24 * 3600e9, List: s.list, Names: namesAt})
 		if err != nil {
 			t.Error(err)
 		}
@@ -119,7 +117,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 			t.Error(err)
 		}
 	}
-	for _, path := range []string{"/{$}", "/releve", "/historique"} {
+	for _, path := range []string{"/{$}", "/releve", "/historique", "/acces/{index}"} {
 		mux.HandleFunc(path, shows)
 	}
 	s.Server = httptest.NewServer(mux)
@@ -130,6 +128,7 @@ func newSite(t testing.TB, v *verifier.Verifier) *site {
 var page = template.Must(template.New("").Parse(`<!doctype html><html lang="{{.Lang}}"><head><meta charset="utf-8"><title>Historique</title><meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css"><link rel="icon" href="data:,"></head>
 <body><main><h1>Historique</h1><h2>Verdict</h2>{{.Verdict}}<h2>Accès</h2>{{.Rows}}</main></body></html>`))
 
+// set says what the site serves from now on. No rows: those that an honest page shows.
 func (s *site) set(lang verdict.Lang, bundle, rows string) {
 	s.serve(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Sec-Fetch-Site") != "same-origin" {
@@ -138,6 +137,12 @@ func (s *site) set(lang verdict.Lang, bundle, rows string) {
 		}
 		_, _ = w.Write([]byte(bundle))
 	})
+	if rows == "" {
+		list, _, _ := shown(s.policy, bundle) // of what isn't a history there are none
+		if rows = markup("", list); lang == verdict.English {
+			rows = inEnglish.Replace(rows)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lang, s.rows = lang, rows
@@ -187,7 +192,7 @@ func open(t *testing.T) (*site, *vectors, *browsertest.Page) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, b)
+	s := newSite(t, b, v.Common.Policy)
 	return s, &v, browsertest.Open(t, s.URL)
 }
 
@@ -216,7 +221,7 @@ func TestGood(t *testing.T) {
 				t.Errorf("%d (%s): %s, want %s", i, g.Note, got, want.State)
 			}
 			text := browsertest.Eval[string](p, `[...document.querySelectorAll("details")].forEach((d) => d.open = true), document.querySelector("#verdict").innerText`)
-			all := []string{want.Title, want.Sentence, want.Covers}
+			all := []string{want.Title, strings.NewReplacer("dans l'historique vérifié", "dans cette liste", "in the history that was verified", "in this list").Replace(want.Sentence), want.Covers}
 			for _, k := range want.Keys {
 				all = append(all, k.Fingerprint)
 			}
@@ -357,6 +362,7 @@ func TestCauses(t *testing.T) {
 		}, verdict.CauseFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
+			s.set(verdict.French, good, "")
 			s.serve(c.serve)
 			p.Goto(s.URL + ofDays)
 			p.Wait(`document.querySelector("#verdict").dataset.state === "unverified" && document.querySelector("#verdict button")`)
@@ -400,7 +406,7 @@ func TestDownload(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rest := make(chan struct{})
-			s.set(verdict.French, "", "")
+			s.set(verdict.French, string(good), "")
 			s.serve(func(w http.ResponseWriter, r *http.Request) {
 				c.header(w.Header())
 				var out io.Writer = w

@@ -36,19 +36,14 @@ var namesAt = fmt.Sprintf("/annuaire/%x.txt", sha256.Sum256([]byte(names)))
 
 var paris = must(time.LoadLocation("Europe/Paris"))
 
-// shown reads from a history what an honest page shows of it in French, newest first.
-func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerdict) {
-	t.Helper()
-	p, err := proof.ParsePolicy([]byte(policy))
-	if err != nil {
-		t.Fatal(err)
-	}
+// shown reads from a history that holds what an honest page shows of it in French, newest first.
+func shown(policy *proof.Policy, bundle string) (rows []row, v proof.HistoryVerdict, err error) {
 	h, err := proof.ParseHistory([]byte(bundle))
 	if err != nil {
-		t.Fatal(err)
+		return nil, v, err
 	}
-	if v, err = h.Verify(p, proof.HistoryOptions{AllowProvisional: true}); err != nil {
-		t.Fatal(err)
+	if v, err = h.Verify(policy, proof.HistoryOptions{AllowProvisional: true}); err != nil {
+		return nil, v, err
 	}
 	or := func(a, b string) string {
 		if a == "" {
@@ -117,7 +112,17 @@ func shown(t *testing.T, policy, bundle string) (rows []row, v proof.HistoryVerd
 		rows = append([]row{r}, rows...)
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(b.at, a.at) })
-	return rows, v
+	return rows, v, nil
+}
+
+// rowsOf are the rows of an honest page.
+func rowsOf(t testing.TB, s *site, bundle string) []row {
+	t.Helper()
+	rows, _, err := shown(s.policy, bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
 }
 
 func markup(full string, rows []row) string {
@@ -148,11 +153,24 @@ func markup(full string, rows []row) string {
 	return b.String() + "</div>"
 }
 
+// inEnglish puts the page of a published history into English.
+var inEnglish = func() *strings.Replacer {
+	pairs := []string{"Date inconnue", "Date unknown", "Inscription n°", "Entry no.", ">Vous", ">You", "Effacement de vos détails", "Erasure of your details", "Votre enregistrement", "Your record", "auditeur accrédité", "accredited auditor",
+		"lundi", "Monday", "mardi", "Tuesday", "mercredi", "Wednesday", "jeudi", "Thursday", "novembre", "November"}
+	for _, code := range []string{"released", "empty", "denied", "failed", "opened", "access", "erasure", "erased", "homonym", "retired", "lost", "damaged"} {
+		pairs = append(pairs, verdict.Outcome(code, verdict.French), verdict.Outcome(code, verdict.English))
+	}
+	for i, head := range verdict.Columns(verdict.French) {
+		pairs = append(pairs, ">"+head, ">"+verdict.Columns(verdict.English)[i])
+	}
+	return strings.NewReplacer(pairs...)
+}()
+
 // TestPage: what the page shows is compared with what is verified, line by line.
 func TestPage(t *testing.T) {
 	s, v, p := open(t)
 	bundle := v.Good[0].Text
-	rows, _ := shown(t, v.Common.Policy, bundle)
+	rows := rowsOf(t, s, bundle)
 	if len(rows) < 6 {
 		t.Fatalf("%d rows", len(rows))
 	}
@@ -252,7 +270,7 @@ func TestPage(t *testing.T) {
 // These histories are old, so that none is without the limit of one that ends too early.
 func TestPageOfPages(t *testing.T) {
 	s, v, p := open(t)
-	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
+	rows := rowsOf(t, s, v.Good[0].Text)
 	list := func(of ...row) string { return markup("", of) }
 	var mairie []row
 	agency := ""
@@ -299,7 +317,21 @@ func TestPageOfPages(t *testing.T) {
 		{"true words that can't be seen", "", put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
 		{"words in the shade", "", put(whole, what, `<span><template shadowrootmode="closed">Rien</template>`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
 		{"a day that can't be seen", "", put(whole, day, "><span hidden>"+rows[0].day+"</span></h3>"), verdict.Refuted, "(le jour)"},
-		{"words between the day and the table", "", put(whole, day, day+"<p>mardi 3 mars 2020</p>"), verdict.Refuted, "(le jour)"},
+		{"words between the day and the table", "", put(whole, day, day+"<p>mardi 3 mars 2020</p>"), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a row that isn't read aloud", "", put(whole, first, `<tr aria-hidden="true" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a row that is read aloud as another", "", put(whole, first, `<tr aria-label="Rien" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a row that is an image", "", put(whole, first, `<tr role="img" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"words that aren't read aloud", "", put(whole, what, `<span aria-hidden="true">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"words that are read aloud as others", "", put(whole, what, `<span aria-label="Rien">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a cell that is described as another", "", put(whole, "<td>", `<td title="Rien">`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a list that isn't read aloud", "", put(whole, `id="acces"`, `id="acces" aria-hidden="true"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a list that nothing can reach", "", "<section inert>" + whole + "</section>", verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a table that is read aloud as another", "", put(whole, "<table", `<table aria-label="Rien"`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a table under the heading of another", "", put(whole, `aria-labelledby="d-0"`, `aria-labelledby="d-1"`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a head that is read aloud as another", "", put(whole, "<th>", `<th aria-label="Rien">`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"a day that is read aloud as another", "", put(whole, `<h3 id="d-0"`, `<h3 id="d-0" aria-label="hier"`), verdict.Refuted, "(le jour)"},
+		{"an icon that isn't read aloud", "", put(whole, what, rows[0].cells[2]+`</a><svg aria-hidden="true" width="9" height="9"></svg>`), verdict.Limited, "sont dans cette liste"},
+		{"an icon that is", "", put(whole, what, rows[0].cells[2]+`</a><svg aria-label="Rien" width="9" height="9"></svg>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
 		{"a row that is hidden where it can be seen", "", put(whole, first, `<tr class="hidden" hidden data-index="`+rows[0].index+`"`), verdict.Refuted, "ne le montre pas"},
 	} {
 		for _, width := range []int64{390, 1280} {
@@ -362,7 +394,7 @@ func TestMemory(t *testing.T) {
 // TestPageEvidence: what the page showed is in the evidence, and regard-audit says the same of it.
 func TestPageEvidence(t *testing.T) {
 	s, v, p := open(t)
-	rows, _ := shown(t, v.Common.Policy, v.Good[0].Text)
+	rows := rowsOf(t, s, v.Good[0].Text)
 	s.set(verdict.French, v.Good[0].Text, markup("", rows[1:]))
 	p.Goto(s.URL + ofDays)
 	p.Wait(finished)
@@ -380,14 +412,38 @@ func TestPageEvidence(t *testing.T) {
 	}
 }
 
-// TestNoList: where the list is missing that should be compared, nothing is said to be proven.
+// TestNoList: what is to be compared follows from the address. Where the page has it not, says nothing of it, or has something else, nothing is said to be proven, and what the server says by itself is gone.
 func TestNoList(t *testing.T) {
 	s, v, p := open(t)
-	s.set(verdict.French, v.Good[0].Text, "<p>Rien</p>")
-	p.Goto(s.URL + ofDays)
-	p.Wait(`document.querySelector("#verdict button")`)
-	if got, want := p.Text("#verdict [role=status]"), verdict.CauseVerifier.Sentence(verdict.French); got != want || state(p) != "unverified" {
-		t.Errorf("%s: %q, want %q", state(p), got, want)
+	rows := rowsOf(t, s, v.Good[0].Text)
+	honest := markup("", rows)
+	record := func(index string) string {
+		return `<article id="acces" data-record="` + index + `"><h1 data-fact="title">x</h1><span data-mark>Vérifié, dit le serveur</span></article>` + honest
+	}
+	for _, c := range []struct{ name, list, rows, path string }{
+		{"it isn't there", "acces", "<p>Rien</p>", ofDays},
+		{"it isn't named", "", honest, ofDays},
+		{"it isn't named, nor true", "", markup("", rows[1:]), "/historique"},
+		{"another name", "autre", honest, ofDays},
+		{"one access in place of the list", "acces", record(rows[0].index), "/historique"},
+		{"one access in place of that of some days", "acces", record(rows[0].index), ofDays},
+		{"one access elsewhere", "acces", record(rows[0].index), "/"},
+		{"an access without a number in place of the list", "acces", record("x"), "/historique"},
+		{"another access", "acces", record(rows[0].index), "/acces/" + rows[1].index},
+		{"an access of no number", "acces", record(""), "/acces/" + rows[1].index},
+		{"another way to write it", "acces", record(rows[0].index), "/acces/0" + rows[0].index},
+		{"a list in place of an access", "acces", honest, "/acces/" + rows[0].index},
+	} {
+		s.set(verdict.French, v.Good[0].Text, c.rows)
+		s.list = c.list
+		p.Goto(s.URL + c.path)
+		p.Wait(`!["checking"].includes(document.querySelector("#verdict").dataset.state) && document.querySelector("#verdict svg")`)
+		if got, want := p.Text("#verdict [role=status]"), verdict.CauseVerifier.Sentence(verdict.French); got != want || state(p) != "unverified" {
+			t.Errorf("%s: %s: %q, want %q", c.name, state(p), got, want)
+		}
+		if got := browsertest.Eval[string](p, `[...document.querySelectorAll("[data-mark]")].map((m) => m.textContent).join("")`); got != "" {
+			t.Errorf("%s: %s", c.name, got)
+		}
 	}
 }
 

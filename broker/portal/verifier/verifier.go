@@ -215,8 +215,8 @@ type Element struct {
 	Lang   verdict.Lang
 	Bundle string        // address of the history file
 	MaxAge time.Duration // of the log's state; 0: MaxAge of this package
-	List   string        // id of the element that holds the rows (docs/verifier.md); "": the page shows none
-	Names  string        // address of the names by which the rows put tokens into words (verdict.Names); needed with List
+	List   string        // id of the element that holds the rows, or the one access (docs/verifier.md); without it nothing is verified
+	Names  string        // address of the names by which the rows put tokens into words (verdict.Names)
 }
 
 // HTML renders it, with the script that fills it. Until then, and if nothing does, it says that nothing is verified, and what to do.

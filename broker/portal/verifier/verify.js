@@ -69,6 +69,21 @@ function reachable(e) {
   return true;
 }
 
+// What roles the parts of a list have, if any. Some others make what is in them unheard.
+const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TH: "columnheader", TD: "cell" };
+
+/** Whether an element is read aloud in another way than it looks, or not at all. */
+function misheard(e) {
+  const own = ({ name, value }) => (e.localName === "svg" && name === "aria-hidden") || (e.localName === "table" && name === "aria-labelledby" && value === e.previousElementSibling?.id && document.getElementById(value) === e.previousElementSibling);
+  return [...e.attributes].some((a) => a.name === "inert" || a.name === "title" || (a.name === "role" && a.value !== roles[e.tagName]) || (a.name.startsWith("aria-") && !own(a)));
+}
+
+/** Whether an element around what is shown keeps it from those to whom pages are read. */
+function silenced(e) {
+  for (; e; e = e.parentElement) if (e.hasAttribute("inert") || (e.ariaHidden ?? "false") !== "false" || (e.hasAttribute("role") && e.getAttribute("role") !== roles[e.tagName])) return true;
+  return false;
+}
+
 /** Whether the text in an element is there for whoever looks at it, but for marks and labels, which stand in the heads of columns. */
 function readable(root) {
   const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
@@ -105,11 +120,12 @@ function readRow(row) {
   const table = row.closest("table");
   const cells = [...(row.cells ?? [])];
   const above = table?.previousElementSibling;
-  const dated = above && heading.test(above.tagName) && !others(above, ofHeading).length && seen(above, 8, 8) && readable(above);
+  const dated = above && heading.test(above.tagName) && ![above, ...above.children].some(misheard) && !others(above, ofHeading).length && seen(above, 8, 8) && readable(above);
   const heads = [...(table?.tHead?.rows[0]?.cells ?? [])].map((c) => c.textContent.trim());
   let hidden = !cells.every(readable);
   for (let e = row; !hidden && e && e !== document.body; e = e.parentElement) hidden = !seen(e, 16, 8);
-  const strange = row.localName !== "tr" || others(row, ofRow).length > 0 || row.children.length !== cells.length || cells.some((c, i) => [...c.querySelectorAll(".label")].some((l) => l.textContent.trim() !== heads[i]));
+  const unheard = [row, ...row.querySelectorAll("*")].some(misheard) || silenced(row.parentElement);
+  const strange = unheard || row.localName !== "tr" || others(row, ofRow).length > 0 || row.children.length !== cells.length || cells.some((c, i) => [...c.querySelectorAll(".label")].some((l) => l.textContent.trim() !== heads[i]));
   return {
     index: number(d.index),
     agency: d.agency ?? "",
@@ -147,13 +163,12 @@ function readDays() {
   return { du: query.get("du") ?? "", au: query.get("au") ?? "" };
 }
 
-/** What the page shows, as its markup says, and whatever looks like a row; null if it shows no list. */
+/** What the page shows, as its markup says, and whatever looks like a row. */
 function readPage(at, lang) {
-  const rows = [...(at?.querySelectorAll("tbody > tr, [data-index]") ?? [])];
-  if (!at) return [null, rows];
+  const rows = [...at.querySelectorAll("tbody > tr, [data-index]")];
   const tables = [...at.querySelectorAll("table")];
   const filters = at.querySelectorAll("details.filters");
-  const strange = others(at, ofList).filter((e) => ![...filters].some((f) => f.contains(e))).length + (filters.length > 1) + tables.filter((t) => !isTable(t)).length;
+  const strange = others(at, ofList).filter((e) => ![...filters].some((f) => f.contains(e))).length + (filters.length > 1) + tables.filter((t) => !isTable(t) || [t, t.tHead, ...t.tHead.querySelectorAll("*"), ...t.tBodies].some(misheard)).length;
   const page = {
     lang,
     rows: rows.map((row) => readRow(row)),
@@ -165,6 +180,9 @@ function readPage(at, lang) {
   return [page, rows];
 }
 
+/** The entry whose page this is, as its address says; null: it is a list. */
+const readEntry = () => number(location.pathname.match(/^\/acces\/(\d+)$/)?.[1]);
+
 /** What the page of one access shows: each fact in its order, whatever looks like one, and the drawings of its proof. */
 function readRecord(at, lang) {
   const { dataset: d } = at;
@@ -173,14 +191,14 @@ function readRecord(at, lang) {
     if (e.tagName === "DD") for (let t = e.previousElementSibling; t && t.tagName !== "DD"; t = t.previousElementSibling) label.unshift(t.textContent);
     const folded = e.closest("details") !== null;
     const links = [...e.querySelectorAll("a")].map((a) => a.getAttribute("href"));
-    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !reachable(e) };
+    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !reachable(e) || silenced(e) || [e, ...e.querySelectorAll("*")].some(misheard) };
   });
   const ways = [...at.querySelectorAll(".way")].map((way) => ({
     id: way.dataset.way ?? "",
     drawn: [...way.querySelectorAll("svg text")].map((t) => t.textContent),
     table: [...way.querySelectorAll("td")].map((t) => t.textContent),
   }));
-  const record = { index: number(d.record) ?? 0, agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: d.receipt ?? "" };
+  const record = { index: number(d.record), agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: d.receipt ?? "" };
   return [{ lang, rows: [], view: null, marker: null, heads: [], strange: 0, record }, [at]];
 }
 
@@ -261,16 +279,19 @@ class Verdict {
     const size = new Intl.NumberFormat(lang, { style: "unit", unit: "kilobyte", maximumFractionDigits: 0 });
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
-    for (const mark of this.list?.querySelectorAll("[data-mark]") ?? []) mark.textContent = "";
-    for (const lit of this.list?.querySelectorAll("[data-lit]") ?? []) delete lit.dataset.lit;
+    // Whatever the server says of them by itself, wherever it does.
+    for (const mark of document.querySelectorAll("[data-mark]")) mark.textContent = "";
+    for (const said of document.querySelectorAll("[data-lit], [data-verified]")) for (const of of ["lit", "verified"]) delete said.dataset[of];
     let job;
     const end = (show) => {
       job?.terminate();
       show();
       this.root.dispatchEvent(new CustomEvent("regard:verdict", { bubbles: true, detail: { state: this.root.dataset.state } }));
     };
-    if ((this.root.dataset.list && !this.list) || !(Number(maxAge) > 0)) {
-      // What would be compared isn't there: nothing may be said of it.
+    // What is to be compared follows from the address, which the server can't write: the one access that it names, or else a list.
+    const entry = readEntry();
+    if (!this.list || number(this.list.dataset.record) !== entry || (entry === null && "record" in this.list.dataset) || !(Number(maxAge) > 0)) {
+      // It isn't there: nothing may be said of it.
       end(() => this.notVerified("verifier"));
       return;
     }
@@ -281,7 +302,7 @@ class Verdict {
       end(() => this.notVerified("browser"));
       return;
     }
-    const [page, rows] = this.list && "record" in this.list.dataset ? readRecord(this.list, lang) : readPage(this.list, lang);
+    const [page, rows] = entry === null ? readPage(this.list, lang) : readRecord(this.list, lang);
     job.onerror = (e) => {
       e.preventDefault();
       end(() => this.notVerified("verifier"));

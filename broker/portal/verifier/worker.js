@@ -87,8 +87,8 @@ async function verify({ bundle, wasm, policy, names, page, options }) {
       postMessage(last);
     }, 100);
   };
-  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then((r) => read(r, tell)), text(policy), page && readNames(names), start(wasm)]);
-  if (page) page.names = words;
+  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then((r) => read(r, tell)), text(policy), readNames(names), start(wasm)]);
+  page.names = words;
   clearTimeout(waits);
   postMessage({ began: true });
   let percent = -1;

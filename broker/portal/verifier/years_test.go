@@ -177,13 +177,13 @@ func BenchmarkBrowser(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := newSite(b, v)
-			s.set(verdict.French, string(file), "")
+			s := newSite(b, v, policy)
+			s.set(verdict.French, string(file), markup("", rowsOf(b, s, string(file))[:verdict.PageRows]))
 			p := browsertest.Open(b, s.URL)
 			var took time.Duration
 			for b.Loop() {
 				start := time.Now()
-				p.Goto(s.URL)
+				p.Goto(s.URL + "/historique")
 				p.Wait(finished)
 				took += time.Since(start)
 				if got := state(p); got != "provisional" { // there are no witnesses
@@ -204,11 +204,11 @@ func TestYear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, v)
-	s.set(verdict.French, string(file), "")
+	s := newSite(t, v, policy)
+	s.set(verdict.French, string(file), markup("", rowsOf(t, s, string(file))[:verdict.PageRows]))
 	p := browsertest.Open(t, s.URL)
 	p.Goto("about:blank")
-	p.Goto(s.URL)
+	p.Goto(s.URL + "/historique")
 	p.Wait(finished)
 	if got := state(p); got != "provisional" {
 		t.Fatal(got, p.Text("#verdict"))
