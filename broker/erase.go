@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,6 +42,15 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	if !b.leads() {
 		return Erasure{}, b.errFollows(ctx)
 	}
+	term := b.part.Load().term
+	outer := ctx
+	ctx, done := b.asLeader(ctx)
+	defer done()
+	defer func() {
+		if err != nil && b.member != nil && outer.Err() == nil && (ctx.Err() != nil || errors.Is(err, store.ErrTerm)) {
+			err = b.errFollows(outer) // another broker leads, and carries through what was begun
+		}
+	}()
 	owner, err := b.ring.Owner(subject)
 	if err != nil {
 		return Erasure{}, keysProblem(err)
@@ -74,7 +84,7 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	var rec *proof.Record
 	var reach proof.Index
 	for {
-		e, rec, reach, err = b.beginErasure(ctx, subject, owner, ground, asked, request, &begun)
+		e, rec, reach, err = b.beginErasure(ctx, term, subject, owner, ground, asked, request, &begun)
 		if !errors.Is(err, store.ErrIntents) {
 			break
 		}
@@ -88,8 +98,8 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	return Erasure{Index: index, Reach: reach}, err
 }
 
-// beginErasure waits for what is under way about the person, whom the gate is closing, and remembers the erasure. begun says that it is in the store, perhaps.
-func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner keys.Owner, ground string, asked time.Time, request store.ID, begun *bool) (e store.Erasure, rec *proof.Record, reach proof.Index, err error) {
+// beginErasure waits for what is under way about the person, whom the gate is closing, and remembers the erasure, unless this broker's term has ended. begun says that it is in the store, perhaps.
+func (b *Broker) beginErasure(ctx context.Context, term int64, subject proof.Subject, owner keys.Owner, ground string, asked time.Time, request store.ID, begun *bool) (e store.Erasure, rec *proof.Record, reach proof.Index, err error) {
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
 		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
@@ -126,12 +136,12 @@ func (b *Broker) beginErasure(ctx context.Context, subject proof.Subject, owner 
 	}
 	e = store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
 	*begun = true
-	if err := b.store.BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
+	if err := (store.Order{Store: b.store, Term: term}).BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
 		if p := eraseProblem(err); p != nil {
 			*begun = false
 			return e, nil, 0, p
 		}
-		*begun = *begun && !errors.Is(err, store.ErrIntents)
+		*begun = !errors.Is(err, store.ErrIntents) && !errors.Is(err, store.ErrTerm)
 		return e, nil, 0, err
 	}
 	return e, rec, reach, nil
@@ -231,6 +241,32 @@ func (b *Broker) shutErasures(ctx context.Context) error {
 	return err
 }
 
+// shuts says whether a broker is about to lead, and has shut people out for that.
+type shuts struct {
+	mu sync.Mutex
+	n  int // attempts to lead
+}
+
+// hold keeps those who are shut out from being let in, until done.
+func (s *shuts) hold() (done func()) {
+	add := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.n += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// forgetLeft lets in who is shut out here, if this broker follows: the one that leads keeps them out. One whose lease is late leads until its part has ended.
+func (b *Broker) forgetLeft() {
+	b.shuts.mu.Lock()
+	defer b.shuts.mu.Unlock()
+	if b.shuts.n == 0 && !b.part.Load().leads {
+		b.gate.forgetLeft()
+	}
+}
+
 // resumeErasures carries these erasures through, as far as it can: the sweeper goes on with the rest, and nobody else waits for it.
 func (b *Broker) resumeErasures(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, resumeWait)
@@ -242,6 +278,10 @@ func (b *Broker) resumeErasures(ctx context.Context) {
 
 // leftErasures carries through what failed in this process or an earlier one. Each is tried, whatever became of the others.
 func (b *Broker) leftErasures(ctx context.Context) error {
+	// Whatever was begun is carried through, though nobody here remembers it.
+	if err := b.shutErasures(ctx); err != nil {
+		return err
+	}
 	var errs []error
 	for _, o := range b.gate.left() {
 		was, ok := b.gate.take(o)

@@ -106,6 +106,7 @@ type Broker struct {
 	signed    signedStore
 	part      atomic.Pointer[part]
 	astray    atomic.Pointer[astray] // nil: it has its part
+	shuts     shuts                  // who is shut out by a broker that is about to lead
 	hurried   atomic.Int32           // how often a takeover failed because nobody said in time where the log stands
 	parts     sync.WaitGroup         // that are ending
 	led       atomic.Int64           // the last term that this broker began to lead in

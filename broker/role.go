@@ -228,8 +228,9 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	cfg.Leads = func() bool { now, _, err := b.member.Term(); return err == nil && now == term }
 	// What the one before has begun to store is stored now or never.
 	err = mine.Lead(ctx)
+	// Before anything is recorded: whose erasure the one before began. It stays so until this broker has its part.
+	defer b.shuts.hold()()
 	if err == nil {
-		// Before anything is recorded: whose erasure the one before began.
 		err = b.shutErasures(ctx)
 	}
 	if err == nil {

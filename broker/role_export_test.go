@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/regard-broker/regard/broker/cluster"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 )
 
@@ -25,6 +27,11 @@ func (b *Broker) Follows() bool { return !b.part.Load().leads }
 
 // LeadAgain begins to lead in the present term once more.
 func (b *Broker) LeadAgain(ctx context.Context) error { return b.lead(ctx) }
+
+// ShutsOut says whether nothing is recorded here about an owner.
+func (b *Broker) ShutsOut(owner keys.Owner) bool {
+	return errors.Is(b.gate.pass([]keys.Owner{owner}, func() error { return nil }), errErasing)
+}
 
 // AsLeader is the context of what only the broker that leads does.
 func (b *Broker) AsLeader(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -2,15 +2,20 @@ package broker_test
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/proof"
+	wit "github.com/regard-broker/regard/ledger/witness"
 )
 
 // exec changes the brokers' store behind their backs.
@@ -206,4 +211,90 @@ func TestErasureGivenUp(t *testing.T) {
 		_, err := follows[0].Disclose(t.Context(), x.caller, request())
 		return err == nil
 	})
+}
+
+// TestTakeOverOfAnErasure: whose erasure the leader before had begun is shut out when the next one begins to record, however long its takeover takes; and so is whoever's it learns of later.
+func TestTakeOverOfAnErasure(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // so that its context ends with the connection
+		<-r.Context().Done()
+	}))
+	t.Cleanup(silent.Close)
+	key, err := wit.NewKey("w.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := wit.VKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.cfg.Witnesses = &broker.Witnesses{Policy: []byte("witness w " + vkey + " " + silent.URL + "\nquorum w\n"), Deadline: 50 * time.Millisecond, Timeout: 2 * time.Second}
+	x.cfg.SweepEvery = 20 * time.Millisecond
+	a := x.start("a")
+	b := x.start("b")
+	if !a.Leads() {
+		t.Fatal("the first broker doesn't lead")
+	}
+	// Nobody can carry it through: what is stored of it can't be read.
+	begin := func(n byte) (owner keys.Owner) {
+		owner[0] = n
+		x.exec(fmt.Sprintf(`INSERT INTO erasures (id, owner, person, admin) VALUES ('\x%032x', '\x%x', '\x01', '\x01')`, n, owner[:]))
+		return owner
+	}
+	first := begin(1)
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "another leader", b.Leads)
+	if !b.ShutsOut(first) {
+		t.Error("the new leader records about somebody who is being erased")
+	}
+	second := begin(2)
+	ledgertest.Await(t, "the sweeper to learn of it", func() bool { return b.ShutsOut(second) })
+}
+
+// TestDeposedBeginsNoErasure: an erasure that waits for requests under way ends with the term; the broker that leads next has looked for what was begun, and doesn't know of more.
+func TestDeposedBeginsNoErasure(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	a := x.start("a")
+	b := x.start("b")
+	x.b = a
+	x.populate()
+	x.known(b)
+	answer, asked := make(chan struct{}), make(chan struct{}, 1)
+	x.provider.mu.Lock()
+	x.provider.answer = func(rw http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		household(rw, r)
+	}
+	x.provider.mu.Unlock()
+	requested, erased := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := b.Disclose(context.WithoutCancel(t.Context()), x.caller, request())
+		requested <- err
+	}()
+	<-asked
+	go func() {
+		_, err := a.Erase(context.WithoutCancel(t.Context()), subjectOf(t, marie), "rgpd-17")
+		erased <- err
+	}()
+	ledgertest.Await(t, "an erasure that waits", func() bool { return x.count("SELECT count(*) FROM erasing") == 1 })
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "another leader", b.Leads)
+	close(answer)
+	if err := <-requested; err != nil {
+		t.Errorf("the request that was under way: %v", err)
+	}
+	if err := <-erased; broker.AsProblem(err).Code != "cluster.follows" {
+		t.Errorf("an erasure in another's term: %v", err)
+	}
+	if n := x.count("SELECT count(*) FROM erasures"); n != 0 {
+		t.Error("it was begun")
+	}
 }

@@ -40,7 +40,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			b.try(ctx, "taking up what changed at other brokers", b.changed) // should nobody have told
 		}
 		if !b.leads() {
-			b.gate.forgetLeft()
+			b.forgetLeft()
 			b.try(ctx, "recording interrupted requests", b.leftIntents)
 			continue // another broker does all the rest
 		}

@@ -151,7 +151,7 @@ func (w *world) carryOut(o keys.Owner) {
 		w.t.Fatal(err)
 	}
 	e := &store.Erasure{ID: store.ID{byte(tail.Next + 1)}, Record: store.Record{Owner: o, Person: []byte{1}, Admin: []byte{1}}}
-	if err := w.store.BeginErasure(ctx, e, store.ID{}, w.clock.now(), tail.Next, nil); err != nil {
+	if err := (store.Order{Store: w.store}).BeginErasure(ctx, e, store.ID{}, w.clock.now(), tail.Next, nil); err != nil {
 		w.t.Fatal(err)
 	}
 	batch := &ledger.Batch{First: tail.Next, Groups: []ledger.PlacedGroup{{Leaves: []ledger.Leaf{{Index: tail.Next, Kind: proof.KindErasure, Text: []byte{1}, Identity: [32]byte{byte(tail.Next)}}}, Attach: &store.ErasureLogged{Erasure: *e}}}}

@@ -219,7 +219,7 @@ func testBeginErasure(t *testing.T, open store.Opener) {
 	ctx := t.Context()
 	me := keys.Owner{1}
 	begin := func(request store.ID, now time.Time) error {
-		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{0: 9, 1: byte(now.UnixMilli())}, Record: store.Record{Owner: me, Person: []byte{1}, Admin: []byte{1}}}, request, now, 0, nil)
+		return (store.Order{Store: s}).BeginErasure(ctx, &store.Erasure{ID: store.ID{0: 9, 1: byte(now.UnixMilli())}, Record: store.Record{Owner: me, Person: []byte{1}, Admin: []byte{1}}}, request, now, 0, nil)
 	}
 	if err := begin(store.ID{4}, at); !errors.Is(err, store.ErrEnded) {
 		t.Errorf("a request that isn't there: %v", err)

@@ -66,10 +66,13 @@ func (s *Store) LetInLeft(ctx context.Context, closing []keys.Owner) error {
 
 // BeginErasure remembers an erasure durably, so that a crash can't leave it half done. Nothing is begun while a hold or a contest keeps it (ErrHeld, ErrContested), or if the person has undone the
 // request (zero: it isn't a person's) that it carries out (ErrEnded). Where other processes may begin requests it looks for these itself (ErrIntents): all but left (nil: none) have to have their outcome, at
-// log indexes up to reach, and no other begins until the erasure is done.
-func (s *Store) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time, reach proof.Index, left func(Seq) bool) error {
+// log indexes up to reach, and no other begins until the erasure is done. In another process's term nothing is begun (ErrTerm): whoever leads has seen what was begun before.
+func (s Order) BeginErasure(ctx context.Context, e *Erasure, request ID, now time.Time, reach proof.Index, left func(Seq) bool) error {
 	// Alone: what other processes have begun about the person is seen afterwards, and what they begin later sees this.
 	return s.alone(ctx, func(t *tx) error {
+		if err := s.inTerm(t); err != nil {
+			return err
+		}
 		if err := mayErase(t, e.Owner, request, now); err != nil {
 			return err
 		}

@@ -238,7 +238,7 @@ func testDetachingCallsOffAnErasure(t *testing.T, open store.Opener) {
 		t.Fatal(err)
 	}
 	begin := func(n byte, owner keys.Owner) error {
-		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: owner, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0, 0, nil)
+		return (store.Order{Store: s}).BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: owner, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0, 0, nil)
 	}
 	if err := s.DetachIdentifier(ctx, b, nir, t0); !errors.Is(err, store.ErrNotFound) {
 		t.Fatal(err)
@@ -329,7 +329,7 @@ func testAnErasureEndsWithTheIdentifier(t *testing.T, open store.Opener) {
 		t.Errorf("what is somebody else's would be erased: %+v", got)
 	}
 	begin := func(n byte) error {
-		return s.BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: nir, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0, 0, nil)
+		return (store.Order{Store: s}).BeginErasure(ctx, &store.Erasure{ID: store.ID{20 + n}, Record: store.Record{Owner: nir, Person: []byte{1}, Admin: []byte{1}}}, store.ID{n}, t0, 0, nil)
 	}
 	if err := begin(1); !errors.Is(err, store.ErrEnded) {
 		t.Errorf("and begins: %v", err)

@@ -614,10 +614,14 @@ func TestNothingBeginsAboutWhomAnotherErases(t *testing.T) {
 	}()
 	<-first
 	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
-	if err := b.BeginErasure(ctx, e, store.ID{}, at, 0, nil); !errors.Is(err, store.ErrIntents) {
+	if err := (store.Order{Store: b}).BeginErasure(ctx, e, store.ID{}, at, 0, nil); !errors.Is(err, store.ErrIntents) {
 		t.Fatalf("with requests under way: %v", err)
 	}
-	if err := b.BeginErasure(ctx, e, store.ID{}, at, 0, func(store.Seq) bool { return true }); err != nil {
+	everything := func(store.Seq) bool { return true }
+	if err := (store.Order{Store: b, Term: 1 << 40}).BeginErasure(ctx, e, store.ID{}, at, 0, everything); !errors.Is(err, store.ErrTerm) {
+		t.Fatalf("in another process's term: %v", err)
+	}
+	if err := (store.Order{Store: b}).BeginErasure(ctx, e, store.ID{}, at, 0, everything); err != nil {
 		t.Fatal(err)
 	}
 	known, err := b.IntentsOf(ctx, person)
@@ -681,7 +685,7 @@ func TestErasureIsCarriedOutOnce(t *testing.T) {
 	save(1)
 	save(2)
 	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
-	if err := a.BeginErasure(ctx, e, store.ID{}, at, 0, nil); err != nil {
+	if err := (store.Order{Store: a}).BeginErasure(ctx, e, store.ID{}, at, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := a.CarryOut(ctx, e, at); err != nil || n != 0 || len(left()) != 2 {
