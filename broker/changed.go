@@ -23,6 +23,9 @@ type known struct {
 	landed  func() bool
 }
 
+// nothingKnown is a number that no change has: a request that was decided before anything could be taken up doesn't begin.
+const nothingKnown = -1
+
 // changed takes up what other brokers changed since it last did: the registry, the policy, and which keys there are.
 func (b *Broker) changed(ctx context.Context) error {
 	return errors.Join(b.takeUp(ctx), b.takeUpKeys(ctx))

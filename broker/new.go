@@ -221,6 +221,7 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		b.resumeErasures(ctx)
 	}
 	if b.member != nil {
+		b.known.registry.Store(nothingKnown)
 		if err := b.changed(ctx); err != nil {
 			b.log.Error("taking up what changed at other brokers; it is tried again", "error", err)
 		}

@@ -138,6 +138,8 @@ func TestPolicyOfOthers(t *testing.T) {
 		}
 	}
 	put(make([]byte, 32), []byte("no policy"))
+	x.cfg.Policy = policy.FromPath(dirs["b"])
+	x.start("c") // it has never known another one
 	for _, b := range x.all {
 		asked := len(x.provider.requests())
 		if _, err := b.Disclose(t.Context(), x.caller, request()); broker.AsProblem(err).Code != "registry.stale" {

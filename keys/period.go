@@ -80,6 +80,11 @@ func (p *periods) put(e *periodKey, gen uint64) {
 	if gen != p.gen {
 		return // it may have been destroyed meanwhile
 	}
+	for _, old := range p.byID { // nobody says of those of answers that they are gone
+		if !old.ends.IsZero() && !p.now().Before(old.ends) {
+			p.drop(old)
+		}
+	}
 	p.byID[e.key.id] = e
 	p.byName[periodName{e.key.kind, e.period}] = e
 }

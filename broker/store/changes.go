@@ -9,7 +9,7 @@ import (
 type Changes struct {
 	// Registry is of who may ask for what: the registry, and the policy bundle in force.
 	Registry int64
-	// Keys is of which keys there are: some were destroyed, or came into force.
+	// Keys is of which keys there are: some were destroyed (but for those of answers, whose end is in their period), or came into force.
 	Keys int64
 	// Barrier is of those that wait until all has ended that processes had begun, see package cluster.
 	Barrier int64

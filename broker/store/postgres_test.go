@@ -753,6 +753,7 @@ func TestChangesAreCounted(t *testing.T) {
 		}
 	}
 	key := keys.StoredKey{ID: keys.KeyID{1}, Kind: keys.KindSubject, Owner: keys.Owner{1}, Wrapped: []byte{1}, Created: at}
+	answers := keys.StoredKey{ID: keys.KeyID{2}, Kind: keys.KindPayload, Period: "2026-11-26T12:00Z", Wrapped: []byte{1}, Created: at}
 	for _, c := range []struct {
 		name           string
 		do             func() error
@@ -766,6 +767,8 @@ func TestChangesAreCounted(t *testing.T) {
 		{"a policy", logged(&store.BundleActivation{Bundle: store.Bundle{Revision: "1", Bytes: []byte{1}}}), 1, 0},
 		{"a key that came into force", logged(&store.Note{Name: "key x"}), 0, 1},
 		{"a new person's key", func() error { return s.SaveKeys(ctx, []keys.StoredKey{key}) }, 0, 0},
+		{"a key of answers", func() error { return s.SaveKeys(ctx, []keys.StoredKey{answers}) }, 0, 0},
+		{"a key of answers that was destroyed", func() error { return s.DestroyKeys(ctx, []keys.KeyID{answers.ID}) }, 0, 0},
 		{"a key that was destroyed", func() error { return s.DestroyKeys(ctx, []keys.KeyID{key.ID}) }, 0, 1},
 		{"something else", logged(nil), 0, 0},
 		{"what is refused", func() error {
