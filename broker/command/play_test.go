@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -461,6 +462,8 @@ func checkedRecord(t *testing.T, s *site, p *browsertest.Page, record string) {
 		"the agency":         {`<dd data-fact="fact.agency"><bdi>Mairie`, `<dd data-fact="fact.agency"><bdi>Préfecture`, "(Par)"},
 		"the title":          {`<h1 data-fact="title">`, `<h1 data-fact="title">Rien, `, "(title)"},
 		"a hidden fact":      {`<dd data-fact="fact.object">`, `<dd data-fact="fact.object" class="hidden">`, "(Dossier)"},
+		"an unheard fact":    {`<dd data-fact="fact.object">`, `<dd data-fact="fact.object" aria-hidden="true">`, "(Dossier)"},
+		"a fact otherwise":   {`<dd data-fact="fact.object">`, `<dd data-fact="fact.object" aria-label="Rien">`, "(Dossier)"},
 		"a fact more":        {`<dt>Service</dt>`, `<dt>Par</dt><dd>Personne</dd><dt>Service</dt>`, "(Service)"},
 		"the drawing":        {`class="leaf" data-step="0"><rect`, `class="leaf" data-step="0"><text>x</text><rect`, "(le dessin de la preuve)"},
 		"the link to a text": {`href="https://www.legifrance.gouv.fr/`, `href="https://exemple.invalid/`, "(Fondement légal)"},
@@ -482,6 +485,33 @@ func checkedRecord(t *testing.T, s *site, p *browsertest.Page, record string) {
 	}
 	s.altered(nil)
 	p.Axe()
+	// In the place of another page it is true, and says nothing of what was asked for.
+	p.Goto(s.url + "/historique")
+	other := browsertest.Eval[string](p, `[...document.querySelectorAll("#acces tr a[href^='/acces/']")].map((a) => a.getAttribute("href")).find((h) => h !== "`+record+`")`)
+	var page atomic.Pointer[[]byte]
+	for _, path := range []string{record, "/historique", other} {
+		s.altered(func(at string, body []byte) []byte {
+			switch {
+			case at == record:
+				page.Store(&body)
+			case at == path:
+				return *page.Load()
+			}
+			return body
+		})
+		p.Goto(s.url + path)
+		if path == record {
+			if got := s.verdict(p); got != "proven" {
+				t.Fatalf("%s:\n%s", got, p.Text("#verdict"))
+			}
+			continue
+		}
+		p.Wait(`document.querySelector("#verdict").dataset.state !== "checking" && document.querySelector("#verdict svg")`)
+		if got := browsertest.Eval[string](p, `document.querySelector("#verdict").dataset.state`); got != "unverified" {
+			t.Errorf("%s in the place of %s: %s:\n%s", record, path, got, p.Text("#verdict"))
+		}
+	}
+	s.altered(nil)
 	// Without scripts it says that nothing is verified, and how to.
 	if _, err := chromedp.Call(p.Context, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 		t.Fatal(err)
