@@ -65,6 +65,13 @@ func (b *Broker) takeUp(ctx context.Context) (err error) {
 	return nil
 }
 
+// waits says whether a barrier waits for requests under way here.
+func (k *known) waits() bool {
+	k.keysMu.Lock()
+	defer k.keysMu.Unlock()
+	return k.landed != nil
+}
+
 // takeUpKeys drops the keys that were destroyed, and takes up those that came into force.
 func (b *Broker) takeUpKeys(ctx context.Context) error {
 	k := &b.known

@@ -107,6 +107,7 @@ type Broker struct {
 	part      atomic.Pointer[part]
 	astray    atomic.Pointer[astray] // nil: it has its part
 	shuts     shuts                  // who is shut out by a broker that is about to lead
+	late      atomic.Int32           // how often this broker couldn't lead in time
 	hurried   atomic.Int32           // how often a takeover failed because nobody said in time where the log stands
 	parts     sync.WaitGroup         // that are ending
 	led       atomic.Int64           // the last term that this broker began to lead in
@@ -320,7 +321,7 @@ func (b *Broker) openAlone(ctx context.Context) (err error) {
 	if cfg.Known, err = b.elsewhere(ctx, elsewhereWait); err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
-	l, err := b.openTree(ctx, cfg, tree, tree.Integrate)
+	l, err := b.openTree(ctx, cfg, tree, tree.Integrate, func() {})
 	if err != nil {
 		return err
 	}
@@ -342,8 +343,8 @@ func (b *Broker) ledgerConfig() ledger.Config {
 	return cfg
 }
 
-// openTree opens the log over a tree of Trillian. integrate is nil if it does that by itself.
-func (b *Broker) openTree(ctx context.Context, cfg ledger.Config, tree Tree, integrate func(context.Context) error) (*ledger.Log, error) {
+// openTree opens the log over a tree of Trillian. integrate is nil if it does that by itself. rebuilds is called before the tree is made again, which may take long.
+func (b *Broker) openTree(ctx context.Context, cfg ledger.Config, tree Tree, integrate func(context.Context) error, rebuilds func()) (*ledger.Log, error) {
 	cfg.Trillian, cfg.TreeID, cfg.Integrate = tree.Client(), tree.TreeID(), integrate
 	if b.cfg.at != nil {
 		cfg.Signed = stagedSigned{cfg.Signed, b}
@@ -356,6 +357,7 @@ func (b *Broker) openTree(ctx context.Context, cfg ledger.Config, tree Tree, int
 	if errors.Is(err, ledger.ErrTreeBehind) {
 		// Trillian is trusted with nothing and can be made again: what comes out must have the signed root.
 		b.log.Warn("Trillian's tree is missing entries that were signed; it is rebuilt from the store", "error", err)
+		rebuilds()
 		var size uint64
 		if size, err = ledger.Rebuild(ctx, cfg); err == nil {
 			b.log.Warn("Trillian's tree is rebuilt", "entries", size)

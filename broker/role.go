@@ -194,7 +194,15 @@ func (b *Broker) follow(ctx context.Context) error {
 	return nil
 }
 
-// lead makes this broker lead, for as long as its term lasts. No term is begun twice: what was ordered in the first attempt may come in during the second.
+// leadFor is how long this broker may take to lead: as patient as others are with one that leads and can't work (see watch), for nobody leads meanwhile. Alone, or with a new log, it isn't in a hurry.
+func (b *Broker) leadFor() time.Duration {
+	if b.part.Load() == nil || b.member.Stats().Members < 2 {
+		return maxTrouble
+	}
+	return min(troubleFor<<min(b.late.Load(), 8), maxTrouble)
+}
+
+// lead makes this broker lead, for as long as its term lasts. No term is begun twice: what was ordered in the first attempt may come in during the second. Each time that it fails it is more patient: see leadFor.
 func (b *Broker) lead(ctx context.Context) (err error) {
 	term, ends, err := b.member.Term()
 	if err != nil {
@@ -215,7 +223,16 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	hurry := time.AfterFunc(b.leadFor(), cancel)
+	defer hurry.Stop()
 	defer context.AfterFunc(over, cancel)()
+	defer func() {
+		if err == nil {
+			b.late.Store(0)
+		} else if ctx.Err() != nil && over.Err() == nil {
+			b.late.Add(1)
+		}
+	}()
 	tree, err := b.cfg.Shared.Trillian(ctx)
 	if err != nil {
 		end()
@@ -238,7 +255,7 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	}
 	var l *ledger.Log
 	if err == nil {
-		l, err = b.openTree(ctx, cfg, tree, nil)
+		l, err = b.openTree(ctx, cfg, tree, nil, func() { hurry.Stop() })
 	}
 	if err != nil {
 		end()
@@ -424,8 +441,12 @@ func (b *Broker) begin() {
 	b.try(ctx, "logging keys", b.logKeys)
 }
 
-// hearAgain is when what couldn't be taken up is tried again.
-const hearAgain = time.Second
+const (
+	// hearAgain is when what couldn't be taken up is tried again.
+	hearAgain = time.Second
+	// landEvery is how often it is looked whether what was under way at a barrier has ended.
+	landEvery = 100 * time.Millisecond
+)
 
 // hear takes up what changes at other brokers, until the broker stops. What is told meanwhile is looked at afterwards.
 func (b *Broker) hear(ctx context.Context) {
@@ -433,6 +454,7 @@ func (b *Broker) hear(ctx context.Context) {
 	ctx, cancel := b.untilStopping(ctx)
 	defer cancel()
 	var again <-chan time.Time
+	failed := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -446,13 +468,15 @@ func (b *Broker) hear(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		failed := again != nil
 		if again = nil; err != nil {
 			again = time.After(hearAgain)
 			if !failed {
 				b.log.Error("taking up what changed at another broker; it is tried again", "error", err)
 			}
+		} else if b.known.waits() {
+			again = time.After(landEvery)
 		}
+		failed = err != nil
 	}
 }
 

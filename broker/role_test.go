@@ -171,6 +171,31 @@ func TestLeaderCutOff(t *testing.T) {
 	}
 }
 
+// TestLeadsInTime: a broker that has the lease and gets no answer from Trillian doesn't keep the others from leading.
+func TestLeadsInTime(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	var n network
+	defer n.silent.Store(false)
+	a := x.start("a")
+	b := x.behind("b", &n)
+	if !a.Leads() {
+		t.Fatal("the first broker doesn't lead")
+	}
+	term := a.Term()
+	ledgertest.Await(t, "each to know of the other", func() bool { s, _ := b.Cluster(); return s.Members == 2 })
+	n.silent.Store(true)
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "the lease at the one that is cut off", func() bool { s, _ := a.Cluster(); return s.Leader == "b" && s.Term > term })
+	a.Campaign()
+	ledgertest.Await(t, "another leader", a.Leads)
+	if b.Leads() {
+		t.Error("the one that is cut off leads")
+	}
+}
+
 // TestPatience: others get their turn when a leader has been in trouble for a while, less often if they are no better off, and not at all if there are none.
 func TestPatience(t *testing.T) {
 	t.Parallel()

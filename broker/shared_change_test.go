@@ -155,6 +155,7 @@ func TestPolicyOfOthers(t *testing.T) {
 func TestRetireWrapKeyWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	x := newSharing(t)
+	x.cfg.SweepEvery = time.Hour // nobody waits for its next round
 	shared := x.cfg.Custodian
 	held := map[string]*heldWraps{}
 	for _, name := range []string{"a", "b"} {

@@ -39,7 +39,14 @@ func (s Order) Lead(ctx context.Context) error {
 		defer cancel()
 		go s.clear(ctx)
 	}
-	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: s.inTerm})
+	done := make(chan error, 1)
+	go func() { done <- s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: s.inTerm}) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done(): // it writes nothing: there is no outcome to wait for
+		return ctx.Err()
+	}
 }
 
 const selectTerm = "SELECT term FROM lease"
