@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/ledger/ledgertest"
@@ -64,5 +65,31 @@ func TestPoisonedGroup(t *testing.T) {
 	ledgertest.Await(t, "the attempt to be recorded", func() bool { return x.count("SELECT count(*) FROM intents") == 0 })
 	if n := x.count(fmt.Sprintf(`SELECT count(*) FROM records WHERE owner = '\x%x'`, owner)); n != 2 {
 		t.Errorf("%d records of two requests", n)
+	}
+}
+
+// TestPoisonedGroupInAQuietCluster: what can't be stored is refused though nothing else shows that others can; the leader isn't to blame, and goes on to lead.
+func TestPoisonedGroupInAQuietCluster(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	x.cfg.SweepEvery = time.Hour // the attempt isn't recorded again and again
+	leads, follower := x.start("a"), x.start("b")
+	x.b = leads
+	x.populate()
+	x.known(follower)
+	x.exec(`CREATE FUNCTION poison() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'statement too complex' USING ERRCODE = 'program_limit_exceeded'; END $$;
+		CREATE TRIGGER poison BEFORE INSERT ON records FOR EACH ROW EXECUTE FUNCTION poison()`)
+	term := leads.Term()
+	if _, err := follower.Disclose(t.Context(), x.caller, asker("TUE POISON")); broker.AsProblem(err).Code != "log.unavailable" {
+		t.Errorf("what can't be stored: %v", err)
+	}
+	if m := leads.Log().Metrics(); m.Alone != 3 {
+		t.Errorf("it was tried %d times", m.Alone)
+	}
+	if leads.Term() != term {
+		t.Error("another broker leads")
+	}
+	if err := follower.Ready(t.Context()); err != nil {
+		t.Errorf("the broker that follows: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ var (
 	ErrDeposed = fmt.Errorf("%w: another broker leads it", ErrUnavailable)
 	// ErrTreeBehind is an ErrHalted of Open: Trillian lost entries that were signed, and the Store has them. Rebuild the tree, then open again.
 	ErrTreeBehind = fmt.Errorf("%w: Trillian lost some entries", ErrHalted)
-	// ErrAlone is an ErrUnavailable: the Store took other groups when they were committed one by one, and not this one. Nothing of it was committed. Who would try for ever should give up after a few times.
+	// ErrAlone is an ErrUnavailable: the Store took other groups when they were committed one by one, and not this one, or its Commit wraps this, for it works and fails at what it was given. Nothing of the group was committed. Who would try for ever should give up after a few times.
 	ErrAlone = fmt.Errorf("%w: the group can't be stored, and others can", ErrUnavailable)
 	// ErrRefused: the group itself can't be stored: an entry that isn't valid, or an attachment that the Store refuses. Nothing of it was committed; a fault of the caller,
 	// so trying again doesn't help. A Store's Commit wraps it when an attachment is to blame, and the log then commits the batch's groups one by one.

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -191,6 +192,40 @@ func (p *poisoned) Commit(ctx context.Context, b *ledger.Batch) error {
 		}
 	}
 	return p.Store.Commit(ctx, b)
+}
+
+// failsAt is a store that works, and says so when it fails at groups of three entries.
+type failsAt struct{ ledger.Store }
+
+func (s failsAt) Commit(ctx context.Context, b *ledger.Batch) error {
+	for _, g := range b.Groups {
+		if len(g.Leaves) == 3 {
+			return fmt.Errorf("%w: program limit exceeded", ledger.ErrAlone)
+		}
+	}
+	return s.Store.Commit(ctx, b)
+}
+
+// TestPoisonedGroupAlone: a group at which the store fails is to blame for that though there is no other one, and the log is in no trouble, however often it is tried.
+func TestPoisonedGroupAlone(t *testing.T) {
+	t.Parallel()
+	env := ledgertest.NewInMemory(t)
+	cfg := env.Config()
+	cfg.Store = failsAt{cfg.Store}
+	l := env.OpenWith(cfg)
+	for range 3 {
+		g, _ := ledgertest.Disclosure(ledgertest.Person(0), ledgertest.Person(1), ledgertest.Person(2))
+		if _, err := l.Append(t.Context(), g); !errors.Is(err, ledger.ErrAlone) {
+			t.Errorf("the only group: %v", err)
+		}
+		if d, err := l.Trouble(); d != 0 || err != nil {
+			t.Errorf("in trouble for %v: %v", d, err)
+		}
+	}
+	appendN(t, l, 3, 1)
+	if m := l.Metrics(); m.Alone != 3 || m.Waiting != 0 {
+		t.Errorf("the counts are %+v", m)
+	}
 }
 
 // TestPoisonedGroupDoesNotStopOthers: a group at which the store fails, though it doesn't refuse it, fails alone, and says that others don't. If all fail, it is the store.

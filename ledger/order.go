@@ -264,6 +264,10 @@ func (l *Log) orderBatch(ws []*waiter) ([]*waiter, error) {
 		return ws, err
 	}
 	if len(ws) == 1 && turn == nil && !errors.Is(err, ErrRefused) {
+		if errors.Is(err, ErrAlone) { // which is no trouble of the Store
+			l.failAlone(ws[0], err)
+			return nil, nil
+		}
 		return ws, err
 	}
 	// The Store refuses one of the groups, or fails at it, whatever we do: the others mustn't suffer.
@@ -292,12 +296,6 @@ const (
 func (l *Log) oneByOne(ws []*waiter) (rest []*waiter, err error) {
 	ctx, cancel := context.WithTimeout(l.ctx, aloneTimeouts*l.cfg.Timeout)
 	defer cancel()
-	end := func(w *waiter, err error) {
-		l.mu.Lock()
-		l.uncount([]*waiter{w})
-		l.mu.Unlock()
-		w.finish(outcome{err: err})
-	}
 	var errs []error // of rest
 	stored := false
 	// In any order: those that fail mustn't always be the first.
@@ -310,9 +308,11 @@ func (l *Log) oneByOne(ws []*waiter) (rest []*waiter, err error) {
 			stored = true
 		case errors.Is(err, ErrRefused):
 			l.count.refused.Add(1)
-			end(w, err)
+			l.end(w, err)
 		case l.cant(err) || ctx.Err() != nil:
 			return append(rest, ws[i:]...), err
+		case errors.Is(err, ErrAlone):
+			l.failAlone(w, err)
 		default:
 			if rest, errs = append(rest, w), append(errs, err); !stored && len(rest) == aloneTries {
 				return append(rest, ws[i+1:]...), err
@@ -323,11 +323,24 @@ func (l *Log) oneByOne(ws []*waiter) (rest []*waiter, err error) {
 		return rest, errors.Join(errs...)
 	}
 	for i, w := range rest {
-		l.count.alone.Add(1)
-		l.cfg.Logger.Error("a group of entries can't be stored, and others can", "entries", len(w.group.Entries), "kind", string(w.group.Entries[0].Kind()), "error", errs[i])
-		end(w, fmt.Errorf("%w: %w", ErrAlone, errs[i]))
+		l.failAlone(w, fmt.Errorf("%w: %w", ErrAlone, errs[i]))
 	}
 	return nil, nil
+}
+
+// failAlone tells a waiter that its group is to blame, which is an ErrAlone.
+func (l *Log) failAlone(w *waiter, err error) {
+	l.count.alone.Add(1)
+	l.cfg.Logger.Error("a group of entries can't be stored, and others can", "entries", len(w.group.Entries), "kind", string(w.group.Entries[0].Kind()), "error", err)
+	l.end(w, err)
+}
+
+// end answers a waiter whose group is not stored.
+func (l *Log) end(w *waiter, err error) {
+	l.mu.Lock()
+	l.uncount([]*waiter{w})
+	l.mu.Unlock()
+	w.finish(outcome{err: err})
 }
 
 // commit orders and commits one batch and hands it to stage B. Without an error, or if the waiters were handed over, they aren't the caller's any more.

@@ -122,7 +122,7 @@ func selectNext(pg bool) string {
 
 // Commit implements ledger.Store.
 func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
-	return s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: func(t *tx) error {
+	err := s.submit(ctx, s.lanes.order, &job{done: make(chan error, 1), do: func(t *tx) error {
 		var misplaced error // the batch as a whole
 		err := s.store(t, b, &misplaced)
 		if misplaced != nil { // what else is wrong follows from that
@@ -130,6 +130,10 @@ func (s Order) Commit(ctx context.Context, b *ledger.Batch) error {
 		}
 		return err
 	}})
+	if isOfWhatIsStored(err) {
+		return fmt.Errorf("%w: %w", ledger.ErrAlone, err)
+	}
+	return err
 }
 
 // store stores a batch. On PostgreSQL whether it is the next one of this term is asked together with it: what that finds comes before what storing it does, and nothing is committed before all is known.

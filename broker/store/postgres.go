@@ -416,6 +416,12 @@ func isUniquePostgres(err error) bool {
 	return errors.As(err, &pe) && pe.Code == "23505"
 }
 
+// isOfWhatIsStored says of an error that PostgreSQL works, and fails at what it is given: a limit of its own, an exception of a trigger, an internal error.
+func isOfWhatIsStored(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "54") || strings.HasPrefix(pe.Code, "P0") || pe.Code == "XX000")
+}
+
 func isRefusedPostgres(err error) bool {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
