@@ -123,6 +123,7 @@ type Broker struct {
 	intents  atomic.Pointer[intentSigners]
 	places   chan struct{} // one for each request that is being carried out
 	known    known
+	details  details
 	begun    sync.Map   // ids of disclosures that a request of this process is working on
 	admin    sync.Mutex // one change at a time
 	// statements of auditors are published one at a time

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/regard-broker/regard/broker/store"
@@ -280,6 +281,34 @@ func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) err
 		return err
 	}
 	return b.forgetErasures(ctx, before)
+}
+
+// detailsPause is how long the details of ended months are left alone after a failure: each attempt copies what stays of a month.
+const detailsPause = time.Hour
+
+// details are dropped beside the sweeper, which has other things to do for as long as that takes.
+type details struct {
+	under atomic.Bool
+	after atomic.Pointer[time.Time]
+}
+
+// begin drops them if nobody is at it, until the broker stops or another one leads.
+func (x *details) begin(b *Broker) {
+	if after := x.after.Load(); after != nil && time.Now().Before(*after) || !x.under.CompareAndSwap(false, true) {
+		return
+	}
+	b.work.Go(func() {
+		defer x.under.Store(false)
+		ctx, cancel := b.untilStopping(context.Background())
+		defer cancel()
+		ctx, done := b.asLeader(ctx)
+		defer done()
+		if err := b.dropDetails(ctx); err != nil && ctx.Err() == nil {
+			after := time.Now().Add(detailsPause)
+			x.after.Store(&after)
+			b.log.Error("dropping what is left of ended months", "error", err, "again in", detailsPause)
+		}
+	})
 }
 
 // dropDetails drops what is left on the disk of months whose retention has ended, where months lie apart. Histories go on telling of their records, that the log says their retention has ended.

@@ -85,7 +85,7 @@ func (b *Broker) sweepAll(ctx context.Context) {
 		return b.declareSkipped(ctx)
 	})
 	b.try(ctx, "ending the retention of old months", b.endRetention)
-	b.try(ctx, "dropping what is left of ended months", b.dropDetails)
+	b.details.begin(b)
 	b.try(ctx, "packing the rolls of closed epochs", b.packRolls)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -135,13 +136,42 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 		_, err := t.exec("UPDATE erasures SET done = 1 WHERE owner = ? AND done = 0", e.Owner[:])
 		return err
 	}
+	// First beside everybody, a little at a time: of somebody about whom much is asked these are many, and all wait for what is done alone.
+	var ahead int64
+	for more := true; more; {
+		next := ahead
+		err := s.keepBeside(ctx, func(t *tx) error {
+			more, next = false, ahead
+			if ok, err := open(t); err != nil || !ok {
+				return err
+			}
+			var n int64
+			if err := t.row("SELECT count(*), coalesce(max(log_index) + 1, 0) FROM (SELECT log_index FROM records WHERE owner = ? AND log_index >= ? ORDER BY log_index LIMIT ?) r", e.Owner[:], ahead, answersAtOnce).Scan(&n, &next); err != nil {
+				return err
+			}
+			if n == 0 {
+				next = ahead
+				return nil
+			}
+			more = true
+			return dropAnswersOf(t, e.Owner, ahead, next)
+		})
+		if err != nil {
+			return 0, err
+		}
+		ahead = next
+	}
 	// Alone, and what is read here is read afterwards: nobody else is at it, nor stores anything under a key that goes.
 	err = s.keep(ctx, func(t *tx) error {
 		if ok, err := open(t); err != nil || !ok {
 			n = 0
 			return err
 		}
-		if err := dropAnswersOf(t, e.Owner); err != nil {
+		if err := dropAnswersOf(t, e.Owner, ahead, math.MaxInt64); err != nil {
+			return err
+		}
+		// Of those, too, that have no outcome, because their intents can't be read.
+		if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL AND body IS NOT NULL"+t.or("", openIntents), e.Owner[:]); err != nil {
 			return err
 		}
 		if err := forget(t, e.Owner, now); err != nil {
@@ -174,16 +204,17 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 	})
 }
 
-// dropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner, and the digests of the requests about them: who guesses what was asked could confirm it. One that
-// has no outcome, because its intent can't be read, is no exception. Deferred ones are left as they are: an erasure doesn't reach them.
-func dropAnswersOf(t *tx, owner keys.Owner) error {
-	if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN (SELECT disclosure FROM records WHERE owner = ?)", owner[:]); err != nil {
+// answersAtOnce is of how many records a step beside everybody drops the answers.
+const answersAtOnce = 1000
+
+// dropAnswersOf deletes the sealed answers of all disclosures that have a record of this owner at these log indexes, without the last, and the digests of the requests about them: who guesses what was asked
+// could confirm it. Deferred ones are left as they are: an erasure doesn't reach them.
+func dropAnswersOf(t *tx, owner keys.Owner, from, to int64) error {
+	const theirs = "(SELECT disclosure FROM records WHERE owner = ?1 AND log_index >= ?2 AND log_index < ?3)"
+	if _, err := t.exec("DELETE FROM payloads WHERE disclosure IN "+theirs, owner[:], from, to); err != nil {
 		return err
 	}
-	if _, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN (SELECT disclosure FROM records WHERE owner = ?1) AND owner = ?1", owner[:]); err != nil {
-		return err
-	}
-	_, err := t.exec("UPDATE disclosures SET body = NULL WHERE state = 0 AND owner = ? AND due IS NULL"+t.or("", openIntents), owner[:])
+	_, err := t.exec("UPDATE disclosures SET body = NULL WHERE seq IN "+theirs+" AND owner = ?1 AND body IS NOT NULL", owner[:], from, to)
 	return err
 }
 

@@ -90,6 +90,14 @@ func (s *Store) keep(ctx context.Context, f func(*tx) error) error {
 	return s.submit(ctx, s.lanes.keeper, &job{do: f, alone: true, done: make(chan error, 1)})
 }
 
+// keepBeside is do, as the keeper.
+func (s *Store) keepBeside(ctx context.Context, f func(*tx) error) error {
+	if s.lanes.keeper == nil {
+		return ErrNoKeeper
+	}
+	return s.submit(ctx, s.lanes.keeper, &job{do: f, done: make(chan error, 1)})
+}
+
 // outside runs f on SQLite's connection between two transactions.
 func (s *Store) outside(ctx context.Context, f func(*conn) error) error {
 	return s.submit(ctx, s.lanes.rest, &job{out: f, done: make(chan error, 1)})

@@ -553,6 +553,13 @@ func TestMonths(t *testing.T) {
 	if _, err := s.DropDetail(ctx, 202612); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("again: %v", err)
 	}
+	// None was made while everybody was kept out.
+	if err := d.Cluster.SQL(ctx, d.Name(t, dir), `DO $$ BEGIN
+		IF 3 <> (SELECT count(*) FROM pg_index x JOIN pg_inherits h ON h.inhrelid = x.indexrelid JOIN pg_class c ON c.oid = x.indexrelid WHERE x.indrelid = 'records_202612'::regclass AND c.relname LIKE 'rest_202612%')
+			OR 3 <> (SELECT count(*) FROM pg_index WHERE indrelid = 'records_202612'::regclass)
+		THEN RAISE 'indexes of what is left: %', (SELECT array_agg(indexrelid::regclass) FROM pg_index WHERE indrelid = 'records_202612'::regclass); END IF; END $$`); err != nil {
+		t.Error(err)
+	}
 	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
 		t.Errorf("months %v, %v", months, err)
 	}
@@ -723,6 +730,116 @@ func TestErasureIsCarriedOutOnce(t *testing.T) {
 	}
 	if ids := left(); !bytes.Equal(ids, []byte{3}) {
 		t.Errorf("the new key was destroyed, too: left %v", ids)
+	}
+}
+
+// TestErasureLeavesTimeToOthers: the answers about somebody about whom much was asked are dropped beside everybody, and what has gone already isn't written again.
+func TestErasureLeavesTimeToOthers(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	person := keys.Owner{1}
+	var next proof.Index
+	disclosed := func(n byte, records int) {
+		t.Helper()
+		in := intent(n)
+		in.Owner = person
+		disclosure, _, err := s.Begin(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := outcome(disclosure)
+		out.Payload, out.Until = []byte("sealed"), at
+		leaves := make([]ledger.Leaf, records)
+		for i := range leaves {
+			leaves[i] = leaf(next, proof.KindDisclosure)
+			leaves[i].Identity = [32]byte{byte(next), byte(next >> 8), 1}
+			next++
+		}
+		for range records - 1 {
+			out.Records = append(out.Records, out.Records[0])
+		}
+		if err := commit(t, s, next-proof.Index(records), ledger.PlacedGroup{Leaves: leaves, Attach: out}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disclosed(1, 1100) // more than are dropped at once
+	if n, err := s.DropBodies(ctx, at.AddDate(100, 0, 0), 9); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	disclosed(2, 1)
+	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
+	if err := s.BeginErasure(ctx, e, store.ID{}, at, next, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(t, s, next, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(next, proof.KindErasure)}, Attach: &store.ErasureLogged{Erasure: *e}}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(ctx, d.Config(t, dir).Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	number := func(query string) (n int64) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const version = "SELECT xmin::text::bigint FROM disclosures ORDER BY seq LIMIT 1"
+	before := number(version)
+	// Somebody else is at work, so that nobody is alone.
+	number(fmt.Sprintf("SELECT 1 FROM pg_advisory_lock_shared(%d)", store.Locks[1]))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.CarryOut(ctx, e, at)
+		ended <- err
+	}()
+	eventually(t, "the answers to go", func() error {
+		if n := number("SELECT (SELECT count(*) FROM payloads) + (SELECT count(body) FROM disclosures)"); n != 0 {
+			return fmt.Errorf("%d are left", n)
+		}
+		return nil
+	})
+	if number("SELECT count(*) FROM erasures WHERE done = 1") != 0 {
+		t.Error("it was carried out beside somebody else")
+	}
+	number(fmt.Sprintf("SELECT 1 FROM pg_advisory_unlock_shared(%d)", store.Locks[1]))
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if number(version) != before {
+		t.Error("a disclosure of which nothing was left was written again")
+	}
+	if number("SELECT count(*) FROM erasures WHERE done = 1") != 1 {
+		t.Error("the erasure isn't done")
+	}
+}
+
+// TestMonthDroppedBefore: a month whose records an older version dropped has no details, and is looked at once.
+func TestMonthDroppedBefore(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	recorded(t, s, 1, 0)
+	if err := d.Cluster.SQL(ctx, d.Name(t, dir), `DO $$ DECLARE m integer := (SELECT month FROM epochs); BEGIN
+		EXECUTE format('DROP TABLE records_%s', m);
+		UPDATE epochs SET closer = 1;
+		INSERT INTO epochs (number, marker, text, opened, until, label_key, filed_upto) SELECT 1, 1, text, opened + 3600000 * 24 * 40::bigint, until, label_key, filed_upto FROM epochs; END $$`); err != nil {
+		t.Fatal(err)
+	}
+	months, err := s.Months(ctx)
+	if err != nil || len(months) != 1 {
+		t.Fatalf("months %v, %v", months, err)
+	}
+	if _, err := s.DropDetail(ctx, months[0]); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("nothing was left: %v", err)
+	}
+	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
+		t.Errorf("it is looked at again: %v, %v", months, err)
 	}
 }
 
