@@ -104,13 +104,7 @@ func (b *Broker) keepBeside(ctx context.Context, items []beside, put func([]*sto
 		var sealed []*store.Sealed
 		defer func() {
 			for _, s := range sealed {
-				switch {
-				case s.Fresh == nil:
-				case err == nil:
-					b.ring.Saved(s.Fresh)
-				default:
-					b.ring.Forget(s.Fresh.ID)
-				}
+				b.saved(err, sealedRecord{fresh: s.Fresh})
 			}
 		}()
 		for _, x := range items {

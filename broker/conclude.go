@@ -118,7 +118,7 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 			}
 			rows, err := d.sealRecords(ctx, recs)
 			if err != nil {
-				b.saved(false, rows...)
+				b.saved(errNotTried, rows...)
 				return keysProblem(err)
 			}
 			for _, r := range rows {
@@ -126,7 +126,7 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 				out.Fresh = append(out.Fresh, r.fresh)
 			}
 			appended, err = b.append(ctx, ledger.Group{Entries: entries, Attach: out})
-			b.saved(err == nil, rows...)
+			b.saved(err, rows...)
 			if err == nil { // otherwise the log may still hold on to them
 				b.recycle(rows...)
 			}

@@ -174,7 +174,7 @@ func (b *Broker) appendOpened(ctx context.Context, rows []store.PlacedRecord, re
 	attach := &store.DeferralsOpened{At: b.now(), Records: make([]store.OpenedRecord, len(rows))}
 	entries := make([]proof.Entry, len(rows))
 	seal := b.newSealer()
-	stored := false
+	stored := errNotTried
 	defer func() { seal.end(stored) }()
 	for i := range rows {
 		r := &attach.Records[i]
@@ -190,7 +190,7 @@ func (b *Broker) appendOpened(ctx context.Context, rows []store.PlacedRecord, re
 	if errors.Is(err, keys.ErrNoKey) {
 		return errErasing // since the key was taken: the next round seals anew
 	}
-	stored = err == nil
+	stored = err
 	return err
 }
 
@@ -229,8 +229,8 @@ func (s *sealer) rows() (fresh []*keys.StoredKey, ids []keys.KeyID) {
 	return fresh, ids
 }
 
-// end says whether what was sealed is in the store.
-func (s *sealer) end(stored bool) {
+// end says whether what was sealed is in the store, given the error of what was to store it.
+func (s *sealer) end(stored error) {
 	s.b.saved(stored, s.fresh...)
 	for _, k := range s.keys {
 		k.Clear()

@@ -12,6 +12,7 @@ import (
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -164,7 +165,11 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 		row, again, err = b.store.Begin(ctx, in)
 		return err
 	})
-	b.saved(err == nil && !again, sealed)
+	what := err
+	if again {
+		what = errNotTried
+	}
+	b.saved(what, sealed)
 	b.recycle(sealed) // Begin has returned: the store is done with it
 	switch {
 	case errors.Is(err, store.ErrStale):
@@ -183,18 +188,36 @@ func (d *disclosure) begin(ctx context.Context) (store.Disclosure, bool, error) 
 	return row, again, nil
 }
 
-// saved tells the ring what became of the fresh keys of records.
-func (b *Broker) saved(ok bool, rows ...sealedRecord) {
+// saved tells the ring what became of the fresh keys of records, given the error of what was to store them.
+func (b *Broker) saved(err error, rows ...sealedRecord) {
 	for _, r := range rows {
 		switch {
 		case r.fresh == nil:
-		case ok:
+		case err == nil:
 			b.ring.Saved(r.fresh)
+		case notStored(err):
+			b.ring.Abandon(r.fresh.ID)
 		default:
 			b.ring.Forget(r.fresh.ID)
 		}
 	}
 }
+
+// notStored says whether an error says for certain that nothing was stored, and won't be. A commit without an answer may become durable yet.
+func notStored(err error) bool {
+	for _, certain := range []error{
+		errNotTried, errErasing, keys.ErrNoKey, keys.ErrKeyExists, ledger.ErrRefused, ledger.ErrBusy,
+		store.ErrStale, store.ErrErasing, store.ErrConflict, store.ErrNotFound, store.ErrExists,
+	} {
+		if errors.Is(err, certain) {
+			return true
+		}
+	}
+	return false
+}
+
+// errNotTried: nobody has tried to store it.
+var errNotTried = errors.New("nothing was stored")
 
 // newRecord describes the request for one entry; requested are the fields that concern its subject.
 func (d *disclosure) newRecord(role string, subject proof.Subject, requested []string) (*proof.Record, error) {

@@ -129,7 +129,7 @@ func (b *Broker) beginErasure(ctx context.Context, term int64, subject proof.Sub
 	if sealed.fresh != nil {
 		// A person without keys has no records; the entry is made all the same, so that asking reveals nothing.
 		err := b.store.SaveKeys(ctx, []keys.StoredKey{*sealed.fresh})
-		b.saved(err == nil, sealed)
+		b.saved(err, sealed)
 		if err != nil {
 			return e, nil, 0, err
 		}

@@ -360,7 +360,7 @@ func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, 
 		return 0, nil
 	}
 	seal := b.newSealer()
-	stored := false
+	stored := errNotTried
 	defer func() { seal.end(stored) }()
 	now := b.now()
 	attach := &store.AccessLogged{Audit: audit}
@@ -377,7 +377,7 @@ func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, 
 			if row.Person, own, err = b.sealDeferred(ctx, row.Owner, rec); err != nil {
 				return 0, keysProblem(err)
 			}
-			attach.Fresh = append(attach.Fresh, own)
+			seal.fresh = append(seal.fresh, sealedRecord{fresh: own})
 			entry = proof.Deferred{Authority: d.Authority, Article: d.Article, Month: d.Month, Commitment: rec.Commitment()}
 		} else if row.Person, err = seal.person(ctx, row.Owner, rec); err != nil {
 			return 0, keysProblem(err)
@@ -387,19 +387,18 @@ func (b *Broker) logAccess(ctx context.Context, by AccessBy, shown shownFields, 
 		}
 		attach.Records, attach.Targets, entries = append(attach.Records, row), append(attach.Targets, g.row.Index), append(entries, entry)
 	}
-	fresh, ids := seal.rows()
-	attach.Fresh, attach.Keys = append(attach.Fresh, fresh...), ids
+	attach.Fresh, attach.Keys = seal.rows()
 	if audit != nil {
 		audit.Targets = attach.Targets
 	}
 	appended, err := b.ledger().Append(ctx, ledger.Group{Entries: entries, Attach: attach})
+	stored = err
 	if errors.Is(err, store.ErrOpened) {
 		return 0, &Problem{Status: 503, Code: "deferral.ended", Title: "The delay of a record ended in this moment, so none was opened.", Detail: "Repeat the request.", RetryAfter: time.Second, err: err}
 	}
 	if err != nil {
 		return 0, unavailable("log.unavailable", "The log can't record now that records are read, so none was opened.", err)
 	}
-	stored = true
 	if _, err := proof.Verify(appended.Checkpoint, appended.Entries); err != nil {
 		return 0, unavailable("log.unproven", "The log gave no valid proof that it recorded the access, so no record was opened.", err)
 	}

@@ -105,11 +105,12 @@ func (b *Broker) sealRecord(ctx context.Context, subject proof.Subject, at time.
 	if deferred {
 		seal = b.sealDeferred
 	}
-	if s.row.Person, s.fresh, err = seal(ctx, s.row.Owner, rec); err != nil {
-		return s, err
+	s.row.Person, s.fresh, err = seal(ctx, s.row.Owner, rec)
+	if err == nil {
+		s.row.Admin, err = b.sealAdmin(ctx, at, rec)
 	}
-	if s.row.Admin, err = b.sealAdmin(ctx, at, rec); err != nil {
-		b.saved(false, s)
+	if err != nil {
+		b.saved(errNotTried, s)
 	}
 	return s, err
 }

@@ -56,7 +56,7 @@ func (b *blanks) take(now time.Time, taken func(KeyID)) (k blank, ok bool, fill 
 		b.since, b.taken, b.before = now, 0, b.taken
 	}
 	b.taken++
-	if now.After(b.until) {
+	if now.After(b.until) || now.Before(b.until.Add(-PreparedLife)) { // or the clock was set back
 		b.clear()
 	}
 	if n := len(b.free); n > 0 {
@@ -81,7 +81,10 @@ func (b *blanks) filled(made []blank, gen uint64, until time.Time) {
 		if len(b.free) == 0 || until.Before(b.until) {
 			b.until = until
 		}
-		b.free = append(b.free, made...)
+		if b.free == nil {
+			b.free = make([]blank, 0, 2*maxBlanks) // never a larger one: the old one would keep secrets
+		}
+		b.free = append(b.free, made[:min(len(made), cap(b.free)-len(b.free))]...)
 	}
 	for i := range made {
 		clear(made[i].secret[:])

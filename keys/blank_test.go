@@ -165,8 +165,9 @@ func TestPreparedKeysEnd(t *testing.T) {
 	demand(t, b, somebody)
 	c.down.Store(true)
 	for name, end := range map[string]func(){
-		"age":  func() { b.clock.add(keys.PreparedLife + time.Millisecond) },
-		"drop": func() { b.ring.DropPrepared() },
+		"age":                       func() { b.clock.add(keys.PreparedLife + time.Millisecond) },
+		"drop":                      func() { b.ring.DropPrepared() },
+		"a clock that was set back": func() { b.clock.add(-time.Hour) },
 	} {
 		end()
 		if _, _, err := b.ring.SubjectKey(ctx, somebody()); !errors.Is(err, keys.ErrUnavailable) {

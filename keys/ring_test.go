@@ -752,6 +752,10 @@ func TestSettled(t *testing.T) {
 		t.Error("a key that may still be stored isn't waited for")
 	}
 	b.ring.Forget(second.ID)
+	if settled() {
+		t.Error("a key whose save may have failed, and may not, isn't waited for")
+	}
+	b.ring.Abandon(second.ID)
 	if !settled() {
 		t.Error("all that was under way has ended")
 	}

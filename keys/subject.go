@@ -8,7 +8,7 @@ import (
 )
 
 // SubjectKey returns a key to seal a person's parts with: from the cache, else from the store, else a new one. A new one comes with fresh, the row that the caller
-// saves in the same transaction as what the key seals, and then confirms with Saved; if the save failed, or may have, Forget it. (Settled waits for one or the other.)
+// saves in the same transaction as what the key seals, and then confirms with Saved; if the save failed, Abandon it, and if it may have, Forget it. (Settled waits for one of the first two.)
 //
 // A fresh key is its caller's alone: two concurrent creators get two keys, and both are valid, since every blob names its key. So a record never depends on a row that
 // somebody else was to save, and a row that is saved late never brings back a key that Erase destroyed.
@@ -100,10 +100,17 @@ func (r *Ring) Saved(fresh ...*StoredKey) {
 	}
 }
 
-// Forget drops keys from memory: of a save that failed.
-func (r *Ring) Forget(ids ...KeyID) {
+// Abandon is Forget for a save that certainly failed, or was never tried: nobody waits for it any more (Settled).
+func (r *Ring) Abandon(ids ...KeyID) {
 	for _, id := range ids {
 		r.unsaved.done(id)
+	}
+	r.Forget(ids...)
+}
+
+// Forget drops keys from memory: of a save that failed as far as one knows. It may become durable yet, so Settled goes on waiting, until nobody is taken to store them any more.
+func (r *Ring) Forget(ids ...KeyID) {
+	for _, id := range ids {
 		for _, c := range []*cache{r.pending, r.cache} {
 			if k, ok := c.take(id); ok {
 				k.Clear()

@@ -139,10 +139,13 @@ func (s *Service) sealAttach(ctx context.Context, in *store.NewIdentifier, subje
 	in.Keys, in.Fresh = nil, nil
 	defer func() {
 		for _, k := range in.Fresh {
-			if err == nil {
+			switch {
+			case err == nil:
 				ring.Saved(k)
-			} else {
+			case errors.Is(err, store.ErrUnavailable): // it may be stored
 				ring.Forget(k.ID)
+			default:
+				ring.Abandon(k.ID)
 			}
 		}
 	}()
