@@ -17,6 +17,7 @@ import (
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -797,11 +798,8 @@ func TestErasureLeavesTimeToOthers(t *testing.T) {
 		_, err := s.CarryOut(ctx, e, at)
 		ended <- err
 	}()
-	eventually(t, "the answers to go", func() error {
-		if n := number("SELECT (SELECT count(*) FROM payloads) + (SELECT count(body) FROM disclosures)"); n != 0 {
-			return fmt.Errorf("%d are left", n)
-		}
-		return nil
+	ledgertest.Await(t, "the answers to go", func() bool {
+		return number("SELECT (SELECT count(*) FROM payloads) + (SELECT count(body) FROM disclosures)") == 0
 	})
 	if number("SELECT count(*) FROM erasures WHERE done = 1") != 0 {
 		t.Error("it was carried out beside somebody else")
