@@ -170,8 +170,8 @@ func (w *world) turn() {
 	w.t.Helper()
 	was := w.b.Log().OpenEpoch().Number
 	req := canteen(unattached)
-	req.Agreement = "cantine"                                                  // an agency that has one with a delay has to name those it means
-	w.ahead.Add(int64(w.b.Log().OpenEpoch().Until.Sub(w.now()) + time.Second)) // the next one begins now, and lasts
+	req.Agreement = "cantine"                                                        // an agency that has one with a delay has to name those it means
+	w.ahead.Add(max(0, int64(w.b.Log().OpenEpoch().Until.Sub(w.now())+time.Second))) // the next one begins now, and lasts
 	for deadline := time.Now().Add(60 * time.Second); w.b.Log().OpenEpoch().Number == was; time.Sleep(10 * time.Millisecond) {
 		w.disclose("mairie", req) // any entry tells the log the time
 		if time.Now().After(deadline) {

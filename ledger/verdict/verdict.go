@@ -64,7 +64,8 @@ type Report struct {
 	Checks  []Check     `json:"checks,omitempty"`
 	Keys    []Key       `json:"keys,omitempty"`
 	Refuted *Refutation `json:"refuted,omitempty"`
-	Rows    []RowMark   `json:"rows,omitempty"` // of the page, see ComparePage
+	Smaller bool        `json:"smaller,omitempty"` // than what was seen before, see CompareSeen
+	Rows    []RowMark   `json:"rows,omitempty"`    // of the page, see ComparePage
 }
 
 // Limit is something that isn't proven, and how it could be.

@@ -559,6 +559,29 @@ func TestSeen(t *testing.T) {
 	if kept := r.CompareSeen(larger, policy, in); kept.Size != larger.Size || kept.Root != "x" || !strings.Contains(r.Limits[0].Text, "is smaller than the one that this browser saw") {
 		t.Errorf("smaller: %+v, %+v", kept, r.Limits)
 	}
+	if !r.Smaller {
+		t.Error("whoever asked doesn't learn that it is smaller")
+	}
+	// One that witnesses didn't confirm is compared and not remembered.
+	r, in = fresh(now)
+	in.Verdict.State = proof.Provisional
+	if one := r.CompareSeen(Seen{}, policy, in); one.Size != 0 || one.Root != "" || one.Policy != first.Policy {
+		t.Errorf("provisional: %+v", one)
+	}
+	r, in = fresh(now)
+	in.Verdict.State = proof.Provisional
+	smaller := first
+	smaller.Size, smaller.Root = first.Size-7, "x"
+	if kept := r.CompareSeen(smaller, policy, in); kept.Size != smaller.Size || kept.Root != "x" || kept.At != now || r.Smaller || len(r.Limits) != none {
+		t.Errorf("a larger one, provisional: %+v, %+v", kept, r.Limits)
+	}
+	r, in = fresh(now)
+	in.Verdict.State = proof.Provisional
+	other = first
+	other.Root = "x"
+	if r.CompareSeen(other, policy, in); r.State != Refuted {
+		t.Errorf("another provisional tree of the same size: %s", r.State)
+	}
 	r, in = fresh(now)
 	fork := first
 	fork.Root = "x"

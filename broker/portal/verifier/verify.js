@@ -248,7 +248,7 @@ const memory = {
   },
 };
 
-// How often, and after how many milliseconds, a file is fetched again that ends before the page does: witnesses may be about to confirm it.
+// How often, and after how many milliseconds, a file is fetched again that ends before the page does, or is of a smaller tree than was seen before: witnesses, or another broker, may be about to confirm more.
 const again = { times: 6, wait: 3000 };
 
 class Verdict {
@@ -309,7 +309,7 @@ class Verdict {
     };
     job.onmessage = ({ data }) => {
       if (data.cause) end(() => this.notVerified(data.cause));
-      else if (data.report?.cause === "behind" && tries < again.times) {
+      else if ((data.report?.cause === "behind" || data.report?.smaller) && tries < again.times) {
         job.terminate();
         setTimeout(() => this.start(tries + 1), again.wait);
       } else if (data.report) end(() => this.report(data, rows));
