@@ -67,7 +67,7 @@ func (c Cause) Advice(l Lang) string {
 	case CauseSignature:
 		return l.pick("Comparez les empreintes des clés avec celles publiées ailleurs. Si elles sont les mêmes et que cela dure, prévenez la CNIL ; ", "Compare the fingerprints of the keys with those published elsewhere. If they are the same and this stays, tell the data protection authority; ") + elsewhere + "."
 	case CauseStale:
-		return l.pick("Réessayez plus tard. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.", "Try again later. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
+		return l.pick("Vérifiez l'horloge de cet appareil, et réessayez plus tard. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.", "Check the clock of this device, and try again later. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
 	case CauseBehind:
 		return l.pick("Les témoins confirment d'ordinaire une journée quelques minutes après sa fin : réessayez. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.",
 			"Witnesses usually confirm a day within minutes after its end: try again. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")

@@ -15,6 +15,9 @@ const (
 	maxLate = proof.Time(12 * time.Hour / time.Millisecond)
 )
 
+// clockSlack is how much the clock of a device may be behind.
+const clockSlack = proof.Time(time.Hour / time.Millisecond)
+
 // late reports whether a history should have had another epoch by a time.
 func late(v *proof.HistoryVerdict, by proof.Time) bool {
 	return by > v.Due+min(max((v.Due-v.Closed)/2, minLate), maxLate)
@@ -28,6 +31,12 @@ func (in Input) lacking() (out []Limit) {
 	l, v := in.Lang, in.Verdict
 	if !in.Fresh {
 		return nil
+	}
+	if in.Now != 0 && in.Now+clockSlack < v.Closed {
+		out = append(out, Limit{
+			fmt.Sprintf(l.pick("L'horloge de cet appareil dit le %s, et l'historique va jusqu'au %s : ce qui manquerait depuis ne peut être vu.", "The clock of this device says %s, and the history goes up to %s: what might be missing since then can't be noticed."), l.when(in.Now), l.when(v.Closed)),
+			l.pick("Réglez l'horloge de cet appareil, et rechargez la page.", "Set the clock of this device, and load the page again."), Worrying,
+		})
 	}
 	// A whole history has all epochs of the log, those of which nothing is kept any more as well: they are said to be over, and not left out.
 	begun, to := v.Epochs.From == 0, in.Now
@@ -54,8 +63,9 @@ func (in Input) lacking() (out []Limit) {
 	return append(out, Limit{
 		fmt.Sprintf(l.pick("L'historique s'arrête le %s. La période suivante devait se clore le %s : des journées closes y manquent, ou le registre s'est arrêté.",
 			"The history ends on %s. The next period was due to close on %s: closed days are missing from it, or the log stands still."), l.when(v.Closed), l.when(v.Due)),
-		l.pick("Demandez un historique jusqu'à aujourd'hui. S'il s'arrête au même jour, quelque chose vous est peut-être caché : demandez-en la raison à l'exploitant, puis à la CNIL.",
-			"Ask for a history up to today. If it ends on the same day, something may be kept from you: ask the operator for the reason, then the data protection authority."),
+		fmt.Sprintf(l.pick("Cet appareil se croit le %s : si c'est faux, réglez son horloge. ", "This device takes it to be %s: if that is wrong, set its clock. "), l.when(in.Now)) +
+			l.pick("Demandez un historique jusqu'à aujourd'hui. S'il s'arrête au même jour, quelque chose vous est peut-être caché : demandez-en la raison à l'exploitant, puis à la CNIL.",
+				"Ask for a history up to today. If it ends on the same day, something may be kept from you: ask the operator for the reason, then the data protection authority."),
 		Worrying,
 	})
 }
@@ -150,7 +160,7 @@ func scope(v *proof.HistoryVerdict, l Lang, now proof.Time) []Limit {
 		Standing,
 	})
 	if slices.ContainsFunc(v.Subjects, func(s proof.Subject) bool { return s.Type() == proof.TypePerson }) {
-		out = append(out, Limit{l.pick("Ce qui est classé sous votre état civil sans lieu de naissance concerne peut-être un homonyme.", "What is filed under your civil status without place of birth may concern a namesake."), "", Standing})
+		out = append(out, Limit{l.pick("Ce qui est classé sous vos nom, prénoms, sexe et date de naissance, sans lieu de naissance, concerne peut-être un homonyme.", "What is filed under your names, sex and birth date, without place of birth, may concern a namesake."), "", Standing})
 	}
 	return append(out, Limit{l.pick("Des données transmises sans passer par ce registre n'y laissent pas de trace.", "Data that were given without this log leave no trace in it."), "", Standing})
 }

@@ -305,6 +305,8 @@ func (c *comparison) say(p part, outside int) {
 				c.Sentence += fmt.Sprintf(l.pick(" : du n° %d au n° %d, du plus récent au plus ancien", ": no. %d to %d, the newest first"), p.first+1, p.last)
 			}
 			c.Sentence += l.pick(", et aucun n'y manque", ", and none of these is missing")
+		} else if !p.unclear && p.filtered && p.of == 0 {
+			c.Sentence += l.pick(" : vos filtres n'en laissent passer aucun", ": your filters let none through")
 		}
 		c.Sentence += "."
 	}

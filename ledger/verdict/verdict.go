@@ -148,7 +148,7 @@ func Title(s State, l Lang) string {
 // held is for histories in which everything holds.
 func (r *Report) held(in Input) {
 	l, v := in.Lang, in.Verdict
-	r.Covers = fmt.Sprintf(l.pick("Identifiants couverts : %s.", "Identifiers covered: %s."), strings.Join(identifierNames(v, l), ", "))
+	r.Covers = fmt.Sprintf(l.pick("Identifiants couverts : %s.", "Identifiers covered: %s."), strings.Join(identifierNames(v, l), l.pick(" ; ", "; ")))
 	r.Checks = checks(in, 0)
 	r.Scope = scope(v, l, in.Now)
 	if v.State != proof.Witnessed {
@@ -223,8 +223,8 @@ func identifierNames(v *proof.HistoryVerdict, l Lang) []string {
 
 func identifierName(t proof.SubjectType, l Lang) string {
 	names := map[proof.SubjectType]string{
-		proof.TypePivot:  l.pick("identité pivot", "pivot identity"),
-		proof.TypePerson: l.pick("état civil sans lieu de naissance", "civil status without place of birth"),
+		proof.TypePivot:  l.pick("identité complète", "full identity"),
+		proof.TypePerson: l.pick("nom, prénoms, sexe et date de naissance, sans lieu de naissance", "names, sex and birth date, without place of birth"),
 		proof.TypeNIR:    l.pick("numéro de sécurité sociale (NIR)", "social security number (NIR)"),
 		proof.TypeINE:    l.pick("identifiant étudiant (INE)", "student number (INE)"),
 		proof.TypeSIREN:  "SIREN",
@@ -248,7 +248,11 @@ func Whose(r *Report, in Input) []Fact {
 			out = slices.Insert(out, 0, Fact{name, l.person(p)}) // what everybody knows of themself
 			continue
 		}
-		out = append(out, Fact{name, strings.ReplaceAll(s.Value(), "|", " · ")})
+		value := s.Value()
+		if f := strings.Split(value, "|"); s.Type() == proof.TypePerson && len(f) == 4 {
+			value = l.person(proof.Pivot{BirthName: f[0], GivenNames: f[1], BirthDate: f[2], Sex: f[3]})
+		}
+		out = append(out, Fact{name, value})
 	}
 	return out
 }

@@ -127,7 +127,7 @@ func TestVectors(t *testing.T) {
 	seen := map[State]int{}
 	for name, text := range texts {
 		fr, in := check(t, p, text, French, opt)
-		if whose := Whose(fr, in); (whose != nil) != strings.HasPrefix(name, "good") || whose != nil && (len(whose) != len(in.Verdict.Subjects) || whose[0].Name != "identité pivot" && strings.Contains(fmt.Sprint(whose), "identité pivot")) {
+		if whose := Whose(fr, in); (whose != nil) != strings.HasPrefix(name, "good") || whose != nil && (len(whose) != len(in.Verdict.Subjects) || whose[0].Name != "identité complète" && strings.Contains(fmt.Sprint(whose), "identité complète")) {
 			t.Errorf("%s: of %+v", name, whose)
 		}
 		en, _ := check(t, p, text, English, opt)
@@ -206,7 +206,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("without a quorum: %+v", r)
 	}
 	r, _ = check(t, p, v.Good[0].Text, English, proof.HistoryOptions{Now: proof.TimeOf(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), MaxAge: time.Hour})
-	if r.State != Unverified || !strings.Contains(r.Sentence, "is too old") || !strings.Contains(r.Next[0], "Try again later") {
+	if r.State != Unverified || !strings.Contains(r.Sentence, "is too old") || !strings.Contains(r.Next[0], "Check the clock of this device, and try again later") {
 		t.Errorf("stale: %+v", r)
 	}
 	_, vkey, err := note.GenerateKey(rand.Reader, "regard.example/log")
@@ -309,6 +309,7 @@ func TestPartOfThePage(t *testing.T) {
 			"a part":                          {Page{Rows: rows[2:]}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
 			"nothing":                         {Page{}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
 			"rows of the open day alone":      {Page{Rows: []Row{open}, View: &View{}}, Refuted, lang.pick("la page cache un accès enregistré", "the page hides a recorded request"), 0},
+			"what nobody is called":           {Page{View: &View{Search: "zzz"}}, Proven, fmt.Sprintf(lang.pick("Cette page en montre 0 sur %d : vos filtres n'en laissent passer aucun.", "This page shows 0 of %d: your filters let none through."), n), 0},
 			"another agency's":                {Page{Rows: rows, View: &View{Agency: agency}}, Refuted, lang.pick("la page montre un accès qui n'est pas de cette partie", "the page shows a request that is not of this part"), 0},
 		} {
 			c.page.Lang, c.page.Names = lang, namesHeader+"\n"
@@ -418,6 +419,15 @@ func TestLate(t *testing.T) {
 	in.Now, in.Fresh = in.Verdict.Due+day, true
 	if r := New(in); r.State != Limited || !strings.HasPrefix(r.Limits[0].Text, "L'historique s'arrête le ") {
 		t.Errorf("%+v", r.Limits)
+	}
+	if !strings.Contains(New(in).Limits[0].Lift, "réglez son horloge") {
+		t.Errorf("nobody thinks of the clock: %s", New(in).Limits[0].Lift)
+	}
+	for behind, want := range map[proof.Time]bool{0: false, clockSlack: false, clockSlack + 1: true, 400 * day: true} {
+		in.Now = in.Verdict.Closed - behind
+		if r := New(in); strings.Contains(fmt.Sprint(r.Limits), "L'horloge de cet appareil dit le ") != want || want != (r.State == Limited) {
+			t.Errorf("a clock behind by %d: %s %+v", behind, r.State, r.Limits)
+		}
 	}
 	// One that lay in a drawer is as good as it was.
 	if in.Fresh = false; New(in).State != Proven {
@@ -614,8 +624,12 @@ func TestPerson(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whose := Whose(&Report{State: Proven}, Input{Lang: French, Verdict: &proof.HistoryVerdict{Subjects: []proof.Subject{ine, pivot}}})
-	if len(whose) != 2 || !strings.Contains(whose[0].Value, "née le 1er janvier 1990") || whose[1].Value != "0EXEMPLE03C" {
+	person, err := proof.Person{BirthName: "Martin", GivenNames: "Camille", BirthDate: "1990-01-01", Sex: "F"}.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whose := Whose(&Report{State: Proven}, Input{Lang: French, Verdict: &proof.HistoryVerdict{Subjects: []proof.Subject{ine, person, pivot}}})
+	if len(whose) != 3 || whose[2].Value != "CAMILLE MARTIN, née le 1er janvier 1990" || whose[2].Name != "nom, prénoms, sexe et date de naissance, sans lieu de naissance" || !strings.Contains(whose[0].Value, "née le 1er janvier 1990") || whose[1].Value != "0EXEMPLE03C" {
 		t.Errorf("%+v", whose)
 	}
 }

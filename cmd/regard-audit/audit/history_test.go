@@ -91,7 +91,10 @@ func TestVerifyHistory(t *testing.T) {
 		for _, s := range h.Subjects {
 			value := ": " + strings.ReplaceAll(s.Value(), "|", " · ") + "\n"
 			if _, pivot := s.Pivot(); pivot {
-				value = "pivot identity: ANNE ELISE LEFEVRE OEUVRARD, born on 30 April 1987 (commune 75056)\n"
+				value = "full identity: ANNE ELISE LEFEVRE OEUVRARD, born on 30 April 1987 (commune 75056)\n"
+			}
+			if s.Type() == proof.TypePerson {
+				value = ": ANNE ELISE LEFEVRE OEUVRARD, born on 30 April 1987\n"
 			}
 			if !strings.Contains(out, value) || strings.Contains(errs, s.Value()) {
 				t.Errorf("%d: %q in %s", i, value, out)
