@@ -232,6 +232,7 @@ func TestScreenshots(t *testing.T) {
 		signIn()
 		speak(lang)
 		p.Goto(s.url + contest)
+		browsertest.Eval[bool](p, `(document.querySelector("#f-texte").value = "", true)`) // what is proposed
 		p.Do(chromedp.SendKeys(chromedp.CSS("#f-texte"), "Je ne connais pas ce service."))
 		browsertest.Eval[bool](p, `fetch("/deconnexion", { method: "POST", redirect: "manual", body: new URLSearchParams({ csrf: document.querySelector("input[name=csrf]").value }) }).then(() => true)`)
 		c.click("form[action^='/contester/'] button")

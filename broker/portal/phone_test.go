@@ -87,6 +87,11 @@ func TestListOnAPhone(t *testing.T) {
 			p.Axe()
 		}
 	}
+	p.Goto(origin + "/donnees-personnelles")
+	if over := browsertest.Eval[int](p, `Math.max(...[...document.querySelectorAll(".cookies, .cookies td")].map((e) => e.getBoundingClientRect().right)) - innerWidth`); over > 0 {
+		t.Errorf("the table of cookies is %d pixels wider than a phone", over)
+	}
+	p.Axe()
 	for was, other := range map[string]string{
 		"Mairie d&#39;Exempleville":         "Mairie d&#39;Exemplebourg",
 		"setting the price of school meals": "granting student aid",

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,8 @@ type site struct {
 	list   string // what the page says where its rows are
 	policy *proof.Policy
 	bundle http.HandlerFunc
+
+	fetched atomic.Int64 // bundles
 }
 
 func newSite(t testing.TB, v *verifier.Verifier, policy string) *site {
@@ -85,6 +88,7 @@ func newSite(t testing.TB, v *verifier.Verifier, policy string) *site {
 	mux := http.NewServeMux()
 	mux.Handle(verifier.Path, v)
 	mux.HandleFunc("/historique/fichier", func(w http.ResponseWriter, r *http.Request) {
+		s.fetched.Add(1)
 		s.mu.Lock()
 		h := s.bundle
 		s.mu.Unlock()

@@ -372,8 +372,13 @@ func TestMemory(t *testing.T) {
 		{"of another form", `localStorage.setItem("regard:log", '{"policy":1,"size":"x"}')`, "proven"},
 		{"a list", `localStorage.setItem("regard:log", "[]")`, "proven"},
 	} {
+		before := s.fetched.Load()
 		if got := go1(c.script); !strings.Contains(got, c.says) {
 			t.Errorf("%s: no %q in %s", c.name, c.says, got)
+		}
+		// A smaller tree is fetched again before it is said to be one.
+		if got, want := s.fetched.Load()-before, map[bool]int64{false: 2, true: 8}[c.name == "a smaller tree"]; got != want {
+			t.Errorf("%s: the file was fetched %d times, want %d", c.name, got, want)
 		}
 		browsertest.Eval[bool](p, "(localStorage.clear(), true)")
 	}
@@ -454,7 +459,7 @@ func TestOnAPhone(t *testing.T) {
 		s.set(lang, v.Good[0].Text, "")
 		for width, opened := range map[int64]bool{390: false, 1280: true} {
 			p.Do(chromedp.EmulateViewport(width, 844))
-			p.Goto(s.URL + ofDays)
+			s.visit(p, ofDays)
 			p.Wait(finished)
 			if got := state(p); got != "proven" {
 				t.Fatal(got)
@@ -475,6 +480,11 @@ func TestOnAPhone(t *testing.T) {
 				t.Errorf("%s at %d: whose history it is isn't said: %s", lang, width, got)
 			}
 			p.Axe()
+			p.Goto(s.URL + ofDays)
+			p.Wait(finished)
+			if browsertest.Eval[bool](p, `document.querySelector(".verdict-whose").closest("details").open`) {
+				t.Errorf("%s at %d: whose it is stands open at each visit", lang, width)
+			}
 		}
 	}
 }

@@ -345,6 +345,7 @@ class Verdict {
 
   report(data, rows) {
     const { report, whose, page, seen } = data;
+    const known = memory.read() !== null;
     memory.write(seen);
     (report.rows ?? []).forEach(({ state, text }, i) => {
       rows[i].dataset.verified = state;
@@ -353,7 +354,7 @@ class Verdict {
       if (page.record) light(rows[i], state);
     });
     const actions = report.state === "refuted" ? this.save(data) : report.state === "unverified" ? [this.retry()] : [];
-    this.show(report, actions, whose);
+    this.show(report, actions, whose, known);
   }
 
   // The evidence comes before anything else: nothing invites to load the page again before it is saved.
@@ -375,7 +376,7 @@ class Verdict {
     return [element("p", {}, report.refuted.keep), button, said];
   }
 
-  show(report, actions, whose = []) {
+  show(report, actions, whose = [], known = false) {
     const w = this.words;
     const { refuted } = report;
     const body = [...actions];
@@ -383,8 +384,8 @@ class Verdict {
       body.push(element("h3", {}, w.tell), list(refuted.tell), element("p", {}, w.reference, " ", element("code", {}, refuted.reference)));
     }
     for (const text of [report.covers, report.quiet, ...(report.next ?? [])]) if (text) body.push(element("p", {}, text));
-    // On a phone the list has to begin soon: what is said in full here is one touch away there.
-    if (whose.length) body.push(wide(`${w.of} ${whose[0].value}`, element("p", { class: "verdict-whose" }, w.whose), facts(whose)));
+    // The list has to begin soon: on a phone, and to whoever was here before, what is said in full here is one touch away.
+    if (whose.length) body.push((known ? fold : wide)(`${w.of} ${whose[0].value}`, element("p", { class: "verdict-whose" }, w.whose), facts(whose)));
     if (report.limits) {
       const said = report.limits.map((l) => limit(l, w.worry));
       body.push((report.state === "proven" ? fold : wide)(w.limits.replace("{n}", said.length), element("ul", { class: "verdict-limits" }, ...said)));
