@@ -29,6 +29,10 @@ func TestDetailsAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.verify(a.Receipt)
+	was, err := follows[0].Endings(t.Context())
+	if err != nil || was.Underway {
+		t.Fatalf("%+v, %v", was, err)
+	}
 	x.travel(&ahead)
 	ledgertest.Await(t, "the details to be dropped", func() bool { return x.count("SELECT count(*) FROM ended_months") > 0 })
 	if n := x.count("SELECT count(*) FROM records r JOIN ended_months USING (month) WHERE octet_length(r.admin) > 58 OR octet_length(r.person) > 0"); n != 0 {
@@ -36,6 +40,9 @@ func TestDetailsAreDropped(t *testing.T) {
 	}
 	for _, b := range x.all {
 		x.b = b
+		if now, err := b.Endings(t.Context()); err != nil || now == was || now.Told == was.Told || now.Underway {
+			t.Errorf("what is kept of before isn't known to be old: %+v, then %+v, %v", was, now, err)
+		}
 		seen := x.own(subjectOf(t, marie))
 		found := false
 		for _, e := range seen {
