@@ -340,7 +340,7 @@ func TestPagesJoin(t *testing.T) {
 		"/historique?page=9":                  "Cette page en montre 10 sur 60 : du n° 51 au n° 60",
 		"/historique?vue=dense":               "témoins.",
 		"/historique?agence=mairie":           "Cette page en montre 25 sur 60 : ceux que vos filtres laissent passer, du n° 1 au n° 25 sur 60, et aucun n'y manque.",
-		"/historique?issue=denied":            "Cette page en montre 0 sur 60.",
+		"/historique?issue=denied":            "Cette page en montre 0 sur 60 : vos filtres n'en laissent passer aucun.",
 		"/historique?q=mairie&vue=dense":      "témoins.",
 		"/releve?du=2020-01-01&au=2099-01-01": "témoins.",
 	} {
