@@ -771,7 +771,7 @@ func TestErasureLeavesTimeToOthers(t *testing.T) {
 	}
 	disclosed(2, 1)
 	e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: person, Person: []byte{1}, Admin: []byte{1}}}
-	if err := s.BeginErasure(ctx, e, store.ID{}, at, next, nil); err != nil {
+	if err := (store.Order{Store: s}).BeginErasure(ctx, e, store.ID{}, at, next, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := commit(t, s, next, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(next, proof.KindErasure)}, Attach: &store.ErasureLogged{Erasure: *e}}); err != nil {
