@@ -60,7 +60,8 @@ func TestDetailsAreDropped(t *testing.T) {
 			t.Errorf("the agency is told %v", err)
 		}
 		x.verify(a.Receipt)
-		if v := x.historyFile([]proof.Subject{subjectOf(t, marie)}, allEpochs); len(v.Ended) == 0 || v.LostRolls != 0 || v.LostEntries != 0 {
+		// Of epoch 0 alone: a later month may have passed here before its promise was logged, and then nothing accounts for it.
+		if v := x.historyFile([]proof.Subject{subjectOf(t, marie)}, proof.EpochRange{}); len(v.Ended) == 0 || v.LostRolls != 0 || v.LostEntries != 0 {
 			t.Errorf("the person's file: %+v", v)
 		}
 	}
