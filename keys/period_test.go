@@ -303,6 +303,34 @@ func TestCheckpointSigners(t *testing.T) {
 	}
 }
 
+// TestRefusedSignerIsForgotten: a version that was retired without a word to this process signs once more at most: after the refusal the signers in force are known, and not a minute later.
+func TestRefusedSignerIsForgotten(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.custodian.Rotate(ctx, keys.RootCheckpoint); err != nil {
+		t.Fatal(err)
+	}
+	signers := func() []note.Signer {
+		t.Helper()
+		s, err := b.ring.CheckpointSigners(ctx, "example.org/log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	both := signers()
+	if len(both) != 2 {
+		t.Fatalf("%d signers", len(both))
+	}
+	if err := b.custodian.Retire(ctx, keys.RootCheckpoint, 2); err != nil {
+		t.Fatal(err)
+	}
+	_, err := both[1].Sign([]byte("x"))
+	wants(t, "a signature of a retired version", err, keys.ErrDenied)
+	if left := signers(); len(left) != 1 || left[0].KeyHash() != both[0].KeyHash() {
+		t.Errorf("%d signers after a refusal", len(left))
+	}
+}
+
 // liar answers with another key's signature.
 type liar struct {
 	keys.Custodian

@@ -60,7 +60,8 @@ func since(ks []PublicKey, oldest int) []PublicKey {
 }
 
 // CheckpointSigners returns the signers of checkpoints, the newest key first: more than one while a rotation is under way, and then every checkpoint gets all their signatures. The
-// name of each is the origin, its hash that of an Ed25519 signed-note key. They remain usable; ask again each time, so that a rotation is noticed within a minute.
+// name of each is the origin, its hash that of an Ed25519 signed-note key. They remain usable until their version is retired; ask again each time, so that a rotation is noticed within a minute, and after a refused signature, so that a
+// retirement is at once.
 func (r *Ring) CheckpointSigners(ctx context.Context, origin string) ([]note.Signer, error) {
 	if r.closed.Load() {
 		return nil, ErrClosed
@@ -151,6 +152,11 @@ func (s *checkpointSigner) Sign(msg []byte) ([]byte, error) {
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: no answer in %v", ErrUnavailable, s.ring.timeout)
+		}
+		if !errors.Is(err, ErrUnavailable) { // perhaps the version isn't in force any more: whoever asks next for the signers is told
+			s.ring.public.mu.Lock()
+			s.ring.public.until = time.Time{}
+			s.ring.public.mu.Unlock()
 		}
 		return nil, fmt.Errorf("signing a checkpoint: %w", err)
 	}

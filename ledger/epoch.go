@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -136,7 +138,7 @@ func (l *Log) publishIndexes(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := r.write(l.indexDir(e), c.Root, l.advances); err != nil {
+		if err := r.write(l.indexDir(e), c.Root, l.advances, l.asks); err != nil {
 			return fmt.Errorf("publishing the index of epoch %d: %w", e, err)
 		}
 		l.pub.closed.CompareAndSwap(r, nil) // another may have closed meanwhile
@@ -159,7 +161,11 @@ func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tiles.Resume(l.indexDir(e), 1<<c.Bits, c.Root); err == nil {
+	err = l.asking(func() error {
+		_, err := tiles.Resume(l.indexDir(e), 1<<c.Bits, c.Root)
+		return err
+	})
+	if err == nil {
 		return nil
 	}
 	seed, err := l.cfg.Labeler.RollSeed(ctx, c.LabelKey, e)
@@ -183,8 +189,36 @@ func (l *Log) restoreIndex(ctx context.Context, e proof.Epoch) error {
 		return fmt.Errorf("it has another root than the marker of epoch %d says", e+1)
 	}
 	// What an attempt left behind that ended on the way.
-	if err := os.RemoveAll(l.indexDir(e)); err != nil {
+	if err := l.remove(l.indexDir(e)); err != nil {
 		return fmt.Errorf("removing an unfinished index: %w", err)
 	}
-	return r.write(l.indexDir(e), c.Root, l.advances)
+	return r.write(l.indexDir(e), c.Root, l.advances, l.asks)
+}
+
+// remove removes a published directory, if it is there, file by file: so many that one hang has to be told from all of them.
+func (l *Log) remove(dir string) error {
+	var list []os.DirEntry
+	err := l.asking(func() (err error) {
+		list, err = os.ReadDir(dir)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for i := 0; i < len(list) && err == nil; i++ {
+		name := filepath.Join(dir, list[i].Name())
+		switch {
+		case l.deposed():
+			err = ErrDeposed
+		case list[i].IsDir():
+			err = l.remove(name)
+		default:
+			err = l.asking(func() error { return os.Remove(name) })
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.advances()
+	return l.asking(func() error { return os.Remove(dir) })
 }

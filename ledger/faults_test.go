@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/trillian"
+	"github.com/google/trillian/types"
 	mproof "github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
@@ -500,4 +502,43 @@ func TestRepeatedRequestIsRefused(t *testing.T) {
 		t.Error("no request was repeated")
 	}
 	checkWithFsck(t, env)
+}
+
+// liar says another root than that of its tree.
+type liar struct {
+	trillian.TrillianLogClient
+	lies atomic.Bool
+}
+
+func (x *liar) GetLatestSignedLogRoot(ctx context.Context, r *trillian.GetLatestSignedLogRootRequest, o ...grpc.CallOption) (*trillian.GetLatestSignedLogRootResponse, error) {
+	res, err := x.TrillianLogClient.GetLatestSignedLogRoot(ctx, r, o...)
+	if err != nil || !x.lies.Load() {
+		return res, err
+	}
+	var root types.LogRootV1
+	if err := root.UnmarshalBinary(res.SignedLogRoot.LogRoot); err != nil {
+		return nil, err
+	}
+	root.RootHash = slices.Clone(root.RootHash)
+	root.RootHash[0] ^= 1
+	b, err := root.MarshalBinary()
+	return &trillian.GetLatestSignedLogRootResponse{SignedLogRoot: &trillian.SignedLogRoot{LogRoot: b}}, err
+}
+
+// A root that isn't that of the order in the store is never signed, whoever says it, and nothing is released: the log stands still.
+func TestAnotherRootIsNotSigned(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	x := &liar{TrillianLogClient: env.Trillian}
+	env.Trillian = x
+	l := env.Open()
+	appendN(t, l, 0, 2)
+	signed := len(env.Signed.History())
+	x.lies.Store(true)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(9))
+	if _, err := l.Append(context.Background(), g); !errors.Is(err, ledger.ErrHalted) {
+		t.Errorf("an entry under another root: %v", err)
+	}
+	if n := len(env.Signed.History()); n != signed || !errors.Is(l.Err(), ledger.ErrHalted) {
+		t.Errorf("%d checkpoints more were signed, %v", n-signed, l.Err())
+	}
 }

@@ -49,13 +49,12 @@ func (l *Log) runFile() {
 		case <-l.stop:
 			<-l.orderDone
 			if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil && l.ctx.Err() == nil { // who doesn't wait for it leaves it to the next one
-				l.cfg.Logger.Error("labelling before the end failed; it is done at the next start", "error", err)
+				l.failed(&l.count.fileErrors, "labelling before the end failed; it is done at the next start", err)
 			}
 			return
 		}
 		if err := l.drainFiler(l.ctx, l.OpenEpoch()); err != nil {
-			l.count.fileErrors.Add(1)
-			l.cfg.Logger.Error("labelling entries failed; no epoch closes until it works", "error", err)
+			l.failed(&l.count.fileErrors, "labelling entries failed; no epoch closes until it works", err)
 			wake(l.wakeFile)
 			backoff = min(max(2*backoff, minBackoff), maxBackoff)
 		} else {

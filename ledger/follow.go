@@ -530,6 +530,8 @@ func (f *Follower) Close(ctx context.Context) error {
 	}
 	f.mu.Unlock()
 	f.cancel()
-	<-f.done
+	if !within(f.done, closeWait) {
+		return fmt.Errorf("closing the log: %w", ErrHangs)
+	}
 	return nil
 }

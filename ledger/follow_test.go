@@ -1,11 +1,16 @@
 package ledger_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -362,6 +367,9 @@ func TestDeposed(t *testing.T) {
 			return true
 		}
 	}
+	var mu sync.Mutex
+	var logs bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &logs}, nil))
 	old := e.OpenWith(cfg)
 	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
 	if _, err := old.Append(t.Context(), g); err != nil {
@@ -388,6 +396,9 @@ func TestDeposed(t *testing.T) {
 		t.Errorf("a deposed log is in the state %v", err)
 	}
 	e.Close(old)
+	if m := old.Metrics(); strings.Contains(logs.String(), "level=ERROR") || m.OrderErrors+m.SignErrors+m.PublishErrors+m.FileErrors > 0 {
+		t.Errorf("a deposed log calls the operator: %+v\n%s", m, logs.String())
+	}
 	after, err := os.ReadFile(filepath.Join(e.Dir, "checkpoint"))
 	if err != nil {
 		t.Fatal(err)
@@ -397,5 +408,48 @@ func TestDeposed(t *testing.T) {
 	}
 	if err := next.Err(); err != nil {
 		t.Errorf("the log that leads: %v", err)
+	}
+}
+
+// TestDeposedInThePublication: who stops leading between the look at that and the checkpoint shows nothing and calls nobody either.
+func TestDeposedInThePublication(t *testing.T) {
+	t.Parallel()
+	e := ledgertest.NewInMemory(t)
+	var deposes, deposed atomic.Bool
+	asked := make(chan struct{}, 8)
+	cfg := e.Config()
+	cfg.Leads = func() bool { return !deposed.Load() }
+	cfg.Cosign = func(_ context.Context, n []byte) ([]byte, error) {
+		if deposes.Load() {
+			deposed.Store(true)
+			asked <- struct{}{}
+		}
+		return n, nil
+	}
+	var mu sync.Mutex
+	var logs bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &logs}, nil))
+	l := e.OpenWith(cfg)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	if _, err := l.Append(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	e.Wait(l)
+	before, err := os.ReadFile(filepath.Join(e.Dir, "checkpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	deposes.Store(true)
+	g, _ = ledgertest.Disclosure(ledgertest.Person(1))
+	if _, err := l.Append(t.Context(), g); err != nil && !errors.Is(err, ledger.ErrDeposed) {
+		t.Fatal(err)
+	}
+	<-asked
+	e.Close(l)
+	if m := l.Metrics(); strings.Contains(logs.String(), "level=ERROR") || m.PublishErrors > 0 || !strings.Contains(logs.String(), "doesn't lead the log any more") {
+		t.Errorf("%+v\n%s", m, logs.String())
+	}
+	if after, err := os.ReadFile(filepath.Join(e.Dir, "checkpoint")); err != nil || string(before) != string(after) {
+		t.Errorf("a deposed log published something, %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/trillian"
@@ -130,8 +131,8 @@ func def[T comparable](v *T, d T) {
 
 // Log is a running log. It is safe for concurrent use. Only one may run on the same stores and Trillian tree.
 //
-// Stage A (order.go) gives entries their places and commits them; stage B (sign.go) has Trillian hash them and signs. Each takes whatever waits when it is
-// done with what it did before, so batches grow with the load and nobody waits for a timer. The filer (file.go) labels entries, the publisher (publish.go) writes tiles.
+// Stage A (order.go) gives entries their places and commits them; stage B (sign.go) has Trillian hash them and signs. One batch goes through both
+// before the next is ordered: that one takes whatever came meanwhile, so batches grow with the load and nobody waits for a timer. The filer (file.go) labels entries, the publisher (publish.go) writes tiles.
 type Log struct {
 	view
 
@@ -144,6 +145,7 @@ type Log struct {
 	entries  int // that wait to be ordered, or are being ordered
 	next     proof.Index
 	pending  []*ordered // committed, not signed
+	signing  bool       // a round is under way with some of them
 	signed   *signed    // last signed checkpoint; nil only within Open
 	open     OpenEpoch
 	closed   bool
@@ -331,6 +333,16 @@ func (l *Log) haltFor(err error) error {
 // deposed says that another process leads the log by now.
 func (l *Log) deposed() bool { return l.cfg.Leads != nil && !l.cfg.Leads() }
 
+// failed counts and logs why a stage will try again. What a log leaves undone because it was deposed its successor does: that is nobody's trouble. Any other failure is told, whoever leads by now.
+func (l *Log) failed(count *atomic.Int64, what string, err error) {
+	if errors.Is(err, ErrDeposed) {
+		l.cfg.Logger.Info("this broker doesn't lead the log any more: whoever does goes on", "reason", err)
+		return
+	}
+	count.Add(1)
+	l.cfg.Logger.Error(what, "error", err)
+}
+
 func (l *Log) isHalted() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -379,6 +391,8 @@ func (l *Log) Finish(ctx context.Context) error {
 
 // Close accepts nothing more, orders and signs what waits, labels what is unlabelled, publishes, and stops. If ctx ends before, it drops what is left to do: all
 // of it is done at the next Open. The stores and Trillian stay open. Closing again does nothing.
+//
+// A directory that hangs doesn't hold it up for long: then something of the log is left that writes a file, if the directory answers again, as long as the process lives; whoever leads next looks for that.
 func (l *Log) Close(ctx context.Context) error {
 	l.shut()
 	done := make(chan struct{})
@@ -391,11 +405,28 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-done:
 	case <-ctx.Done():
 		l.cancel()
-		<-done
 		err = fmt.Errorf("closing the log: %w", ctx.Err())
+		if !within(done, closeWait) {
+			err = fmt.Errorf("%w: %w", err, ErrHangs)
+		}
 	}
 	l.cancel()
 	return err
+}
+
+// closeWait is how long what has been told to end may take.
+const closeWait = 10 * time.Second
+
+// within waits, and reports whether it is done in time.
+func within(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // pause waits, and reports whether the log goes on.

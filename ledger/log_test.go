@@ -218,9 +218,7 @@ func TestPoisonedGroupAlone(t *testing.T) {
 		if _, err := l.Append(t.Context(), g); !errors.Is(err, ledger.ErrAlone) {
 			t.Errorf("the only group: %v", err)
 		}
-		if d, err := l.Trouble(); d != 0 || err != nil {
-			t.Errorf("in trouble for %v: %v", d, err)
-		}
+		ledgertest.Await(t, "the log to be in no trouble", func() bool { d, err := l.Trouble(); return d == 0 && err == nil }) // a round may be under way
 	}
 	appendN(t, l, 3, 1)
 	if m := l.Metrics(); m.Alone != 3 || m.Waiting != 0 {
@@ -407,5 +405,69 @@ func TestConfigRefuses(t *testing.T) {
 			env.Close(l)
 			t.Errorf("configuration %d accepted", i)
 		}
+	}
+}
+
+// TestOrderWaitsForTheRound: what comes while a round is under way makes one batch, which is ordered when that has ended, however it did.
+func TestOrderWaitsForTheRound(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		call string // at which the round is held
+		fail bool
+	}{
+		{"adding", ledgertest.CallAdd, false}, {"signing", ledgertest.CallSign, false}, {"storing", ledgertest.CallSwap, false}, {"failing", ledgertest.CallAdd, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			env := ledgertest.NewInMemory(t)
+			var armed atomic.Bool
+			held, release := make(chan struct{}), make(chan struct{})
+			let := sync.OnceFunc(func() { close(release) })
+			defer let() // or the log could never be closed
+			env.Faults.Hook = func(call string, after bool) {
+				if call == c.call && !after && armed.CompareAndSwap(true, false) {
+					close(held)
+					<-release
+				}
+			}
+			l := env.Open()
+			appendN(t, l, 0, 1)
+			batches := l.Metrics().Batches
+			armed.Store(true)
+			if c.fail {
+				env.Faults.Arm(c.call, ledgertest.Fail, 1)
+			}
+			errs := make(chan error, 11)
+			put := func(i int) {
+				g, _ := ledgertest.Disclosure(ledgertest.Person(i))
+				_, err := l.Append(context.Background(), g)
+				errs <- err
+			}
+			go put(1)
+			<-held
+			for i := range 10 {
+				go put(2 + i)
+			}
+			ledgertest.Await(t, "ten entries to wait", func() bool { return l.Metrics().Waiting == 10 })
+			if n := l.Metrics().Batches - batches; n != 1 {
+				t.Errorf("%d batches ordered in one round", n)
+			}
+			let()
+			failed := 0
+			for range 11 {
+				if err := <-errs; errors.Is(err, ledger.ErrUnavailable) {
+					failed++
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
+			if n := l.Metrics().Batches - batches; n != 2 {
+				t.Errorf("%d batches for one entry and ten", n)
+			}
+			if c.fail != (failed == 1) || failed > 1 {
+				t.Errorf("%d entries told to try again", failed)
+			}
+		})
 	}
 }

@@ -124,8 +124,7 @@ func (l *Log) runOrder() {
 			rest, err := l.orderBatch(ws)
 			l.troubles.ended(&l.troubles.order, began, err)
 			if err != nil {
-				l.count.orderErrors.Add(1)
-				l.cfg.Logger.Error("ordering entries failed; nothing is released, and it is tried again", "error", err)
+				l.failed(&l.count.orderErrors, "ordering entries failed; nothing is released, and it is tried again", err)
 				l.mu.Lock()
 				l.uncount(rest)
 				l.mu.Unlock()
@@ -166,8 +165,8 @@ func (l *Log) drained() bool {
 	return len(l.waiting) == 0
 }
 
-// ahead says whether a batch waits for its signature that no round has begun with: another one would be a commit more, and be signed no sooner. A log that closes orders
-// all that is left.
+// ahead says whether a batch is being signed, or waits for that. Another one ordered meanwhile would be signed sooner by its commit, which is less than what a larger batch spares: what each costs whatever its size is most
+// of a round, and while processors are busy two stages at once are no faster. A log that closes orders all that is left.
 func (l *Log) ahead() bool {
 	select {
 	case <-l.stop:
@@ -176,7 +175,7 @@ func (l *Log) ahead() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.pending) > 0
+	return len(l.pending) > 0 || l.signing
 }
 
 // take takes what waits, up to a batch.

@@ -41,9 +41,8 @@ func (l *Log) runPublish() {
 			l.troubles.ended(&l.troubles.publish, began, err)
 		}
 		if err != nil {
-			l.count.publishErrs.Add(1)
 			l.pub.w = nil // whatever it wrote: begin again from what is on the disk
-			l.cfg.Logger.Error("publishing failed; it is tried again", "error", err)
+			l.failed(&l.count.publishErrs, "publishing failed; it is tried again", err)
 			if going && l.isHalted() {
 				<-l.stop // once more at the end; every second would only fill the log
 			}
@@ -110,7 +109,7 @@ func (l *Log) publish(ctx context.Context) error {
 // that of a broker that leads by now.
 func (l *Log) writeAgain(last *proof.Checkpoint) error {
 	smaller := func(name string, than *proof.Checkpoint) bool {
-		n, err := os.ReadFile(filepath.Join(l.cfg.Dir, name))
+		n, err := l.readFile(name)
 		if err != nil || bytes.Equal(n, than.Note()) {
 			return false // one that can't be read is nobody's older one
 		}
@@ -125,7 +124,7 @@ func (l *Log) writeAgain(last *proof.Checkpoint) error {
 			return ErrDeposed
 		}
 		l.cfg.Logger.Warn("an older checkpoint had been published; it is replaced", "name", name, "size", is.Size())
-		if err := tiles.WriteFile(l.cfg.Dir, name, is.Note()); err != nil {
+		if err := l.writeFile(name, is.Note()); err != nil {
 			return fmt.Errorf("publishing the checkpoint again: %w", err)
 		}
 	}
@@ -181,11 +180,11 @@ func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
 		return ErrDeposed
 	}
 	if last := l.last.Load(); last != nil && last.Witnessed() && !cp.Witnessed() {
-		if err := tiles.WriteFile(l.cfg.Dir, witnessedName, last.Note()); err != nil {
+		if err := l.writeFile(witnessedName, last.Note()); err != nil {
 			return fmt.Errorf("keeping the last witnessed checkpoint: %w", err)
 		}
 	}
-	if err := tiles.WriteFile(l.cfg.Dir, checkpointName, cp.Note()); err != nil {
+	if err := l.writeFile(checkpointName, cp.Note()); err != nil {
 		return fmt.Errorf("publishing the checkpoint: %w", err)
 	}
 	l.published(cp)
@@ -194,6 +193,18 @@ func (l *Log) writeCheckpoint(cp proof.Checkpoint) error {
 		l.count.unwitnessed.Add(1)
 	}
 	return nil
+}
+
+func (l *Log) readFile(name string) (n []byte, err error) {
+	err = l.asking(func() error {
+		n, err = os.ReadFile(filepath.Join(l.cfg.Dir, name))
+		return err
+	})
+	return n, err
+}
+
+func (l *Log) writeFile(name string, data []byte) error {
+	return l.asking(func() error { return tiles.WriteFile(l.cfg.Dir, name, data) })
 }
 
 // noteQuorum keeps since when the quorum is missing.
@@ -219,22 +230,27 @@ func (l *Log) clearLag(s *signed, start time.Time) {
 
 // recoverTiles finds out how far the files go. If they are damaged or missing it makes all of them again.
 func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
-	n, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointName))
+	n, err := l.readFile(checkpointName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the published checkpoint: %w", err)
 	}
 	if err == nil {
 		cp, err := l.ours(ctx, n)
 		if err == nil && cp.Size() <= s.edge.size {
-			w, err := tiles.Resume(l.cfg.Dir, cp.Size(), cp.Root())
+			var w *tiles.Writer
+			err := l.asking(func() error {
+				w, err = tiles.Resume(l.cfg.Dir, cp.Size(), cp.Root())
+				return err
+			})
 			if err == nil {
+				w.Watched(l.asks)
 				// The checkpoint that shows a marker comes after the index of the epoch that it closes.
 				if l.pub.indexed, err = l.cfg.Store.EpochOf(ctx, proof.Index(cp.Size()-1)); err != nil {
 					return fmt.Errorf("looking for the epoch of the published checkpoint: %w", err)
 				}
 				l.pub.w = w
 				l.published(cp)
-				return l.recoverWitnessed(ctx, cp)
+				return l.asking(func() error { return l.recoverWitnessed(ctx, cp) })
 			}
 			l.cfg.Logger.Warn("the published tiles are not usable and are made again from the store", "error", err)
 		}
@@ -252,6 +268,7 @@ func (l *Log) recoverTiles(ctx context.Context, s *signed) error {
 		}
 	}
 	l.pub.w, l.pub.indexed = tiles.Create(l.cfg.Dir), open.Number
+	l.pub.w.Watched(l.asks)
 	return nil
 }
 

@@ -228,6 +228,51 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// retiring is a signer whose key is retired when it is about to sign.
+type retiring struct {
+	note.Signer
+	retired *atomic.Bool
+}
+
+func (r retiring) Sign([]byte) ([]byte, error) {
+	r.retired.Store(true)
+	return nil, errors.New("this version isn't in force")
+}
+
+// TestSignerIsRetired: whoever waits for a signature doesn't hear that one of two keys was retired after the log had asked which are in force. One that is refused and stays in force is an error.
+func TestSignerIsRetired(t *testing.T) {
+	env := ledgertest.NewInMemory(t)
+	cfg := env.Config()
+	older, _, err := note.GenerateKey(rand.Reader, cfg.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := note.NewSigner(older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rotated, retired, stays atomic.Bool
+	cfg.Signers = func(context.Context) ([]note.Signer, error) {
+		if !rotated.Load() || retired.Load() && !stays.Load() {
+			return []note.Signer{env.Signer}, nil
+		}
+		return []note.Signer{env.Signer, retiring{second, &retired}}, nil
+	}
+	l := env.OpenWith(cfg)
+	defer env.Close(l)
+	rotated.Store(true)
+	g, _ := ledgertest.Disclosure(ledgertest.Person(1))
+	if _, err := l.Append(t.Context(), g); err != nil || !retired.Load() {
+		t.Errorf("while a key is retired: %v", err)
+	}
+	stays.Store(true)
+	g, _ = ledgertest.Disclosure(ledgertest.Person(2))
+	if _, err := l.Append(t.Context(), g); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("with a key that stays in force and can't sign: %v", err)
+	}
+	stays.Store(false)
+}
+
 // TestOlderCheckpointIsReplaced: a leader that was paused while it published writes an older checkpoint over the newer one. Readers must not see the log shrink for longer than a round, whether or not it grows.
 func TestOlderCheckpointIsReplaced(t *testing.T) {
 	env := ledgertest.NewInMemory(t)

@@ -236,8 +236,9 @@ func has[K comparable](m map[K]struct{}, k K) bool {
 }
 
 // write makes the index's tiles in a directory, durably; progress is called now and then.
-func (r *roster) write(dir string, root proof.Hash, progress func()) error {
+func (r *roster) write(dir string, root proof.Hash, progress func(), watch tiles.Watch) error {
 	w := tiles.Create(dir)
+	w.Watched(watch)
 	w.SyncEvery(16) // about a megabyte: the release path syncs to the same disk
 	_, err := proof.BuildIndex(r.epoch, r.items(), r.all(), func(b uint64, leaf []byte) error {
 		if b%4096 == 0 {

@@ -94,13 +94,13 @@ func TestRosterIsTheIndex(t *testing.T) {
 			}
 			if round == 11 {
 				dir := t.TempDir()
-				if err := r.write(dir, sum.Root, func() {}); err != nil {
+				if err := r.write(dir, sum.Root, func() {}, nil); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := tiles.Resume(dir, 1<<sum.Bits, sum.Root); err != nil {
 					t.Error(err)
 				}
-				if err := r.write(t.TempDir(), proof.Hash{1}, func() {}); err == nil {
+				if err := r.write(t.TempDir(), proof.Hash{1}, func() {}, nil); err == nil {
 					t.Error("an index of another root is written")
 				}
 			}

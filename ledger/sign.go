@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/google/trillian"
@@ -71,8 +72,7 @@ func (l *Log) signAll(backoff time.Duration) time.Duration {
 		l.troubles.ended(&l.troubles.sign, began, err)
 		cancel()
 		if err != nil {
-			l.count.signErrors.Add(1)
-			l.cfg.Logger.Error("signing failed; nothing is released, and it is tried again from the durable order", "error", err)
+			l.failed(&l.count.signErrors, "signing failed; nothing is released, and it is tried again from the durable order", err)
 			return min(max(2*backoff, minBackoff), maxBackoff)
 		}
 		backoff = 0
@@ -100,14 +100,25 @@ func (l *Log) takePending() (batches []*ordered, first uint64) {
 	if n == 0 {
 		return nil, uint64(l.next)
 	}
-	wake(l.wakeOrder)
+	l.signing = true
 	return batches, batches[0].first()
+}
+
+// roundEnds lets stage A order the next batch, if it waits for that.
+func (l *Log) roundEnds() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.signing {
+		l.signing = false
+		wake(l.wakeOrder)
+	}
 }
 
 // signNext brings what is committed behind the signed tree into Trillian, signs it and wakes the waiters. more says that it should be called again. After an error
 // everybody who waits for a signature is told, and the next call takes the leaves from the Store again: nothing is lost, and nothing can come twice, since each leaf has its index.
 func (l *Log) signNext(ctx context.Context) (more bool, err error) {
 	var batches []*ordered
+	defer l.roundEnds()
 	defer func() {
 		if err != nil {
 			l.sign.sure = false
@@ -370,17 +381,9 @@ func (l *Log) readBack(ctx context.Context, leaves []Leaf, inTree uint64) (n int
 func (l *Log) signTree(ctx context.Context, g *growth) (*signed, error) {
 	start := time.Now()
 	defer func() { l.count.signNanos.Add(int64(time.Since(start))) }()
-	signers, err := l.cfg.Signers(ctx)
+	signedNote, err := l.signText(ctx, fmt.Sprintf("%s\n%d\n%s\n", l.cfg.Origin, g.to, g.root))
 	if err != nil {
-		return nil, fmt.Errorf("asking for the signers: %w", err)
-	}
-	if len(signers) == 0 {
-		return nil, errors.New("no signer is in force")
-	}
-	text := fmt.Sprintf("%s\n%d\n%s\n", l.cfg.Origin, g.to, g.root)
-	signedNote, err := note.Sign(&note.Note{Text: text}, signers...)
-	if err != nil {
-		return nil, fmt.Errorf("signing a checkpoint: %w", err)
+		return nil, err
 	}
 	l.answered()
 	cp, err := l.ours(ctx, signedNote)
@@ -400,6 +403,33 @@ func (l *Log) signTree(ctx context.Context, g *growth) (*signed, error) {
 	}
 	l.sign.maybe = nil
 	return s, nil
+}
+
+// signText has the signers in force sign. One that is retired between the question and the signature is refused: those that are left sign, and nobody hears of it.
+func (l *Log) signText(ctx context.Context, text string) ([]byte, error) {
+	var refused error
+	var asked []uint32 // the keys of those who were asked before
+	for {
+		signers, err := l.cfg.Signers(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("asking for the signers: %w", err), refused)
+		}
+		if len(signers) == 0 {
+			return nil, errors.New("no signer is in force")
+		}
+		now := make([]uint32, len(signers))
+		for i, s := range signers {
+			now[i] = s.KeyHash()
+		}
+		if refused != nil && slices.Equal(now, asked) {
+			return nil, fmt.Errorf("signing a checkpoint: %w", refused)
+		}
+		n, err := note.Sign(&note.Note{Text: text}, signers...)
+		if err == nil {
+			return n, nil
+		}
+		asked, refused = now, err
+	}
 }
 
 // settleSigned finds out whether a checkpoint whose storing failed is stored.

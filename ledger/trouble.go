@@ -34,6 +34,23 @@ func (ts *troubles) ended(t *trouble, began time.Time, err error) {
 	}
 }
 
+// asks is the tiles.Watch of the publisher.
+func (l *Log) asks(asked bool) {
+	l.troubles.mu.Lock()
+	defer l.troubles.mu.Unlock()
+	l.troubles.publish.step = time.Time{}
+	if asked {
+		l.troubles.publish.step = time.Now()
+	}
+}
+
+// asking runs f, which asks the directory of published files for one thing.
+func (l *Log) asking(f func() error) error {
+	l.asks(true)
+	defer l.asks(false)
+	return f()
+}
+
 // answered says that signing goes on.
 func (l *Log) answered() {
 	l.troubles.mu.Lock()
@@ -41,9 +58,12 @@ func (l *Log) answered() {
 	l.troubles.sign.step = time.Now()
 }
 
+// ErrHangs: the directory of published files gives no answer. Whatever waits for one is left behind by Close, and ends when it comes.
+var ErrHangs = errors.New("ledger: the directory of published files gives no answer")
+
 var errNoAnswer = errors.New("signing waits for an answer")
 
-// Trouble says for how long what waits couldn't be ordered, signed or published by this process, and why: one attempt after the other fails, or the one that signs gets no answer. It is 0 when the last
+// Trouble says for how long what waits couldn't be ordered, signed or published by this process, and why: one attempt after the other fails, or the one that signs or writes files gets no answer. It is 0 when the last
 // attempt succeeded, however long it took: whoever is slow isn't in trouble. That witnesses are missing is no trouble of this process, either.
 func (l *Log) Trouble() (time.Duration, error) {
 	ts := &l.troubles
@@ -60,6 +80,7 @@ func (l *Log) Trouble() (time.Duration, error) {
 	take(ts.sign.since, "signing", ts.sign.err)
 	take(ts.sign.step, "signing", errNoAnswer)
 	take(ts.publish.since, "publishing", ts.publish.err)
+	take(ts.publish.step, "publishing", ErrHangs)
 	if since.IsZero() {
 		return 0, nil
 	}

@@ -32,6 +32,8 @@ type Config struct {
 	Limit time.Duration
 	// Debounce is how long files must have been quiet before Watch reloads them. Zero: 250 ms.
 	Debounce time.Duration
+	// Retry is how long after a failed activation Retry makes the first attempt. Zero: one second.
+	Retry time.Duration
 }
 
 // An Engine decides under the bundle in force. It is safe for concurrent use.
@@ -43,6 +45,8 @@ type Engine struct {
 
 	mu      sync.Mutex // one reload at a time
 	problem atomic.Pointer[error]
+	failed  chan struct{} // of capacity 1: an activation has failed, see Retry
+	owed    atomic.Bool   // and nothing has come into force since
 }
 
 // New loads, checks and activates the bundle of config.Source.
@@ -50,8 +54,8 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if config.Activate == nil {
 		return nil, errors.New("policy: Config.Activate is required: a bundle that is not logged can't decide")
 	}
-	if config.Limit < 0 || config.Debounce < 0 {
-		return nil, errors.New("policy: Config.Limit and Config.Debounce can't be negative")
+	if config.Limit < 0 || config.Debounce < 0 || config.Retry < 0 {
+		return nil, errors.New("policy: Config.Limit, Config.Debounce and Config.Retry can't be negative")
 	}
 	if config.Limit == 0 {
 		config.Limit = 5 * time.Second
@@ -59,7 +63,10 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if config.Debounce == 0 {
 		config.Debounce = 250 * time.Millisecond
 	}
-	e := &Engine{config: config, log: config.Logger}
+	if config.Retry == 0 {
+		config.Retry = time.Second
+	}
+	e := &Engine{config: config, log: config.Logger, failed: make(chan struct{}, 1)}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -82,12 +89,19 @@ func (e *Engine) Decide(ctx context.Context, in Input) (Decision, error) {
 }
 
 // Reload loads the bundle again and, if it is another one that compiles and passes its tests, activates it. Decisions go on
-// meanwhile, under the bundle in force, which stays in force on every error (ErrBundle, ErrActivation).
+// meanwhile, under the bundle in force, which stays in force on every error (ErrBundle, ErrActivation). What could not be activated is tried again by Retry.
 func (e *Engine) Reload(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	err := e.reload(ctx)
 	e.problem.Store(&err)
+	e.owed.Store(errors.Is(err, ErrActivation))
+	if e.owed.Load() {
+		select {
+		case e.failed <- struct{}{}:
+		default:
+		}
+	}
 	return err
 }
 
@@ -130,6 +144,9 @@ func (e *Engine) Adopt(ctx context.Context, bundle []byte) error {
 	p, _, err := prepare(ctx, b, e.config.Limit)
 	if err != nil {
 		return fmt.Errorf("checking a recorded policy: %w", err)
+	}
+	if e.owed.Swap(false) { // what failed here is older, and mustn't come after it by itself
+		e.problem.Store(new(error))
 	}
 	e.current.Store(p)
 	e.log.InfoContext(ctx, "policy in force, as another broker activated it", "revision", b.revision, "digest", b.digest.Hex())

@@ -42,6 +42,7 @@ func TestNewRefused(t *testing.T) {
 	}{
 		"no activation":      {Config{}, nil},
 		"negative limit":     {Config{Activate: activate, Limit: -1}, nil},
+		"negative retry":     {Config{Activate: activate, Retry: -1}, nil},
 		"no source":          {Config{Activate: activate, Source: FromPath(filepath.Join(t.TempDir(), "none"))}, ErrBundle},
 		"does not compile":   {Config{Activate: activate, Source: FromPath(policyDir(t, "package"))}, ErrBundle},
 		"a test fails":       {Config{Activate: activate, Source: FromPath(failingTest(t))}, ErrBundle},
@@ -165,6 +166,97 @@ func TestWatch(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRetryGivesWay: what failed here isn't brought back over what another broker has activated since.
+func TestRetryGivesWay(t *testing.T) {
+	dir := policyDir(t, small)
+	var tries, fail atomic.Int32
+	e := newEngine(t, Config{Source: FromPath(dir), Retry: time.Millisecond, Activate: func(context.Context, Activation) error {
+		tries.Add(1)
+		if fail.Load() > 0 {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	}})
+	writePolicy(t, dir, small+"# failed\n")
+	fail.Store(1)
+	if err := e.Reload(t.Context()); !errors.Is(err, ErrActivation) {
+		t.Fatal(err)
+	}
+	fail.Store(0)
+	other, err := FromPath(policyDir(t, small+"# another broker's\n")).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Adopt(t.Context(), other.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	tries.Store(0)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); e.Retry(ctx) }()
+	for deadline := time.Now().Add(time.Minute); len(e.failed) > 0; time.Sleep(time.Millisecond) { // it has heard of the failure
+		if time.Now().After(deadline) {
+			t.Fatal("not heard of")
+		}
+	}
+	time.Sleep(20 * time.Millisecond) // and would have tried
+	stop()
+	<-done
+	if s := e.Status(); tries.Load() != 0 || s.Digest != other.Digest() || s.Problem != nil {
+		t.Errorf("%d attempts, %+v", tries.Load(), s)
+	}
+}
+
+// TestRetry: a bundle that couldn't be activated is in force as soon as it can be, though nobody touches its files any more, and whoever tried it.
+func TestRetry(t *testing.T) {
+	dir := policyDir(t, small)
+	var tries, fail atomic.Int32
+	e := newEngine(t, Config{Source: FromPath(dir), Retry: time.Millisecond, Activate: func(context.Context, Activation) error {
+		tries.Add(1)
+		if fail.Add(-1) >= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	}})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); e.Retry(ctx) }()
+	for i, failures := range []int32{1, 3} {
+		writePolicy(t, dir, fmt.Sprintf("%s# %d\n", small, i))
+		want, err := FromPath(dir).Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tries.Store(0)
+		fail.Store(failures)
+		if err := e.Reload(t.Context()); !errors.Is(err, ErrActivation) {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); e.Status().Digest != want.Digest() || e.Status().Problem != nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("not in force: %+v after %d attempts", e.Status(), tries.Load())
+			}
+		}
+		if n := tries.Load(); n != failures+1 {
+			t.Errorf("%d attempts, want %d", n, failures+1)
+		}
+	}
+	// What can't be used isn't tried again.
+	writePolicy(t, dir, small+"# last\n")
+	fail.Store(1 << 30)
+	if err := e.Reload(t.Context()); !errors.Is(err, ErrActivation) {
+		t.Fatal(err)
+	}
+	writePolicy(t, dir, "package broken")
+	for deadline := time.Now().Add(time.Minute); !errors.Is(e.Status().Problem, ErrBundle); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v", e.Status().Problem)
+		}
+	}
+	stop()
+	<-done
 }
 
 type lines chan<- string

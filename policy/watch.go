@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -58,6 +59,35 @@ func (e *Engine) Watch(ctx context.Context) error {
 			if err := e.Reload(ctx); err != nil && ctx.Err() == nil {
 				e.log.ErrorContext(ctx, "policy not reloaded; the one in force stays", "error", err)
 			}
+		}
+	}
+}
+
+// Retry tries again what could not be activated, whoever tried it: the log may take nothing for a while, and a bundle that takes rights away must not stay out of force until somebody touches its
+// files. It reads the source anew each time, after Config.Retry at first and ten times that at most, until a bundle is in force or it is found that it can't be used. It returns when ctx ends.
+func (e *Engine) Retry(ctx context.Context) {
+	for wait := e.config.Retry; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.failed:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if !e.owed.Load() {
+			continue // somebody else's is in force meanwhile
+		}
+		err := e.Reload(ctx)
+		if !errors.Is(err, ErrActivation) {
+			wait = e.config.Retry
+		} else {
+			wait = min(2*wait, 10*e.config.Retry)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.log.ErrorContext(ctx, "policy still not reloaded; the one in force stays", "error", err)
 		}
 	}
 }

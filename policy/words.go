@@ -21,7 +21,7 @@ var (
 	ErrEvaluation = errors.New("the policy gave no decision")
 	// ErrUnavailable: nothing was decided, because the caller gave up or the evaluation reached its time limit. Release nothing; try again.
 	ErrUnavailable = errors.New("no policy decision was made")
-	// ErrActivation: the bundle is usable but Config.Activate failed, so it is not in force. Repair what Activate needs, then Reload.
+	// ErrActivation: the bundle is usable but Config.Activate failed, so it is not in force. Repair what Activate needs; Retry or a Reload takes it up then.
 	ErrActivation = errors.New("the policy bundle could not be activated")
 )
 

@@ -47,6 +47,8 @@ type Cluster struct {
 	as     *syscall.Credential
 	cmd    *exec.Cmd
 	ended  chan struct{}
+	// orphans: of a killed server some processes may live on
+	orphans bool
 }
 
 // port is part of the socket's name alone: nothing listens on the network.
@@ -136,27 +138,45 @@ func (c *Cluster) Restart(ctx context.Context) error {
 	for _, s := range c.cfg.Settings {
 		args = append(args, "-c", strings.ReplaceAll(s, " ", ""))
 	}
+	// A killed server leaves its file behind; another process may have the same number by now. If some of its processes live on the file keeps the next one from their data, and goes with them.
+	if !c.orphans {
+		_ = os.Remove(filepath.Join(c.cfg.Dir, "postmaster.pid"))
+	}
+	for {
+		said, err := c.start(ctx, args)
+		if c.orphans && ctx.Err() == nil && strings.Contains(said, "pre-existing shared memory block") {
+			time.Sleep(20 * time.Millisecond) // as a service manager does, which starts it again and again
+			continue
+		}
+		if err == nil {
+			c.orphans = false
+		}
+		return err
+	}
+}
+
+// start starts a server, and returns when it takes connections or has ended; then with what it said.
+func (c *Cluster) start(ctx context.Context, args []string) (string, error) {
 	c.cmd, c.ended = c.command(context.WithoutCancel(ctx), "postgres", args...), make(chan struct{})
+	c.cmd.WaitDelay = 100 * time.Millisecond // orphans of a killed one keep its output open
 	var said bytes.Buffer
 	c.cmd.Stderr = &said
 	if c.cfg.Log != nil {
 		c.cmd.Stdout, c.cmd.Stderr = c.cfg.Log, c.cfg.Log
 	}
-	// A killed server leaves its file behind; another process may have the same number by now.
-	_ = os.Remove(filepath.Join(c.cfg.Dir, "postmaster.pid"))
 	if err := c.cmd.Start(); err != nil {
-		return fmt.Errorf("starting PostgreSQL: %w", err)
+		return "", fmt.Errorf("starting PostgreSQL: %w", err)
 	}
 	go func() { defer close(c.ended); _ = c.cmd.Wait() }()
 	for {
 		if err := c.ping(ctx); err == nil {
-			return nil
+			return "", nil
 		}
 		select {
 		case <-c.ended:
-			return fmt.Errorf("PostgreSQL ended at once: %s", bytes.TrimSpace(said.Bytes()))
+			return said.String(), fmt.Errorf("PostgreSQL ended at once: %s", bytes.TrimSpace(said.Bytes()))
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting for PostgreSQL: %w", ctx.Err()), c.Kill())
+			return "", errors.Join(fmt.Errorf("waiting for PostgreSQL: %w", ctx.Err()), c.Kill())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -229,6 +249,12 @@ func (c *Cluster) Stop() error { return c.end(syscall.SIGINT) }
 
 // Kill ends the server and all its processes at once, as a power failure would; what the operating system has taken stays.
 func (c *Cluster) Kill() error { return c.end(syscall.SIGQUIT) }
+
+// KillFirst is kill -9 of the server's first process, as when memory runs out. The others end as they notice: until then sessions go on, with what they have locked, and Restart waits for them.
+func (c *Cluster) KillFirst() error {
+	c.orphans = true
+	return c.end(syscall.SIGKILL)
+}
 
 func (c *Cluster) end(sig syscall.Signal) error {
 	select {

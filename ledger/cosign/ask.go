@@ -2,8 +2,9 @@ package cosign
 
 import (
 	"context"
+	"errors"
 	"net/http"
-	"sync"
+	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -21,14 +22,38 @@ type Seen struct {
 // Ask asks all witnesses where they saw the log stand, within the timeout for all. cp is the newest checkpoint that the log knows to have signed. The protocol has no call for that: a witness that gets cp as a checkpoint that
 // extends itself cosigns it if it stands there, and otherwise says where it stands.
 func (c *Collector) Ask(ctx context.Context, cp proof.Checkpoint) []Seen {
+	return c.AskUntil(ctx, cp, func([]Seen) bool { return false }, 0)
+}
+
+// errNotWaited is of a witness that said nothing until enough others had.
+var errNotWaited = errors.New("it said nothing, and isn't waited for: enough others answered")
+
+// AskUntil is Ask that doesn't wait for the slowest: once enough says that the answers so far are, the other witnesses have the rest of the time to say something else. Err says of whom didn't.
+func (c *Collector) AskUntil(ctx context.Context, cp proof.Checkpoint, enough func([]Seen) bool, rest time.Duration) []Seen {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	out := make([]Seen, len(c.members))
-	var wg sync.WaitGroup
-	for i, m := range c.members {
-		wg.Go(func() { out[i] = m.seen(ctx, cp) })
+	type answer struct {
+		i int
+		s Seen
 	}
-	wg.Wait()
+	answers := make(chan answer, len(c.members)) // whoever isn't waited for can end
+	out := make([]Seen, len(c.members))
+	for i, m := range c.members {
+		out[i] = Seen{Name: m.w.Name, Err: errNotWaited}
+		go func() { answers <- answer{i, m.seen(ctx, cp)} }()
+	}
+	var over <-chan time.Time
+	for range c.members {
+		select {
+		case a := <-answers:
+			out[a.i] = a.s
+		case <-over:
+			return out
+		}
+		if over == nil && enough(out) {
+			over = time.After(rest)
+		}
+	}
 	return out
 }
 

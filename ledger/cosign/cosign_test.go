@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -322,6 +323,43 @@ func TestAsk(t *testing.T) {
 	}
 	if seen := e.c.Ask(t.Context(), fork); !seen[0].Contradicts || seen[0].Err == nil || seen[1].Contradicts {
 		t.Errorf("%+v", seen)
+	}
+}
+
+// Once enough others answered, who says nothing isn't waited for, and who is a little slower still counts.
+func TestAskUntil(t *testing.T) {
+	e := newEnv(t)
+	ws := []*one{newOne(t, "quick", e.VKey), newOne(t, "slower", e.VKey), newOne(t, "silent", e.VKey)}
+	e.collect(t, policyText(1, ws[0]), nil)
+	l := e.openLog()
+	e.add(t, l, 5)
+	last := l.Checkpoint()
+	ledgertest.Await(t, "the quick one", func() bool { return ws[0].size(t) == last.Size() })
+	e.Close(l)
+	e.c.Close()
+	rest, asked := make(chan struct{}), make(chan struct{})
+	ws[1].answer(func(rw http.ResponseWriter, _ *http.Request) { <-rest; conflict(rw, "3\n") })
+	ws[2].answer(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	e.collect(t, policyText(1, ws...), func(c *cosign.Config) { c.Timeout = time.Hour })
+	var once sync.Once
+	enough := func(seen []cosign.Seen) bool {
+		if seen[0].Err == nil {
+			once.Do(func() { <-asked; close(rest) })
+		}
+		return seen[0].Err == nil && seen[1].Err == nil
+	}
+	seen := e.c.AskUntil(t.Context(), last, enough, time.Millisecond)
+	if seen[0].Size != last.Size() || seen[1].Size != 3 || seen[1].Err != nil || seen[2].Err == nil || !strings.Contains(seen[2].Err.Error(), "isn't waited for") {
+		t.Errorf("%+v", seen)
+	}
+	ws[1].answer(nil)
+	ws[2].answer(nil)
+	if seen := e.c.AskUntil(t.Context(), last, func([]cosign.Seen) bool { return true }, time.Minute); seen[0].Err != nil || seen[1].Err != nil || seen[2].Err != nil {
+		t.Errorf("nobody is left the time to answer: %+v", seen)
 	}
 }
 

@@ -3,11 +3,13 @@
 // Trillian server, without a port, a signer process or polling.
 //
 // When AddSequencedLeaves returns, every leaf with status OK or AlreadyExists is
-// durable at its index, but not yet in the tree. When [Log.Integrate] returns,
-// every leaf that was durable before it began, and has no gap below it, is in
-// the tree and the new root is durable. Each costs one fsync. A leaf added again
-// after a crash is answered AlreadyExists, so the same leaves always give the
-// same root, whatever was interrupted.
+// durable at its index, and if no leaf was refused, those that follow the tree
+// without a gap are in it (the first 1024), under a root that is durable: one
+// transaction, one fsync. When [Log.Integrate] returns, every leaf that was
+// durable before it began, and has no gap below it, is in the tree; most often
+// that costs nothing more. A leaf added again after a crash is answered
+// AlreadyExists, so the same leaves always give the same root, whatever was
+// interrupted.
 //
 // It does not sign roots, does not choose the order, and serves one process. It
 // is not trusted with the truth either: whoever can write the file can change
@@ -66,16 +68,18 @@ type Config struct {
 // Log is an open log. It is safe for concurrent use.
 type Log struct {
 	storage *sqlite.Storage
-	logs    storage.LogStorage
+	logs    *sqlite.LogStorage
 	tree    *trillian.Tree
 	clock   *engine.Clock
 	logger  *slog.Logger
 	calls   *calls
 	client  trillian.TrillianLogClient
 
-	integrating sync.Mutex
-	closeOnce   sync.Once
-	closeErr    error
+	integrating sync.Mutex // held while leaves are added, too
+	whole       bool       // no leaf is known that follows the tree
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Open opens the log and creates it at first. Its errors say what to do;
@@ -109,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	}
 	registry := extension.Registry{
 		AdminStorage: engine.OneTree(l.tree, l.storage.Admin()),
-		LogStorage:   l.logs,
+		LogStorage:   growing{l.logs, l},
 		QuotaManager: quota.Noop(),
 	}
 	rpc := server.NewTrillianLogRPCServer(registry, l.clock)
@@ -207,18 +211,58 @@ func (l *Log) TreeID() int64 { return l.tree.TreeId }
 func (l *Log) Integrate(ctx context.Context) error {
 	l.integrating.Lock()
 	defer l.integrating.Unlock()
-	for {
-		n, err := log.IntegrateBatch(ctx, l.tree, integrateLimit, 0, 0, l.clock, l.logs, quota.Noop())
+	for !l.whole {
+		n, err := l.integrate(ctx, l.logs)
 		if err != nil {
-			return fmt.Errorf("integrating leaves: %w", err)
+			return err
 		}
-		if n > 0 {
-			l.logger.DebugContext(ctx, "integrated leaves", "count", n)
-		}
-		if n < integrateLimit {
-			return nil // the transaction saw no more
-		}
+		l.whole = n < integrateLimit // the transaction saw no more
 	}
+	return nil
+}
+
+func (l *Log) integrate(ctx context.Context, logs storage.LogStorage) (int, error) {
+	n, err := log.IntegrateBatch(ctx, l.tree, integrateLimit, 0, 0, l.clock, logs, quota.Noop())
+	if err != nil {
+		return 0, fmt.Errorf("integrating leaves: %w", err)
+	}
+	if n > 0 {
+		l.logger.DebugContext(ctx, "integrated leaves", "count", n)
+	}
+	return n, nil
+}
+
+// growing is the storage of a log, but for leaves: they come into the tree in the
+// transaction that adds them.
+type growing struct {
+	*sqlite.LogStorage
+	log *Log
+}
+
+// AddSequencedLeaves implements storage.LogStorage.
+func (g growing) AddSequencedLeaves(ctx context.Context, tree *trillian.Tree, leaves []*trillian.LogLeaf, timestamp time.Time) ([]*trillian.QueuedLogLeaf, error) {
+	l := g.log
+	l.integrating.Lock()
+	defer l.integrating.Unlock()
+	l.whole = false
+	n := integrateLimit
+	res, err := g.AddSequencedLeavesThen(ctx, tree, leaves, timestamp, func(ctx context.Context, tx storage.LogTreeTX) (err error) {
+		n, err = l.integrate(ctx, within{tx: tx})
+		return err
+	})
+	l.whole = err == nil && n < integrateLimit
+	return res, err
+}
+
+// within is a storage that is in the middle of a transaction.
+type within struct {
+	storage.LogStorage // the rest isn't there: a call panics
+	tx                 storage.LogTreeTX
+}
+
+// ReadWriteTransaction implements storage.LogStorage.
+func (w within) ReadWriteTransaction(ctx context.Context, _ *trillian.Tree, f storage.LogTXFunc) error {
+	return f(ctx, w.tx)
 }
 
 // Close waits for calls that are under way and releases the file.
@@ -227,6 +271,9 @@ func (l *Log) Close() error {
 		if l.calls != nil {
 			l.calls.close()
 		}
+		l.integrating.Lock()
+		l.whole = false // who asks for more is told that it is closed
+		l.integrating.Unlock()
 		l.closeErr = l.storage.Close()
 	})
 	return l.closeErr

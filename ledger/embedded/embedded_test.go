@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -207,11 +208,40 @@ func TestLeavesAfterAGapWait(t *testing.T) {
 		t.Error("integrating nothing made a new root")
 	}
 	// More than one transaction's worth.
-	for i := int64(30); i < 3*integrateLimit; i += 250 {
+	for i := int64(31); i < 3*integrateLimit; i += 250 {
 		mustAdd(t, l, knownLeaves(i, 250), codes.OK)
+	}
+	mustAdd(t, l, knownLeaves(30, 1), codes.OK)
+	if root, err := latest(t.Context(), l); err != nil || root.TreeSize != 30+integrateLimit {
+		t.Errorf("one transaction brought the tree to %d leaves (%v), want %d", root.TreeSize, err, 30+integrateLimit)
 	}
 	if root := mustIntegrate(t, l); root.TreeSize < 3*integrateLimit || !bytes.Equal(root.RootHash, e.root(t, root.TreeSize)) {
 		t.Errorf("integrated %d leaves, want all", root.TreeSize)
+	}
+}
+
+// TestAddingGrows: leaves are in the tree when they were added, but for those beside a leaf that was refused.
+func TestAddingGrows(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "log.db"))
+	e := newExpect()
+	has := func(n uint64) {
+		t.Helper()
+		if root, err := latest(t.Context(), l); err != nil || root.TreeSize != n || !bytes.Equal(root.RootHash, e.root(t, n)) {
+			t.Errorf("the tree has %d leaves (%v), want %d", root.TreeSize, err, n)
+		}
+	}
+	mustAdd(t, l, knownLeaves(0, 10), codes.OK)
+	has(10)
+	other := known(99)
+	other.LeafIndex = 12
+	mustAdd(t, l, []*trillian.LogLeaf{other}, codes.OK)
+	got, err := add(t.Context(), l, knownLeaves(10, 5))
+	if err != nil || !slices.Equal(got, []codes.Code{codes.OK, codes.OK, codes.FailedPrecondition, codes.OK, codes.OK}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	has(10)
+	if root := mustIntegrate(t, l); root.TreeSize != 15 {
+		t.Errorf("%d leaves, want 15", root.TreeSize)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +78,7 @@ func TestSignedStore(t *testing.T, open func(t *testing.T, dir string) ledger.Si
 			t.Errorf("%q won, stored is %q (%v)", won, got, err)
 		}
 	})
+	t.Run("two that both believe they lead", func(t *testing.T) { twoLead(t, open) })
 	t.Run("cancelled", func(t *testing.T) {
 		s := open(t, t.TempDir())
 		ctx, cancel := context.WithCancel(ctx)
@@ -84,6 +87,111 @@ func TestSignedStore(t *testing.T, open func(t *testing.T, dir string) ledger.Si
 			t.Error("swap with an ended context reports success")
 		}
 	})
+}
+
+// steps keeps what a SignedStore took: which note in the place of which.
+type steps struct {
+	mu    sync.Mutex
+	after map[string]string
+	forks int
+}
+
+// watchedSigned is one process's way to a SignedStore.
+type watchedSigned struct {
+	ledger.SignedStore
+	*steps
+}
+
+// Swap implements ledger.SignedStore.
+func (s watchedSigned) Swap(ctx context.Context, old, new []byte) error {
+	err := s.SignedStore.Swap(ctx, old, new)
+	if err == nil && !bytes.Equal(old, new) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, taken := s.after[string(old)]; taken {
+			s.forks++
+		}
+		s.after[string(old)] = string(new)
+	}
+	return err
+}
+
+// twoLead lets two logs with the same beginning and orders of their own, both of which are told that they lead, sign into one store: one of them halts, and all that was signed and released is one history.
+func twoLead(t *testing.T, open func(t *testing.T, dir string) ledger.SignedStore) {
+	dir, one, two := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "two")
+	first := open(t, dir)
+	t.Run("begin", func(t *testing.T) {
+		e := NewDurable(t, one)
+		e.SignedStore = first
+		l := e.Open()
+		g, _ := Disclosure(Person(1))
+		if _, err := l.Append(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := os.CopyFS(two, os.DirFS(one)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(two, "*.db*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if err := os.Chmod(f, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed := &steps{after: map[string]string{}}
+	begin, err := first.Last(t.Context())
+	if err != nil || len(begin) == 0 {
+		t.Fatalf("%q, %v", begin, err)
+	}
+	var logs []*ledger.Log
+	for _, at := range []string{one, two} {
+		e := NewDurable(t, at)
+		e.SignedStore = watchedSigned{open(t, dir), signed}
+		cfg := e.Config()
+		cfg.Leads = func() bool { return true }
+		logs = append(logs, e.OpenWith(cfg))
+	}
+	released, errs := make([][]proof.Checkpoint, 2), make([]error, 2)
+	var wg sync.WaitGroup
+	for i, l := range logs {
+		wg.Go(func() {
+			for n := 0; n < 20 && errs[i] == nil; n++ {
+				g, _ := Disclosure(Person(10*i + n))
+				a, err := l.Append(t.Context(), g)
+				if errs[i] = err; err == nil {
+					released[i] = append(released[i], a.Checkpoint)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Errorf("one of the two has to stop: %v; %v", errs[0], errs[1])
+	}
+	for i, err := range errs {
+		if err != nil && (!errors.Is(err, ledger.ErrHalted) || logs[i].Err() == nil) {
+			t.Errorf("the one that stops says %v, and goes on: %v", err, logs[i].Err() == nil)
+		}
+	}
+	signed.mu.Lock()
+	defer signed.mu.Unlock()
+	stored := map[string]bool{}
+	for n, ok := string(begin), true; ok; n, ok = signed.after[n] {
+		stored[n] = true
+	}
+	if signed.forks > 0 || len(stored) != len(signed.after)+1 || len(stored) < 2 {
+		t.Errorf("%d of %d checkpoints follow from the first, %d have a rival", len(stored)-1, len(signed.after), signed.forks)
+	}
+	for i := range released {
+		for _, cp := range released[i] {
+			if !stored[string(cp.Note())] {
+				t.Errorf("log %d released an answer under a checkpoint of %d entries that isn't stored", i, cp.Size())
+			}
+		}
+	}
 }
 
 // MarkerText returns the canonical text of a marker for tests of stores.

@@ -502,7 +502,7 @@ func TestHistoryProvisionalAndStale(t *testing.T) {
 	}
 }
 
-// TestHistoryTimes: markers go on in time, none is of the future, and no entry stands in another epoch than it says, also not in one that isn't shown.
+// TestHistoryTimes: markers go on in time, one that is of the future is told as nothing but that, and no entry stands in another epoch than it says, also not in one that isn't shown.
 func TestHistoryTimes(t *testing.T) {
 	w := &historyWorld{world: emptyWorld("times")}
 	w.open()
@@ -532,7 +532,34 @@ func TestHistoryTimes(t *testing.T) {
 	h := w.history(0, 2, w.alice)
 	drop(h, late)
 	last := must(proof.ParseEntry(h.Markers[3])).(proof.Marker)
-	refused(h, last.Opened-86_400_001, "epoch 3: its marker says")
+	w.prove(h)
+	// Behind by more than a day the reader's clock may be wrong as well as the log's: nothing else is, and the verdict is there.
+	behind := proof.HistoryOptions{Now: last.Opened - 86_400_001}
+	v, err := h.Verify(w.policy, behind)
+	var at *proof.HistoryError
+	if !errors.Is(err, proof.ErrAhead) || errors.Is(err, proof.ErrUnproven) || errors.As(err, &at) || v.State != proof.Witnessed || !v.Complete() || !strings.Contains(err.Error(), "epoch 3: its marker says 2025-11-27T16:00:00Z") {
+		t.Errorf("a clock that is behind by more: %v, %+v", err, v)
+	}
+	behind.Older, behind.MaxAge = h, time.Hour
+	short := w.history(0, 1, w.alice)
+	drop(short, late)
+	drop(short, w.epochs[3].opener)
+	w.prove(short)
+	if _, err := short.Verify(w.policy, behind); !errors.Is(err, proof.ErrAhead) {
+		t.Error("the older one is ahead:", err)
+	}
+	// Without the quorum it is ahead all the same: its times are the log's word.
+	alone := *h
+	alone.Checkpoint = w.checkpoint(len(w.texts))
+	if _, err := alone.Verify(w.policy, proof.HistoryOptions{Now: last.Opened - 86_400_001}); !errors.Is(err, proof.ErrAhead) || errors.Is(err, proof.ErrNotWitnessed) {
+		t.Error(err)
+	}
+	// Whoever dates a history in the future hides no other fault by that.
+	cut := w.history(0, 2, w.alice)
+	drop(cut, late)
+	drop(cut, w.at(w.alice, 1).index)
+	refused(cut, last.Opened-86_400_001, fmt.Sprintf("entry %d (epoch 1): in a roll, and left out", w.at(w.alice, 1).index))
+	refused(cut, 1, "left out")
 	w.prove(h)
 	if v, err := h.Verify(w.policy, proof.HistoryOptions{Now: last.Opened - 86_400_000}); err != nil || !v.Complete() {
 		t.Error("a clock that is behind by a day:", err)

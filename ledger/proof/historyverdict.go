@@ -5,7 +5,7 @@ import "time"
 // HistoryOptions says what a reader accepts of a history.
 type HistoryOptions struct {
 	// Now is the reader's clock: which deferrals are overdue, how old the root is, and
-	// that no marker is of a time that hasn't come. 0: none of this is judged.
+	// that no marker is of a time that hasn't come (ErrAhead). 0: none of this is judged.
 	Now Time
 	// MaxAge is how old the root may be; 0: its age isn't judged.
 	MaxAge time.Duration

@@ -11,7 +11,8 @@ import (
 )
 
 // maxAhead is how far the log's clock may be ahead of the reader's, in
-// milliseconds: a day, for clocks that are set to another zone.
+// milliseconds: a day, for clocks that are set to another zone. Beyond it one of
+// the two is wrong, and a file can't say which.
 const maxAhead = 24 * 60 * 60 * 1000
 
 // Verify checks a history against a policy: that its markers are a chain in the
@@ -19,15 +20,17 @@ const maxAhead = 24 * 60 * 60 * 1000
 // are open as a whole; that each entry in them is in the log and shows what it
 // commits to, or that the log explains why not (docs/formats.md, section 7).
 //
-// Its error is a *HistoryError, but for the errors ErrNotWitnessed and ErrStale,
-// with which it returns the verdict, too: all of that holds, but the quorum is
-// missing, or the root is older than MaxAge. ErrFork says that this history and Older contradict each other.
+// Its error is a *HistoryError, but for the errors ErrAhead, ErrNotWitnessed and
+// ErrStale, with which it returns the verdict, too: all of that holds, but a marker
+// is of a time that is yet to come by Now, the quorum is missing, or the root is
+// older than MaxAge. ErrFork says that this history and Older contradict each other.
 func (h *History) Verify(p *Policy, opt HistoryOptions) (HistoryVerdict, error) {
 	c := historyCheck{h: h, opt: opt}
 	v, err := c.verify(p)
 	if err != nil {
 		return HistoryVerdict{}, c.refute(fmt.Errorf("history: %w", err))
 	}
+	ahead := c.ahead
 	if opt.Older != nil {
 		older := historyCheck{h: opt.Older, opt: HistoryOptions{Now: opt.Now}}
 		if _, err := older.verify(p); err != nil {
@@ -38,11 +41,14 @@ func (h *History) Verify(p *Policy, opt HistoryOptions) (HistoryVerdict, error) 
 			return HistoryVerdict{}, c.refute(fmt.Errorf("history: compared with the older one: %w", err))
 		}
 		v.Compared = true
+		ahead = cmp.Or(ahead, older.ahead)
 		if from, end := max(c.first(), older.first()), min(c.last().Epoch, older.last().Epoch); from < end {
 			v.Common = []EpochRange{{from, end - 1}}
 		}
 	}
 	switch {
+	case ahead != nil: // whatever else is wrong was found before, so nobody hides it behind a date
+		return v, fmt.Errorf("history: epoch %d: its marker says %s, which is yet to come by the clock of this machine, %s: %w", ahead.Epoch, ahead.Opened.Time().Format(time.RFC3339), opt.Now.Time().Format(time.RFC3339), ErrAhead)
 	case v.State != Witnessed && !opt.AllowProvisional:
 		return v, fmt.Errorf("history: %w", ErrNotWitnessed)
 	case opt.MaxAge > 0 && opt.Now.Time().Sub(v.RootTime.Time()) > opt.MaxAge:
@@ -64,6 +70,7 @@ type historyCheck struct {
 
 	chain    []Marker
 	outside  map[Epoch]Marker // markers of other epochs, proven like entries
+	ahead    *Marker          // the first of a time that is yet to come; nil: none
 	parsed   []Entry          // of Entries; nil: of a type not known
 	notices  []KeyNotice
 	over     []retention // according to notices
@@ -253,7 +260,7 @@ func (c *historyCheck) entries() error {
 }
 
 // shown returns all markers of the history by place: epochs and times go on as
-// well, and none is of a time that hasn't come.
+// well. It notes the first of a time that hasn't come.
 func (c *historyCheck) shown() ([]Marker, error) {
 	all := slices.AppendSeq(slices.Clone(c.chain), maps.Values(c.outside))
 	slices.SortFunc(all, func(a, b Marker) int { return cmp.Compare(a.Epoch, b.Epoch) })
@@ -262,8 +269,8 @@ func (c *historyCheck) shown() ([]Marker, error) {
 		if i > 0 && (m.At() <= all[i-1].At() || m.Opened < all[i-1].Opened) {
 			return nil, unproven("epoch %d: its marker stands before that of epoch %d, or is of an earlier time", m.Epoch, all[i-1].Epoch)
 		}
-		if c.opt.Now != 0 && m.Opened > c.opt.Now+maxAhead {
-			return nil, unproven("epoch %d: its marker says %s, which is yet to come (unless the clock of this machine is wrong)", m.Epoch, m.Opened.Time().Format(time.RFC3339))
+		if c.ahead == nil && c.opt.Now != 0 && m.Opened > c.opt.Now+maxAhead {
+			c.ahead = &m
 		}
 	}
 	return all, nil

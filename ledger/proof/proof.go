@@ -47,6 +47,10 @@ var (
 	// the policy's quorum of witnesses. Ask the operator for the upgraded
 	// receipt, or accept a provisional one explicitly.
 	ErrNotWitnessed = errors.New("not witnessed: the checkpoint lacks the policy's quorum")
+	// ErrAhead: all that was claimed is shown, but the log dates it in what is yet to
+	// come by the reader's clock. Set that clock; if it was right, the log's is wrong,
+	// and whoever has to watch over the log should know.
+	ErrAhead = errors.New("the log is ahead of the clock")
 	// ErrStale: all that was claimed is shown, but the root is older than the reader
 	// accepts. Ask for a newer one; if there is none, something is kept from you.
 	ErrStale = errors.New("stale")

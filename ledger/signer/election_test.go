@@ -15,6 +15,7 @@ import (
 	"github.com/google/trillian/util/election2/testonly"
 
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
+	"github.com/regard-broker/regard/ledger/dsn"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/signer"
 )
@@ -125,18 +126,38 @@ func TestOneMaster(t *testing.T) {
 // TestDatabaseThatIsAway: an error says so, and gives nothing of the connection string away.
 func TestDatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
-	e := elections(t, "host=/nowhere user=u password=verysecret dbname=d").New("log")
+	e := elections(t, "host=/nowhere user=u dbname=d passfile=/verysecret").New("log")
 	if err := e.Await(t.Context()); err == nil || strings.Contains(err.Error(), "verysecret") {
 		t.Fatalf("%v", err)
 	}
-	for _, dsn := range []string{"postgres://u:verysecret@host:port/db", "host=x password=verysecret=", "://verysecret"} {
-		if _, err := signer.NewElections(dsn, nil, nil); err != nil && strings.Contains(err.Error(), "verysecret") {
+	for _, address := range []string{"postgres://u@verysecret:port/db", "host=x dbname=verysecret=", "://verysecret"} {
+		if _, err := signer.NewElections(address, nil, nil); err != nil && strings.Contains(err.Error(), "verysecret") {
 			t.Errorf("%v", err)
 		}
 	}
-	if _, err := signer.NewElections("postgres://u:verysecret@host:port/db", nil, nil); err == nil {
+	if _, err := signer.NewElections("postgres://u@host:port/db", nil, nil); err == nil {
 		t.Error("a port that is no number is accepted")
 	}
+}
+
+// TestNoPassword: an address with a password is refused by all that take one, and so is a password in the environment.
+func TestNoPassword(t *testing.T) {
+	refused := func(address string, says string) {
+		t.Helper()
+		_, one := signer.Init(t.Context(), address)
+		_, two := signer.Start(t.Context(), signer.Config{DSN: address})
+		_, three := signer.NewElections(address, nil, nil)
+		for _, err := range []error{one, two, three} {
+			if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "verysecret") {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+	for _, address := range []string{"host=/nowhere user=u password=verysecret dbname=d", "postgres://u:verysecret@host/db"} {
+		refused(address, dsn.ErrPassword.Error())
+	}
+	t.Setenv("PGPASSWORD", "verysecret")
+	refused("host=/nowhere user=u dbname=d", "PGPASSWORD is set")
 }
 
 // TestTakeover: of two processes one integrates; when it is killed the other goes on, and so it does when it stands still.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -76,7 +75,7 @@ type process struct {
 func startProcess(t testing.TB, c childConfig) *process {
 	t.Helper()
 	if c.Ops == "" {
-		c.Ops = freePort(t)
+		c.Ops = ledgertest.FreeAddress(t)
 	}
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -279,14 +278,4 @@ func awaitSize(t testing.TB, l *remote.Log, size int64) {
 		}
 		return true
 	})
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

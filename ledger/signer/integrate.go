@@ -20,7 +20,8 @@ import (
 )
 
 // edgeStorage is what log.IntegrateBatch needs of a storage, for the one master of a tree. Nobody else changes the tree, so it knows the latest root and the tiles at its right edge since the last
-// batch; a batch is two statements, to read leaves and to store (regard_integrate of regard.sql, which refuses if the latest root is another one), where Trillian's storage has ten round trips.
+// batch; a transaction is two statements, to read leaves and to store (regard_integrate of regard.sql, which refuses if the latest root is another one), where Trillian's storage has ten round trips. Leaves that a batch brings
+// along are stored together with what they change (regard_grow).
 // After an error it knows nothing, and reads again. It is not safe for concurrent use.
 type edgeStorage struct {
 	storage.LogStorage // the rest isn't there: a call panics
@@ -28,6 +29,7 @@ type edgeStorage struct {
 
 	root  types.LogRootV1   // without a hash: not known
 	tiles map[string][]byte // as they are stored
+	batch *batch            // leaves to be stored with the next transaction, instead of those that are there
 }
 
 func newEdgeStorage(db *pgxpool.Pool) *edgeStorage {
@@ -60,8 +62,7 @@ func (s *edgeStorage) latest(ctx context.Context, id int64) (types.LogRootV1, er
 	if len(s.root.RootHash) > 0 {
 		return s.root, nil
 	}
-	var root types.LogRootV1
-	err := s.db.QueryRow(ctx, `SELECT TreeSize, TreeHeadTimestamp, RootHash FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1`, id).Scan(&root.TreeSize, &root.TimestampNanos, &root.RootHash)
+	root, err := latestRoot(ctx, s.db, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return root, storage.ErrTreeNeedsInit
 	}
@@ -90,6 +91,9 @@ func (t *edgeTX) LatestSignedLogRoot(context.Context) (*trillian.SignedLogRoot, 
 
 // DequeueLeaves implements storage.LogTreeTX: leaves that follow the tree without a gap, with index and hash alone.
 func (t *edgeTX) DequeueLeaves(ctx context.Context, limit int, _ time.Time) ([]*trillian.LogLeaf, error) {
+	if b := t.s.batch; b != nil {
+		return b.leaves, nil
+	}
 	next := int64(t.s.root.TreeSize)
 	rows, err := t.s.db.Query(ctx, `SELECT SequenceNumber, MerkleLeafHash FROM SequencedLeafData WHERE TreeId = $1 AND SequenceNumber >= $2 AND SequenceNumber < $3 ORDER BY SequenceNumber`, t.tree, next, next+int64(limit))
 	if err != nil {
@@ -203,8 +207,12 @@ func (t *edgeTX) Commit(ctx context.Context) error {
 		}
 	}
 	old, root := t.s.root, *t.root
-	if _, err := t.s.db.Exec(ctx, `SELECT regard_integrate($1, $2, $3, $4, $5, $6, $7, $8)`,
-		t.tree, old.TreeSize, old.TimestampNanos, ids, tiles, root.TreeSize, root.TimestampNanos, root.RootHash); err != nil {
+	query, args := `SELECT regard_integrate($1, $2, $3, $4, $5, $6, $7, $8)`, []any{t.tree, old.TreeSize, old.TimestampNanos, ids, tiles, root.TreeSize, root.TimestampNanos, root.RootHash}
+	if b := t.s.batch; b != nil {
+		c := columnsOf(b.leaves)
+		query, args = `SELECT regard_grow($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`, append(args, c.places, c.identities, c.values, c.extras, c.hashes, b.queued.UnixNano())
+	}
+	if _, err := t.s.db.Exec(ctx, query, args...); err != nil {
 		return fmt.Errorf("storing the new root: %w", err)
 	}
 	for i, id := range ids {

@@ -18,27 +18,44 @@ import (
 type leafStorage struct {
 	storage.LogStorage
 	db    *pgxpool.Pool
-	added func() // called when leaves were added
+	added func()                                                          // called when leaves were added
+	grow  func(context.Context, []*trillian.LogLeaf, time.Time) (ok bool) // tried before, to have them in the tree at once
 }
 
-func newLeafStorage(db *pgxpool.Pool, added func()) storage.LogStorage {
-	return leafStorage{postgresql.NewLogStorage(db, nil), db, added}
+func newLeafStorage(db *pgxpool.Pool, added func(), grow func(context.Context, []*trillian.LogLeaf, time.Time) bool) storage.LogStorage {
+	return leafStorage{postgresql.NewLogStorage(db, nil), db, added, grow}
+}
+
+// columns are leaves as PostgreSQL's functions take them.
+type columns struct {
+	places                             []int64
+	identities, values, extras, hashes [][]byte
+}
+
+func columnsOf(leaves []*trillian.LogLeaf) columns {
+	n := len(leaves)
+	c := columns{make([]int64, n), make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)}
+	for i, l := range leaves {
+		c.places[i], c.identities[i], c.values[i], c.extras[i], c.hashes[i] = l.LeafIndex, l.LeafIdentityHash, l.LeafValue, l.ExtraData, l.MerkleLeafHash
+	}
+	return c
 }
 
 // AddSequencedLeaves implements storage.LogStorage.
 func (s leafStorage) AddSequencedLeaves(ctx context.Context, tree *trillian.Tree, leaves []*trillian.LogLeaf, at time.Time) ([]*trillian.QueuedLogLeaf, error) {
-	n := len(leaves)
-	places, identities, values, extras, hashes := make([]int64, n), make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
-	res, index := make([]*trillian.QueuedLogLeaf, n), make(map[int64]int, n)
+	res, index := make([]*trillian.QueuedLogLeaf, len(leaves)), make(map[int64]int, len(leaves))
 	ok := status.New(codes.OK, "OK").Proto()
 	for i, l := range leaves {
 		if len(l.LeafIdentityHash) != 32 {
 			return nil, status.Errorf(codes.FailedPrecondition, "leaves[%d] has an identity of %d bytes, not 32", i, len(l.LeafIdentityHash))
 		}
-		places[i], identities[i], values[i], extras[i], hashes[i] = l.LeafIndex, l.LeafIdentityHash, l.LeafValue, l.ExtraData, l.MerkleLeafHash
 		res[i], index[l.LeafIndex] = &trillian.QueuedLogLeaf{Status: ok}, i
 	}
-	rows, err := s.db.Query(ctx, "SELECT * FROM regard_add($1, $2, $3, $4, $5, $6, $7)", tree.TreeId, places, identities, values, extras, hashes, at.UnixNano())
+	if s.grow(ctx, leaves, at) {
+		return res, nil
+	}
+	c := columnsOf(leaves)
+	rows, err := s.db.Query(ctx, "SELECT * FROM regard_add($1, $2, $3, $4, $5, $6, $7)", tree.TreeId, c.places, c.identities, c.values, c.extras, c.hashes, at.UnixNano())
 	if err != nil {
 		return nil, fmt.Errorf("adding leaves: %w", err)
 	}

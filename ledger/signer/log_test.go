@@ -160,8 +160,8 @@ func TestLogSurvives(t *testing.T) {
 				killMaster(t, signers)
 				w.more(t, 100)
 			}
-			for range 2 {
-				if err := c.Kill(); err != nil {
+			for _, kill := range []func() error{c.Kill, c.Kill, c.KillFirst} {
+				if err := kill(); err != nil {
 					t.Fatal(err)
 				}
 				if err := c.Restart(t.Context()); err != nil {

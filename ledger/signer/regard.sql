@@ -87,7 +87,8 @@ BEGIN
 END;
 $$;
 
--- Whoever waits for leaves or for a root needn't poll, whichever server wrote them.
+-- Whoever waits for leaves or for a root needn't poll, whichever server wrote them. Nobody waits for what regard_grow writes, and all transactions of a server that notify wait for each other's
+-- disk: so it doesn't.
 CREATE OR REPLACE FUNCTION regard_added() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -97,7 +98,7 @@ END;
 $$;
 
 CREATE OR REPLACE TRIGGER regard_added AFTER INSERT ON SequencedLeafData
-  FOR EACH STATEMENT EXECUTE FUNCTION regard_added();
+  FOR EACH STATEMENT WHEN (current_setting('regard.told', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION regard_added();
 
 CREATE OR REPLACE FUNCTION regard_integrated() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -108,7 +109,7 @@ END;
 $$;
 
 CREATE OR REPLACE TRIGGER regard_integrated AFTER INSERT ON TreeHead
-  FOR EACH ROW EXECUTE FUNCTION regard_integrated();
+  FOR EACH ROW WHEN (current_setting('regard.told', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION regard_integrated();
 
 -- What a batch changes in the tree, in one statement, if the tree is as the signer thinks.
 CREATE OR REPLACE FUNCTION regard_integrate(tree bigint, old_size bigint, old_at bigint, ids bytea[], tiles bytea[], new_size bigint, new_at bigint, new_root bytea)
@@ -125,5 +126,24 @@ BEGIN
     ON CONFLICT ON CONSTRAINT Subtree_pk DO UPDATE SET Nodes = EXCLUDED.Nodes;
   INSERT INTO TreeHead (TreeId,TreeHeadTimestamp,TreeSize,RootHash,RootSignature)
     VALUES (tree, new_at, new_size, new_root, '');
+END;
+$$;
+
+-- Leaves and what they change in the tree, in one statement, for a log server whose process is the signer, too. Leaves that are there already, or whose place is taken, are an error
+-- (unique_violation): regard_add says which.
+CREATE OR REPLACE FUNCTION regard_grow(tree bigint, old_size bigint, old_at bigint, ids bytea[], tiles bytea[], new_size bigint, new_at bigint, new_root bytea,
+  places bigint[], identities bytea[], leaves bytea[], extras bytea[], hashes bytea[], queued bigint)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('regard.told', 'on', true);
+  PERFORM pg_advisory_xact_lock(hashtext('regard'), hashtext('add_sequenced_leaves'));
+  INSERT INTO SequencedLeafData (TreeId,LeafIdentityHash,MerkleLeafHash,SequenceNumber,IntegrateTimestampNanos)
+    SELECT tree, u.i, u.h, u.p, 0
+      FROM unnest(places, identities, hashes) AS u(p, i, h);
+  INSERT INTO LeafData (TreeId,LeafIdentityHash,LeafValue,ExtraData,QueueTimestampNanos)
+    SELECT tree, u.i, u.v, u.x, queued
+      FROM unnest(identities, leaves, extras) AS u(i, v, x);
+  PERFORM regard_integrate(tree, old_size, old_at, ids, tiles, new_size, new_at, new_root);
 END;
 $$;

@@ -118,7 +118,7 @@ func (s *Signer) newRPC() (*rpcServer, error) {
 	}
 	r := &rpcServer{
 		TrillianLogServer: server.NewTrillianLogRPCServer(extension.Registry{
-			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: newLeafStorage(s.db, s.watch.wake), QuotaManager: quota.Noop(),
+			AdminStorage: engine.OneTree(s.tree, postgresql.NewAdminStorage(s.db)), LogStorage: newLeafStorage(s.db, s.watch.wake, s.growBy), QuotaManager: quota.Noop(),
 		}, clock.System),
 		s: s, listener: netutil.LimitListener(ln, maxConnections), ended: make(chan error, 1),
 	}
@@ -197,9 +197,7 @@ func (r *rpcServer) GetLatestSignedLogRoot(ctx context.Context, req *trillian.Ge
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "%s is not a size", engine.AwaitKey)
 		}
-		wait, cancel := context.WithTimeout(ctx, awaitLimit)
-		root, ok := r.s.watch.reached(wait, size)
-		cancel()
+		root, ok := r.s.watch.await(ctx, size)
 		if ok && req.GetLogId() == r.s.tree.TreeId && req.GetFirstTreeSize() == 0 {
 			b, err := root.MarshalBinary()
 			if err != nil {

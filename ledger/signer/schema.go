@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/google/trillian"
 	"github.com/google/trillian/extension"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/regard-broker/regard/ledger/dsn"
 	"github.com/regard-broker/regard/ledger/engine"
 )
 
@@ -33,12 +35,13 @@ var regardSchema string
 const oldest = 140000
 
 // Init prepares a database: Trillian's schema with Regard's additions (regard.sql), one pre-ordered log, and its first root. It returns the id of that tree. What is there already stays as it is,
-// so it can be called again, also by several at once; additions are brought up to date. The user of dsn becomes the owner of the tables, which is what a signer has to be.
-func Init(ctx context.Context, dsn string) (int64, error) {
-	cfg, err := poolConfig(dsn, "regard signer init")
+// so it can be called again, also by several at once; additions are brought up to date. The user of the address becomes the owner of the tables, which is what a signer has to be.
+func Init(ctx context.Context, address string) (int64, error) {
+	cfg, err := poolConfig(address, "regard signer init")
 	if err != nil {
 		return 0, err
 	}
+	engine.RedirectKlog(slog.Default()) // before Trillian's code runs: klog's output is a global
 	db, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return 0, fmt.Errorf("opening Trillian's database: %w", err)
@@ -138,15 +141,17 @@ func initTree(ctx context.Context, db *pgxpool.Pool, tree *trillian.Tree) error 
 	return nil
 }
 
-// poolConfig parses a connection string without ever showing it: it may hold a password.
-func poolConfig(dsn, name string) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
+// poolConfig is of connections to the database at an address.
+func poolConfig(address, name string) (*pgxpool.Config, error) {
+	conn, err := dsn.Parse(address)
 	if err != nil {
-		return nil, errors.New("the connection string of Trillian's database is not one of PostgreSQL: postgres://user@host/database?sslmode=verify-full, or host=… dbname=… user=…")
+		return nil, fmt.Errorf("the database of Trillian: %w", err)
 	}
-	cfg.ConnConfig.RuntimeParams["application_name"] = name
-	if cfg.ConnConfig.RuntimeParams["jit"] == "" {
-		cfg.ConnConfig.RuntimeParams["jit"] = "off" // as in package dsn
+	cfg, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, fmt.Errorf("preparing connections to Trillian's database: %w", err)
 	}
+	cfg.ConnConfig = conn
+	conn.RuntimeParams["application_name"] = name
 	return cfg, nil
 }

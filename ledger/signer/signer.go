@@ -1,7 +1,7 @@
 // Package signer runs the half of Trillian that brings leaves into the tree, on Trillian's own PostgreSQL storage, beside Trillian's stock log server; it can also be that server itself, behind
 // mutual TLS or a Unix socket, since the stock one knows no clients' certificates. It takes the place of Trillian's stock signer, which polls, and whose elections need etcd or Kubernetes.
 //
-// What it guarantees. Leaves are integrated as soon as they are added, whichever server took them: PostgreSQL tells (NOTIFY, by triggers of [Init]), and a poll each half second is only for
+// What it guarantees. Leaves are integrated as soon as they are added, whichever server took them: those that the master's own log server takes are in the tree when it answers; of others PostgreSQL tells (NOTIFY, by triggers of [Init]), and a poll each half second is only for
 // when it can't. Of several signers one integrates ([Elections]): never two at a time, since the master works through the very session that holds the lock. When it dies, another goes on within
 // 5 seconds. A root is durable before anybody sees it. A clock that steps back doesn't stop the tree: roots get artificial times, an alarm is raised (metric, error in the log, /healthz), and
 // the signer leaves the mastership to another one if there is one.
@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/trillian"
@@ -68,7 +69,12 @@ type Signer struct {
 	election  *Election
 	watch     *watch
 	metrics   *metrics
+	spare     []byte     // see engine.SpareHeap
 	rpc       *rpcServer // nil: none
+	leads     atomic.Bool
+	unknown   atomic.Bool // the database was prepared by an earlier version, which knows no batches
+	apart     bool        // batches fail, which was said; of run alone
+	batches   chan *batch // from the log server to the master
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -90,7 +96,7 @@ func Start(ctx context.Context, cfg Config) (_ *Signer, err error) {
 	}
 	engine.RedirectKlog(cfg.Logger)
 	log.InitMetrics(nil) // once a process; IntegrateBatch panics without
-	s := &Signer{cfg: cfg, log: cfg.Logger}
+	s := &Signer{cfg: cfg, log: cfg.Logger, batches: make(chan *batch), spare: engine.SpareHeap()}
 	pool, err := poolConfig(cfg.DSN, "regard signer")
 	if err != nil {
 		return nil, err
@@ -244,6 +250,16 @@ func (s *Signer) lead(ctx context.Context, gaveWay bool) error {
 	t := time.NewTicker(pollEvery)
 	defer t.Stop()
 	failures, wasBad := 0, bad()
+	s.leads.Store(true)
+	defer s.leads.Store(false)
+	// What a batch whose answer was lost has brought shows when the root has been read again.
+	grown := func() {
+		if now := logs.root.TreeSize; now > size {
+			size = now
+			s.observe(size)
+			u.told(size)
+		}
+	}
 	for {
 		n, err := s.pass(held, logs)
 		switch {
@@ -256,19 +272,15 @@ func (s *Signer) lead(ctx context.Context, gaveWay bool) error {
 			s.fail(err)
 			// Somebody else may have stored a root, with another time.
 			if root, rerr := s.root(held, logs); rerr == nil {
-				size = root.TreeSize
 				s.clock.StartAfter(int64(root.TimestampNanos))
+				grown()
 			}
 			sleep(held, time.Duration(failures)*100*time.Millisecond)
 			continue
 		}
 		failures = 0
 		s.well()
-		if n > 0 {
-			size += uint64(n)
-			s.observe(size)
-			u.told(size)
-		}
+		grown()
 		if is := bad(); is != wasBad {
 			if wasBad = is; is {
 				return errClock
@@ -277,10 +289,17 @@ func (s *Signer) lead(ctx context.Context, gaveWay bool) error {
 		if n == integrateLimit {
 			continue
 		}
-		select {
-		case <-s.watch.added:
-		case <-t.C:
-		case <-held.Done():
+		for waits := true; waits; {
+			select {
+			case b := <-s.batches:
+				waits = s.grow(held, logs, b) > 0 // else look what is wrong
+				grown()
+				continue
+			case <-s.watch.added:
+			case <-t.C:
+			case <-held.Done():
+			}
+			waits = false
 		}
 	}
 }

@@ -29,7 +29,7 @@ func startStock(t testing.TB, dsn string) *stock {
 		}
 		t.Skip("skipped: REGARD_TRILLIAN doesn't name Trillian's log server (make trillian-server builds bin/trillian_log_server)")
 	}
-	s := &stock{addr: freePort(t)}
+	s := &stock{addr: ledgertest.FreeAddress(t)}
 	s.args = []string{bin, "--rpc_endpoint=" + s.addr, "--http_endpoint=", "--storage_system=postgresql", "--quota_system=noop", "--postgresql_uri=" + uri(dsn), "--tree_gc=false", "--logtostderr"}
 	s.start(t)
 	return s

@@ -69,15 +69,11 @@ func (w *watch) listen(ctx context.Context) error {
 		return err
 	}
 	// What was stored before is not told.
-	var size, at uint64
-	var hash []byte
-	if err := conn.QueryRow(dial, `SELECT TreeSize, TreeHeadTimestamp, RootHash FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1`, w.tree).Scan(&size, &at, &hash); err != nil {
+	root, err := latestRoot(dial, conn, w.tree)
+	if err != nil {
 		return err
 	}
-	w.set(func() {
-		w.listening = true
-		w.root = types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: hash}
-	})
+	w.set(func() { w.listening, w.root = true, root })
 	w.wake()
 	for {
 		wait, cancel := context.WithTimeout(ctx, quiet)
@@ -102,6 +98,8 @@ func (w *watch) listen(ctx context.Context) error {
 			continue
 		}
 		var tree int64
+		var size, at uint64
+		var hash []byte
 		if _, err := fmt.Sscanf(n.Payload, "integrated %d %d %d %x", &tree, &size, &at, &hash); err == nil && tree == w.tree {
 			w.heard(types.LogRootV1{TreeSize: size, TimestampNanos: at, RootHash: bytes.Clone(hash)})
 		}
@@ -150,6 +148,35 @@ func (w *watch) reached(ctx context.Context, size uint64) (root types.LogRootV1,
 			return root, false
 		}
 	}
+}
+
+// lookAfter is how long a root is waited for before it is looked for: of one that a log server made at once (see batch) nobody tells. Only who lost the answer to that asks for it.
+const lookAfter = 100 * time.Millisecond
+
+// await is reached, for awaitLimit, and looks into the database now and then.
+func (w *watch) await(ctx context.Context, size uint64) (root types.LogRootV1, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, awaitLimit)
+	defer cancel()
+	for {
+		wait, cancel := context.WithTimeout(ctx, lookAfter)
+		root, ok = w.reached(wait, size)
+		waited := wait.Err() != nil
+		cancel()
+		if ok || !waited || ctx.Err() != nil {
+			return root, ok
+		}
+		if is, err := latestRoot(ctx, w.db, w.tree); err == nil {
+			w.heard(is)
+		}
+	}
+}
+
+// latestRoot reads the newest root of a tree; pgx.ErrNoRows if it has none.
+func latestRoot(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}, tree int64) (root types.LogRootV1, err error) {
+	err = db.QueryRow(ctx, `SELECT TreeSize, TreeHeadTimestamp, RootHash FROM TreeHead WHERE TreeId = $1 ORDER BY TreeHeadTimestamp DESC LIMIT 1`, tree).Scan(&root.TreeSize, &root.TimestampNanos, &root.RootHash)
+	return root, err
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -44,6 +44,22 @@ type Writer struct {
 	files  []file
 	drop   []string
 	every  int // files after which it syncs by itself
+	watch  Watch
+}
+
+// A Watch is told when the file system is about to be asked for something (true), and when nothing more is asked of it for now (false): one that hangs, as a share does whose server is gone, answers with no error. nil: nobody watches.
+type Watch func(asked bool)
+
+func (w Watch) ask() {
+	if w != nil {
+		w(true)
+	}
+}
+
+func (w Watch) done() {
+	if w != nil {
+		w(false)
+	}
 }
 
 type file struct {
@@ -118,6 +134,9 @@ func (w *Writer) last(l int) ([]byte, error) {
 // SyncEvery has the writer sync by itself after so many files instead of 128: whoever else waits for the disk waits less long, and all of it takes longer.
 func (w *Writer) SyncEvery(files int) { w.every = files }
 
+// Watched has the writer tell a watch.
+func (w *Writer) Watched(watch Watch) { w.watch = watch }
+
 // Size returns the number of entries appended.
 func (w *Writer) Size() uint64 { return w.edge.size }
 
@@ -158,7 +177,9 @@ func (w *Writer) Flush() error {
 	if err := w.sync(); err != nil {
 		return err
 	}
+	defer w.watch.done()
 	for _, d := range w.drop {
+		w.watch.ask()
 		if err := os.RemoveAll(filepath.Join(w.dir, d)); err != nil {
 			return fmt.Errorf("removing partial tiles: %w", err)
 		}
@@ -169,7 +190,7 @@ func (w *Writer) Flush() error {
 
 // sync writes the pending files: first all under temporary names, then the syncs, then the names. Many syncs in a row cost less than many that wait for their write.
 func (w *Writer) sync() error {
-	if err := writeFiles(w.dir, w.files); err != nil {
+	if err := writeFiles(w.dir, w.files, w.watch); err != nil {
 		return err
 	}
 	clear(w.files)
@@ -182,13 +203,14 @@ func (w *Writer) Root() proof.Hash { return w.edge.Root() }
 
 // WriteFile writes one file as a Writer does: synced, then named.
 func WriteFile(dir, name string, data []byte) error {
-	return writeFiles(dir, []file{{name, data}})
+	return writeFiles(dir, []file{{name, data}}, nil)
 }
 
-func writeFiles(dir string, files []file) error {
+func writeFiles(dir string, files []file, watch Watch) error {
 	if len(files) == 0 {
 		return nil
 	}
+	defer watch.done()
 	var open []*os.File
 	defer func() {
 		for _, f := range open {
@@ -199,6 +221,7 @@ func writeFiles(dir string, files []file) error {
 	dirs := map[string]bool{}
 	var names []string
 	for _, f := range files {
+		watch.ask()
 		name := filepath.Join(dir, filepath.FromSlash(f.name))
 		if err := makeDirs(filepath.Dir(name), dirs); err != nil {
 			return err
@@ -219,16 +242,19 @@ func writeFiles(dir string, files []file) error {
 		}
 	}
 	for _, f := range open {
+		watch.ask()
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("syncing a tile: %w", err)
 		}
 	}
 	for i, f := range open {
+		watch.ask()
 		if err := os.Rename(f.Name(), names[i]); err != nil {
 			return fmt.Errorf("naming a tile: %w", err)
 		}
 	}
 	for d := range dirs {
+		watch.ask()
 		if err := SyncDir(d); err != nil {
 			return err
 		}

@@ -10,17 +10,19 @@ import (
 // Cause is why something could not be verified.
 type Cause string
 
-// The causes. The first five are found where a file is checked, the others by a page that tries to.
+// The causes. The first six are found where a file is checked, the others by a page that tries to.
 const (
 	CauseFormat    Cause = "format"
 	CauseSignature Cause = "signature"
 	CauseStale     Cause = "stale"
+	CauseClock     Cause = "clock" // of the reader, or of the log
 	CauseSubject   Cause = "subject"
 	CauseBehind    Cause = "behind" // the history ends before the page does
 
 	CauseOffline  Cause = "offline"
 	CauseServer   Cause = "server"
 	CauseSession  Cause = "session"
+	CauseOthers   Cause = "others" // the history is of other identifiers than the page
 	CauseBrowser  Cause = "browser"
 	CauseVerifier Cause = "verifier"
 	CauseMissing  Cause = "missing"
@@ -28,7 +30,7 @@ const (
 
 // Causes lists all of them.
 func Causes() []Cause {
-	return []Cause{CauseFormat, CauseSignature, CauseStale, CauseSubject, CauseBehind, CauseOffline, CauseServer, CauseSession, CauseBrowser, CauseVerifier, CauseMissing}
+	return []Cause{CauseFormat, CauseSignature, CauseStale, CauseClock, CauseSubject, CauseBehind, CauseOffline, CauseServer, CauseSession, CauseOthers, CauseBrowser, CauseVerifier, CauseMissing}
 }
 
 // Text is the cause as it stands in the verdict; Advice what to do about it.
@@ -40,6 +42,8 @@ func (c Cause) Text(l Lang) string {
 		return l.pick("le fichier n'est pas signé par les clés attendues", "the file isn't signed by the keys that were expected")
 	case CauseStale:
 		return l.pick("l'état du registre que le serveur montre est trop ancien", "the state of the log that the server shows is too old")
+	case CauseClock:
+		return l.pick("l'horloge de cet appareil retarde d'un jour ou plus sur celle du registre", "the clock of this device is a day or more behind that of the log")
 	case CauseSubject:
 		return l.pick("les deux historiques ne sont pas de la même personne, ou pas du même registre", "the two histories aren't of the same person, or not of the same log")
 	case CauseBehind:
@@ -50,6 +54,8 @@ func (c Cause) Text(l Lang) string {
 		return l.pick("le serveur n'a pas pu donner le fichier", "the server could not give the file")
 	case CauseSession:
 		return l.pick("votre session est terminée", "your session is over")
+	case CauseOthers:
+		return l.pick("la page et le fichier ne sont pas des mêmes identifiants", "the page and the file aren't of the same identifiers")
 	case CauseBrowser:
 		return l.pick("ce navigateur ne sait pas exécuter le vérificateur", "this browser can't run the verifier")
 	case CauseMissing:
@@ -64,10 +70,14 @@ func (c Cause) Advice(l Lang) string {
 	switch c {
 	case CauseSession:
 		return l.pick("Connectez-vous de nouveau.", "Sign in again.")
+	case CauseOthers:
+		return l.pick("Un identifiant a été ajouté ou retiré, ou quelqu'un d'autre s'est connecté : rechargez la page.", "An identifier was added or removed, or somebody else signed in: load the page again.")
 	case CauseSignature:
 		return l.pick("Comparez les empreintes des clés avec celles publiées ailleurs. Si elles sont les mêmes et que cela dure, prévenez la CNIL ; ", "Compare the fingerprints of the keys with those published elsewhere. If they are the same and this stays, tell the data protection authority; ") + elsewhere + "."
 	case CauseStale:
 		return l.pick("Vérifiez l'horloge de cet appareil, et réessayez plus tard. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.", "Check the clock of this device, and try again later. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
+	case CauseClock:
+		return l.pick("Réglez l'horloge de cet appareil, et rechargez la page. Si elle était juste, c'est le registre qui se date dans l'avenir : prévenez la CNIL ; ", "Set the clock of this device, and load the page again. If it was right, it is the log that dates itself in the future: tell the data protection authority; ") + elsewhere + "."
 	case CauseBehind:
 		return l.pick("Les témoins confirment d'ordinaire une journée quelques minutes après sa fin : réessayez. Si cela dure plus d'une journée, quelque chose vous est peut-être caché : demandez à l'exploitant, puis à la CNIL.",
 			"Witnesses usually confirm a day within minutes after its end: try again. If it takes longer than a day, something may be kept from you: ask the operator, then the data protection authority.")
@@ -107,6 +117,8 @@ func Problem(err error, l Lang) (text string, unusable bool) {
 		return say("Le registre a deux histoires (%v). Gardez les deux fichiers : ils sont une preuve contre qui les a signés.", "The log has two histories (%v). Keep both files: they are evidence against whoever signed them."), false
 	case errors.Is(err, proof.ErrNotWitnessed):
 		return l.pick("L'historique est provisoire : le quorum des témoins manque. Redemandez-le, ou donnez --allow-provisional.", "The history is provisional: the quorum of witnesses is missing. Fetch it again, or give --allow-provisional."), true
+	case errors.Is(err, proof.ErrAhead):
+		return say("Le registre est en avance sur l'horloge de cette machine (%v). Réglez-la, et vérifiez de nouveau ; si elle était juste, c'est celle du registre qui est fausse : prévenez la CNIL.", "The log is ahead of the clock of this machine (%v). Set it, and verify again; if it was right, the log's is wrong: tell the data protection authority."), true
 	case errors.Is(err, proof.ErrStale):
 		return say("La racine est plus ancienne que vous ne l'acceptez (%v). Redemandez l'historique ; si elle reste ancienne, quelque chose vous est caché.", "The root is older than you accept (%v). Fetch the history again; if it stays old, something is kept from you."), true
 	case errors.Is(err, proof.ErrOtherLog):

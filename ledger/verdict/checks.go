@@ -37,6 +37,9 @@ type Fact struct {
 	Value string `json:"value"`
 }
 
+// In writes it on one line.
+func (f Fact) In(l Lang) string { return f.Name + l.pick(" : ", ": ") + f.Value }
+
 type checkCode int
 
 // The checks in the order in which they are made; what belongs to none is at the end.

@@ -73,7 +73,7 @@ func (c *comparison) beside(v View, want []*proof.VerifiedEntry) (first, last in
 		return first, last, false
 	}
 	to := from + len(c.listed)
-	if to > len(want) || !slices.EqualFunc(want[from:to], c.listed, func(e *proof.VerifiedEntry, i proof.Index) bool { return e.Index == i }) {
+	if to > len(want) || !slices.EqualFunc(want[from:to], c.listed, sameEntry) {
 		return first, last, false
 	}
 	early := from == first || from < first && from >= sure
@@ -81,13 +81,58 @@ func (c *comparison) beside(v View, want []*proof.VerifiedEntry) (first, last in
 	return first, last, (from != first || to != last) && early && full
 }
 
-// over is the report about an entry of an epoch whose retention has ended.
-func (r *Report) over(in Input) {
+// byRetirement reports whether a page that differs from what it has to show was right before the retention of some verified entries ended: it may have been made a moment before. These have lost their time, by which lists are ordered, and
+// what filters look at, so that the page may show them elsewhere, or without them. Of the others it still shows an unbroken part, at the ranks where it begins but for those that the retired ones took.
+func (c *comparison) byRetirement(through, want []*proof.VerifiedEntry, p part) bool {
+	retired := func(e *proof.VerifiedEntry) bool { return e.State == proof.RecordRetired }
+	gone := 0
+	for _, e := range c.in.before(c.horizon) {
+		if retired(e) {
+			gone++
+		}
+	}
+	if gone == 0 || !p.filtered && len(c.listed)+c.ended.rows < len(want) {
+		return false
+	}
+	living := slices.DeleteFunc(slices.Clone(through), retired)
+	listed := slices.DeleteFunc(slices.Clone(c.listed), func(i proof.Index) bool { return retired(c.entries[i]) })
+	from := len(living)
+	if len(listed) > 0 {
+		from = slices.IndexFunc(living, func(e *proof.VerifiedEntry) bool { return e.Index == listed[0] })
+	}
+	to := from + len(listed)
+	if from < 0 || to > len(living) || !slices.EqualFunc(living[from:to], listed, sameEntry) {
+		return false
+	}
+	if c.page.View == nil {
+		return from == 0 && to == len(living)
+	}
+	v := c.page.View.usable()
+	full := len(c.listed)+c.ended.rows >= v.size()
+	if to < len(living) && !full {
+		return false
+	}
+	// Pages that are behind the last one are the last one: there were at most so many entries more.
+	least, _ := v.ranks(len(living))
+	most, _ := v.ranks(len(living) + gone)
+	for first := least; first <= most; first += v.size() {
+		if from <= first && first <= from+gone {
+			return true
+		}
+		// Where none of the others is shown they may begin anywhere; behind a page that isn't full there are none.
+		if len(listed) == 0 && first-gone <= len(living) && full {
+			return true
+		}
+	}
+	return false
+}
+
+// over is the report about an entry whose retention has ended.
+func (r *Report) over(in Input, why Limit) {
 	l := in.Lang
 	r.State, r.Title, r.Covers, r.Next = Unverified, Title(Unverified, l), "", nil
 	r.Rows = []RowMark{{RowOutside, l.pick("Conservation terminée, plus rien n'est prouvé", "Retention over, nothing is proven any more")}}
 	r.Sentence = l.pick("La conservation de cet accès est terminée, comme le registre l'avait promis : plus rien de ce que dit cette page n'est prouvé.",
 		"The retention of this request is over, as the log had promised: nothing that this page says is proven any more.")
-	r.Scope, r.Limits = nil, []Limit{{l.pick("La clé qui prouvait votre liste de cette période est détruite.", "The key that proved your list of this period is destroyed."),
-		l.pick("Un historique que vous avez téléchargé avant reste vérifiable.", "A history that you downloaded before can still be checked."), Standing}}
+	r.Scope, r.Limits = nil, []Limit{why}
 }

@@ -193,3 +193,129 @@ func TestEndedRecord(t *testing.T) {
 		}
 	}
 }
+
+// TestRetiredMeanwhile: a page of a moment before the details of an entry ended is neither proven as a whole nor refuted, whatever its part of the history; what it says of the others still counts.
+func TestRetiredMeanwhile(t *testing.T) {
+	for _, lang := range []Lang{French, English} {
+		v, p := load(t)
+		_, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+		names := new(Names)
+		list := func(view View) (out []Row) {
+			t.Helper()
+			entries, exactly := in.through(view.usable(), names, lang, in.before(closer(in.History)))
+			if !exactly {
+				t.Fatalf("%+v", view)
+			}
+			for _, e := range entries {
+				out = append(out, honest(in, e))
+			}
+			return out
+		}
+		before := in.before(closer(in.History))
+		at := slices.IndexFunc(before, func(e *proof.VerifiedEntry) bool {
+			return !e.Opening.IsZero() && e.Opening.Schema() == proof.SchemaDisclosure && e.Kind == proof.KindDisclosure && timeOf(e) > 0
+		})
+		e := before[at]
+		agency, outcome, day := e.Opening.Text(proof.DisclosureAgency), statusOf(e, false), paris(timeOf(e).Time()).Format("2006-01-02")
+		by, of, then, retired := View{Agency: agency}, View{Outcome: outcome}, View{From: day}, View{Outcome: "retired"}
+		whole, ofAgency, ofOutcome, ofDay, page := list(View{}), list(by), list(of), list(then), honestRecord(t, in, lang, e)
+		if agency == "" || len(ofAgency) < 2 || len(ofOutcome) < 2 || len(ofDay) < 1 || len(whole) < 4 || *whole[at].Index != e.Index {
+			t.Fatalf("%q: %d, %d, %d of %d", agency, len(ofAgency), len(ofOutcome), len(ofDay), len(whole))
+		}
+		without := slices.Delete(slices.Clone(whole), at, at+1)
+		e.State, e.Opening, e.Deferred = proof.RecordRetired, proof.Opening{}, nil
+		const unclear, red = "n'est pas comparé|isn't compared", "cache un accès|hides a recorded request"
+		for name, c := range map[string]struct {
+			rows  []Row
+			view  *View
+			state State
+			says  string
+		}{
+			"of one agency":               {ofAgency, &by, Limited, unclear},
+			"of one outcome":              {ofOutcome, &of, Limited, unclear},
+			"of some days":                {ofDay, &then, Limited, unclear},
+			"of what is retired":          {nil, &retired, Limited, unclear},
+			"all":                         {whole, &View{}, Limited, unclear},
+			"all of the file":             {whole, nil, Limited, unclear},
+			"a moment later, of agency":   {list(by), &by, Proven, ""},
+			"a moment later, of retired":  {list(retired), &retired, Proven, ""},
+			"a moment later, all":         {list(View{}), &View{}, Proven, ""},
+			"one is left out":             {ofAgency[:len(ofAgency)-1], &by, Refuted, red},
+			"one of all is left out":      {slices.Concat(whole[:at+1], whole[at+2:]), &View{}, Refuted, red},
+			"one of the file is left out": {whole[:len(whole)-1], nil, Refuted, red},
+			"itself is left out":          {without, &View{}, Refuted, red},
+			"itself is left out of all":   {without, nil, Refuted, red},
+			"in another order":            {slices.Concat(whole[at:], whole[:at]), &View{}, Refuted, "dans un autre ordre|in another order"},
+			"one of another agency":       {append(slices.Clone(ofAgency), whole[slices.IndexFunc(whole, func(r Row) bool { return r.Agency != agency })]), &by, Refuted, "n'est pas de cette partie|is not of this part"},
+		} {
+			r := New(in)
+			r.ComparePage(Page{Lang: lang, Names: namesHeader + "\n", Rows: c.rows, View: c.view}, in)
+			said := r.Sentence + fmt.Sprint(r.Limits)
+			fr, en, _ := strings.Cut(c.says, "|")
+			if r.State != c.state || !strings.Contains(said, lang.pick(fr, en)) {
+				t.Errorf("%s: %s %s", name, r.State, said)
+			}
+		}
+		r := New(in)
+		r.ComparePage(page, in)
+		if r.State != Unverified || r.Title != Title(Unverified, lang) || r.Refuted != nil || len(r.Limits) != 1 || r.Limits[0].Kind != Worrying || !strings.Contains(r.Limits[0].Lift, lang.pick("Rechargez la page", "Load the page again")) || len(r.Rows) != 1 || r.Rows[0].State != RowOutside {
+			t.Errorf("its own page: %+v", r)
+		}
+		r = New(in)
+		r.ComparePage(honestRecord(t, in, lang, e), in)
+		if r.Refuted != nil || r.Rows[0].State != RowVerified {
+			t.Errorf("its own page, a moment later: %+v", r)
+		}
+	}
+}
+
+// TestRanksOfRetired: by as many ranks as entries are retired, and no more, pages may differ.
+func TestRanksOfRetired(t *testing.T) {
+	const n, few = 2 * PageRows, 2
+	for name, c := range map[string]struct {
+		from, to, retired int
+		page              string
+		want              bool
+		gone              int // 0: few
+	}{
+		"one before":                        {0, PageRows - 1, 1, "1", true, 0},
+		"one before, on the next":           {PageRows - 1, 2*PageRows - 1, 0, "2", true, 0},
+		"two before, on the next":           {PageRows - 2, 2*PageRows - 2, 0, "2", true, 0},
+		"three before, of two":              {PageRows - 3, 2*PageRows - 3, 0, "2", false, 0},
+		"the first is left out":             {1, PageRows + 1, 0, "1", false, 0},
+		"the page isn't full":               {0, PageRows - 2, 1, "1", false, 0},
+		"the rest, behind the others":       {n - 1, n, 1, "3", true, 0},
+		"none but them, on a page behind":   {0, 0, 2, "3", true, 0},
+		"none at all, on a page behind":     {0, 0, 0, "3", true, 0},
+		"none at all, on the first":         {0, 0, 0, "1", false, 0},
+		"the last page, of those behind it": {n - 1, n, 1, "9", true, 0},
+		"a page of nothing else":            {0, 0, PageRows, "2", true, PageRows},
+		"a part of a page of nothing else":  {0, 0, PageRows - 1, "2", false, PageRows},
+	} {
+		if c.gone == 0 {
+			c.gone = few
+		}
+		entries := make([]proof.VerifiedEntry, n+c.gone)
+		living, retired := []*proof.VerifiedEntry{}, []proof.Index{}
+		for i := range entries {
+			entries[i] = proof.VerifiedEntry{Index: proof.Index(1000 - i), State: proof.RecordLost}
+			if i >= n {
+				entries[i].State = proof.RecordRetired
+				retired = append(retired, entries[i].Index)
+			} else {
+				living = append(living, &entries[i])
+			}
+		}
+		x := comparison{in: Input{Verdict: &proof.HistoryVerdict{Entries: entries}}, horizon: 1001, entries: map[proof.Index]*proof.VerifiedEntry{}, page: Page{View: &View{Page: c.page}}}
+		for i := range entries {
+			x.entries[entries[i].Index] = &entries[i]
+		}
+		for _, e := range living[c.from:c.to] {
+			x.listed = append(x.listed, e.Index)
+		}
+		x.listed = append(x.listed, retired[:c.retired]...)
+		if got := x.byRetirement(living, nil, part{filtered: true}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package verdict
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -28,10 +29,16 @@ func ParseLang(s string) (Lang, error) {
 
 func (l Lang) pick(fr, en string) string {
 	if l == French {
-		return fr
+		return Typeset(fr)
 	}
 	return en
 }
+
+// French text, and formats of it: where no line may break (Imprimerie nationale, Lexique des règles typographiques en usage). A percent sign counts between two spaces only, for the verbs of a format begin with one.
+var french = strings.NewReplacer(" :", "\u00a0:", " ;", "\u202f;", " ?", "\u202f?", " !", "\u202f!", "« ", "«\u00a0", " »", "\u00a0»", " % ", "\u202f% ", "n° ", "n°\u00a0", "L. ", "L.\u00a0")
+
+// Typeset puts the spaces of French text before which no line may break where French wants them: it may be written with those of a keyboard. It changes nothing else, and what was typeset stays as it is.
+func Typeset(fr string) string { return french.Replace(fr) }
 
 var months = map[Lang][12]string{
 	French:  {"janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre", "décembre"},
@@ -41,7 +48,7 @@ var months = map[Lang][12]string{
 // when writes a time as people in Paris read it.
 func (l Lang) when(at proof.Time) string {
 	t := paris(at.Time())
-	return fmt.Sprintf(l.pick("%s à %d h %02d", "%s at %d:%02d"), l.date(t), t.Hour(), t.Minute())
+	return fmt.Sprintf(l.pick("%s à %d\u00a0h\u00a0%02d", "%s at %d:%02d"), l.date(t), t.Hour(), t.Minute())
 }
 
 func (l Lang) date(t time.Time) string {

@@ -34,16 +34,16 @@ func (in Input) lacking() (out []Limit) {
 	}
 	if in.Now != 0 && in.Now+clockSlack < v.Closed {
 		out = append(out, Limit{
-			fmt.Sprintf(l.pick("L'horloge de cet appareil dit le %s, et l'historique va jusqu'au %s : ce qui manquerait depuis ne peut être vu.", "The clock of this device says %s, and the history goes up to %s: what might be missing since then can't be noticed."), l.when(in.Now), l.when(v.Closed)),
+			fmt.Sprintf(l.pick("L'horloge de cet appareil indique le %s, et l'historique va jusqu'au %s : ce qui manquerait depuis ne peut être vu.", "The clock of this device says %s, and the history goes up to %s: what might be missing since then can't be noticed."), l.when(in.Now), l.when(v.Closed)),
 			l.pick("Réglez l'horloge de cet appareil, et rechargez la page.", "Set the clock of this device, and load the page again."), Worrying,
 		})
 	}
 	// A whole history has all epochs of the log, those of which nothing is kept any more as well: they are said to be over, and not left out.
-	begun, to := v.Epochs.From == 0, in.Now
+	begun, to := v.Epochs.From == 0 || !in.Whole, in.Now
 	if in.Asked != nil {
 		var from proof.Time
 		from, to = in.Asked.span(in.Now)
-		begun, to = begun || v.Opened <= from, min(to, in.Now)
+		begun, to = v.Epochs.From == 0 || v.Opened <= from, min(to, in.Now)
 	}
 	if !begun {
 		missing := l.pick("des journées demandées y manquent", "days that were asked for are missing from it")
@@ -63,7 +63,7 @@ func (in Input) lacking() (out []Limit) {
 	return append(out, Limit{
 		fmt.Sprintf(l.pick("L'historique s'arrête le %s. La période suivante devait se clore le %s : des journées closes y manquent, ou le registre s'est arrêté.",
 			"The history ends on %s. The next period was due to close on %s: closed days are missing from it, or the log stands still."), l.when(v.Closed), l.when(v.Due)),
-		fmt.Sprintf(l.pick("Cet appareil se croit le %s : si c'est faux, réglez son horloge. ", "This device takes it to be %s: if that is wrong, set its clock. "), l.when(in.Now)) +
+		fmt.Sprintf(l.pick("L'horloge de cet appareil indique le %s : si c'est faux, réglez-la. ", "This device takes it to be %s: if that is wrong, set its clock. "), l.when(in.Now)) +
 			l.pick("Demandez un historique jusqu'à aujourd'hui. S'il s'arrête au même jour, quelque chose vous est peut-être caché : demandez-en la raison à l'exploitant, puis à la CNIL.",
 				"Ask for a history up to today. If it ends on the same day, something may be kept from you: ask the operator for the reason, then the data protection authority."),
 		Worrying,

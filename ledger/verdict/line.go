@@ -93,6 +93,9 @@ func (n *Names) line(e *proof.VerifiedEntry, t proof.SubjectType, l Lang) line {
 	}
 	columns := Columns(l)
 	x.cells = [6]string{clock, who, what, labelled(columns[3], from), labelled(columns[4], why) + " " + law, Outcome(status, l)}
+	for i := range x.cells {
+		x.cells[i] = Clean(x.cells[i]) // as portals do
+	}
 	x.links[2] = EntryPath + e.Index.String()
 	return x
 }

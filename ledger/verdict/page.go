@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
@@ -23,6 +24,8 @@ type Page struct {
 	// Heads are the heads of columns, by table. Strange counts elements in the list that no honest page has.
 	Heads   [][]string `json:"heads"`
 	Strange int        `json:"strange"`
+	// Of is whose page it is, as [Of] has it; empty: the page doesn't say.
+	Of string `json:"of,omitempty"`
 	// Record is set on the page of one access, which has no rows.
 	Record *Record `json:"record,omitempty"`
 }
@@ -76,6 +79,12 @@ func Columns(l Lang) []string {
 // today is the heading of the open epoch.
 func today(l Lang) string { return l.pick("Journée en cours", "The current day") }
 
+// refutedBy reports whether a page refutes what holds.
+func (r *Report) refutedBy(p Page, in Input) bool {
+	r.ComparePage(p, in)
+	return r.State == Refuted
+}
+
 // comparison is of a page with a history.
 type comparison struct {
 	*Report
@@ -88,13 +97,37 @@ type comparison struct {
 	listed  []proof.Index // verified and before the horizon, in the order of the page
 	shown   map[proof.Index]bool
 	ended   endedRows
+	retired int // rows that show details of verified entries whose retention has ended
 	wrong   *Refutation
+}
+
+// Of names whose page or history something is, for whoever compares two: a digest of the identifiers, whatever their order.
+func Of(subjects []proof.Subject) string {
+	var lines []string
+	for _, s := range subjects {
+		lines = append(lines, fmt.Sprintf("%s %q\n", s.Type(), s.Value()))
+	}
+	slices.Sort(lines)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte("regard/page-of/v1\n"+strings.Join(slices.Compact(lines), ""))))
 }
 
 // ComparePage compares a page with the history on which a report rests, and turns it into a refutation if the page shows something else, or leaves out what it has to show. It does nothing to a
 // report that proves nothing.
 func (r *Report) ComparePage(p Page, in Input) {
+	if r.Cause == CauseClock {
+		// All but the date holds, so that the page can be compared: what it shows otherwise is wrong at any time.
+		in.Err = nil
+		if held := New(in); held.refutedBy(p, in) {
+			*r = *held
+		}
+		return
+	}
 	if r.State != Proven && r.State != Limited && r.State != Provisional {
+		return
+	}
+	if p.Of != "" && p.Of != Of(in.Verdict.Subjects) {
+		// Somebody else signed in since the page was made, or an identifier was attached.
+		*r = *NotVerified(CauseOthers, in.Lang)
 		return
 	}
 	if p.Record != nil {
@@ -144,7 +177,8 @@ func (r *Report) ComparePage(p Page, in Input) {
 	for _, m := range r.Rows {
 		n[m.State]++
 	}
-	c.say(part, n[RowOutside]-c.ended.rows)
+	c.say(part, n[RowOutside]-c.ended.rows-c.retired)
+	r.Scope = append(r.Scope, Limit{l.pick("Les noms, ce qui est écrit hors de la liste et l'aspect de cette page sont la parole de ce portail.", "Names, what is written outside of the list, and how this page looks are this portal's word."), "", Standing})
 	r.Checks = append(r.Checks, Check{Code: "page", Title: pageTitle(l), State: Held, Evidence: []Fact{
 		{l.pick("accès affichés et comparés", "requests shown and compared"), fmt.Sprint(n[RowVerified])},
 		{l.pick("accès de la période en cours", "requests of the current period"), fmt.Sprint(n[RowOpen])},
@@ -193,7 +227,7 @@ func (c *comparison) row(row Row) RowMark {
 		c.refute(i, "la page contient un accès et ne le montre pas", "the page has a request and doesn't show it")
 		return mark(RowWrong, "Caché", "Hidden")
 	case row.Strange:
-		c.refute(i, "un accès contient ce qu'il n'a pas", "a request has what it hasn't")
+		c.refute(i, "la ligne d'un accès contient ce qu'un accès n'a pas", "the line of a request has what a request hasn't")
 		return mark(RowWrong, "Le registre dit autre chose", "The log says something else")
 	case i > c.closed && !open:
 		c.refute(i, "la page date un accès d'une journée qui n'est pas close", "the page shows a request as of a closed day, and its day isn't closed")
@@ -210,6 +244,10 @@ func (c *comparison) row(row Row) RowMark {
 	}
 	// What was of the open epoch when the page was made may be of a closed one since: its heading has no date.
 	if what := c.differs(row, open && i > c.horizon, e); what != "" {
+		if e.State == proof.RecordRetired { // the page may have been made a moment before
+			c.retired++
+			return mark(RowOutside, "Conservation terminée, plus rien n'est prouvé", "Retention over, nothing is proven any more")
+		}
 		c.refute(i, "la page montre un accès autrement qu'il a été enregistré (%s)", "the page shows a request otherwise than it was recorded (%s)", what)
 		return mark(RowWrong, "Le registre dit autre chose", "The log says something else")
 	}
@@ -233,6 +271,7 @@ func (c *comparison) part() (p part) {
 		}
 	}
 	p.last, p.of = len(want), len(want)
+	through := want
 	if c.page.View != nil {
 		v := c.page.View.usable()
 		exactly := !v.Unclear
@@ -242,7 +281,7 @@ func (c *comparison) part() (p part) {
 		if p.unclear = !exactly; p.unclear {
 			return p
 		}
-		p.of = len(want)
+		p.of, through = len(want), want
 		var beside bool
 		if p.first, p.last, beside = c.beside(v, want); beside {
 			p.unclear = true
@@ -255,7 +294,7 @@ func (c *comparison) part() (p part) {
 				outside++
 			}
 		}
-		if c.in.Verdict.Epochs.From > 0 && outside > c.ended.rows {
+		if c.in.Verdict.Epochs.From > 0 && outside > c.ended.rows+c.retired {
 			// It goes on before the history, and where its pages end can't be told: that is a limit.
 			p.unclear = true
 			return p
@@ -264,6 +303,13 @@ func (c *comparison) part() (p part) {
 	if len(c.entries) > MaxListed/2 && len(c.listed) < len(want) { // the list may end before the history does
 		p.unclear = true
 		want = want[:len(c.listed)]
+	}
+	if slices.EqualFunc(want, c.listed, sameEntry) {
+		return p
+	}
+	if c.byRetirement(through, want, p) {
+		p.unclear = true
+		return p
 	}
 	for _, e := range want {
 		if !c.shown[e.Index] {
@@ -281,6 +327,8 @@ func (c *comparison) part() (p part) {
 	}
 	return p
 }
+
+func sameEntry(e *proof.VerifiedEntry, i proof.Index) bool { return e.Index == i }
 
 // say tells how much of the verified history a page shows: a sentence about all requests must not stand above a list from which some were left out, whoever left them out.
 func (c *comparison) say(p part, outside int) {
@@ -320,7 +368,7 @@ func (c *comparison) say(p part, outside int) {
 		c.limit(Standing, "Accès affichés dont la conservation est terminée, et dont plus rien n'est prouvé : %d.", "Requests shown whose retention is over, and of which nothing is proven any more: %d.",
 			"Un historique que vous avez téléchargé avant les prouve encore.", "A history that you downloaded before still proves them.", n)
 	}
-	if n := c.ended.told; n > 0 {
+	if n := c.ended.told + c.retired; n > 0 {
 		c.limit(Worrying, "Accès affichés en détail alors que leur conservation est terminée, et dont plus rien n'est prouvé : %d.", "Requests shown in detail though their retention is over, and of which nothing is proven any more: %d.",
 			"Rechargez la page. Si cela dure, demandez-en la raison à l'exploitant, puis à la CNIL.", "Load the page again. If it stays so, ask the operator for the reason, then the data protection authority.", n)
 	}

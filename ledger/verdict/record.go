@@ -325,42 +325,70 @@ func (f *recordFacts) fields(o proof.Opening) {
 	}
 }
 
-// details are what stands below the page, for machines.
-func (n *Names) details(e *proof.VerifiedEntry, l Lang) []wanted {
-	o := e.Opening
-	f := &recordFacts{Names: n, lang: l}
-	text := func(key string, field proof.Field) { f.detail(key, o.Text(field)) }
-	at := func(key string, field proof.Field) {
-		if t, ok := o.TimeOf(field); ok {
-			f.detail(key, t.Time().UTC().Format("2006-01-02T15:04:05.000Z"))
-		}
+// Detail is a field of a record that stands below its page as it was recorded, for machines.
+type Detail struct {
+	Key   string // of the catalogue
+	field proof.Field
+	in    func(proof.Opening, proof.Field) string // writes it; empty: there is none
+}
+
+// In is the field as it was recorded; empty if it isn't open or has no value.
+func (d Detail) In(o proof.Opening) string { return d.in(o, d.field) }
+
+func asText(o proof.Opening, f proof.Field) string { return o.Text(f) }
+func asList(o proof.Opening, f proof.Field) string { return strings.Join(o.List(f), ", ") }
+func asTime(o proof.Opening, f proof.Field) string {
+	t, ok := o.TimeOf(f)
+	if !ok {
+		return ""
 	}
-	switch o.Schema() {
-	case proof.SchemaDisclosure:
-		text("detail.disclosure", proof.DisclosureID)
-		text("detail.agency", proof.DisclosureAgency)
-		f.add(wanted{key: "detail.siret", labelled: true, folded: true, loose: true, optional: true})
-		text("detail.recipient", proof.DisclosureRecipient)
-		text("detail.provider", proof.DisclosureProvider)
-		text("detail.service", proof.DisclosureService)
-		text("detail.purpose", proof.DisclosurePurpose)
-		text("detail.law", proof.DisclosureLegalBasis)
-		text("detail.agreement", proof.DisclosureAgreement)
-		text("detail.policy", proof.DisclosurePolicy)
-		text("detail.outcome", proof.DisclosureOutcome)
-		f.detail("detail.reasons", strings.Join(o.List(proof.DisclosureReasons), ", "))
-		text("detail.cause", proof.DisclosureCause)
-		text("detail.trace", proof.DisclosureTraceID)
-		text("detail.role", proof.DisclosureRole)
-		at("detail.asked_at", proof.DisclosureAskedAt)
-		at("detail.answered_at", proof.DisclosureAnsweredAt)
-	case proof.SchemaAccess:
-		text("detail.access", proof.AccessID)
-		text("detail.reader", proof.AccessReader)
-		f.detail("detail.fields", strings.Join(o.List(proof.AccessFields), ", "))
-	case proof.SchemaErasure:
-		text("detail.erasure", proof.ErasureID)
-		text("detail.reach", proof.ErasureReach)
+	return t.Time().UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+var details = map[proof.Schema][]Detail{
+	proof.SchemaDisclosure: {
+		{"detail.disclosure", proof.DisclosureID, asText},
+		{SIRETAfter, proof.DisclosureAgency, asText},
+		{"detail.recipient", proof.DisclosureRecipient, asText},
+		{"detail.provider", proof.DisclosureProvider, asText},
+		{"detail.service", proof.DisclosureService, asText},
+		{"detail.purpose", proof.DisclosurePurpose, asText},
+		{"detail.law", proof.DisclosureLegalBasis, asText},
+		{"detail.agreement", proof.DisclosureAgreement, asText},
+		{"detail.policy", proof.DisclosurePolicy, asText},
+		{"detail.outcome", proof.DisclosureOutcome, asText},
+		{"detail.reasons", proof.DisclosureReasons, asList},
+		{"detail.cause", proof.DisclosureCause, asText},
+		{"detail.trace", proof.DisclosureTraceID, asText},
+		{"detail.role", proof.DisclosureRole, asText},
+		{"detail.asked_at", proof.DisclosureAskedAt, asTime},
+		{"detail.answered_at", proof.DisclosureAnsweredAt, asTime},
+	},
+	proof.SchemaAccess: {
+		{"detail.access", proof.AccessID, asText},
+		{"detail.reader", proof.AccessReader, asText},
+		{"detail.fields", proof.AccessFields, asList},
+	},
+	proof.SchemaErasure: {
+		{"detail.erasure", proof.ErasureID, asText},
+		{"detail.reach", proof.ErasureReach, asText},
+	},
+}
+
+// SIRETAfter is the detail after which a page may have the agency's SIRET, which the record has not.
+const SIRETAfter = "detail.agency"
+
+// Details are those of a record, in the order of its page.
+func Details(s proof.Schema) []Detail { return details[s] }
+
+// details are what stands below the page.
+func (n *Names) details(e *proof.VerifiedEntry, l Lang) []wanted {
+	f := &recordFacts{Names: n, lang: l}
+	for _, d := range Details(e.Opening.Schema()) {
+		f.detail(d.Key, d.In(e.Opening))
+		if d.Key == SIRETAfter {
+			f.add(wanted{key: "detail.siret", labelled: true, folded: true, loose: true, optional: true})
+		}
 	}
 	if d := e.Deferred; d != nil {
 		f.detail("detail.deferred", e.Began.String())
@@ -424,14 +452,24 @@ func (r *Report) compareRecord(p Page, in Input) {
 		return
 	}
 	if in.ended(shown.Index) {
-		r.over(in)
+		r.over(in, Limit{l.pick("La clé qui prouvait votre liste de cette période est détruite.", "The key that proved your list of this period is destroyed."),
+			l.pick("Un historique que vous avez téléchargé avant reste vérifiable.", "A history that you downloaded before can still be checked."), Standing})
 		return
 	}
 	var what string
+	if p.Strange > 0 {
+		what = l.pick("la page contient ce qu'une page d'accès n'a pas", "the page has what that of a request hasn't")
+	}
 	at := slices.IndexFunc(v.Entries, func(e proof.VerifiedEntry) bool { return e.Index == shown.Index })
-	if at < 0 {
+	if what != "" {
+	} else if at < 0 {
 		what = l.pick("la page montre un accès qui n'est pas dans votre liste", "the page shows a request that is not in your list")
 	} else if part := in.recordDiffers(names, p.Lang, shown, &v.Entries[at]); part != "" {
+		if v.Entries[at].State == proof.RecordRetired { // the page may have been made a moment before
+			r.over(in, Limit{l.pick("Cette page montre encore des détails de cet accès.", "This page still shows details of this request."),
+				l.pick("Rechargez la page. Si cela dure, demandez-en la raison à l'exploitant, puis à la CNIL.", "Load the page again. If it stays so, ask the operator for the reason, then the data protection authority."), Worrying})
+			return
+		}
 		what = fmt.Sprintf(l.pick("la page montre un accès autrement qu'il a été enregistré (%s)", "the page shows a request otherwise than it was recorded (%s)"), part)
 	}
 	if what != "" {

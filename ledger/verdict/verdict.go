@@ -43,8 +43,10 @@ type Input struct {
 	Err     error
 	// Now is when it was checked, by which it is judged how old a page may be; 0: that isn't judged.
 	Now proof.Time
-	// Fresh: it was fetched just now, so that all epochs that are closed by now have to be in it; or those of the days of Asked, if that isn't nil.
+	// Fresh: it was fetched just now, so that it has to end with the newest closed epoch. What it was asked for says where it has to begin: Whole with the log's first epoch, and Asked with that of its first day; it ends with that of the last
+	// one then. Neither: whoever reads it doesn't know for what it was asked, and its beginning isn't judged.
 	Fresh bool
+	Whole bool
 	Asked *Days
 }
 
@@ -115,6 +117,9 @@ func New(in Input) *Report {
 		r.unverified(in.Lang, CauseFormat)
 	case err == nil || errors.Is(err, proof.ErrNotWitnessed):
 		r.held(in)
+	case errors.Is(err, proof.ErrAhead):
+		r.unverified(in.Lang, CauseClock)
+		r.Next = slices.Insert(r.Next, 0, fmt.Sprintf(in.Lang.pick("Cet appareil indique le %s.", "This device takes it to be %s."), in.Lang.when(in.Now)))
 	case errors.Is(err, proof.ErrStale):
 		r.unverified(in.Lang, CauseStale)
 	case errors.Is(err, proof.ErrFork):
@@ -350,7 +355,7 @@ func all(h *proof.History, l Lang) string {
 	if len(at) < 2 || at[1] <= at[0] {
 		return l.pick("à une date que rien ne prouve", "at a date that nothing proves")
 	}
-	return l.pick("un jour ", "on some day ") + l.span(at[0], at[1])
+	return fmt.Sprintf(l.pick("entre le %s et le %s", "between %s and %s"), l.when(at[0]), l.when(at[1]))
 }
 
 // Reference names a file by its SHA-256, short enough to be read out.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestTimes(t *testing.T) {
 		return proof.TimeOf(x)
 	}
 	for _, c := range []struct{ got, want string }{
-		{French.when(at("2025-12-31T23:05:00Z")), "1er janvier 2026 à 0 h 05"},
+		{French.when(at("2025-12-31T23:05:00Z")), "1er janvier 2026 à 0\u00a0h\u00a005"},
 		{English.when(at("2025-12-31T23:05:00Z")), "1 January 2026 at 0:05"},
 		{French.span(at("2025-11-25T23:00:00Z"), at("2025-11-26T23:00:00Z")), "le 26 novembre 2025"},
 		{English.span(at("2025-11-25T23:00:00Z"), at("2025-11-26T23:00:00Z")), "on 26 November 2025"},
@@ -109,6 +110,38 @@ func shape(r *Report) string {
 	return out
 }
 
+// breakable is where French text may break and must not.
+var breakable = regexp.MustCompile(`.{0,30}( [:;?!»]|« |n° [0-9]).{0,20}`)
+
+func typeset(t *testing.T, name string, all ...any) {
+	t.Helper()
+	for _, x := range all {
+		b, err := json.Marshal(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := breakable.Find(b); at != nil {
+			t.Errorf("%s: a line may break in %s", name, at)
+		}
+	}
+}
+
+// TestTypeset: the spaces of a keyboard become those of French, and nothing else changes.
+func TestTypeset(t *testing.T) {
+	for in, want := range map[string]string{
+		"Réponse : oui ; non ? Non !": "Réponse\u00a0: oui\u202f; non\u202f? Non\u202f!", "« ici »": "«\u00a0ici\u00a0»", "n° 3, art. L. 114-8": "n°\u00a03, art. L.\u00a0114-8",
+		"200 % de %s, le %d": "200\u202f% de %s, le %d", "https://x.example/a?b=c;d": "https://x.example/a?b=c;d", "": "",
+	} {
+		if got := Typeset(in); got != want || Typeset(got) != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for _, c := range Causes() {
+		typeset(t, string(c), NotVerified(c, French))
+	}
+	typeset(t, "around", NewAround(French), RecordWords(French), Columns(French))
+}
+
 // TestVectors: each published history has one verdict, whose words differ by language and in nothing else.
 func TestVectors(t *testing.T) {
 	v, p := load(t)
@@ -143,6 +176,11 @@ func TestVectors(t *testing.T) {
 				t.Errorf("%s: %v %s", name, err, b)
 			}
 		}
+		typeset(t, name, fr)
+		if in.Verdict != nil {
+			says, not := Words(in.Verdict, French)
+			typeset(t, name, says, not)
+		}
 		if strings.HasPrefix(name, "bad") == (fr.State == Proven || fr.State == Limited || fr.State == Provisional) {
 			t.Errorf("%s: %s", name, fr.State)
 		}
@@ -167,7 +205,7 @@ func TestWordsOfDelays(t *testing.T) {
 		for _, g := range v.Good {
 			if r, in := check(t, p, g.Text, lang, proof.HistoryOptions{AllowProvisional: true}); r.State == Limited || r.State == Proven || r.State == Provisional {
 				says, _ := Words(in.Verdict, lang)
-				if all := strings.Join(says, "\n"); !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(all, w) }) {
+				if all := strings.Join(says, "\n"); !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(all, Typeset(w)) }) {
 					found++
 				}
 			}
@@ -191,7 +229,7 @@ func TestWordsOfLateDelays(t *testing.T) {
 		says, not := Words(v, lang)
 		all := strings.Join(append(says, not...), "\n")
 		for _, w := range want {
-			if !strings.Contains(all, w) {
+			if !strings.Contains(all, Typeset(w)) {
 				t.Errorf("no %q in\n%s", w, all)
 			}
 		}
@@ -233,7 +271,7 @@ func TestStates(t *testing.T) {
 		{fmt.Errorf("x: %w", proof.ErrSignature), Refuted, "a signature is false"},
 		{&proof.HistoryError{Step: proof.StepCompare, Err: fmt.Errorf("x: %w", proof.ErrSubject)}, Unverified, "aren't of the same person"},
 		{&proof.HistoryError{Step: proof.StepRecords, Err: fmt.Errorf("x: %w", proof.ErrSubject)}, Refuted, "isn't shown as it was recorded"},
-		{errors.New("whatever"), Refuted, "contradicts itself, on some day from 24 November 2025"},
+		{errors.New("whatever"), Refuted, "contradicts itself, between 24 November 2025"},
 	} {
 		in.Err = c.err
 		if r := New(in); r.State != c.state || !strings.Contains(r.Sentence, c.says) || r.State == Refuted && (len(r.Refuted.Tell) != 3 || r.Refuted.Reference != "0000 0000 0000 0000 0000") {
@@ -420,12 +458,12 @@ func TestLate(t *testing.T) {
 	if r := New(in); r.State != Limited || !strings.HasPrefix(r.Limits[0].Text, "L'historique s'arrête le ") {
 		t.Errorf("%+v", r.Limits)
 	}
-	if !strings.Contains(New(in).Limits[0].Lift, "réglez son horloge") {
+	if !strings.Contains(New(in).Limits[0].Lift, "si c'est faux, réglez-la") {
 		t.Errorf("nobody thinks of the clock: %s", New(in).Limits[0].Lift)
 	}
 	for behind, want := range map[proof.Time]bool{0: false, clockSlack: false, clockSlack + 1: true, 400 * day: true} {
 		in.Now = in.Verdict.Closed - behind
-		if r := New(in); strings.Contains(fmt.Sprint(r.Limits), "L'horloge de cet appareil dit le ") != want || want != (r.State == Limited) {
+		if r := New(in); strings.Contains(fmt.Sprint(r.Limits), "L'horloge de cet appareil indique le ") != want || want != (r.State == Limited) {
 			t.Errorf("a clock behind by %d: %s %+v", behind, r.State, r.Limits)
 		}
 	}
@@ -435,11 +473,123 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestClock: with a device whose clock is wrong, however far, nothing is called wrong that isn't; and what is wrong is, whatever the time.
+func TestClock(t *testing.T) {
+	v, p := load(t)
+	const hour = proof.Time(time.Hour / time.Millisecond)
+	for i, g := range v.Good {
+		if g.State == "provisional" {
+			continue
+		}
+		_, in := check(t, p, g.Text, English, proof.HistoryOptions{})
+		var last proof.Time // of all markers that are shown
+		for _, text := range in.History.Markers {
+			last = max(last, marker(text).Opened)
+		}
+		for n := range in.History.Entries {
+			if e, err := proof.ParseEntry(in.History.Entries[n].Text); err == nil {
+				if m, ok := e.(proof.Marker); ok {
+					last = max(last, m.Opened)
+				}
+			}
+		}
+		for _, c := range []struct {
+			off   proof.Time // from the newest marker
+			state map[State]bool
+			cause Cause
+		}{
+			{0, map[State]bool{Proven: true, Limited: true}, ""},
+			{-23 * hour, map[State]bool{Proven: true, Limited: true}, ""},
+			{-25 * hour, map[State]bool{Unverified: true}, CauseClock},
+			{-72 * hour, map[State]bool{Unverified: true}, CauseClock},
+			{-10 * 366 * 24 * hour, map[State]bool{Unverified: true}, CauseClock},
+			{72 * hour, map[State]bool{Unverified: true}, CauseStale},
+			{10 * 366 * 24 * hour, map[State]bool{Unverified: true}, CauseStale},
+		} {
+			for _, lang := range []Lang{French, English} {
+				// As in the browser.
+				in.Lang, in.Now, in.Fresh = lang, last+c.off, true
+				opt := proof.HistoryOptions{Now: in.Now, AllowProvisional: true}
+				if c.off > 0 {
+					opt.MaxAge = 48 * time.Hour
+				}
+				x, err := in.History.Verify(p, opt)
+				in.Verdict, in.Err = &x, err
+				r := New(in)
+				if !c.state[r.State] || r.Cause != c.cause || r.Refuted != nil || c.cause == CauseClock && (r.Sentence != CauseClock.Sentence(lang) || !strings.Contains(r.Next[0], lang.when(in.Now))) {
+					t.Errorf("%d, a clock that is off by %d h: %s %s %s %q", i, c.off/hour, r.State, r.Cause, r.Sentence, r.Next)
+				}
+				typeset(t, "clock", r)
+			}
+		}
+		// Files that prove nothing, and pages that show something else, are what they are at any time.
+		in.Now, in.Lang = last-72*hour, English
+		x, err := in.History.Verify(p, proof.HistoryOptions{Now: in.Now})
+		if in.Verdict, in.Err = &x, err; len(x.Entries) == 0 {
+			continue
+		}
+		var rows []Row
+		for _, e := range in.before(closer(in.History)) {
+			rows = append(rows, honest(in, e))
+		}
+		for name, c := range map[string]struct {
+			page  Page
+			state State
+		}{
+			"an honest page":             {Page{Rows: rows}, Unverified},
+			"one that leaves out":        {Page{Rows: rows[1:]}, Refuted},
+			"one of somebody else":       {Page{Rows: rows[1:], Of: "x"}, Unverified},
+			"one that goes on after all": {Page{Rows: rows, Marker: new(proof.Index(1 << 40))}, Unverified},
+			"an honest page of one":      {honestRecord(t, in, English, &x.Entries[0]), Unverified},
+			"of one, with a lie": {func() Page {
+				one := honestRecord(t, in, English, &x.Entries[0])
+				one.Record.Agency += "x"
+				return one
+			}(), Refuted},
+		} {
+			marks := 1
+			if c.page.Record == nil {
+				c.page.Lang, c.page.Names, marks = English, namesHeader+"\n", len(rows)-1
+			}
+			r := New(in)
+			r.ComparePage(c.page, in)
+			if r.State != c.state || (r.Refuted != nil) != (c.state == Refuted) || c.state == Unverified && (r.Cause != CauseClock || r.Rows != nil) || c.state == Refuted && (r.Cause != "" || len(r.Rows) != marks) {
+				t.Errorf("%d, %s: %s %s %+v", i, name, r.State, r.Cause, r.Rows)
+			}
+		}
+	}
+	refuted := 0
+	for i, b := range v.Bad {
+		text := v.Good[b.Of].Text
+		for _, h := range slices.Backward(b.Hunks) {
+			text = text[:h.At] + h.Put + text[h.At+h.Cut:]
+		}
+		want, _ := check(t, p, text, English, proof.HistoryOptions{AllowProvisional: true})
+		got, _ := check(t, p, text, English, proof.HistoryOptions{Now: 1, AllowProvisional: true})
+		if got.State != want.State || got.Sentence != want.Sentence {
+			t.Errorf("bad %d (%s): %s, with a slow clock %s", i, b.Reason, want.Sentence, got.Sentence)
+		}
+		if got.State == Refuted {
+			refuted++
+		}
+	}
+	if refuted < 20 {
+		t.Errorf("%d refuted", refuted)
+	}
+	// Another tree of a size that was seen before is a fork, and no matter of clocks.
+	_, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{Now: 1})
+	other, _ := proof.ParseHistory([]byte(v.Good[5].Text))
+	r := New(in)
+	if r.CompareSeen(Seen{Policy: "x", Checkpoint: string(other.Checkpoint)}, nil, in); r.State != Refuted || r.Cause != "" {
+		t.Errorf("%s %s", r.State, r.Cause)
+	}
+}
+
 // TestBeginning: a whole history that doesn't begin with the log says so, however its page was asked for. One of which the first days are over, or of a log that is new, begins with the log.
 func TestBeginning(t *testing.T) {
 	v, p := load(t)
 	_, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{})
-	in.Now, in.Fresh = in.Verdict.Due, true
+	in.Now, in.Fresh, in.Whole = in.Verdict.Due, true, true
 	for name, c := range map[string]struct {
 		change func(v *proof.HistoryVerdict)
 		state  State
@@ -460,8 +610,10 @@ func TestBeginning(t *testing.T) {
 		if r.State != c.state || late != (verified.Epochs.From > 0) {
 			t.Errorf("%s: %s %+v", name, r.State, r.Limits)
 		}
-		if x.Fresh = false; verified.State == proof.Witnessed && New(x).State != Proven {
-			t.Errorf("%s, a file by itself, of which somebody chose the days: %+v", name, New(x).Limits)
+		for _, fresh := range []bool{true, false} {
+			if x.Fresh, x.Whole = fresh, false; verified.State == proof.Witnessed && New(x).State != Proven {
+				t.Errorf("%s, a file by itself, of which somebody chose the days: %+v", name, New(x).Limits)
+			}
 		}
 	}
 	// The page of one access is about its epoch.
@@ -502,7 +654,7 @@ func TestDays(t *testing.T) {
 		{&Days{"2025-11-24", "2025-12-30"}, 1, []string{late, early}},
 	} {
 		x, verified := in, *in.Verdict
-		x.Asked, x.Verdict, verified.Epochs.From = c.days, &verified, c.from
+		x.Asked, x.Whole, x.Verdict, verified.Epochs.From = c.days, c.days == nil, &verified, c.from
 		r := New(x)
 		var got []string
 		for _, l := range r.Limits {
@@ -532,75 +684,130 @@ func TestDays(t *testing.T) {
 func TestSeen(t *testing.T) {
 	v, p := load(t)
 	policy := []byte(v.Common.Policy)
-	fresh := func(now proof.Time) (*Report, Input) {
-		r, in := check(t, p, v.Good[0].Text, English, proof.HistoryOptions{})
+	const now, day = proof.Time(1_764_500_000_000), 86_400_000
+	const whole, provisional, small, other = 0, 1, 4, 5 // of 29 entries, but for that of 7; the last is another tree
+	fresh := func(n int, now proof.Time) (*Report, Input) {
+		r, in := check(t, p, v.Good[n].Text, English, proof.HistoryOptions{AllowProvisional: true})
 		in.Now = now
 		return r, in
 	}
-	const now = proof.Time(1_764_500_000_000)
-	r, in := fresh(now)
-	first := r.CompareSeen(Seen{}, policy, in)
-	none := len(r.Limits)
-	if len(first.Policy) != 64 || first.Size != in.Verdict.Size || first.Root == "" || first.At != now || first.Changed != 0 {
+	see := func(n int, was Seen, now proof.Time) (Seen, *Report) {
+		r, in := fresh(n, now)
+		return r.CompareSeen(was, policy, in), r
+	}
+	says := func(r *Report) string {
+		var out []string
+		for _, l := range r.Limits {
+			out = append(out, l.Text)
+		}
+		return strings.Join(append(out, r.Checks[0].Says...), " ")
+	}
+	first, r := see(whole, Seen{}, now)
+	_, in := fresh(whole, now)
+	if len(first.Policy) != 64 || first.Checkpoint != string(in.History.Checkpoint) || first.At != now || first.Changed != 0 || r.State != Proven {
 		t.Fatalf("%+v", first)
 	}
-	r, in = fresh(now + 1000)
-	if again := r.CompareSeen(first, policy, in); again.At != now+1000 || again.Size != first.Size || len(r.Limits) != none || !strings.Contains(strings.Join(r.Checks[0].Says, " "), "These are the keys of this browser's last check, on 30 November 2025") {
-		t.Errorf("the same: %+v, %+v", again, r.Checks[0])
+	if again, r := see(whole, first, now+1000); again.At != now+1000 || again.Checkpoint != first.Checkpoint || r.State != Proven || !strings.Contains(says(r), "These are the keys of this browser's last check, on 30 November 2025") {
+		t.Errorf("the same: %+v, %s", again, says(r))
 	}
-	r, in = fresh(now + 1000)
-	other := first
-	other.Policy = "00"
-	changed := r.CompareSeen(other, policy, in)
-	if changed.Policy != first.Policy || changed.Changed != now+1000 || !strings.Contains(r.Limits[0].Text, "The keys by which this browser checks changed on") || len(r.Limits) != none+1 {
-		t.Errorf("other keys: %+v, %+v", changed, r.Limits)
+	keys := first
+	keys.Policy = "00"
+	changed, r := see(whole, keys, now+1000)
+	if changed.Policy != first.Policy || changed.Changed != now+1000 || !strings.HasPrefix(says(r), "The keys by which this browser checks changed on") || r.State != Limited {
+		t.Errorf("other keys: %+v, %s", changed, says(r))
 	}
-	r, in = fresh(now + 86_400_000)
-	if r.CompareSeen(changed, policy, in); !strings.Contains(r.Limits[0].Text, "changed on 30 November 2025") {
-		t.Errorf("a day later: %+v", r.Limits)
+	if _, r = see(whole, changed, now+day); !strings.HasPrefix(says(r), "The keys by which this browser checks changed on 30 November 2025") {
+		t.Errorf("a day later: %s", says(r))
 	}
-	r, in = fresh(now + 40*86_400_000)
-	if r.CompareSeen(changed, policy, in); len(r.Limits) != none {
-		t.Errorf("much later: %+v", r.Limits)
+	if _, r = see(whole, changed, now+40*day); r.State != Proven {
+		t.Errorf("much later: %s", says(r))
 	}
-	r, in = fresh(now)
-	larger := first
-	larger.Size, larger.Root = first.Size+7, "x"
-	if kept := r.CompareSeen(larger, policy, in); kept.Size != larger.Size || kept.Root != "x" || !strings.Contains(r.Limits[0].Text, "is smaller than the one that this browser saw") {
-		t.Errorf("smaller: %+v, %+v", kept, r.Limits)
+	kept, r := see(small, first, now)
+	if kept.Checkpoint != first.Checkpoint || !strings.HasPrefix(says(r), "This log of 7 entries is smaller than the one that this browser saw on 30 November 2025 at 11:53 (29 entries).") || r.State != Limited {
+		t.Errorf("smaller: %+v, %s", kept, says(r))
 	}
 	if !r.Smaller {
 		t.Error("whoever asked doesn't learn that it is smaller")
 	}
 	// One that witnesses didn't confirm is compared and not remembered.
-	r, in = fresh(now)
-	in.Verdict.State = proof.Provisional
-	if one := r.CompareSeen(Seen{}, policy, in); one.Size != 0 || one.Root != "" || one.Policy != first.Policy {
+	if one, _ := see(provisional, Seen{}, now); one.Checkpoint != "" || one.Policy != first.Policy {
 		t.Errorf("provisional: %+v", one)
 	}
-	r, in = fresh(now)
-	in.Verdict.State = proof.Provisional
-	smaller := first
-	smaller.Size, smaller.Root = first.Size-7, "x"
-	if kept := r.CompareSeen(smaller, policy, in); kept.Size != smaller.Size || kept.Root != "x" || kept.At != now || r.Smaller || len(r.Limits) != none {
-		t.Errorf("a larger one, provisional: %+v, %+v", kept, r.Limits)
+	smaller, _ := see(small, Seen{}, now)
+	if kept, r := see(provisional, smaller, now+1); kept.Checkpoint != smaller.Checkpoint || kept.At != now+1 || r.Smaller || r.State != Provisional {
+		t.Errorf("a larger one, provisional: %+v, %s", kept, says(r))
 	}
-	r, in = fresh(now)
-	in.Verdict.State = proof.Provisional
-	other = first
-	other.Root = "x"
-	if r.CompareSeen(other, policy, in); r.State != Refuted {
-		t.Errorf("another provisional tree of the same size: %s", r.State)
+	if grown, _ := see(whole, smaller, now); grown.Checkpoint != first.Checkpoint {
+		t.Errorf("a larger one: %+v", grown)
 	}
-	r, in = fresh(now)
-	fork := first
-	fork.Root = "x"
-	if kept := r.CompareSeen(fork, policy, in); kept != fork || r.State != Refuted || !strings.Contains(r.Sentence, "two different histories") || r.Refuted.Detail == "" {
-		t.Errorf("another tree of the same size: %+v, %+v", kept, r)
+	// Another tree of the same size, signed as well, refutes whatever has been found, also under keys that have become others since.
+	forked, _ := see(other, Seen{}, now)
+	late := forked
+	late.Policy = "00"
+	for name, was := range map[string]Seen{"the same keys": forked, "other keys": late} {
+		for _, n := range []int{whole, provisional} {
+			kept, r := see(n, was, now)
+			if kept != was || r.State != Refuted || !strings.Contains(r.Sentence, "two different histories") || !strings.Contains(r.Refuted.Detail, "two trees of 29 entries") || r.Rows != nil {
+				t.Errorf("%s: another tree of the same size than %d: %+v, %+v", name, n, kept, r)
+			}
+			if c := r.Checks[len(r.Checks)-1]; c.Code != "seen" || c.State != Failed || c.Evidence[0].Value == c.Evidence[2].Value || !strings.Contains(c.Evidence[3].Value, "w1.example/witness") {
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
 	}
-	r = NotVerified(CauseFormat, English)
-	if kept := r.CompareSeen(first, []byte("other"), in); kept != first {
-		t.Errorf("of what isn't verified: %+v", kept)
+	for name, r := range map[string]*Report{"not verified": NotVerified(CauseBehind, English), "refuted for something else": {State: Refuted, Refuted: &Refutation{}}} {
+		if kept := r.CompareSeen(first, policy, in); kept != first || r.State == Proven {
+			t.Errorf("%s: %+v", name, kept)
+		}
+		if kept := r.CompareSeen(forked, policy, in); kept != forked || r.State != Refuted || !strings.Contains(r.Sentence, "two different histories") || r.Cause != "" {
+			t.Errorf("%s, and another tree: %+v, %+v", name, kept, r)
+		}
+	}
+	if kept := NotVerified(CauseServer, English).CompareSeen(forked, policy, Input{Lang: English}); kept != forked {
+		t.Errorf("of what isn't there: %+v", kept)
+	}
+	// What the log didn't sign says nothing against it.
+	for name, note := range map[string]string{"nonsense": "x", "an altered root": strings.Replace(forked.Checkpoint, "Lq4v", "Aq4v", 1), "no signature": strings.SplitAfter(forked.Checkpoint, "\n\n")[0]} {
+		was := forked
+		if was.Checkpoint = note; note == forked.Checkpoint {
+			t.Fatal(name)
+		}
+		if kept, r := see(whole, was, now); kept.Checkpoint != first.Checkpoint || r.State != Proven {
+			t.Errorf("%s: %+v, %s", name, kept, r.Sentence)
+		}
+		if kept, _ := see(provisional, was, now); kept.Checkpoint != "" {
+			t.Errorf("%s: %+v", name, kept)
+		}
+	}
+}
+
+// TestBefore: what saved evidence has of before is worth what the log signed of it.
+func TestBefore(t *testing.T) {
+	v, p := load(t)
+	note := func(n int) []byte {
+		h, err := proof.ParseHistory([]byte(v.Good[n].Text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.Checkpoint
+	}
+	for _, lang := range []Lang{French, English} {
+		for name, c := range map[string]struct {
+			note   []byte
+			fr, en string
+		}{
+			"another tree": {note(5), "Ce fichier suffit comme preuve", "This file is evidence enough"},
+			"the same":     {note(2), "avait vu le même arbre", "had seen the same tree"},
+			"a smaller":    {note(4), "un arbre de 7 entrées, signé lui aussi", "a tree of 7 entries before, signed as well"},
+			"nonsense":     {[]byte("x"), "ne prouve rien", "proves nothing"},
+			"not signed":   {[]byte(strings.Replace(string(note(5)), "Lq4v", "Aq4v", 1)), "ne prouve rien", "proves nothing"},
+		} {
+			r, in := check(t, p, v.Good[0].Text, lang, proof.HistoryOptions{})
+			says, split := r.CompareBefore(c.note, in)
+			if split != (name == "another tree") || (r.State == Refuted) != split || !strings.Contains(says, lang.pick(c.fr, c.en)) {
+				t.Errorf("%s: %s %s", name, r.State, says)
+			}
+		}
 	}
 }
 

@@ -75,7 +75,9 @@ func Clean(s string) string {
 	}, s)
 }
 
-func disturbs(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+func disturbs(r rune) bool {
+	return unicode.IsControl(r) || r > unicode.MaxASCII && unicode.Is(unicode.Bidi_Control, r)
+}
 
 // usable is the view without what the portal leaves out of account: it takes what can be used of a query.
 func (v View) usable() View {

@@ -1,7 +1,12 @@
 package pgtest
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -50,6 +55,31 @@ func TestKilledServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	holds("1")
+}
+
+// TestKilledFirst: no server starts beside processes of one whose first was killed; when they have ended one does.
+func TestKilledFirst(t *testing.T) {
+	t.Parallel()
+	c := Own(t)
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", c.PID()))
+	if err != nil || len(strings.Fields(string(list))) == 0 {
+		t.Fatalf("the server's processes: %q, %v", list, err)
+	}
+	child, err := strconv.Atoi(strings.Fields(string(list))[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, syscall.Kill(child, syscall.SIGSTOP)) // it notices nothing
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
+	check(t, c.KillFirst())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := c.Restart(ctx); err == nil {
+		t.Fatal("a server started beside another one's process")
+	}
+	check(t, syscall.Kill(child, syscall.SIGCONT))
+	check(t, c.Restart(t.Context()))
+	check(t, c.SQL(t.Context(), "postgres", "SELECT 1"))
 }
 
 // TestDatabases: each test has its own, which is empty.

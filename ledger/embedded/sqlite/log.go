@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,14 +86,28 @@ func (l *LogStorage) ReadWriteTransaction(ctx context.Context, tree *trillian.Tr
 // A leaf is identical to a stored one if its value, extra data and both hashes
 // are. Without an error, leaves with status OK or AlreadyExists are durable.
 func (l *LogStorage) AddSequencedLeaves(ctx context.Context, tree *trillian.Tree, leaves []*trillian.LogLeaf, timestamp time.Time) ([]*trillian.QueuedLogLeaf, error) {
+	return l.AddSequencedLeavesThen(ctx, tree, leaves, timestamp, func(context.Context, storage.LogTreeTX) error { return nil })
+}
+
+// AddSequencedLeavesThen is AddSequencedLeaves, and if no leaf is refused it goes
+// on with f in the same transaction. If f fails, no leaf is added.
+func (l *LogStorage) AddSequencedLeavesThen(ctx context.Context, tree *trillian.Tree, leaves []*trillian.LogLeaf, timestamp time.Time, f storage.LogTXFunc) ([]*trillian.QueuedLogLeaf, error) {
 	var res []*trillian.QueuedLogLeaf
-	err := l.ReadWriteTransaction(ctx, tree, func(_ context.Context, tx storage.LogTreeTX) (err error) {
+	err := l.ReadWriteTransaction(ctx, tree, func(ctx context.Context, tx storage.LogTreeTX) (err error) {
 		t := tx.(*logTX)
 		if t.slr == nil {
 			return storage.ErrTreeNeedsInit
 		}
-		res, err = t.addSequencedLeaves(leaves, timestamp)
-		return err
+		if res, err = t.addSequencedLeaves(leaves, timestamp); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(res, func(r *trillian.QueuedLogLeaf) bool {
+			c := codes.Code(r.GetStatus().GetCode())
+			return c != codes.OK && c != codes.AlreadyExists
+		}) {
+			return nil
+		}
+		return f(ctx, tx)
 	})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -238,6 +239,37 @@ func TestAddSequencedLeavesIsIdempotent(t *testing.T) {
 				t.Errorf("conflict returned leaf %q, want the stored %q", got, want)
 			}
 		})
+	}
+}
+
+// TestAddSequencedLeavesThen: what follows is of the same transaction, and isn't done if a leaf is refused.
+func TestAddSequencedLeavesThen(t *testing.T) {
+	s := open(t)
+	tree := newTree(t, s)
+	ls := leaves(0, 3)
+	no := errors.New("no")
+	then := func(err error) (called bool, got error) {
+		_, got = s.Log().AddSequencedLeavesThen(t.Context(), tree, ls, time.Now(), func(ctx context.Context, tx storage.LogTreeTX) error {
+			called = true
+			if there, err := tx.DequeueLeaves(ctx, 10, time.Now()); err != nil || len(there) != len(ls) {
+				t.Errorf("%d leaves, %v", len(there), err)
+			}
+			return err
+		})
+		return called, got
+	}
+	if called, err := then(no); !called || !errors.Is(err, no) {
+		t.Errorf("%v, %v", called, err)
+	}
+	if got := add(t, s, tree, ls); got[0] != codes.OK {
+		t.Errorf("after a failure the leaf is %v", got[0])
+	}
+	if called, err := then(nil); !called || err != nil {
+		t.Errorf("leaves that are there: %v, %v", called, err)
+	}
+	ls[1].LeafValue = []byte("another")
+	if called, err := then(nil); called || err != nil {
+		t.Errorf("a refused leaf: %v, %v", called, err)
 	}
 }
 
