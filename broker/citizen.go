@@ -11,6 +11,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
@@ -31,6 +32,8 @@ type OwnEntry struct {
 	Namesake bool
 	// At is when it was asked, opened or erased; zero if that can't be read.
 	At time.Time
+	// Under names the key of the month with whose end its details go, see Lasting; zero if it isn't known.
+	Under keys.KeyID
 
 	// Of a disclosure. Service is token@version.
 	ID, Role, Agency, Provider, Service, Purpose, LegalBasis, Outcome string
@@ -92,13 +95,46 @@ func (b *Broker) NewestOwn(ctx context.Context, subject proof.Subject) (proof.In
 	return index, nil
 }
 
-// Endings changes when a month's details are destroyed, at whatever broker: what was kept of OwnEntries before isn't what they give now.
+// Endings changes when a month's details are destroyed, at whatever broker: what was kept of OwnEntries before isn't what they give now, but for what is sealed under keys that last (Lasting).
 func (b *Broker) Endings(ctx context.Context) (store.Endings, error) {
 	e, err := b.store.Endings(ctx)
 	if err != nil {
 		return e, unavailable("store.unavailable", "The broker can't read its records now.", err)
 	}
 	return e, nil
+}
+
+// Lasting are those of some keys of months that are there, and of which no end was told: an end of retention has changed nothing of what is sealed under them.
+func (b *Broker) Lasting(ctx context.Context, of []keys.KeyID) (map[keys.KeyID]bool, error) {
+	told, err := b.store.RetiredKeys(ctx) // first: a key goes after its end was told
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its keys now.", err)
+	}
+	there, err := b.store.FindKeys(ctx, of)
+	if err != nil {
+		return nil, unavailable("store.unavailable", "The broker can't read its keys now.", err)
+	}
+	out := map[keys.KeyID]bool{}
+	for i := range there {
+		if id := there[i].ID; !told[id] {
+			out[id] = true
+		}
+	}
+	return out, nil
+}
+
+// OwnDetails counts a person's entries under one identifier, between two log indexes, both included, whose details are there. While a month's retention ends they become fewer, and OwnEntries gives what it gave before for as long as they
+// are as many. It opens nothing.
+func (b *Broker) OwnDetails(ctx context.Context, subject proof.Subject, from, to proof.Index) (int, error) {
+	owner, err := b.ring.Owner(subject)
+	if err != nil {
+		return 0, keysProblem(err)
+	}
+	n, err := b.store.PersonParts(ctx, owner, from, to)
+	if err != nil {
+		return 0, unavailable("store.unavailable", "The broker can't read its records now.", err)
+	}
+	return n, nil
 }
 
 // openOwn opens what a person may see of their own records, and finds out what accounts for the rest, and which were delayed.
@@ -142,6 +178,7 @@ func (d Directory) ownEntry(g *glance) OwnEntry {
 	}
 	out := d.Outline(e, g.subject.Type(), g.entry.State)
 	out.Delay = g.entry.Delay
+	out.Under, _ = keys.KeyOf(g.row.Admin) // of a damaged one it isn't known
 	return out
 }
 

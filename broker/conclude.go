@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -100,8 +101,18 @@ type described struct {
 	rec     *proof.Record
 }
 
-// erasingWait is how long a request waits for the erasure of somebody in its answer, which takes a few seconds.
-const erasingWait = 30 * time.Second
+const (
+	// erasingWait is how long a request waits for the erasure of somebody in its answer, which takes a few seconds.
+	erasingWait = 30 * time.Second
+	// longestPause is the longest of the pauses, each twice the one before, in which a full log is waited for.
+	longestPause = 5 * time.Second
+	// LongestExchange is how long a request is carried out at most while the log signs: the question, its documents, the wait for an erasure, for a full log before and after, for witnesses, and what takes
+	// moments. Whoever cuts its caller off sooner keeps a recorded answer from them.
+	LongestExchange = 2*service.LongestCall + erasingWait + 2*2*longestPause + longestWitnessWait + 10*time.Second
+)
+
+// erasingPatience is erasingWait but in a test.
+var erasingPatience = erasingWait
 
 // record seals the records and appends their entries. If one of the people is being erased at this moment it waits, and seals under the keys that they have then.
 func (d *disclosure) record(ctx context.Context, recs []described, entries []proof.Entry, sealed keys.Sealed) (appended ledger.Appended, err error) {
@@ -110,7 +121,7 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 	for i := range recs {
 		owners[i] = recs[i].owner
 	}
-	for until := time.Now().Add(erasingWait); ; {
+	for until := time.Now().Add(erasingPatience); ; {
 		err = b.unlessErasing(d.plan.deferral(), owners, func() error {
 			out := &store.Outcome{Disclosure: d.seq}
 			if sealed != nil && d.plan.req.IdempotencyKey != "" {
@@ -140,12 +151,13 @@ func (d *disclosure) record(ctx context.Context, recs []described, entries []pro
 			return appended, err
 		}
 		if time.Now().After(until) { // an erasure that can't be finished; the sweeper records that this request was interrupted
-			return appended, unavailable("subject.erasing", "Records about a person in the answer are being erased.", err)
+			// There is no entry yet, so not even that the provider answered and named somebody may be told.
+			return appended, unavailable("log.unavailable", cantRecord, err)
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-b.stopping:
-			return appended, unavailable("broker.stopping", "The broker is stopping.", err)
+			return appended, unavailable(CodeStopping, "The broker is stopping.", err)
 		}
 	}
 }
@@ -269,6 +281,8 @@ func (d *disclosure) outcome(f *fields, obtained, released []string, now time.Ti
 	f.time(proof.DisclosureAnsweredAt, now)
 }
 
+const cantRecord = "The log can't record this now."
+
 // append records entries. The provider has been asked already, so a full log is waited for, within reason; an intent that is left open is recorded as
 // interrupted by the sweeper.
 func (b *Broker) append(ctx context.Context, g ledger.Group) (ledger.Appended, error) {
@@ -281,8 +295,8 @@ func (b *Broker) append(ctx context.Context, g ledger.Group) (ledger.Appended, e
 		if errors.Is(err, ledger.ErrClosed) && b.part.Load() != log {
 			continue // nothing of it was taken there, and this broker has another part in the log by now
 		}
-		if !errors.Is(err, ledger.ErrBusy) || wait > 5*time.Second {
-			return appended, unavailable("log.unavailable", "The log can't record this now.", err)
+		if !errors.Is(err, ledger.ErrBusy) || wait > longestPause {
+			return appended, unavailable("log.unavailable", cantRecord, err)
 		}
 		select {
 		case <-time.After(wait):

@@ -41,8 +41,10 @@ const (
 type Contest struct {
 	ID, Disclosure store.ID
 	// Entry of the person that is contested; 0 for others than that person, and once it isn't theirs any more.
-	Entry  proof.Index
-	Agency string
+	Entry proof.Index
+	// Entries are all of the person's that record the disclosure, by which somebody may be asked about and named in the answer; empty for others. The contest is of it as a whole: while one is open there is no other about any of them.
+	Entries []proof.Index
+	Agency  string
 	// Role is asked, or answer: of somebody whom only the answer of the provider identifies.
 	Role string
 	// Namesake: the entry is filed by names and birth date alone, so whoever contests may be somebody else of that name.
@@ -98,7 +100,8 @@ func monthsAfter(t time.Time, n int) time.Time {
 // ContestDue is by when a contest is to be answered that is filed at a time.
 func ContestDue(filed time.Time) time.Time { return monthsAfter(filed, contestMonths) }
 
-// ContestEntry contests the disclosure that an entry of the account's person records: somebody who sees it in outline only, as a namesake does, knows no more of it.
+// ContestEntry contests the disclosure that an entry of the account's person records: somebody who sees it in outline only, as a namesake does, knows no more of it. What the agency is told of the person is what this entry says, whatever other entries of the
+// disclosure are theirs. The same text about the same entry again is the same contest; while one is open there is no other about the same disclosure.
 func (b *Broker) ContestEntry(ctx context.Context, a Account, index proof.Index, text string) (*Contest, error) {
 	p, err := b.person(&a)
 	if err != nil {
@@ -111,15 +114,7 @@ func (b *Broker) ContestEntry(ctx context.Context, a Account, index proof.Index,
 	if _, mine := p.subjects[row.Owner]; err != nil || !mine || row.None || !row.Kind.Filed() {
 		return nil, errNoOwnRecord()
 	}
-	rec, err := b.openContested(ctx, &row.PlacedRecord)
-	if err != nil {
-		return nil, err
-	}
-	id, err := uuid.Parse(rec.Open(proof.ReaderPerson).Text(proof.DisclosureID))
-	if rec.Schema() != proof.SchemaDisclosure || err != nil {
-		return nil, errNoRequest()
-	}
-	return b.FileContest(ctx, a, store.ID(id), text)
+	return b.fileContest(ctx, p, &row.PlacedRecord, text)
 }
 
 // openContested opens the record of an entry, unless its retention has ended.
@@ -134,17 +129,9 @@ func (b *Broker) openContested(ctx context.Context, row *store.PlacedRecord) (*p
 	return rec, nil
 }
 
-// FileContest contests a disclosure that concerns the account's person, and has its agency told. The same text again is the same contest; while one is open there is no other about the same disclosure.
-func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID, text string) (*Contest, error) {
+// fileContest contests the disclosure of an entry of the person, and has its agency told.
+func (b *Broker) fileContest(ctx context.Context, p *person, row *store.PlacedRecord, text string) (*Contest, error) {
 	text, err := letter("/text", text)
-	if err != nil {
-		return nil, err
-	}
-	p, err := b.person(&a)
-	if err != nil {
-		return nil, err
-	}
-	row, err := b.entryOf(ctx, p, disclosure)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +140,9 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 		return nil, err
 	}
 	o := rec.Open(proof.ReaderPerson)
-	if rec.Schema() != proof.SchemaDisclosure || o.Text(proof.DisclosureID) != uuid.UUID(disclosure).String() {
-		return nil, fmt.Errorf("record %d is not one of disclosure %v: %w", row.Index, uuid.UUID(disclosure), keys.ErrAltered)
+	disclosure, err := uuid.Parse(o.Text(proof.DisclosureID))
+	if rec.Schema() != proof.SchemaDisclosure || err != nil {
+		return nil, errNoRequest()
 	}
 	body, err := b.ring.Digest("contest", []byte(text))
 	if err != nil {
@@ -162,7 +150,7 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 	}
 	now := b.now()
 	c := &store.Contest{
-		ID: newID(), Account: p.owner, Owner: row.Owner, Disclosure: disclosure, Agency: o.Text(proof.DisclosureAgency), Role: o.Text(proof.DisclosureRole),
+		ID: newID(), Account: p.owner, Owner: row.Owner, Disclosure: store.ID(disclosure), Agency: o.Text(proof.DisclosureAgency), Role: o.Text(proof.DisclosureRole),
 		Namesake: p.subjects[row.Owner].Type() == proof.TypePerson, Lang: p.lang, Body: body[:], Filed: now, Due: ContestDue(now),
 	}
 	var filed store.Contest
@@ -183,18 +171,19 @@ func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID
 
 func newID() store.ID { return store.ID(uuid.Must(uuid.NewV7())) }
 
-// entryOf finds the entry of a disclosure that is filed under one of a person's identifiers. That of somebody else and one that never was have one form; so has a delayed one until it is opened.
-func (b *Broker) entryOf(ctx context.Context, p *person, disclosure store.ID) (*store.PlacedRecord, error) {
+// entriesOf lists the entries of a disclosure that are filed under a person's identifiers, the asked one first. Of one that is somebody else's, that never was, or that is delayed and not opened, there are none.
+func (b *Broker) entriesOf(ctx context.Context, p *person, disclosure store.ID) ([]*store.PlacedRecord, error) {
 	rows, err := b.store.RowsOf(ctx, disclosure)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, storeProblem(err)
 	}
+	var out []*store.PlacedRecord
 	for i := range rows {
 		if _, mine := p.subjects[rows[i].Owner]; mine && !rows[i].None && rows[i].Kind.Filed() {
-			return &rows[i].PlacedRecord, nil
+			out = append(out, &rows[i].PlacedRecord)
 		}
 	}
-	return nil, errNoDisclosure()
+	return out, nil
 }
 
 // ownContest is contest for its person.
@@ -203,12 +192,15 @@ func (b *Broker) ownContest(ctx context.Context, p *person, c *store.Contest) (*
 	if err != nil {
 		return nil, err
 	}
-	row, err := b.entryOf(ctx, p, c.Disclosure)
-	switch problem := (*Problem)(nil); {
-	case err == nil:
-		out.Entry = row.Index
-	case !errors.As(err, &problem) || problem.Status != 404:
+	rows, err := b.entriesOf(ctx, p, c.Disclosure)
+	if err != nil {
 		return nil, err
+	}
+	for _, row := range rows {
+		out.Entries = append(out.Entries, row.Index)
+		if row.Owner == c.Owner && out.Entry == 0 {
+			out.Entry = row.Index
+		}
 	}
 	return out, nil
 }

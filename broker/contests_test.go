@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -392,6 +393,64 @@ func TestCoSubjects(t *testing.T) {
 	// Both may contest it.
 	if _, err := w.b.FileContest(ctx, account(t, marie), a.ID, "Not me either."); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestContestOfOneOfTwoEntries: of two entries of one disclosure that are one account's, the one is contested that was chosen, with what it says of the person; the other is contested with it.
+func TestContestOfOneOfTwoEntries(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := t.Context()
+	noe, err := proof.Pivot{BirthName: "EXEMPLE FICTIF", GivenNames: "NOÉ", BirthDate: "2015-06", Sex: "M"}.Person().Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := account(t, marie)
+	me.Subjects = append(me.Subjects, noe)
+	req := request()
+	req.Scopes = []string{"members", "quotient"}
+	a := w.disclose(req)
+	asked, named := entryOf(t, a), w.own(noe)[0].Index
+	entries := []proof.Index{asked, named}
+	slices.Sort(entries)
+	for _, c := range []struct {
+		contested, other proof.Index
+		role             string
+		namesake         bool
+	}{{named, asked, "answer", true}, {asked, named, "asked", false}} {
+		filed, err := w.b.ContestEntry(ctx, me, c.contested, "Not me.")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(slices.Values(filed.Entries)); filed.Entry != c.contested || filed.Role != c.role || filed.Namesake != c.namesake || filed.Disclosure != a.ID || !slices.Equal(got, entries) {
+			t.Errorf("contested as entry %d: %+v", c.contested, filed)
+		}
+		seen, err := w.b.Contest(ctx, w.caller, filed.ID)
+		if err != nil || seen.Role != c.role || seen.Namesake != c.namesake || seen.Entry != 0 || seen.Entries != nil {
+			t.Errorf("the agency sees %+v, %v", seen, err)
+		}
+		if again, err := w.b.ContestEntry(ctx, me, c.contested, "Not me."); err != nil || again.ID != filed.ID {
+			t.Errorf("the same again: %+v, %v", again, err)
+		}
+		// The same text about the other one says something else of the person, and would go to the same agency about the same request.
+		_, err = w.b.ContestEntry(ctx, me, c.other, "Not me.")
+		wantCode(t, "the other entry", err, 409, "contest.open")
+		list, err := w.b.ContestsOf(ctx, me)
+		if err != nil || list[0].ID != filed.ID || list[0].Entry != c.contested || !slices.Contains(list[0].Entries, c.other) {
+			t.Errorf("%+v, %v", list, err)
+		}
+		// Who has given up the identifier still sees the contest, and of which of their entries it was not.
+		without := account(t, marie)
+		one, err := w.b.ContestOf(ctx, without, filed.ID)
+		if err != nil || (one.Entry == asked) != (c.contested == asked) || (one.Entry == 0) != (c.contested == named) || !slices.Equal(one.Entries, []proof.Index{asked}) {
+			t.Errorf("without the identifier: %+v, %v", one, err)
+		}
+		if _, err := w.b.WithdrawContest(ctx, me, filed.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// By the disclosure it is the asked one.
+	if c, err := w.b.FileContest(ctx, me, a.ID, "Not me."); err != nil || c.Entry != asked || c.Role != "asked" {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

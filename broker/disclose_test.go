@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -135,6 +136,10 @@ func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
 	}{
 		{404, `{"errors":[{"code":"37003","title":"Dossier absent","detail":"Rien","meta":{"provider":"CNAV"}}]}`, broker.Empty, 404, "37003", true},
 		{404, `not json`, broker.Failed, 404, "provider/404", false},
+		{409, `{"errors":[{"code":"00015","title":"Encore"}]}`, broker.Failed, 409, "00015", true},
+		{422, `{"errors":[{"code":"00422","title":"Illisible","detail":"Le prénom","meta":{"provider":"CNAV"}}]}`, broker.Failed, 422, "00422", true},
+		{400, `{"errors":[{"code":"00400","title":"Mauvais"}]}`, broker.Failed, 502, "00400", true},
+		{422, `{"errors":[{"code":"pas un code","title":"SECRETMARKER"}]}`, broker.Failed, 422, "provider/422", false},
 		{429, `{"errors":[{"code":"00429","title":"Trop"}]}`, broker.Failed, 429, "00429", true},
 		{502, `{"errors":[{"code":"37999","title":"Erreur"}]}`, broker.Failed, 502, "37999", true},
 		{504, `{"errors":[{"code":"37002","title":"Temps"}]}`, broker.Failed, 504, "37002", true},
@@ -153,6 +158,9 @@ func TestEmptyAndErrorAnswersAreRecorded(t *testing.T) {
 		if a.Outcome != c.outcome || a.Data != nil || a.Problem == nil || a.Problem.Status != c.answer || a.Problem.Code != c.code {
 			t.Errorf("%d %s: outcome %s, problem %+v", c.status, c.body, a.Outcome, a.Problem)
 			continue
+		}
+		if words := a.Problem.Title + a.Problem.Detail; strings.Contains(words, "SECRET") || c.code == "00422" && (words != "IllisibleLe prénom" || a.Problem.Provider != "CNAV") {
+			t.Errorf("%d %s: %+v", c.status, c.body, a.Problem)
 		}
 		v := w.verify(a.Receipt)
 		if v.Kind != proof.KindDisclosure {
@@ -308,6 +316,7 @@ func TestBadRequestsAreNotRecorded(t *testing.T) {
 		"recipient": func(r *broker.Request) { r.Recipient = "21750001600018" },
 		"object":    func(r *broker.Request) { r.Object = "12345678901234567890123456789012345678901234567890" },
 		"context":   func(r *broker.Request) { r.Context = "a\r\nb" },
+		"legible":   func(r *broker.Request) { r.Object = "\u200b \u2060\u3164" },
 		"purpose":   func(r *broker.Request) { r.Purpose = "Two words" },
 		"scopes":    func(r *broker.Request) { r.Scopes = nil },
 		"date":      func(r *broker.Request) { r.Subject.Pivot.BirthDate = "1985-02-29" },

@@ -31,8 +31,8 @@ func (c *Config) signedDir() string {
 }
 
 // elsewhere returns the checkpoints of this log that mirrors publish, and asks the witnesses. A mirror that can't be read, or has something else, vouches for nothing, nor does a witness that doesn't know the log. One mirror is enough, or so many witnesses that no quorum can have seen more. What
-// mirrors say is compared by the log, before it signs anything; a witness says a size alone, and one that is larger than all that is known stops the start. All are asked at once, and none for longer than patience.
-func (b *Broker) elsewhere(ctx context.Context, patience time.Duration) ([][]byte, error) {
+// mirrors say is compared by the log, before it signs anything; a witness says a size alone, and one that is larger than all that is known stops the start. All are asked at once, and none for longer than patience. What is enough isn't the end: whoever hasn't answered then has the rest of the time to know more, and counts as silent after it.
+func (b *Broker) elsewhere(ctx context.Context, patience, rest time.Duration) ([][]byte, error) {
 	tail, err := store.Order{Store: b.store}.Tail(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the end of the order: %w", err)
@@ -48,47 +48,74 @@ func (b *Broker) elsewhere(ctx context.Context, patience time.Duration) ([][]byt
 	first := make(chan witnessed, 1)
 	go func() {
 		var w witnessed
-		w.answered, w.silent, w.err = b.askWitnesses(asking, nil)
+		w.answered, w.silent, w.err = b.askWitnesses(asking, nil, rest)
 		first <- w
 	}()
-	found, errs := make([][]byte, len(b.cfg.Mirrors)), make([]error, len(b.cfg.Mirrors))
-	var mirrors sync.WaitGroup
-	for i, m := range b.cfg.Mirrors {
-		mirrors.Go(func() { found[i], errs[i] = b.mirrored(asking, m) })
+	type mirrored struct {
+		mirror string
+		note   []byte
+		err    error
 	}
-	mirrors.Wait()
+	mirrors := make(chan mirrored, len(b.cfg.Mirrors)) // whoever isn't waited for can end
+	silent := map[string]bool{}
+	for _, m := range b.cfg.Mirrors {
+		silent[m] = true
+		go func() {
+			note, err := b.mirrored(asking, m)
+			mirrors <- mirrored{m, note, err}
+		}()
+	}
 	var notes [][]byte
 	var failed []error
-	for i, m := range b.cfg.Mirrors {
-		switch err := errs[i]; {
-		case err == nil:
-			notes = append(notes, found[i])
-		case errors.Is(err, fs.ErrNotExist) && fresh: // a new log, of which there is nothing to mirror yet
-		default:
-			failed = append(failed, fmt.Errorf("mirror %s: %w", m, err))
-			b.log.Warn("a mirror doesn't say where the log stands", "mirror", m, "error", err)
+	fails := func(mirror string, err error) {
+		failed = append(failed, fmt.Errorf("mirror %s: %w", mirror, err))
+		b.log.Warn("a mirror doesn't say where the log stands", "mirror", mirror, "error", err)
+	}
+	var w witnessed
+	var over <-chan time.Time
+	for all, waiting := false, len(b.cfg.Mirrors); !all || waiting > 0; {
+		select {
+		case w = <-first:
+			all = true
+		case m := <-mirrors:
+			waiting--
+			delete(silent, m.mirror)
+			switch {
+			case m.err == nil:
+				notes = append(notes, m.note)
+			case errors.Is(m.err, fs.ErrNotExist) && fresh: // a new log, of which there is nothing to mirror yet
+			default:
+				fails(m.mirror, m.err)
+			}
+		case <-over:
+			waiting = 0
+			for m := range silent {
+				fails(m, errors.New("it said nothing, and isn't waited for: enough others answered"))
+			}
+		}
+		if all && over == nil && (len(notes) > 0 || w.answered) {
+			over = time.After(rest)
 		}
 	}
-	w := <-first
 	if more, err := b.knowMore(ctx, notes); err != nil {
 		return nil, err
 	} else if more { // what witnesses saw is judged by the newest that is known
 		again, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		w.answered, w.silent, w.err = b.askWitnesses(again, notes)
+		w.answered, w.silent, w.err = b.askWitnesses(again, notes, rest)
 	}
-	answered, silent := w.answered, w.silent
+	answered := w.answered
 	if w.err != nil {
 		return nil, w.err
 	}
 	apart := b.cfg.Shared != nil || b.cfg.signedDir() != filepath.Join(b.cfg.DataDir, "signed")
 	if len(b.cfg.Mirrors) > 0 && len(failed) == len(b.cfg.Mirrors) && !answered && !b.cfg.IgnoreMirrors {
 		return nil, fmt.Errorf("no mirror says where the log stands, nor do enough witnesses, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring one back, or name another copy of the published checkpoint under mirrors; "+
-			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(append(failed, silent...)...))
+			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(append(failed, w.silent...)...))
 	}
 	if b.witnesses != nil && !answered && len(b.cfg.Mirrors) == 0 && !apart && !b.cfg.IgnoreMirrors {
 		return nil, fmt.Errorf("too few witnesses say where the log stands: those who don't may have seen more, so an old copy of the data directory would not be noticed and nothing is signed: %w. Bring them back, or put signed_dir on another disk; "+
-			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(silent...))
+			"if you know that the data directory is the newest there is, give --ignore-mirrors once", errors.Join(w.silent...))
 	}
 	if !apart || b.cfg.Shared != nil && b.witnesses == nil || fresh || len(notes) > 0 || answered {
 		return notes, nil // where brokers share a store, what is published lies elsewhere than that, and may stand in
@@ -108,19 +135,24 @@ func (b *Broker) elsewhere(ctx context.Context, patience time.Duration) ([][]byt
 	return notes, nil
 }
 
-// elsewhereWait is how long mirrors and witnesses are waited for; takeOverWait is the same where another broker has just led, and everybody waits.
+// elsewhereWait is how long mirrors and witnesses are waited for, all of them at a start; takeOverWait is the same where another broker has just led, and everybody waits. takeOverRest is what is left to the others
+// there, once those who answered are enough: more than one takes that can be reached.
 const (
 	elsewhereWait = 10 * time.Second
 	takeOverWait  = 2 * time.Second
+	takeOverRest  = 250 * time.Millisecond
 )
 
 // atTakeOver is elsewhere for a broker that is about to lead. Each time that it fails it is more patient.
 func (b *Broker) atTakeOver(ctx context.Context) ([][]byte, error) {
-	patience := elsewhereWait
+	patience, rest := elsewhereWait, elsewhereWait
 	if b.part.Load() != nil { // it followed, or leads already
-		patience = min(takeOverWait<<min(b.hurried.Load(), 8), elsewhereWait)
+		patience, rest = min(takeOverWait<<min(b.hurried.Load(), 8), elsewhereWait), takeOverRest
 	}
-	known, err := b.elsewhere(ctx, patience)
+	if b.cfg.patience != 0 {
+		patience = b.cfg.patience
+	}
+	known, err := b.elsewhere(ctx, patience, rest)
 	if err != nil {
 		b.hurried.Add(1)
 	} else {
@@ -147,7 +179,7 @@ func (b *Broker) mirrored(ctx context.Context, mirror string) (note []byte, err 
 	if strings.Contains(mirror, "://") {
 		note, err = fetchCheckpoint(ctx, mirror)
 	} else {
-		note, err = os.ReadFile(mirror)
+		note, err = b.readings.file(ctx, mirror)
 	}
 	if err != nil {
 		return nil, err
@@ -167,6 +199,45 @@ func (b *Broker) mirrored(ctx context.Context, mirror string) (note []byte, err 
 		return nil, errors.New("it has the checkpoint of another log")
 	}
 	return note, nil
+}
+
+// readings are of files on shares, which may hang: of each file there is one at most, and whoever asks for it meanwhile gets its outcome.
+type readings struct {
+	mu    sync.Mutex
+	under map[string]*reading
+}
+
+type reading struct {
+	done chan struct{}
+	data []byte
+	err  error
+}
+
+// file reads a file, for as long as ctx allows.
+func (r *readings) file(ctx context.Context, name string) ([]byte, error) {
+	r.mu.Lock()
+	x := r.under[name]
+	if x == nil {
+		if r.under == nil {
+			r.under = map[string]*reading{}
+		}
+		x = &reading{done: make(chan struct{})}
+		r.under[name] = x
+		go func() {
+			x.data, x.err = os.ReadFile(name) // #nosec G304 -- a mirror of the configuration
+			r.mu.Lock()
+			delete(r.under, name)
+			r.mu.Unlock()
+			close(x.done)
+		}()
+	}
+	r.mu.Unlock()
+	select {
+	case <-x.done:
+		return x.data, x.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("reading it: no answer: %w", ctx.Err())
+	}
 }
 
 func fetchCheckpoint(ctx context.Context, base string) ([]byte, error) {

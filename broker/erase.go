@@ -42,10 +42,10 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	if !b.leads() {
 		return Erasure{}, b.errFollows(ctx)
 	}
-	term := b.part.Load().term
 	outer := ctx
 	ctx, done := b.asLeader(ctx)
 	defer done()
+	order := b.inTerm() // of another term than ctx: that one has ended
 	defer func() {
 		if err != nil && b.member != nil && outer.Err() == nil && (ctx.Err() != nil || errors.Is(err, store.ErrTerm)) {
 			err = b.errFollows(outer) // another broker leads, and carries through what was begun
@@ -68,7 +68,7 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 		case err != nil && begun:
 			b.gate.set(owner, phaseLeft)
 		case err != nil:
-			b.letIn(ctx, owner)
+			b.letIn(ctx, order, owner)
 			b.gate.set(owner, was)
 		default:
 			b.damage.erased(owner)
@@ -76,7 +76,7 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 		}
 	}()
 	// At the other brokers, too: else somebody about whom there is always a request under way could never be erased.
-	if err := b.store.ShutOut(ctx, owner); err != nil {
+	if err := order.ShutOut(ctx, owner); err != nil {
 		return Erasure{}, storeProblem(err)
 	}
 	asked := b.now()
@@ -84,7 +84,7 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 	var rec *proof.Record
 	var reach proof.Index
 	for {
-		e, rec, reach, err = b.beginErasure(ctx, term, subject, owner, ground, asked, request, &begun)
+		e, rec, reach, err = b.beginErasure(ctx, order, subject, owner, ground, asked, request, &begun)
 		if !errors.Is(err, store.ErrIntents) {
 			break
 		}
@@ -99,7 +99,7 @@ func (b *Broker) erase(ctx context.Context, subject proof.Subject, ground string
 }
 
 // beginErasure waits for what is under way about the person, whom the gate is closing, and remembers the erasure, unless this broker's term has ended. begun says that it is in the store, perhaps.
-func (b *Broker) beginErasure(ctx context.Context, term int64, subject proof.Subject, owner keys.Owner, ground string, asked time.Time, request store.ID, begun *bool) (e store.Erasure, rec *proof.Record, reach proof.Index, err error) {
+func (b *Broker) beginErasure(ctx context.Context, order store.Order, subject proof.Subject, owner keys.Owner, ground string, asked time.Time, request store.ID, begun *bool) (e store.Erasure, rec *proof.Record, reach proof.Index, err error) {
 	if err := b.gate.settled(ctx, b.stopping, owner); err != nil {
 		return e, nil, 0, fmt.Errorf("waiting for requests about the person: %w", err)
 	}
@@ -136,7 +136,7 @@ func (b *Broker) beginErasure(ctx context.Context, term int64, subject proof.Sub
 	}
 	e = store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
 	*begun = true
-	if err := (store.Order{Store: b.store, Term: term}).BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
+	if err := order.BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
 		if p := eraseProblem(err); p != nil {
 			*begun = false
 			return e, nil, 0, p
@@ -147,18 +147,21 @@ func (b *Broker) beginErasure(ctx context.Context, term int64, subject proof.Sub
 	return e, rec, reach, nil
 }
 
+// inTerm is the store, for what this broker does as the one that leads now.
+func (b *Broker) inTerm() store.Order { return store.Order{Store: b.store, Term: b.part.Load().term} }
+
 // letIn lets requests about somebody begin again whose erasure didn't begin. If that fails, the sweeper does it.
-func (b *Broker) letIn(ctx context.Context, owner keys.Owner) {
+func (b *Broker) letIn(ctx context.Context, order store.Order, owner keys.Owner) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), erasureRound)
 	defer cancel()
-	if err := b.store.LetIn(ctx, owner); err != nil {
+	if err := order.LetIn(ctx, owner); err != nil {
 		b.log.Warn("requests about a person who isn't erased after all are still kept out; it is tried again", "error", err)
 	}
 }
 
 // letInLeft lets requests about everybody begin again whose erasure an earlier leader had asked for and didn't begin.
 func (b *Broker) letInLeft(ctx context.Context) error {
-	return b.store.LetInLeft(ctx, b.gate.closing())
+	return b.inTerm().LetInLeft(ctx, b.gate.closing())
 }
 
 func erasureRecord(subject proof.Subject, reach proof.Index, ground string, asked, now time.Time) (*proof.Record, error) {
@@ -354,5 +357,5 @@ func (b *Broker) until(ctx context.Context, so func() (bool, error)) error {
 
 // errStopping ends the waiting of an erasure.
 func errStopping() error {
-	return unavailable("broker.stopping", "The broker is being restarted; an erasure that has begun is carried through when it starts.", nil)
+	return unavailable(CodeStopping, "The broker is being restarted; an erasure that has begun is carried through when it starts.", nil)
 }

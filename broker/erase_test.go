@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -204,5 +205,32 @@ func TestErasureDelaysNobodyElse(t *testing.T) {
 		if e.Reach+1 < r.Index() { // the child's entry may stand before or after the other
 			t.Errorf("erasure %d reaches to %d: it didn't wait for entry %d", i, e.Reach, r.Index())
 		}
+	}
+}
+
+// TestErasureOfACoSubjectIsNotTold: while somebody in an answer is being erased nothing can be recorded, and then the agency learns nothing: not that the provider answered, nor that it named somebody who is being
+// erased. It can't be told from a log that takes nothing.
+func TestErasureOfACoSubjectIsNotTold(t *testing.T) {
+	defer broker.SetErasingPatience(50 * time.Millisecond)()
+	w := newWatched(t, nil)
+	w.provider.answer = couple
+	child, err := proof.Person{BirthName: "TUE ENFANT", GivenNames: "NOE", BirthDate: "2015-06-30", Sex: "M"}.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.b.HoldErasure(child, true)
+	req := asker("TUE")
+	req.Scopes = []string{"members", "quotient"}
+	a, err := w.b.Disclose(t.Context(), w.caller, req)
+	p := broker.AsProblem(err)
+	if a != nil || err == nil || p.Status != 503 || p.Code != "log.unavailable" || p.Title != "The log can't record this now." || p.RetryAfter != time.Second || strings.Contains(p.Title+p.Detail, "eras") {
+		t.Errorf("%+v, problem %+v", a, p)
+	}
+	if n := len(w.provider.requests()); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	w.b.HoldErasure(child, false)
+	if a := w.finally(req); a.Outcome != broker.Failed || a.Problem.Code != "interrupted" {
+		t.Errorf("afterwards: %s, %+v", a.Outcome, a.Problem)
 	}
 }

@@ -152,6 +152,12 @@ func (b *Broker) HoldErasure(subject proof.Subject, hold bool) {
 	}
 }
 
+// SetErasingPatience sets how long requests wait for an erasure, until the returned function is called. Only while no other test runs.
+func SetErasingPatience(d time.Duration) (back func()) {
+	erasingPatience = d
+	return func() { erasingPatience = erasingWait }
+}
+
 // MonthsAfter is the deadline of a contest.
 var MonthsAfter = monthsAfter
 
@@ -219,6 +225,25 @@ func (b *Broker) OpeningsAfter(ctx context.Context, auditor string, id store.ID,
 
 // Elsewhere asks where the log stands, as whoever begins to lead does.
 func (b *Broker) Elsewhere(ctx context.Context) error {
-	_, err := b.elsewhere(ctx, elsewhereWait)
+	_, err := b.elsewhere(ctx, elsewhereWait, elsewhereWait)
 	return err
+}
+
+// SendDue sends the mails that are due, as each round does.
+func (b *Broker) SendDue(ctx context.Context) error { return b.sendDue(ctx) }
+
+// FileContest contests a disclosure by the first of its entries that is the account's: the asked one, if that is theirs.
+func (b *Broker) FileContest(ctx context.Context, a Account, disclosure store.ID, text string) (*Contest, error) {
+	p, err := b.person(&a)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.entriesOf(ctx, p, disclosure)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, errNoDisclosure()
+	}
+	return b.fileContest(ctx, p, rows[0], text)
 }

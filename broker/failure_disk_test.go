@@ -214,7 +214,14 @@ func fill(t *testing.T, path string) {
 // copyTree copies what a backup, or a thief, would find.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
-	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil { // with the modes, which are checked
+	out, err := exec.Command("cp", "-a", from, to).CombinedOutput() // with the modes, which are checked
+	if err != nil && bytes.Contains(out, []byte("/.new-")) {        // a file that was being written has its name by now
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
+		}
+		out, err = exec.Command("cp", "-a", from, to).CombinedOutput()
+	}
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

@@ -85,6 +85,19 @@ func (f *faulty) Check(ctx context.Context) error {
 
 func (f *faulty) Close() error { return nil }
 
+// TestNothingIsCutOff: without requests there is nothing to wait for, however little time there is.
+func TestNothingIsCutOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := w.b.Close(ctx)
+	w.b = nil
+	if err != nil && strings.Contains(err.Error(), "cut off") {
+		t.Errorf("%v", err)
+	}
+}
+
 // watched is a world whose log, at debug level, can be read while it works.
 type watched struct {
 	*world

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/broker/mail"
@@ -29,23 +28,39 @@ func conflict(code, title, detail string) *Problem {
 	return &Problem{Status: 409, Code: code, Title: title, Detail: detail}
 }
 
+// turns is a lock, of capacity 1, that is waited for as long as a context allows.
+type turns chan struct{}
+
+func (t turns) begin(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turns) end() { <-t }
+
 // alone keeps others from doing the same at once, in this broker and in those that share its store.
-func (b *Broker) alone(ctx context.Context, here *sync.Mutex, what string) (done func(), err error) {
-	here.Lock()
+func (b *Broker) alone(ctx context.Context, here turns, what string) (done func(), err error) {
+	if err := here.begin(ctx); err != nil {
+		return nil, unavailable("store.unavailable", "Somebody else is changing the same at this broker.", err)
+	}
 	if b.member == nil {
-		return here.Unlock, nil
+		return here.end, nil
 	}
 	there, err := b.member.Exclusive(ctx, what)
 	if err != nil {
-		here.Unlock()
+		here.end()
 		return nil, unavailable("store.unavailable", "The other brokers can't be kept from changing the same now.", err)
 	}
-	return func() { there(); here.Unlock() }, nil
+	return func() { there(); here.end() }, nil
 }
 
 // governing begins a change of the registry, from what it is now: another broker may have changed it.
 func (b *Broker) governing(ctx context.Context) (done func(), err error) {
-	if done, err = b.alone(ctx, &b.admin, "registry"); err != nil || b.member == nil {
+	if done, err = b.alone(ctx, b.admin, "registry"); err != nil || b.member == nil {
 		return done, err
 	}
 	if err := b.refresh(ctx); err != nil {
@@ -408,8 +423,13 @@ func (b *Broker) activate(ctx context.Context, a policy.Activation) error {
 	return err
 }
 
-// ReloadPolicy reads the policy bundle anew. If it can't be used, the one in force stays.
-func (b *Broker) ReloadPolicy(ctx context.Context) error { return b.engine.Reload(ctx) }
+// ReloadPolicy reads the policy bundle anew. If it can't be used, the one in force stays; if it only couldn't be recorded, it is tried again until it can. Once begun, it doesn't depend on the caller any
+// more: an entry that waits for its place comes into the log all the same, and what stands there must be in force.
+func (b *Broker) ReloadPolicy(ctx context.Context) error {
+	ctx, cancel := b.untilStopping(context.WithoutCancel(ctx))
+	defer cancel()
+	return b.engine.Reload(ctx)
+}
 
 // PolicyStatus tells which bundle is in force.
 func (b *Broker) PolicyStatus() policy.Status { return b.engine.Status() }

@@ -18,7 +18,7 @@ import (
 	"github.com/regard-broker/regard/keys"
 )
 
-// A Mailer hands a mail over. When Send returns nil, the mail was taken; mail.ErrRefused says that the address gets no mail, every other error that it may be tried again. All methods may be called concurrently.
+// A Mailer hands a mail over. When Send returns nil, the mail was taken; mail.ErrRefused says that the address gets no mail, mail.ErrDown that nobody does now, every other error that it may be tried again. All methods may be called concurrently.
 type Mailer interface {
 	Send(context.Context, *mail.Message) error
 }
@@ -81,7 +81,7 @@ func (b *Broker) sendMails(ctx context.Context) {
 	}
 }
 
-// sendDue sends what is due. After a failure that isn't one letter's own, the rest waits for the next round.
+// sendDue sends what is due. After a failure that isn't one letter's own, the rest waits for the next round: a server that hangs costs no more than one letter's time, and one try of one letter.
 func (b *Broker) sendDue(ctx context.Context) error {
 	for {
 		n, err := b.store.Digests(ctx, b.now(), 100)
@@ -98,26 +98,31 @@ func (b *Broker) sendDue(ctx context.Context) error {
 			return err
 		}
 		for i := range letters {
-			if err := b.sendLetter(ctx, &letters[i]); err != nil {
+			if down, err := b.sendLetter(ctx, &letters[i]); down || err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// sendLetter sends one, and notes what became of it.
-func (b *Broker) sendLetter(ctx context.Context, l *store.Letter) error {
+// sendLetter sends one, and notes what became of it; down: no other would be taken now.
+func (b *Broker) sendLetter(ctx context.Context, l *store.Letter) (down bool, err error) {
 	m, err := b.write(ctx, l)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if m == nil { // nobody to send it to any more
-		return b.store.Sent(ctx, l.ID)
+		return false, b.store.Sent(ctx, l.ID)
 	}
 	err = b.cfg.Mail.Send(ctx, m)
 	if ctx.Err() != nil {
-		return ctx.Err() // it may have been taken: it is sent again, under the same id
+		return false, ctx.Err() // it may have been taken: it is sent again, under the same id
 	}
+	return errors.Is(err, mail.ErrDown), b.noteLetter(ctx, l, err)
+}
+
+// noteLetter keeps what came of sending one.
+func (b *Broker) noteLetter(ctx context.Context, l *store.Letter, err error) error {
 	person := !l.Account.IsZero()
 	switch {
 	case err == nil:

@@ -75,6 +75,10 @@ type Config struct {
 
 	// at is called when a stage of the pipeline has just ended. Only tests of this package can set it: to die there.
 	at func(stage)
+	// patience takes the place of how long mirrors and witnesses are waited for at a change of the leader, for tests of this package; 0: it doesn't.
+	patience time.Duration
+	// relay, likewise, bounds what is taken from those that follow; nil: as it should be.
+	relay *bounds
 }
 
 // stage is an instant at which a crash must lose nothing.
@@ -98,24 +102,27 @@ func (b *Broker) at(s stage) {
 
 // Broker is a running broker. It is safe for concurrent use.
 type Broker struct {
-	cfg       Config
-	now       func() time.Time
-	log       *slog.Logger
-	store     *store.Store
-	ring      *keys.Ring
-	signed    signedStore
-	part      atomic.Pointer[part]
-	astray    atomic.Pointer[astray] // nil: it has its part
-	shuts     shuts                  // who is shut out by a broker that is about to lead
-	late      atomic.Int32           // how often this broker couldn't lead in time
-	hurried   atomic.Int32           // how often a takeover failed because nobody said in time where the log stands
-	parts     sync.WaitGroup         // that are ending
-	led       atomic.Int64           // the last term that this broker began to lead in
-	beginning sync.Mutex             // of a term: one at a time
-	member    *cluster.Member        // nil: this broker is alone
-	witnesses *witnesses             // nil: none
-	engine    *policy.Engine
-	providers *provider.Client
+	cfg     Config
+	now     func() time.Time
+	log     *slog.Logger
+	store   *store.Store
+	ring    *keys.Ring
+	signed  signedStore
+	part    atomic.Pointer[part]
+	astray  atomic.Pointer[astray] // nil: it has its part
+	shuts   shuts                  // who is shut out by a broker that is about to lead
+	late    atomic.Int32           // how often this broker couldn't lead in time
+	hurried atomic.Int32           // how often a takeover failed because nobody said in time where the log stands
+	parts   sync.WaitGroup         // that are being made, or are ending
+	// attempting: a part is being made.
+	attempting atomic.Bool
+	readings   readings        // of mirrors
+	led        atomic.Int64    // the last term that this broker began to lead in
+	beginning  sync.Mutex      // of a term: one at a time
+	member     *cluster.Member // nil: this broker is alone
+	witnesses  *witnesses      // nil: none
+	engine     *policy.Engine
+	providers  *provider.Client
 
 	own      ownPolicy
 	registry atomic.Pointer[registry]
@@ -124,10 +131,10 @@ type Broker struct {
 	places   chan struct{} // one for each request that is being carried out
 	known    known
 	details  details
-	begun    sync.Map   // ids of disclosures that a request of this process is working on
-	admin    sync.Mutex // one change at a time
+	begun    sync.Map // ids of disclosures that a request of this process is working on
+	admin    turns    // one change at a time
 	// statements of auditors are published one at a time
-	statements sync.Mutex
+	statements turns
 	opening    sync.Mutex // of what was deferred: one disclosure at a time
 	gate       gate
 	damage     damage
@@ -139,6 +146,7 @@ type Broker struct {
 		next  proof.Index
 	}
 	mails    mailStats
+	draining atomic.Bool // no request is taken any more
 	stopping chan struct{}
 	stop     sync.Once
 	work     sync.WaitGroup // what runs beside the requests
@@ -149,7 +157,7 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if cfg.DataDir == "" && cfg.Shared == nil || cfg.Origin == "" || cfg.Custodian == nil {
 		return nil, errors.New("broker: a data directory or shared stores, an origin and a custodian of keys must be given")
 	}
-	b = &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger, stopping: make(chan struct{}), logged: map[string]struct{}{}}
+	b = &Broker{cfg: cfg, now: cfg.Clock, log: cfg.Logger, stopping: make(chan struct{}), admin: make(turns, 1), statements: make(turns, 1), logged: map[string]struct{}{}}
 	if b.now == nil {
 		b.now = time.Now
 	}
@@ -231,10 +239,11 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 		go b.play(context.WithoutCancel(ctx))
 		go b.hear(context.WithoutCancel(ctx))
 	}
-	b.work.Add(3)
+	b.work.Add(4)
 	go b.sendMails(context.WithoutCancel(ctx))
 	go b.sweep(context.WithoutCancel(ctx))
 	go b.watchPolicy(context.WithoutCancel(ctx))
+	go b.retryPolicy(context.WithoutCancel(ctx))
 	return b, nil
 }
 
@@ -251,12 +260,19 @@ func (b *Broker) later(err error) bool {
 // watchPolicy has the policy engine take up changed files until the broker stops.
 func (b *Broker) watchPolicy(ctx context.Context) {
 	defer b.work.Done()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := b.untilStopping(ctx)
 	defer cancel()
-	go func() { <-b.stopping; cancel() }()
 	if err := b.engine.Watch(ctx); err != nil {
 		b.log.Error("changes of the policy's files are not taken up by themselves; reload it (SIGHUP or regard policy reload)", "error", err)
 	}
+}
+
+// retryPolicy has it try again what couldn't be recorded, whether or not files are watched.
+func (b *Broker) retryPolicy(ctx context.Context) {
+	defer b.work.Done()
+	ctx, cancel := b.untilStopping(ctx)
+	defer cancel()
+	b.engine.Retry(ctx)
 }
 
 func (b *Broker) openStores(ctx context.Context) (err error) {
@@ -319,7 +335,7 @@ func (b *Broker) openAlone(ctx context.Context) (err error) {
 	}()
 	cfg := b.ledgerConfig()
 	cfg.Store = order{store.Order{Store: b.store}, b}
-	if cfg.Known, err = b.elsewhere(ctx, elsewhereWait); err != nil {
+	if cfg.Known, err = b.elsewhere(ctx, elsewhereWait, elsewhereWait); err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	l, err := b.openTree(ctx, cfg, tree, tree.Integrate, func() {})
@@ -396,8 +412,14 @@ func (b *Broker) Ring() *keys.Ring { return b.ring }
 // InFlight is the number of requests that are being carried out.
 func (b *Broker) InFlight() int { return len(b.places) }
 
+// errDraining is of a broker that is about to stop.
+var errDraining = errors.New("the broker stops, and takes no more requests")
+
 // Ready says whether a request would be carried out now.
 func (b *Broker) Ready(ctx context.Context) error {
+	if b.draining.Load() {
+		return errDraining
+	}
 	if err := b.takes(); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
@@ -413,12 +435,13 @@ func (b *Broker) Ready(ctx context.Context) error {
 	return nil
 }
 
+// CodeStopping is the code of a broker that is about to stop: another one, or this one in a moment, takes the request.
+const CodeStopping = "broker.stopping"
+
 // enter takes one of the places for requests, or tells the caller to come back.
 func (b *Broker) enter(context.Context) (leave func(), err error) {
-	select {
-	case <-b.stopping:
-		return nil, &Problem{Status: 503, Code: "broker.stopping", Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
-	default:
+	if b.draining.Load() {
+		return nil, &Problem{Status: 503, Code: CodeStopping, Title: "The broker is being restarted.", Detail: "Repeat the request.", RetryAfter: time.Second}
 	}
 	if err := b.takes(); err != nil {
 		return nil, unavailable("log.unavailable", "The log can't record requests now.", err)
@@ -431,21 +454,55 @@ func (b *Broker) enter(context.Context) (leave func(), err error) {
 	}
 }
 
+// Drain takes no more requests: whoever comes is told to come again, and Ready that there is somebody better to come to. Those in hand go on. Close follows.
+func (b *Broker) Drain() { b.draining.Store(true) }
+
 // Close lets the requests in hand finish, as long as ctx allows, and closes everything.
 func (b *Broker) Close(ctx context.Context) error {
+	b.Drain()
 	b.stop.Do(func() { close(b.stopping) })
-	b.work.Wait()
-	var late error
+	if b.member != nil {
+		b.withdraw()
+	}
+	late := ended(ctx, &b.work)
 	for range cap(b.places) { // whoever has all places is alone
 		select {
 		case b.places <- struct{}{}:
 			continue
+		default: // a free place is taken whether or not there is time to wait for others
+		}
+		select {
+		case b.places <- struct{}{}:
+			continue
 		case <-ctx.Done():
-			late = errors.New("broker: some requests were cut off; they are recorded as interrupted at the next start")
+			late = errors.Join(late, errors.New("broker: some requests were cut off; they are recorded as interrupted at the next start"))
 		}
 		break
 	}
 	return errors.Join(late, b.close())
+}
+
+// behindWait is how long what should have ended is waited for still.
+const behindWait = 5 * time.Second
+
+// ended waits for work that has been told to end. A share whose server is gone lets nobody go.
+func ended(ctx context.Context, work *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() {
+		work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return nil
+	case <-time.After(behindWait):
+		return errors.New("broker: something gets no answer and is left behind: see whether the directory of published files hangs")
+	}
 }
 
 func (b *Broker) close() error {
@@ -458,7 +515,7 @@ func (b *Broker) close() error {
 	if p := b.part.Load(); p != nil {
 		errs = append(errs, b.finish(ctx, p))
 	}
-	b.parts.Wait()
+	errs = append(errs, ended(ctx, &b.parts))
 	if b.member != nil { // after the log, which it leads until then
 		errs = append(errs, b.member.Close(ctx))
 	}

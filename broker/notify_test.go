@@ -397,6 +397,65 @@ func TestMailServerFails(t *testing.T) {
 	}
 }
 
+// postman answers each mail in its own way.
+type postman struct {
+	answer error
+	asked  int
+}
+
+func (p *postman) Send(context.Context, *mail.Message) error {
+	p.asked++
+	return p.answer
+}
+
+// TestMailServerDown: of a server that takes nothing no more than one mail is asked a round, and the others lose no try by it; what it says of one mail holds up no other.
+func TestMailServerDown(t *testing.T) {
+	var ahead atomic.Int64
+	p := &postman{answer: fmt.Errorf("%w: nobody speaks", mail.ErrDown)}
+	start := time.Now()
+	w := newTraveller(t, &ahead, 0, func(cfg *broker.Config) {
+		cfg.Mail, cfg.Portal, cfg.SweepEvery = p, "https://portail.example", 1000*time.Hour // rounds are this test's, and so is the time
+		cfg.Clock = func() time.Time { return start.Add(time.Duration(ahead.Load())) }
+	})
+	ctx := t.Context()
+	const officer = "dpo@mairie.example"
+	if err := w.b.SetAgencyAddresses(ctx, "mairie", "", officer); err != nil {
+		t.Fatal(err)
+	}
+	const letters = 3
+	for i := range letters {
+		req := request()
+		req.Object = fmt.Sprint("dossier ", i)
+		if _, err := w.b.FileContest(ctx, account(t, marie), w.disclose(req).ID, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round := func(what string, asked int, failed, waiting int64) {
+		t.Helper()
+		before := p.asked
+		if err := w.b.SendDue(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m, err := w.b.Mails(ctx)
+		if err != nil || p.asked-before != asked || m.Failed != failed || m.Waiting != waiting {
+			t.Errorf("%s: asked for %d mails, want %d; %+v, %v", what, p.asked-before, asked, m, err)
+		}
+	}
+	for i := range int64(letters) {
+		round("a server that is down", 1, i+1, letters)
+	}
+	round("each has been tried once, and none is due", 0, letters, letters)
+	// A minute later: each had one try, whatever came of the others.
+	ahead.Add(int64(time.Minute))
+	p.answer = fmt.Errorf("%w: RCPT: the server said 452", mail.ErrLater)
+	round("full mailboxes", letters, 2*letters, letters)
+	ahead.Add(int64(2*time.Minute - time.Second))
+	round("after a second try", 0, 2*letters, letters)
+	ahead.Add(int64(time.Second))
+	p.answer = nil
+	round("a server that is there again", letters, 2*letters, 0)
+}
+
 // TestErasedAddress: the mail that says that the erasure begins goes out before the address is destroyed; after that there is none.
 func TestErasedAddress(t *testing.T) {
 	var ahead atomic.Int64

@@ -68,12 +68,17 @@ func (b *Broker) plan(reg *registry, caller Caller, req *Request) (*plan, error)
 			return nil, invalid("/recipient", "The recipient is not a SIRET.", "Give the 14 digits of the establishment that will use the data; the check digit must be right.")
 		}
 	}
-	p.agreed = reg.choose(caller.ID, req)
+	p.agreed = reg.choose(caller.ID, req, p.at)
 	if err := reg.mustName(caller.ID, req, p.agreed); err != nil {
 		return nil, err
 	}
 	p.input = p.decisionInput()
 	return p, nil
+}
+
+// legible says whether a character can be seen: people read what stands here.
+func legible(r rune) bool {
+	return unicode.IsGraphic(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
 
 func (p *plan) texts() error {
@@ -91,6 +96,9 @@ func (p *plan) texts() error {
 		}
 		if !utf8.ValidString(t.value) || strings.ContainsFunc(t.value, unicode.IsControl) {
 			return invalid(t.at, fmt.Sprintf("The %s holds control characters or is not UTF-8.", t.what), "Send plain text on one line.")
+		}
+		if strings.TrimSpace(t.value) != "" && !strings.ContainsFunc(t.value, legible) {
+			return invalid(t.at, fmt.Sprintf("The %s holds nothing that can be read.", t.what), "Say it in words, or leave it out.")
 		}
 	}
 	for _, t := range []struct{ at, what, value string }{{"/purpose", "purpose", r.Purpose}, {"/legal_basis", "legal basis", r.LegalBasis}} {

@@ -117,27 +117,39 @@ func (d *disclosure) read(ctx context.Context, q provider.Question, answer provi
 	}
 	// From here on the provider has answered about these people, whatever becomes of the rest: their entries say so.
 	filings := left.File(d.plan.asked)
-	d.result.obtained, d.result.others = stringsOf(left.Obtained()), filings[1:]
-	ctx, cancel := context.WithTimeout(ctx, def.Limits.Total) // for all documents together
-	defer cancel()
-	var documents []service.Document
-	for _, link := range left.Links() {
-		doc, err := d.b.providers.Fetch(ctx, q, link)
-		if err != nil {
-			return fmt.Errorf("fetching a document: %w", err)
-		}
-		documents = append(documents, doc)
+	asked := filings[0] // all fields
+	d.result.obtained, d.result.others = stringsOf(asked.Obtained), filings[1:]
+	documents, err := d.fetch(ctx, q, left.Links())
+	if err != nil {
+		return err
 	}
 	data, err := left.Data(documents...)
 	if err != nil {
 		return err
 	}
 	r := &d.result
-	r.outcome, r.said, r.data, r.released = Released, &envelope{data: data}, data, stringsOf(left.Released())
+	r.outcome, r.said, r.data, r.released = Released, &envelope{data: data}, data, stringsOf(asked.Released)
 	if n := left.Undeclared(); n > 0 {
 		d.b.log.Info("dropped what the service doesn't declare", "disclosure", uuid.UUID(d.id), "service", def.Ref(), "members", n)
 	}
 	return nil
+}
+
+// fetch gets the documents behind links of an answer, all together within the time of one question.
+func (d *disclosure) fetch(ctx context.Context, q provider.Question, links []service.Link) ([]service.Document, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, q.Service.Limits.Total)
+	defer cancel()
+	documents := make([]service.Document, len(links))
+	for i, link := range links {
+		var err error
+		if documents[i], err = d.b.providers.Fetch(ctx, q, link); err != nil {
+			return nil, fmt.Errorf("fetching a document: %w", err)
+		}
+	}
+	return documents, nil
 }
 
 // passStatus is the HTTP status under which a provider's own error is passed on.

@@ -173,9 +173,10 @@ func newServiceEntry(row store.Service) (*serviceEntry, error) {
 	return e, nil
 }
 
-// choose finds the one agreement a request relies on: the named one if it is the agency's for this service; else the first, active ones before
-// revoked ones and then by id, that covers the purpose and the legal basis; else the first that covers the purpose; else the first. Policy judges it.
-func (r *registry) choose(agency string, req *Request) *agreementEntry {
+// choose finds the one agreement a request relies on: the named one if it is the agency's for this service; else the one that covers the purpose, and then the legal basis, and of several of these the one
+// that is in force at that moment, and then covers the scopes. What is left is the first, active ones before revoked ones and then by id. So if one grants the request it is chosen, and if none does, the
+// reasons are those of the one that was meant. Policy judges it.
+func (r *registry) choose(agency string, req *Request, at time.Time) *agreementEntry {
 	list := r.agreements[agreementKey{agency, req.Service}]
 	if req.Agreement != "" {
 		for _, e := range list {
@@ -185,21 +186,35 @@ func (r *registry) choose(agency string, req *Request) *agreementEntry {
 		}
 		return nil
 	}
+	if len(list) == 1 {
+		return list[0]
+	}
 	var best *agreementEntry
 	score := -1
 	for _, e := range list {
-		n := 0
-		if slices.Contains(e.agreement.Purposes, policy.Purpose(req.Purpose)) {
-			n += 2
-			if slices.Contains(e.agreement.LegalBases, policy.LegalBasis(req.LegalBasis)) {
-				n++
-			}
-		}
-		if n > score {
+		if n := e.fits(req, at.UnixMilli()); n > score {
 			best, score = e, n
 		}
 	}
 	return best
+}
+
+// fits is greater the better an agreement fits a request; whatever comes first in it outweighs all that follows.
+func (e *agreementEntry) fits(req *Request, at int64) (score int) {
+	a := e.agreement
+	if slices.Contains(a.Purposes, policy.Purpose(req.Purpose)) {
+		score += 8
+		if slices.Contains(a.LegalBases, policy.LegalBasis(req.LegalBasis)) {
+			score += 4
+		}
+	}
+	if a.State == policy.AgreementActive && a.NotBefore.UnixMilli() <= at && at <= a.NotAfter.UnixMilli() {
+		score += 2
+	}
+	if !slices.ContainsFunc(req.Scopes, func(s string) bool { return !slices.Contains(a.Scopes, policy.Scope(s)) }) {
+		score++
+	}
+	return score
 }
 
 // mustName refuses a request of an agency some of whose requests are told later, if it names no agreement, or one that isn't the agency's for this service: what was meant to be told later would be

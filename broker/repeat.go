@@ -226,6 +226,9 @@ func (p *past) interrupted() bool {
 	return cause == causeInterrupted || cause == causeRestored
 }
 
+// CodeProviderEmpty is the code of an answer that the provider knows nobody, where its own words aren't at hand.
+const CodeProviderEmpty = "provider.empty"
+
 // pastAnswer says what became of a disclosure. The reasons of a refusal come from running the recorded decision again under the recorded bundle (G6).
 func (b *Broker) pastAnswer(ctx context.Context, p *past) (*Answer, error) {
 	a := &Answer{ID: p.row.ID, Outcome: Outcome(p.opening.Text(proof.DisclosureOutcome)), AskedAt: p.row.AskedAt}
@@ -238,7 +241,7 @@ func (b *Broker) pastAnswer(ctx context.Context, p *past) (*Answer, error) {
 		}
 		a.Reasons = again.Reasons
 	case Empty:
-		a.Problem = &Problem{Status: 404, Code: "provider.empty", Title: "The provider knows nobody by this identity.", Provider: p.opening.Text(proof.DisclosureProvider)}
+		a.Problem = &Problem{Status: 404, Code: CodeProviderEmpty, Title: "The provider knows nobody by this identity.", Provider: p.opening.Text(proof.DisclosureProvider)}
 	case Failed:
 		cause := p.opening.Text(proof.DisclosureCause)
 		a.Problem = &Problem{Status: 502, Code: cause, Title: "The request was not completed.", Detail: "The attempt is recorded. Make a new request, with a new Idempotency-Key.", Provider: p.opening.Text(proof.DisclosureProvider)}

@@ -215,7 +215,7 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 		}
 		kept = append(kept, then)
 	}
-	notes, err := r.b.elsewhere(ctx, elsewhereWait)
+	notes, err := r.b.elsewhere(ctx, elsewhereWait, elsewhereWait)
 	if err != nil {
 		return ledger.Remainder{}, err
 	}

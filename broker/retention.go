@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sort"
@@ -283,13 +284,18 @@ func (b *Broker) endMonths(ctx context.Context, ended []*month, kept string) err
 	return b.forgetErasures(ctx, before)
 }
 
-// detailsPause is how long the details of ended months are left alone after a failure: each attempt copies what stays of a month.
-const detailsPause = time.Hour
+// detailsPause is how long the details of ended months are left alone after a failure: each attempt may look at all records of a month.
+const detailsPause = 10 * time.Minute
+
+// detailsKept is how long a month is left alone whose newest details are gone while some are to be kept: at a month's turn some were sealed under the next one's key, or a damaged one is left as it is.
+const detailsKept = 24 * time.Hour
 
 // details are dropped beside the sweeper, which has other things to do for as long as that takes.
 type details struct {
 	under atomic.Bool
 	after atomic.Pointer[time.Time]
+	// later has months of which some is still to be kept, and from when on they are looked at again. Only who is at it uses it.
+	later map[int]time.Time
 }
 
 // begin drops them if nobody is at it, until the broker stops or another one leads.
@@ -317,17 +323,34 @@ func (b *Broker) dropDetails(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return b.details.drop(ctx, months, b.store.DropDetail, b.log)
+}
+
+func (x *details) drop(ctx context.Context, months []int, drop func(context.Context, int) (int64, error), log *slog.Logger) error {
+	var failed error // one month's trouble isn't the others'
 	for _, m := range months {
-		n, err := b.store.DropDetail(ctx, m)
+		if time.Now().Before(x.later[m]) {
+			continue
+		}
+		n, err := drop(ctx, m)
 		switch {
 		case errors.Is(err, store.ErrNotFound): // somebody else did
 			continue
+		case errors.Is(err, store.ErrExists):
+			if x.later == nil {
+				x.later = make(map[int]time.Time)
+			}
+			x.later[m] = time.Now().Add(detailsKept)
+			continue
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil:
-			return fmt.Errorf("dropping what is left of the month %d: %w", m, err)
+			failed = errors.Join(failed, fmt.Errorf("dropping what is left of the month %d: %w", m, err))
+			continue
 		}
-		b.log.Info("dropped what was left of a month's records at the end of their retention", "month", m, "records", n)
+		log.Info("dropped what was left of a month's records at the end of their retention", "month", m, "records", n)
 	}
-	return nil
+	return failed
 }
 
 // markerUpTo returns the marker of the last epoch that was opened at a time or before; 0 if there is none.

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -348,11 +349,28 @@ func TestEndOfRetentionIsCarriedThrough(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64
 	w := newTraveller(t, &ahead, day, func(c *broker.Config) { c.SweepEvery = time.Hour })
-	w.disclose(request())
+	a := w.disclose(request())
 	month := keys.MonthOf(time.Now())
+	// Whoever keeps an outline of it learns of each step, without opening anything.
+	standing := func(lasts bool, details int) {
+		t.Helper()
+		at := slices.IndexFunc(w.own(subjectOf(t, marie)), func(e broker.OwnEntry) bool { return e.Index == indexOf(t, a) })
+		e := w.own(subjectOf(t, marie))[at]
+		lasting, err := w.b.Lasting(t.Context(), []keys.KeyID{e.Under})
+		n, nerr := w.b.OwnDetails(t.Context(), subjectOf(t, marie), e.Index, e.Index)
+		if err != nil || nerr != nil || e.Under.IsZero() || lasting[e.Under] != lasts || n != details {
+			t.Errorf("its month lasts: %v, %d of 1 have details, want %v and %d (%v, %v)", lasting[e.Under], n, lasts, details, err, nerr)
+		}
+	}
+	standing(true, 1)
 	w.travel(&ahead)
+	standing(true, 1)
 	if err := w.b.AnnounceEnd(t.Context(), month); err != nil {
 		t.Fatal(err)
+	}
+	standing(false, 1)
+	if n, err := w.b.OwnDetails(t.Context(), subjectOf(t, marie), 0, indexOf(t, a)-1); err != nil || n != 0 {
+		t.Errorf("%d before it have details, %v", n, err)
 	}
 	if got := w.state(); got != broker.HistoryOpen {
 		t.Errorf("while all of it is there it is %s", got)
@@ -360,6 +378,7 @@ func TestEndOfRetentionIsCarriedThrough(t *testing.T) {
 	w.close()
 	w.tamper("UPDATE records SET person = x'' WHERE log_index = (SELECT min(log_index) FROM records WHERE position = 0)")
 	w.open()
+	standing(false, 0)
 	if got := w.state(); got != broker.HistoryRetired || w.count("SELECT count(*) FROM keys WHERE kind = 'month' AND period = ?", month) != 1 {
 		t.Errorf("while its month's key is still there it is %s", got)
 	}
@@ -372,6 +391,7 @@ func TestEndOfRetentionIsCarriedThrough(t *testing.T) {
 		}
 	}
 	w.becomes(broker.HistoryRetired)
+	standing(false, 0)
 	if n := w.told("record."+month, "destroyed"); n != 1 {
 		t.Errorf("the end was told %d times", n)
 	}

@@ -170,6 +170,55 @@ func (b *Broker) takePart(ctx context.Context) error {
 	}
 }
 
+// hangWait is how much longer than its context an attempt to take part may last before nobody waits for it any more.
+const hangWait = time.Second
+
+// attempt makes a part and takes it. A share whose server is gone answers no call, whatever its context: then the attempt is left alone, and what it makes is closed. Until it has ended there is no other one, so at most one hangs.
+func (b *Broker) attempt(ctx context.Context, open func() (*part, error)) error {
+	hangs := func(what string) error {
+		return fmt.Errorf("%w: %s gets no answer: see whether the directory of published files hangs", ledger.ErrUnavailable, what)
+	}
+	if !b.attempting.CompareAndSwap(false, true) {
+		return hangs("an earlier attempt to take part in the log")
+	}
+	type made struct {
+		p   *part
+		err error
+	}
+	done, left := make(chan made), make(chan struct{})
+	b.parts.Go(func() {
+		p, err := open()
+		select {
+		case done <- made{p, err}:
+			return
+		case <-left:
+		}
+		if err == nil {
+			now, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = p.close(now) // nobody used it
+		}
+		b.attempting.Store(false)
+	})
+	over := ctx.Done()
+	var late <-chan time.Time
+	for {
+		select {
+		case m := <-done:
+			b.attempting.Store(false)
+			if m.err == nil {
+				b.take(m.p)
+			}
+			return m.err
+		case <-over:
+			over, late = nil, time.After(hangWait)
+		case <-late:
+			close(left)
+			return hangs("taking part in the log")
+		}
+	}
+}
+
 // follow makes this broker follow, once there is a log, unless it may lead.
 func (b *Broker) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, partWait)
@@ -186,12 +235,13 @@ func (b *Broker) follow(ctx context.Context) error {
 		}
 		cancel()
 	}()
-	f, err := ledger.Follow(ctx, b.ledgerConfig(), b.hand, b.member.Told(cluster.Signed))
-	if err != nil {
-		return err
-	}
-	b.take(&part{Ledger: f})
-	return nil
+	return b.attempt(ctx, func() (*part, error) {
+		f, err := ledger.Follow(ctx, b.ledgerConfig(), b.hand, b.member.Told(cluster.Signed))
+		if err != nil {
+			return nil, err
+		}
+		return &part{Ledger: f}, nil
+	})
 }
 
 // leadFor is how long this broker may take to lead: as patient as others are with one that leads and can't work (see watch), for nobody leads meanwhile. Alone, or with a new log, it isn't in a hurry.
@@ -233,10 +283,24 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 			b.late.Add(1)
 		}
 	}()
+	// Whose erasure the one before began is shut out before anything is recorded, and until this broker has its part.
+	defer b.shuts.hold()()
+	return b.attempt(ctx, func() (*part, error) {
+		p, err := b.openLeading(ctx, term, func() { hurry.Stop() })
+		if err != nil {
+			end()
+			return nil, err
+		}
+		p.over, p.end = over, end
+		return p, nil
+	})
+}
+
+// openLeading opens the log as the one that leads in a term. rebuilds is called before Trillian's tree is made again, which may take long.
+func (b *Broker) openLeading(ctx context.Context, term int64, rebuilds func()) (*part, error) {
 	tree, err := b.cfg.Shared.Trillian(ctx)
 	if err != nil {
-		end()
-		return fmt.Errorf("opening Trillian: %w", err)
+		return nil, fmt.Errorf("opening Trillian: %w", err)
 	}
 	cfg := b.ledgerConfig()
 	mine := store.Order{Store: b.store, Term: term}
@@ -245,8 +309,6 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	cfg.Leads = func() bool { now, _, err := b.member.Term(); return err == nil && now == term }
 	// What the one before has begun to store is stored now or never.
 	err = mine.Lead(ctx)
-	// Before anything is recorded: whose erasure the one before began. It stays so until this broker has its part.
-	defer b.shuts.hold()()
 	if err == nil {
 		err = b.shutErasures(ctx)
 	}
@@ -255,16 +317,14 @@ func (b *Broker) lead(ctx context.Context) (err error) {
 	}
 	var l *ledger.Log
 	if err == nil {
-		l, err = b.openTree(ctx, cfg, tree, nil, func() { hurry.Stop() })
+		l, err = b.openTree(ctx, cfg, tree, nil, rebuilds)
 	}
 	if err != nil {
-		end()
-		return errors.Join(fmt.Errorf("leading the log: %w", err), tree.Close())
+		return nil, errors.Join(fmt.Errorf("leading the log: %w", err), tree.Close())
 	}
-	p := &part{Ledger: l, leads: true, tree: tree, term: term, over: over, end: end, log: l}
+	p := &part{Ledger: l, leads: true, tree: tree, term: term, log: l}
 	p.relay = newRelay(b, p)
-	b.take(p)
-	return nil
+	return p, nil
 }
 
 // partWait is how long the end of a part waits for what is under way in it.
@@ -303,12 +363,29 @@ func (p *part) close(ctx context.Context) error {
 	return err
 }
 
+// withdraw leaves the lease to others, unless this broker leads by it until it has finished: one that stops doesn't open the log any more.
+func (b *Broker) withdraw() {
+	b.member.Withdraw()
+	p := b.part.Load()
+	if term, _, err := b.member.Term(); err == nil && (p == nil || !p.leads || p.term != term) {
+		b.member.End(term)
+	}
+}
+
 // finishWait is how long the others wait for the signature of what was ordered here.
 const finishWait = 5 * time.Second
 
 // finish ends the last part of a broker that stops. If there are others, one of them leads as soon as all that was ordered here is signed: they wait for that, and can publish it as well.
 func (b *Broker) finish(ctx context.Context, p *part) error {
-	if p.relay == nil || !b.leads() || b.member.Stats().Members < 2 {
+	if p.relay != nil && !b.leads() {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel() // another broker signs: nothing that waits here can be
+		if err := p.close(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, ledger.ErrHangs) {
+			return err
+		}
+		return nil
+	}
+	if p.relay == nil || !b.others(ctx) {
 		return p.close(ctx)
 	}
 	p.relay.stop()
@@ -323,6 +400,15 @@ func (b *Broker) finish(ctx context.Context, p *part) error {
 		err = errors.Join(err, cerr)
 	}
 	return err
+}
+
+// others says whether there is somebody else at this moment: what was seen a moment ago may have been a command, which publishes nothing.
+func (b *Broker) others(ctx context.Context) bool {
+	members, err := b.member.Members(ctx)
+	if err != nil {
+		return b.member.Stats().Members > 1
+	}
+	return len(members) > 1
 }
 
 // watch is what play goes on with from one look to the next.
@@ -533,35 +619,50 @@ type relay struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
+	bounds bounds
+	room   chan struct{} // told when there is some again
+
 	mu    sync.Mutex
-	at    map[[16]byte]struct{} // groups that are on their way
-	alone map[[16]byte]int      // how often groups failed while others didn't
+	at    map[[16]byte]int // sizes of groups that are on their way
+	full  bool             // more may wait, for which there was no room
+	alone map[[16]byte]int // how often groups failed while others didn't
+}
+
+// bounds of a relay.
+type bounds struct {
+	every         time.Duration
+	atOnce, bytes int
 }
 
 const (
 	// relayEvery is how often the relay looks without having been told.
 	relayEvery = 250 * time.Millisecond
-	// relayAtOnce bounds the groups on their way.
+	// relayAtOnce bounds the groups on their way, relayBytes their size: an answer is in its group, and may be large.
 	relayAtOnce = 1024
+	relayBytes  = 64 << 20
 	// relayAlone is how often a group may fail while others are stored: it would be tried for ever, and hold the others up each time.
 	relayAlone = 3
 )
 
 func newRelay(b *Broker, p *part) *relay {
-	r := &relay{b: b, part: p, at: map[[16]byte]struct{}{}, alone: map[[16]byte]int{}}
+	r := &relay{b: b, part: p, bounds: bounds{relayEvery, relayAtOnce, relayBytes}, room: make(chan struct{}, 1), at: map[[16]byte]int{}, alone: map[[16]byte]int{}}
+	if b.cfg.relay != nil {
+		r.bounds = *b.cfg.relay
+	}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	return r
 }
 
 func (r *relay) start() {
 	r.work.Go(func() {
-		t := time.NewTicker(relayEvery)
+		t := time.NewTicker(r.bounds.every)
 		defer t.Stop()
 		for {
 			select {
 			case <-r.ctx.Done():
 				return
 			case <-r.b.member.Told(cluster.Handed):
+			case <-r.room:
 			case <-t.C:
 			}
 			for more := true; more && r.ctx.Err() == nil; {
@@ -584,32 +685,45 @@ func (r *relay) stop() {
 func (r *relay) take() (more bool, err error) {
 	r.mu.Lock()
 	at := make([][16]byte, 0, len(r.at))
-	for id := range r.at {
+	bytes := r.bounds.bytes
+	for id, size := range r.at {
 		at = append(at, id)
+		bytes -= size
 	}
+	room := r.bounds.atOnce - len(at)
+	r.full = room <= 0 || bytes <= 0
+	full := r.full
 	r.mu.Unlock()
-	room := relayAtOnce - len(at)
-	if room <= 0 {
+	if full {
 		return false, nil
 	}
-	groups, err := r.b.member.Take(r.ctx, at, room)
+	groups, err := r.b.member.Take(r.ctx, at, room, bytes)
 	if err != nil {
 		return false, err
 	}
 	for _, g := range groups {
+		bytes -= len(g.Body)
 		r.mu.Lock()
-		r.at[g.ID] = struct{}{}
+		r.at[g.ID] = len(g.Body)
 		r.mu.Unlock()
 		r.work.Go(func() {
 			defer func() {
 				r.mu.Lock()
 				delete(r.at, g.ID)
+				waited := r.full
+				r.full = false
 				r.mu.Unlock()
+				if waited {
+					select {
+					case r.room <- struct{}{}:
+					default:
+					}
+				}
 			}()
 			r.put(g)
 		})
 	}
-	return len(groups) > 0 && len(groups) == room, nil
+	return len(groups) > 0 && (len(groups) == room || bytes <= 0), nil
 }
 
 // put appends one group. Only what is wrong with the group itself refuses it; anything else leaves it for later, or for another leader.
@@ -638,7 +752,7 @@ func (r *relay) put(h cluster.Group) {
 		err = r.b.member.Refuse(r.ctx, h.ID, store.EncodeRefusal(err))
 	case err != nil:
 		select {
-		case <-time.After(relayEvery):
+		case <-time.After(r.bounds.every):
 		case <-r.ctx.Done():
 		}
 		return

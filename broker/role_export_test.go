@@ -14,6 +14,24 @@ import (
 func (b *Broker) Campaign()                        { b.member.Campaign() }
 func (b *Broker) Resign(ctx context.Context) error { return b.member.Resign(ctx) }
 
+// SetPatience sets how long mirrors and witnesses are waited for at a change of the leader.
+func (c *Config) SetPatience(d time.Duration) { c.patience = d }
+
+// SetRelay bounds the groups, and their bytes, that are taken at once from those that follow, and says how often it is looked for more without a cause.
+func (c *Config) SetRelay(atOnce, bytes int, every time.Duration) {
+	c.relay = &bounds{every, atOnce, bytes}
+}
+
+// HoldClosing makes the end of this broker wait, from when it has begun, until done.
+func (b *Broker) HoldClosing() (done func()) {
+	held := make(chan struct{})
+	b.work.Go(func() { <-held })
+	return func() { close(held) }
+}
+
+// Stopping is closed when the end of this broker has begun.
+func (b *Broker) Stopping() <-chan struct{} { return b.stopping }
+
 // Term in which this broker leads, 0: it doesn't.
 func (b *Broker) Term() int64 {
 	if p := b.part.Load(); p.leads && b.leads() {
@@ -44,11 +62,27 @@ func (b *Broker) HoldTelling() (done func()) {
 	return b.telling.Unlock
 }
 
+// Governing begins a change of the registry.
+func (b *Broker) Governing(ctx context.Context) (done func(), err error) { return b.governing(ctx) }
+
 // TellChange tells the other brokers that something changed.
 func (b *Broker) TellChange(ctx context.Context) error { return b.member.Tell(ctx, cluster.Changed) }
 
 // IntentVersions counts the versions of the intent key that this broker signs with.
 func (b *Broker) IntentVersions() int { return len(*b.intents.Load()) }
+
+// Readings reads files as those of mirrors are, and says how many are under way.
+func Readings() (read func(context.Context, string) ([]byte, error), under func() int) {
+	r := &readings{}
+	return r.file, func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.under)
+	}
+}
+
+// NotStored says whether an error says for certain that nothing was stored.
+func NotStored(err error) bool { return notStored(err) }
 
 // Patience is that of others with a leader in trouble.
 func Patience() (tooLong func(trouble time.Duration, now time.Time, members int) bool) {

@@ -7,9 +7,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	wit "github.com/regard-broker/regard/ledger/witness"
 )
@@ -113,6 +116,62 @@ func (x *sharing) released(b *broker.Broker) {
 	})
 }
 
+// share is a directory of one broker's own that leads to another one, as a mount does.
+type share struct {
+	t        testing.TB
+	name, to string
+	fifos    string
+}
+
+func newShare(t testing.TB, to string) *share {
+	t.Helper()
+	s := &share{t: t, name: filepath.Join(t.TempDir(), "mount"), to: to}
+	if err := os.Symlink(to, s.name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.answer)
+	return s
+}
+
+// point replaces what is mounted.
+func (s *share) point(to string) {
+	s.t.Helper()
+	if err := errors.Join(os.RemoveAll(s.name), os.Symlink(to, s.name)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// hang has every call that opens the checkpoint wait, as one to a share does whose server is gone.
+func (s *share) hang() {
+	s.t.Helper()
+	s.fifos = s.t.TempDir()
+	for _, n := range []string{"checkpoint", "checkpoint.witnessed"} {
+		if err := syscall.Mkfifo(filepath.Join(s.fifos, n), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.point(s.fifos)
+}
+
+// answer has the directory answer again, also whoever waits.
+func (s *share) answer() {
+	if s.fifos == "" {
+		return
+	}
+	s.point(s.to)
+	for _, n := range []string{"checkpoint", "checkpoint.witnessed"} {
+		name := filepath.Join(s.fifos, n)
+		f, err := os.OpenFile(name, os.O_RDWR, 0) // whoever waits to open it doesn't any more
+		if err == nil {
+			err = errors.Join(os.Remove(name), f.Close()) // and reads that it is empty
+		}
+		if err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.fifos = ""
+}
+
 // TestLeaderCutOff: a leader that reaches the store and not Trillian, or not the published directory, doesn't keep the others from working.
 func TestLeaderCutOff(t *testing.T) {
 	t.Parallel()
@@ -120,17 +179,15 @@ func TestLeaderCutOff(t *testing.T) {
 		"calls fail":            func(n *network) { n.broken.Store(true) },
 		"calls get no answer":   func(n *network) { n.silent.Store(true) },
 		"nothing can be stored": nil,
+		"its directory hangs":   nil,
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			x := newSharing(t)
 			var n network
 			public := x.shared.PublicDir
-			mine := filepath.Join(t.TempDir(), "mount")
-			if err := os.Symlink(public, mine); err != nil {
-				t.Fatal(err)
-			}
-			x.shared.PublicDir = mine
+			mount := newShare(t, public)
+			x.shared.PublicDir = mount.name
 			a := x.behind("a", &n)
 			x.shared.PublicDir = public
 			x.b = a
@@ -142,12 +199,15 @@ func TestLeaderCutOff(t *testing.T) {
 				t.Fatal("the first broker doesn't lead")
 			}
 			term := a.Term()
-			if cut == nil {
-				if err := errors.Join(os.Remove(mine), os.WriteFile(mine, nil, 0o600)); err != nil {
+			switch {
+			case cut != nil:
+				cut(&n)
+			case what == "its directory hangs":
+				mount.hang()
+			default:
+				if err := errors.Join(os.Remove(mount.name), os.WriteFile(mount.name, nil, 0o600)); err != nil {
 					t.Fatal(err)
 				}
-			} else {
-				cut(&n)
 			}
 			began := time.Now()
 			ledgertest.Await(t, "another leader", func() bool {
@@ -157,8 +217,10 @@ func TestLeaderCutOff(t *testing.T) {
 			x.released(b)
 			t.Logf("released by another leader after %v", time.Since(began))
 			if cut == nil { // it can't read there, either
-				if err := errors.Join(os.Remove(mine), os.Symlink(public, mine)); err != nil {
-					t.Fatal(err)
+				if mount.fifos != "" {
+					mount.answer()
+				} else {
+					mount.point(public)
 				}
 			}
 			x.released(a)
@@ -193,6 +255,101 @@ func TestLeadsInTime(t *testing.T) {
 	ledgertest.Await(t, "another leader", a.Leads)
 	if b.Leads() {
 		t.Error("the one that is cut off leads")
+	}
+}
+
+// TestHangsInTime: neither does one whose directory of published files hangs when it gets the lease. When the directory answers again, it takes its part, in which nothing of the attempt is left.
+func TestHangsInTime(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	a := x.start("a")
+	public := x.shared.PublicDir
+	mount := newShare(t, public)
+	x.shared.PublicDir = mount.name
+	b := x.start("b")
+	x.shared.PublicDir = public
+	x.b = a
+	x.populate()
+	x.known(b)
+	x.released(b)
+	term := a.Term()
+	ledgertest.Await(t, "each to know of the other", func() bool { s, _ := b.Cluster(); return s.Members == 2 })
+	mount.hang()
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "the lease at the one that hangs", func() bool { s, _ := a.Cluster(); return s.Leader == "b" && s.Term > term })
+	a.Campaign()
+	ledgertest.Await(t, "another leader", a.Leads)
+	x.released(a)
+	if b.Leads() {
+		t.Error("the one that hangs leads")
+	}
+	mount.answer()
+	x.released(b)
+	if err := a.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "the lease at the one that hung", b.Leads)
+	x.released(b)
+}
+
+// TestStopsThoughItHangs: a broker whose directory hangs stops when it is told to; the others go on.
+func TestStopsThoughItHangs(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	public := x.shared.PublicDir
+	mount := newShare(t, public)
+	x.shared.PublicDir = mount.name
+	a := x.start("a")
+	x.shared.PublicDir = public
+	x.b = a
+	x.populate()
+	b := x.start("b")
+	x.known(b)
+	mount.hang()
+	ledgertest.Await(t, "a call that hangs, and another leader", func() bool {
+		_, _ = b.Disclose(t.Context(), x.caller, request())
+		return b.Leads()
+	})
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	x.all = []*broker.Broker{b}
+	if err := a.Close(now); !errors.Is(err, ledger.ErrHangs) && (err == nil || !strings.Contains(err.Error(), "hangs")) {
+		t.Errorf("what is said of what is left behind: %v", err)
+	}
+	x.released(b)
+}
+
+// TestMirrorHangs: a mirror that gives no answer is one that says nothing; each is asked once, however often the broker tries.
+func TestMirrorHangs(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "checkpoint")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, under := broker.Readings()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := read(ctx, name)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	if n := under(); n != 1 {
+		t.Errorf("%d calls wait", n)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(name), f.Close(), os.WriteFile(name, []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ledgertest.Await(t, "an answer", func() bool { return under() == 0 })
+	if got, err := read(t.Context(), name); err != nil || string(got) != "x" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
@@ -430,6 +587,92 @@ func TestResignsOnceSigned(t *testing.T) {
 	}
 	slow.Store(false)
 	ledgertest.Await(t, "the other one", b.Leads)
+}
+
+// TestRelayGoesOnWithRoom: what was handed over and had no room is taken as soon as there is some, whether groups are bounded by their number or their size.
+func TestRelayGoesOnWithRoom(t *testing.T) {
+	t.Parallel()
+	for what, set := range map[string]func(*broker.Config){
+		"number": func(c *broker.Config) { c.SetRelay(1, 1<<20, time.Hour) },
+		"bytes":  func(c *broker.Config) { c.SetRelay(1000, 1, time.Hour) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			x := newSharing(t)
+			x.b = x.startWith("a", set)
+			x.populate()
+			b := x.start("b")
+			x.known(b)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			var asking sync.WaitGroup
+			for range 32 {
+				asking.Go(func() {
+					if _, err := b.Disclose(ctx, x.caller, request()); err != nil {
+						t.Errorf("%v", err)
+					}
+				})
+			}
+			asking.Wait()
+		})
+	}
+}
+
+// TestDoesntLeadAsItStops: a broker that is about to stop, which may take its time, doesn't keep the lease from those who go on.
+func TestDoesntLeadAsItStops(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	a := x.start("a")
+	b := x.start("b")
+	x.b = a
+	x.populate()
+	ledgertest.Await(t, "the follower to know who leads", func() bool { s, _ := b.Cluster(); return s.Leader == "a" })
+	held := b.HoldClosing()
+	var once sync.Once
+	release := func() { once.Do(held) }
+	closed := make(chan struct{})
+	t.Cleanup(func() { release(); <-closed })
+	go func() { defer close(closed); x.end(b) }()
+	<-b.Stopping()
+	x.end(a)
+	// Each look of one that campaigns takes what is free.
+	ledgertest.Await(t, "the lease to be free", func() bool { s, _ := b.Cluster(); return s.Leader == "" })
+	c := x.start("c")
+	if !c.Leads() {
+		t.Error("the third broker doesn't lead")
+	}
+	x.known(c)
+	x.released(c)
+	release()
+}
+
+// TestPublishesWhenNobodyElseWould: a command that was there a moment ago isn't another broker.
+func TestPublishesWhenNobodyElseWould(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	a := x.start("a")
+	x.b = a
+	x.populate()
+	members := func() int { s, _ := a.Cluster(); return s.Members }
+	stale := func() bool { // whether the broker still counts the command when that has gone
+		command, err := cluster.Join(t.Context(), cluster.Config{URL: x.cluster.DSN(x.main, "regard_broker"), Name: "a command"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ledgertest.Await(t, "the broker to know of the command", func() bool { return members() == 2 })
+		x.released(a)
+		if err := command.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return members() == 2
+	}
+	ledgertest.Await(t, "a command to be counted that has gone", stale)
+	signed := a.Log().Checkpoint().Size()
+	x.end(a)
+	note, err := os.ReadFile(filepath.Join(x.shared.PublicDir, "checkpoint"))
+	if err != nil || strings.Split(string(note), "\n")[1] != strconv.FormatUint(signed, 10) {
+		t.Errorf("of %d signed entries this is published: %s (%v)", signed, note, err)
+	}
 }
 
 func hangUntilGone(r *http.Request) {

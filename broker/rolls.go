@@ -167,7 +167,7 @@ func (b *Broker) PutStatement(ctx context.Context, caller Caller, epoch proof.Ep
 	if a.Epoch != epoch || !a.Agrees(b.cfg.Origin, m) || a.Entries != filed(m) {
 		return &Problem{Status: 422, Code: "statement.differs", Title: "The statement isn't what the log's marker says of this epoch.", Detail: "If you computed it from the rolls, keep them and tell the supervisory authority: the operator's index is wrong."}
 	}
-	done, err := b.alone(ctx, &b.statements, "statements")
+	done, err := b.alone(ctx, b.statements, "statements")
 	if err != nil {
 		return err
 	}

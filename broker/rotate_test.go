@@ -96,6 +96,44 @@ func TestRetireCheckpointKey(t *testing.T) {
 	}
 }
 
+// hasty is a custodian that retires all but the newest version of the checkpoint key when the first one is about to sign.
+type hasty struct {
+	keys.Custodian
+	armed atomic.Bool
+}
+
+func (h *hasty) Sign(ctx context.Context, version int, msg []byte) ([]byte, error) {
+	if version == 1 && h.armed.CompareAndSwap(true, false) {
+		if err := h.Retire(ctx, keys.RootCheckpoint, 2); err != nil {
+			return nil, err
+		}
+	}
+	return h.Custodian.Sign(ctx, version, msg)
+}
+
+// TestRetiredWhileSigning: the version is retired in the custodian after the log has asked for the signers, and before it signs. No request fails for it.
+func TestRetiredWhileSigning(t *testing.T) {
+	t.Parallel()
+	h := &hasty{}
+	w := newWatched(t, func(c *broker.Config) { h.Custodian = unclosed{keystest.NewCustodian(t)}; c.Custodian = h })
+	w.provider.answer = couple
+	old := vkeysOf(t, w)[0]
+	if _, err := w.b.RotateKey(t.Context(), keys.RootCheckpoint); err != nil {
+		t.Fatal(err)
+	}
+	h.armed.Store(true)
+	a := w.disclose(asker("TUE PREMIER"))
+	if h.armed.Load() {
+		t.Fatal("the older version wasn't to sign")
+	}
+	if vkeys := vkeysOf(t, w); len(vkeys) != 1 || !verifiesWith(t, vkeys[0], a.Receipt) || verifiesWith(t, old, a.Receipt) {
+		t.Errorf("log keys %v", vkeys)
+	}
+	if text := w.text(); strings.Contains(text, "level=ERROR") {
+		t.Errorf("signing met an error:\n%s", text)
+	}
+}
+
 // TestRetiredWhileStopped: the only key that signed the last checkpoint is retired in the custodian itself. The broker used to be halted at its next start: it knew keys in force alone.
 func TestRetiredWhileStopped(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,9 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -49,6 +51,32 @@ func TestRevocationIsInForceEverywhere(t *testing.T) {
 		if _, err := b.Authenticate(x.cert); err == nil {
 			t.Error("the change wasn't taken up")
 		}
+	}
+}
+
+// TestChangesWaitInTime: whoever wants to change something while another change is being made, at the same broker or at another one, waits no longer than it says.
+func TestChangesWaitInTime(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	a, b := x.start("a"), x.start("b")
+	done, err := a.Governing(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for name, at := range map[string]*broker.Broker{"the same broker": a, "the other one": b} {
+		if _, err := at.Governing(ctx); broker.AsProblem(err).Status != http.StatusServiceUnavailable || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	done()
+	for _, at := range x.all {
+		done, err := at.Governing(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done()
 	}
 }
 

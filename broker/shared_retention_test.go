@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -29,7 +30,11 @@ func TestDetailsAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.verify(a.Receipt)
+	under := x.own(subjectOf(t, marie))[0].Under
 	was, err := follows[0].Endings(t.Context())
+	if n, err := leads.OwnDetails(t.Context(), subjectOf(t, marie), 0, indexOf(t, a)); err != nil || n == 0 {
+		t.Fatalf("%d records have details, %v", n, err)
+	}
 	if err != nil || was.Underway {
 		t.Fatalf("%+v, %v", was, err)
 	}
@@ -42,6 +47,12 @@ func TestDetailsAreDropped(t *testing.T) {
 		x.b = b
 		if now, err := b.Endings(t.Context()); err != nil || now == was || now.Told == was.Told || now.Underway {
 			t.Errorf("what is kept of before isn't known to be old: %+v, then %+v, %v", was, now, err)
+		}
+		if lasting, err := b.Lasting(t.Context(), []keys.KeyID{under}); err != nil || under.IsZero() || lasting[under] {
+			t.Errorf("the key of an ended month lasts: %v, %v", lasting, err)
+		}
+		if n, err := b.OwnDetails(t.Context(), subjectOf(t, marie), 0, indexOf(t, a)); err != nil || n != 0 {
+			t.Errorf("%d records have details, %v", n, err)
 		}
 		seen := x.own(subjectOf(t, marie))
 		found := false

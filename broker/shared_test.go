@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/provider"
@@ -24,6 +27,7 @@ import (
 	"github.com/regard-broker/regard/ledger/remote"
 	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/ledger/signer"
+	"github.com/regard-broker/regard/ledger/tiles"
 	wit "github.com/regard-broker/regard/ledger/witness"
 )
 
@@ -282,6 +286,55 @@ func TestBrokersTakeOver(t *testing.T) {
 		}
 		x.end(leads)
 		x.start(fmt.Sprintf("c%d", round))
+	}
+}
+
+// TestTakeOverThoughSomeAreSilent: who is about to lead doesn't wait for a witness and a mirror that say nothing, since others say enough.
+func TestTakeOverThoughSomeAreSilent(t *testing.T) {
+	t.Parallel()
+	x := newSharing(t)
+	pub, err := x.cfg.Custodian.PublicKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := note.NewEd25519VerifierKey(origin, pub[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stands []*stand
+	var text strings.Builder
+	for i := range 3 {
+		s := newStand(t, fmt.Sprintf("w%d.example", i), origin, vkey)
+		stands = append(stands, s)
+		fmt.Fprintf(&text, "witness w%d %s %s\n", i, s.w.VKey(), s.url)
+	}
+	text.WriteString("group all 2 w0 w1 w2\nquorum all\n")
+	var silent atomic.Bool
+	var asked atomic.Int32
+	quiet := mirror(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if silent.Load() {
+			asked.Add(1)
+			hang(rw, r)
+		}
+		tiles.Handler(x.shared.PublicDir).ServeHTTP(rw, r)
+	}))
+	x.cfg.Witnesses = &broker.Witnesses{Policy: []byte(text.String()), Deadline: 300 * time.Millisecond, Timeout: time.Hour}
+	x.cfg.Mirrors = []string{quiet, mirror(t, tiles.Handler(x.shared.PublicDir))}
+	x.cfg.SetPatience(time.Hour) // with those who are silent
+	a := x.start("a")
+	x.b = a
+	x.populate()
+	b := x.start("b")
+	x.known(b)
+	x.released(b)
+	silent.Store(true)
+	stands[2].answer(func(rw http.ResponseWriter, r *http.Request) { asked.Add(1); hang(rw, r) })
+	t.Cleanup(func() { stands[2].answer(nil) })
+	x.end(a)
+	ledgertest.Await(t, "the other one to lead", b.Leads)
+	x.released(b)
+	if asked.Load() < 2 {
+		t.Errorf("%d of the silent were asked", asked.Load())
 	}
 }
 

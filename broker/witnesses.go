@@ -30,13 +30,15 @@ type Witnesses struct {
 	Faulty int
 	// Deadline, Timeout: see cosign.Config.
 	Deadline, Timeout time.Duration
-	// Wait is how long a request of a service that waits for the quorum does; 0 means 10 seconds.
+	// Wait is how long a request of a service that waits for the quorum does; 0 means 10 seconds. Longer than 12 seconds, which is the most that the configuration takes, its caller may be cut off before.
 	Wait time.Duration
 	// Roots: see cosign.Config.
 	Roots *x509.CertPool
 	// Distrust names witnesses whose word doesn't stop a start, though they say that they saw more: once, by an operator who knows that they are wrong.
 	Distrust []string
 }
+
+const longestWitnessWait = 12 * time.Second // see Witnesses.Wait
 
 // witnesses is the broker's part of that.
 type witnesses struct {
@@ -92,7 +94,7 @@ func (b *Broker) WitnessStats() []cosign.Stats {
 
 // askWitnesses asks the witnesses where they saw the log stand, and refuses to go on below that. notes are checkpoints that were found elsewhere. answered says that they are enough: those who are silent, with as many liars as there
 // may be, are no quorum, so no checkpoint that had one can be larger than what is known. Under a quorum that is too weak to allow for liars, it allows for none.
-func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered bool, failed []error, err error) {
+func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte, rest time.Duration) (answered bool, failed []error, err error) {
 	if b.witnesses == nil {
 		return false, nil, nil
 	}
@@ -101,9 +103,14 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		return false, nil, err
 	}
 	var ahead []string
-	seen := b.witnesses.Ask(ctx, last)
-	vouches := make([]bool, len(seen))
-	for i, s := range seen {
+	p, liars := b.witnesses.policy, b.cfg.Witnesses.Faulty
+	if p.Overlap() <= liars {
+		liars = 0
+	}
+	vouch := func(s *cosign.Seen) bool { return s.Err == nil && s.Size <= last.Size() }
+	enough := func(seen []cosign.Seen) bool { return p.Lacks(func(i int) bool { return !vouch(&seen[i]) }) > liars }
+	seen := b.witnesses.AskUntil(ctx, last, enough, rest)
+	for _, s := range seen {
 		switch {
 		case s.Contradicts:
 			ahead = append(ahead, fmt.Sprintf("%s cosigned another tree of %d entries", s.Name, last.Size()))
@@ -114,7 +121,6 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		case s.Size > last.Size():
 			ahead = append(ahead, fmt.Sprintf("%s cosigned %d entries", s.Name, s.Size))
 		default:
-			vouches[i] = true
 			continue
 		}
 		if slices.Contains(b.cfg.Witnesses.Distrust, s.Name) {
@@ -126,11 +132,7 @@ func (b *Broker) askWitnesses(ctx context.Context, notes [][]byte) (answered boo
 		return false, failed, fmt.Errorf("%w: witnesses saw another history of this log than this broker has, whose last signed checkpoint has %d entries: %s. The data directory is an older copy, or another broker signs for this log, or the witness is wrong. "+
 			"Nothing is signed. Put the newest directory back, or restore a backup on top of the newest published files (regard restore); docs/operate.md, \"When witnesses saw more\"", ledger.ErrHalted, last.Size(), strings.Join(ahead, "; "))
 	}
-	p, liars := b.witnesses.policy, b.cfg.Witnesses.Faulty
-	if p.Overlap() <= liars {
-		liars = 0
-	}
-	return p.Lacks(func(i int) bool { return !vouches[i] }) > liars, failed, nil
+	return enough(seen), failed, nil
 }
 
 // newest is the largest checkpoint that this log is known to have signed. If none is known it is that of the empty tree: it contradicts nothing, and whoever saw more says so.

@@ -128,12 +128,15 @@ func (x *exchange) fail(p *broker.Problem, a *broker.Answer) {
 	if p.RetryAfter > 0 {
 		h["Retry-After"] = []string{itoa(int64((p.RetryAfter + time.Second - 1) / time.Second))}
 	}
+	if p.Code == broker.CodeStopping {
+		h["Connection"] = []string{"close"} // a balancer of connections has the next one led elsewhere; on HTTP/2 this is GOAWAY
+	}
 	x.write(p.Status, b)
 }
 
 // kind of a problem: its code, but where that is a provider's own, which could be any text, only that it is one. Types, logs and metrics say no more.
 func kind(p *broker.Problem) string {
-	if p.Provider == "" || strings.HasPrefix(p.Code, "provider.") {
+	if p.Provider == "" || p.Code == broker.CodeProviderEmpty {
 		return p.Code
 	}
 	// provider/timeout is ours, provider/504/37002 ends with the provider's.
@@ -169,6 +172,8 @@ func (x *exchange) problemMembers(b []byte, p *broker.Problem) []byte {
 func (x *exchange) write(status int, b []byte) bool {
 	x.status = status
 	x.w.Header()["Content-Length"] = []string{strconv.Itoa(len(b))}
+	// How long the provider and the log took is not the caller's fault; how long they take to read it is.
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.api.cfg.Write)) // a recorder in a test has none
 	x.w.WriteHeader(status)
 	return writeWhole(x.w, x.r, b) == nil
 }

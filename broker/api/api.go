@@ -50,6 +50,7 @@ type Config struct {
 	InFlight int           // disclosures at once in all; 0 means 512
 	MaxBody  int64         // bytes; 0 means 64 KiB
 	Read     time.Duration // for a body to arrive; 0 means 15 s
+	Write    time.Duration // for an answer to be taken, from when it is there; 0 means 75 s
 
 	Now func() time.Time // nil: time.Now
 }
@@ -83,7 +84,8 @@ func New(cfg Config) (*API, error) {
 	def(&cfg.InFlight, 512)
 	def(&cfg.MaxBody, 64<<10)
 	def(&cfg.Read, 15*time.Second)
-	if cfg.Rate < 0 || cfg.Burst < 0 || cfg.InFlight < 0 || cfg.MaxBody < 0 || cfg.Read < 0 {
+	def(&cfg.Write, writeTimeout)
+	if cfg.Rate < 0 || cfg.Burst < 0 || cfg.InFlight < 0 || cfg.MaxBody < 0 || cfg.Read < 0 || cfg.Write < 0 {
 		return nil, errors.New("api: a limit is negative")
 	}
 	a := &API{
@@ -236,7 +238,7 @@ func (x *exchange) deadline(d time.Duration) {
 
 // finish logs and counts, and turns a panic into an answer.
 func (a *API) finish(x *exchange) {
-	a.metrics.inFlight.Dec()
+	defer a.metrics.inFlight.Dec() // last, though the caller may have read the answer
 	if v := recover(); v != nil {
 		if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(v)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,7 +54,7 @@ func TestDisclose(t *testing.T) {
 				t.Errorf("%s: got %q, want %q", h, got, want)
 			}
 		}
-		if id := r.header.Get("Regard-Request-Id"); id == "" || id == "their-id" || !strings.Contains(s.log.String(), id) {
+		if id := r.header.Get("Regard-Request-Id"); id == "" || id == "their-id" || !strings.Contains(s.logged(t), id) {
 			t.Errorf("our own id %q is not in the log", id)
 		}
 	}
@@ -85,22 +86,16 @@ func TestNothingPersonalIsLogged(t *testing.T) {
 	s.do(t, c, "GET", "/FIXTUREPERSON", "")
 	s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) { panic("FIXTUREPERSON") }
 	s.do(t, c, "POST", "/v1/disclosures", question)
-	var b bytes.Buffer
-	rec := recorder{&b, http.Header{}}
-	r, err := http.NewRequest("GET", "/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
+	log := s.logged(t)
+	metrics := s.scrape()
+	if !strings.Contains(metrics, `regard_requests_total{code="",outcome="released",path="/v1/disclosures",status="200"} 1`) {
+		t.Errorf("no count in %s", metrics)
 	}
-	s.api.metrics.Handler().ServeHTTP(rec, r)
-	if !strings.Contains(b.String(), `regard_requests_total{code="",outcome="released",path="/v1/disclosures",status="200"} 1`) {
-		t.Errorf("no count in %s", b.String())
-	}
-	log := s.log.String()
 	for _, secret := range []string{"FIXTUREPERSON", "secret-context", "secret-object", "Ada", "1990-01-02"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log holds %q:\n%s", secret, log)
 		}
-		if strings.Contains(b.String(), secret) {
+		if strings.Contains(metrics, secret) {
 			t.Errorf("the metrics hold %q", secret)
 		}
 	}
@@ -110,14 +105,6 @@ func TestNothingPersonalIsLogged(t *testing.T) {
 		}
 	}
 }
-
-type recorder struct {
-	io.Writer
-	h http.Header
-}
-
-func (r recorder) Header() http.Header { return r.h }
-func (r recorder) WriteHeader(int)     {}
 
 func TestCertificates(t *testing.T) {
 	s := start(t, nil)
@@ -269,6 +256,42 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// TestStoppingEndsTheConnection: whoever is told to come again doesn't come to the same broker by the same connection.
+func TestStoppingEndsTheConnection(t *testing.T) {
+	s := start(t, nil)
+	s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) {
+		return nil, &broker.Problem{Status: 503, Code: broker.CodeStopping, Title: "x", Detail: "y", RetryAfter: time.Second}
+	}
+	for _, h2 := range []bool{false, true} {
+		c := s.clientOf(h2, s.mine)
+		reused := func() (again bool) {
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { again = i.Reused }})
+			req, err := http.NewRequestWithContext(ctx, "GET", "https://"+s.addr+"/v1/whoami", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			return again
+		}
+		if reused(); !reused() {
+			t.Fatalf("h2 %v: a connection isn't used again", h2)
+		}
+		wantProblem(t, "stopping", s.do(t, c, "POST", "/v1/disclosures", question), 503, broker.CodeStopping)
+		for deadline := time.Now().Add(time.Minute); reused(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("h2 %v: the connection is used on", h2)
+			}
+		}
+	}
+}
+
 // gone is a caller who leaves while an answer is written: Write fails, and net/http goes on reading what it was given, as it does for HTTP/2 when the stream is reset.
 type gone struct {
 	http.ResponseWriter
@@ -309,7 +332,7 @@ func TestPanic(t *testing.T) {
 	if r := s.do(t, c, "GET", "/v1/whoami", ""); r.status != 200 {
 		t.Errorf("after a panic: %d", r.status)
 	}
-	if log := s.log.String(); !strings.Contains(log, `"msg":"panic"`) || strings.Contains(log, "FIXTUREPERSON") || !strings.Contains(log, "TestPanic") {
+	if log := s.logged(t); !strings.Contains(log, `"msg":"panic"`) || strings.Contains(log, "FIXTUREPERSON") || !strings.Contains(log, "TestPanic") {
 		t.Errorf("log: %s", log)
 	}
 }
@@ -649,7 +672,7 @@ func TestTraceparent(t *testing.T) {
 
 // A provider's own code is passed to the agency; types, logs and metrics get none of it.
 func TestKind(t *testing.T) {
-	for code, want := range map[string]string{"provider/timeout": "provider/timeout", "provider/504/37002": "provider/504", "37003": "provider/404", "Jean MARTIN": "provider/404", "provider/Jean MARTIN": "provider/404", "provider.empty": "provider.empty", "interrupted": "provider/404"} {
+	for code, want := range map[string]string{"provider/timeout": "provider/timeout", "provider/504/37002": "provider/504", "37003": "provider/404", "Jean MARTIN": "provider/404", "provider/Jean MARTIN": "provider/404", "provider.empty": "provider.empty", "provider.DUPONT-1984": "provider/404", "provider.empty.1984": "provider/404", "provider.": "provider/404", "interrupted": "provider/404"} {
 		if got := kind(&broker.Problem{Status: 404, Code: code, Provider: "p"}); got != want {
 			t.Errorf("%s: %s, want %s", code, got, want)
 		}
@@ -657,14 +680,16 @@ func TestKind(t *testing.T) {
 	if got := kind(&broker.Problem{Status: 404, Code: "service.unknown"}); got != "service.unknown" {
 		t.Errorf("ours: %s", got)
 	}
-	s := start(t, nil)
-	s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) {
-		a := released()
-		a.Outcome, a.Data, a.Problem = broker.Empty, nil, &broker.Problem{Status: 404, Code: "FIXTUREPERSON", Title: "FIXTUREPERSON is unknown.", Detail: "x", Provider: "p"}
-		return a, nil
-	}
-	r := s.do(t, s.client(s.mine), "POST", "/v1/disclosures", question)
-	if !strings.Contains(r.body, `"code":"FIXTUREPERSON"`) || !strings.Contains(r.body, `"type":"urn:regard:problem:provider/404"`) || strings.Contains(s.log.String(), "FIXTURE") {
-		t.Errorf("%s\n%s", r.body, s.log)
+	for _, code := range []string{"FIXTUREPERSON", "provider.FIXTUREPERSON-1984"} {
+		s := start(t, nil)
+		s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) {
+			a := released()
+			a.Outcome, a.Data, a.Problem = broker.Empty, nil, &broker.Problem{Status: 404, Code: code, Title: "FIXTUREPERSON is unknown.", Detail: "x", Provider: "p"}
+			return a, nil
+		}
+		r := s.do(t, s.client(s.mine), "POST", "/v1/disclosures", question)
+		if !strings.Contains(r.body, `"code":"`+code+`"`) || !strings.Contains(r.body, `"type":"urn:regard:problem:provider/404"`) || strings.Contains(s.logged(t), "FIXTURE") {
+			t.Errorf("%s\n%s", r.body, s.log)
+		}
 	}
 }

@@ -98,7 +98,7 @@ func TestCallersAreApart(t *testing.T) {
 	if r := s.do(t, agency, "GET", "/v1/whoami", ""); !strings.HasPrefix(r.body, `{"agency":{"id":"mine",`) {
 		t.Errorf("whoami of the agency: %s", r.body)
 	}
-	if !strings.Contains(s.log.String(), `"auditor":"mine"`) || !strings.Contains(s.log.String(), `"agency":"mine"`) {
+	if log := s.logged(t); !strings.Contains(log, `"auditor":"mine"`) || !strings.Contains(log, `"agency":"mine"`) {
 		t.Error("the log doesn't tell one from the other")
 	}
 	// Their allowances are apart, too, though they have one id.
@@ -182,7 +182,7 @@ func TestAuditCalls(t *testing.T) {
 		}
 	}
 	for _, secret := range []string{"control", "note"} {
-		if strings.Contains(s.log.String(), secret) {
+		if strings.Contains(s.logged(t), secret) {
 			t.Errorf("the log holds %q", secret)
 		}
 	}

@@ -49,7 +49,9 @@ func (c *corkable) uncork() error {
 	if c.kept == nil {
 		return c.err
 	}
-	_, c.err = c.Conn.Write(*c.kept)
+	if _, c.err = c.Conn.Write(*c.kept); c.err != nil {
+		_ = c.Conn.Close() // net/http doesn't see it, and would let the caller wait for the rest until the connection has been idle for long
+	}
 	if cap(*c.kept) <= maxBuffer {
 		buffers.Put(c.kept)
 	}

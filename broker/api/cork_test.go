@@ -62,9 +62,12 @@ func TestAnswerInOnePiece(t *testing.T) {
 
 type failing struct {
 	net.Conn
-	wrote []string
-	err   error
+	wrote  []string
+	err    error
+	closed bool
 }
+
+func (f *failing) Close() error { f.closed = true; return nil }
 
 func (f *failing) Write(b []byte) (int, error) {
 	f.wrote = append(f.wrote, string(b))
@@ -94,12 +97,18 @@ func TestCork(t *testing.T) {
 	if got := strings.Join(f.wrote, " "); got != "a bc d" {
 		t.Errorf("wrote %q", got)
 	}
+	if f.closed {
+		t.Error("closed, and nothing was lost")
+	}
 	// What was lost is not followed by anything.
 	f.err = net.ErrClosed
 	c.cork()
 	write("e", nil)
 	if err := c.uncork(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the error of what was kept back: %v", err)
+	}
+	if !f.closed {
+		t.Error("net/http doesn't see that something was lost, and would use the connection again")
 	}
 	f.err = nil
 	write("f", net.ErrClosed)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -133,11 +135,7 @@ func startOn(t testing.TB, change func(*Config), between func(net.Listener) net.
 	if s.api, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	own := valid(t, "localhost")
-	s.ca.AddCert(own.Leaf)
-	dir := t.TempDir()
-	brokertest.WriteIdentity(t, own, filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
-	certs, err := LoadCertificates(filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
+	certs, err := s.certificates(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +158,29 @@ func startOn(t testing.TB, change func(*Config), between func(net.Listener) net.
 		}
 	})
 	return s
+}
+
+// logged is the log once every exchange has ended: a line is written after its answer, so a caller may read the answer first.
+func (s *server) logged(t testing.TB) string {
+	t.Helper()
+	ledgertest.Await(t, "the end of every exchange", func() bool { return strings.Contains(s.scrape(), "regard_requests_in_flight 0\n") })
+	return s.log.String()
+}
+
+// scrape is what /metrics shows.
+func (s *server) scrape() string {
+	r := httptest.NewRecorder()
+	s.api.metrics.Handler().ServeHTTP(r, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return r.Body.String()
+}
+
+// certificates are new ones of a server that the clients know.
+func (s *server) certificates(t testing.TB) (*Certificates, error) {
+	t.Helper()
+	own, dir := valid(t, "localhost"), t.TempDir()
+	s.ca.AddCert(own.Leaf)
+	brokertest.WriteIdentity(t, own, filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
+	return LoadCertificates(filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
 }
 
 func (s *server) client(certs ...tls.Certificate) *http.Client {

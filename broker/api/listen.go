@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"github.com/regard-broker/regard/broker"
 )
 
 // A Listener is a server on its address. Serve it, then Shutdown.
@@ -21,7 +23,7 @@ type Listener struct {
 	tls    bool
 }
 
-// Timeouts of all listeners. The write timeout bounds a whole exchange: it has to be longer than the longest call of a provider.
+// Timeouts of all listeners. net/http counts the write timeout from the end of the request's header, so it bounds the whole exchange; for agencies it begins anew with the answer.
 const (
 	headerTimeout = 5 * time.Second
 	writeTimeout  = 75 * time.Second
@@ -29,8 +31,8 @@ const (
 	maxHeader     = 16 << 10
 )
 
-// Listen takes the address. With certs it speaks TLS, HTTP/1.1 and HTTP/2; without, plain HTTP/1.1.
-func listen(addr string, connections int, h http.Handler, logger *slog.Logger, certs *Certificates, mtls bool) (*Listener, error) {
+// Listen takes the address. An exchange lasts no longer than that. With certs it speaks TLS, HTTP/1.1 and HTTP/2; without, plain HTTP/1.1.
+func listen(addr string, connections int, h http.Handler, exchange time.Duration, logger *slog.Logger, certs *Certificates, mtls bool) (*Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
@@ -39,7 +41,7 @@ func listen(addr string, connections int, h http.Handler, logger *slog.Logger, c
 		logger = slog.New(slog.DiscardHandler)
 	}
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: h, ReadHeaderTimeout: headerTimeout, WriteTimeout: exchange, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		// net/http writes what clients do wrong, with their addresses: that is for debugging.
 		ErrorLog:    log.New(serverLog{logger}, "", 0),
 		ConnContext: withCork,
@@ -59,22 +61,22 @@ func (a *API) Listen(addr string, connections int, certs *Certificates) (*Listen
 	if certs == nil {
 		return nil, errors.New("api: no server certificate given")
 	}
-	return listen(addr, connections, a, a.log, certs, true)
+	return listen(addr, connections, a, a.cfg.Read+broker.LongestExchange+a.cfg.Write, a.log, certs, true)
 }
 
 // ListenPublic opens a listener for everybody who reads the log; certs may be nil for a proxy in front of it.
 func ListenPublic(addr string, connections int, log http.Handler, logger *slog.Logger, certs *Certificates) (*Listener, error) {
-	return listen(addr, connections, Public(log), logger, certs, false)
+	return listen(addr, connections, Public(log), writeTimeout, logger, certs, false)
 }
 
 // ListenPortal opens the listener for people; certs may be nil on this machine, for trying out.
 func ListenPortal(addr string, connections int, portal http.Handler, logger *slog.Logger, certs *Certificates) (*Listener, error) {
-	return listen(addr, connections, portal, logger, certs, false)
+	return listen(addr, connections, portal, writeTimeout, logger, certs, false)
 }
 
 // ListenOps opens the listener for operations.
 func ListenOps(addr string, ops http.Handler, logger *slog.Logger) (*Listener, error) {
-	return listen(addr, 64, ops, logger, nil, false)
+	return listen(addr, 64, ops, writeTimeout, logger, nil, false)
 }
 
 // Addr is where it listens.

@@ -133,7 +133,7 @@ func TestReload(t *testing.T) {
 func TestConnections(t *testing.T) {
 	block, in := make(chan bool), make(chan bool, 2)
 	h := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { in <- true; <-block })
-	ln, err := listen("127.0.0.1:0", 1, h, nil, nil, false)
+	ln, err := listen("127.0.0.1:0", 1, h, writeTimeout, nil, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 type requestBody struct {
 	Service    string            `json:"service" doc:"Id of the service." example:"cnav-quotient-familial" maxLength:"64"`
 	Scopes     []string          `json:"scopes" doc:"The groups of fields that are needed, and no more." minItems:"1" maxItems:"64"`
-	Agreement  string            `json:"agreement,omitempty" doc:"Which agreement the request relies on; by default the one that covers the purpose." maxLength:"64"`
+	Agreement  string            `json:"agreement,omitempty" doc:"Which agreement the request relies on; by default the one that covers purpose and legal basis; of several, the one in force now, then one that covers the scopes, then the first by id." maxLength:"64"`
 	Purpose    string            `json:"purpose" doc:"What the data is asked for, as in the agreement." maxLength:"64"`
 	LegalBasis string            `json:"legal_basis" doc:"The text that allows asking, as in the agreement." maxLength:"64"`
 	Recipient  string            `json:"recipient" doc:"SIRET of the body that will use the answer." pattern:"^[0-9]{14}$" example:"13002526500013"`

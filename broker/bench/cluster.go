@@ -98,9 +98,12 @@ func (r *runner) engines(ctx context.Context) (e *engines, err error) {
 	return e, err
 }
 
+// asInProduction is what docs/production.md says of PostgreSQL's settings.
+var asInProduction = []string{"shared_buffers = 1GB", "max_wal_size = 4GB", "min_wal_size = 1GB", "checkpoint_timeout = 30min"}
+
 func (e *engines) postgres(ctx context.Context) error {
 	for _, name := range []string{"main", "signed"} {
-		settings := []string{"max_connections = 200", "shared_buffers = 256MB"}
+		settings := append([]string{"max_connections = 200"}, asInProduction...)
 		if e.r.o.Statements != "" {
 			settings = append(settings, countStatements...)
 		}

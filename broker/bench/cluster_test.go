@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,9 @@ func TestRunCluster(t *testing.T) {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &table)
 		}
+	}
+	if !regexp.MustCompile(`Trillian alone, .* p50 [1-9][^,]*, p99 [1-9]`).Match(table.Bytes()) {
+		t.Errorf("the table lacks how long Trillian alone takes:\n%s", &table)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("the run left %v behind (%v)", left, err)

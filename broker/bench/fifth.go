@@ -27,7 +27,7 @@ type clusterLoad struct {
 	Cluster, Alone, Proxy series
 	Entries               float64 // of the cluster's log, a second
 	Leaves                float64 // of Trillian alone, a second
-	LeavesP50             time.Duration
+	LeavesP50, LeavesP99  time.Duration
 	RawBatch              int
 	CPU                   []spent // of the cluster, an answer
 }
@@ -129,7 +129,7 @@ func (r *runner) turns(ctx context.Context, e *engines, all []*running, alone *r
 		raw.Elapsed += x.Elapsed
 		raw.Latency.merge(&x.Latency)
 	}
-	l.Leaves, l.LeavesP50 = float64(raw.Answers)/raw.Elapsed.Seconds(), raw.Latency.quantile(0.5)
+	l.Leaves, l.LeavesP50, l.LeavesP99 = float64(raw.Answers)/raw.Elapsed.Seconds(), raw.Latency.quantile(0.5), raw.Latency.quantile(0.99)
 	return nil
 }
 
@@ -285,7 +285,7 @@ func (r *Report) writeCluster(w io.Writer) error {
 		fmt.Fprintf(t, "  all of them\t%s\n", show(l.Cluster.CPU))
 		c := &l.Cluster
 		fmt.Fprintf(t, "for an answer\t%.3f commits of the store in %.3f trips, %.3f calls to wrap keys, %.3f to unwrap them\n", c.Commits, c.Trips, c.Wraps[0], c.Wraps[1])
-		fmt.Fprintf(t, "Trillian alone, batches of %d, until the root has them\tp50 %s\n", l.RawBatch, show(l.LeavesP50))
+		fmt.Fprintf(t, "Trillian alone, batches of %d, until the root has them\tp50 %s, p99 %s\n", l.RawBatch, show(l.LeavesP50), show(l.LeavesP99))
 	}
 	return t.Flush()
 }

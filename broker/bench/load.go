@@ -312,7 +312,7 @@ type spool struct {
 	b []byte
 }
 
-const spoolSize = 256 << 10
+const spoolSize = 64 << 10
 
 func (s *spool) write(parts ...[]byte) error {
 	for _, p := range parts {

@@ -50,7 +50,7 @@ type syncCount struct {
 	StoreCommits    int64 // by the broker's own count: intents, order and outcomes, labels
 	Seen            syncs // from outside, by file; nil if it couldn't be counted
 	Why             string
-	// PerBatch is the syncs of a signed batch: those of all the batches in order that it joins, Trillian's two, and the checkpoint's. PerOrdered spreads them over the ordered ones.
+	// PerBatch is the syncs of a signed batch: those of all the batches in order that it joins, Trillian's one, and the checkpoint's. PerOrdered spreads them over the ordered ones.
 	PerBatch, PerOrdered float64
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // countStatements is what PostgreSQL needs to count its statements, if that is asked for: it costs a little.
-var countStatements = []string{"shared_preload_libraries = pg_stat_statements", "pg_stat_statements.max = 1000", "pg_stat_statements.track = all", "pg_stat_statements.track_utility = on"}
+var countStatements = []string{"shared_preload_libraries = pg_stat_statements", "pg_stat_statements.max = 1000", "pg_stat_statements.track = all", "pg_stat_statements.track_utility = on", "pg_stat_statements.track_planning = on"}
 
 // statements are what a database server counted, of the cluster's databases alone.
 type statements struct {
@@ -75,18 +75,18 @@ func (s *statements) write(ctx context.Context, answers int64) (err error) {
 		fmt.Fprintf(f, "database %s: %.4f commits an answer, reading ones too\n", name, per(now[name]-s.before[name]))
 	}
 	fmt.Fprintf(f, "server: %.0f bytes of write-ahead log and %.4f syncs an answer, those of Trillian alone included\n\n", per(s.wal[0]-wal[0]), per(s.wal[1]-wal[1]))
-	rows, err := s.conn.Query(ctx, `SELECT d.datname, s.query, s.calls, s.rows, s.total_exec_time, s.total_plan_time, s.wal_bytes::bigint, s.shared_blks_hit + s.shared_blks_read, s.toplevel
+	rows, err := s.conn.Query(ctx, `SELECT d.datname, s.query, s.calls, s.plans, s.rows, s.total_exec_time, s.total_plan_time, s.wal_bytes::bigint, s.shared_blks_hit + s.shared_blks_read, s.toplevel
 		FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname IN ('regard', 'trillian') ORDER BY s.total_exec_time + s.total_plan_time DESC LIMIT 60`)
 	if err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(f, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "µs an answer\tcalls\trows\tWAL bytes\tpages\tms a call\tdatabase\t  statement\n")
+	fmt.Fprint(t, "µs an answer\tplanning\tcalls\tplans\trows\tWAL bytes\tpages\tms a call\tdatabase\t  statement\n")
 	var database, query string
-	var calls, n, wrote, pages int64
+	var calls, plans, n, wrote, pages int64
 	var exec, plan float64
 	var top bool
-	_, err = pgx.ForEachRow(rows, []any{&database, &query, &calls, &n, &exec, &plan, &wrote, &pages, &top}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&database, &query, &calls, &plans, &n, &exec, &plan, &wrote, &pages, &top}, func() error {
 		query = strings.Join(slices.Collect(strings.FieldsSeq(query)), " ")
 		if len(query) > 160 {
 			query = query[:160]
@@ -94,7 +94,7 @@ func (s *statements) write(ctx context.Context, answers int64) (err error) {
 		if !top {
 			query = "(within) " + query
 		}
-		_, err := fmt.Fprintf(t, "%.1f\t%.4f\t%.3f\t%.0f\t%.1f\t%.3f\t%s\t  %s\n", 1000*per(int64(exec+plan)), per(calls), per(n), per(wrote), per(pages), (exec+plan)/float64(max(calls, 1)), database, query)
+		_, err := fmt.Fprintf(t, "%.1f\t%.1f\t%.4f\t%.4f\t%.3f\t%.0f\t%.1f\t%.3f\t%s\t  %s\n", 1000*per(int64(exec+plan)), 1000*per(int64(plan)), per(calls), per(plans), per(n), per(wrote), per(pages), (exec+plan)/float64(max(calls, 1)), database, query)
 		return err
 	})
 	return errors.Join(err, t.Flush())

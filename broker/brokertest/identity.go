@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// NewIdentity makes a self-signed certificate with a new key (P-256), for 127.0.0.1 and for names, the first of which is its common name. It can be the root that trusts it.
+// NewIdentity makes a self-signed certificate with a new key (P-256), for 127.0.0.1 and for names or other addresses, the first of which is its common name. It can be the root that trusts it.
 func NewIdentity(t testing.TB, from, to time.Time, names ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -24,8 +24,15 @@ func NewIdentity(t testing.TB, from, to time.Time, names ...string) tls.Certific
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to, DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA: true, BasicConstraintsValid: true,
+	}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, n)
+		}
 	}
 	if len(names) > 0 {
 		template.Subject = pkix.Name{CommonName: names[0]}

@@ -3,7 +3,8 @@
 // What it guarantees. An answer comes back only with a receipt that was verified: signed by a log of the policy, included, opened to exactly what was asked (subject, purpose, legal basis, recipient,
 // context, object) and to these very data. A broker that records something else than it was asked is found out here. A request is repeated only with its Idempotency-Key, so the provider is asked once.
 //
-// What it doesn't. A provisional receipt rests on the log's word alone; fetch it again later (Disclosure), and once more when the epoch is closed, to hold the proof that it is in the person's roll.
+// What it doesn't. When a request is repeated after its person was erased, nobody can show whom the record is about: there are no data then, only what isn't about the person is compared, and
+// Result.PersonHidden says so. A provisional receipt rests on the log's word alone; fetch it again later (Disclosure), and once more when the epoch is closed, to hold the proof that it is in the person's roll.
 package client
 
 import (
@@ -67,7 +68,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Attempts = 4
 	}
 	return &Client{cfg: cfg, base: u, http: &http.Client{
-		Timeout: 90 * time.Second,
+		Timeout: 4 * time.Minute, // a broker may take three and a half: provider, documents, a busy log
 		// The certificate is always sent: brokers name no authorities from which a client could choose.
 		Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots,
@@ -121,6 +122,8 @@ type Result struct {
 	Repeated bool
 	Reasons  []Reason
 	Receipt  []byte
+	// PersonHidden: the person was erased since, as the broker says. What the record holds of the subject, context and object can't be seen any more, so it wasn't compared; an earlier receipt shows it.
+	PersonHidden bool
 	// Verdict of the receipt; its zero value if there was none to check.
 	Verdict proof.Verdict
 	Data    []byte   // exactly as released; nil unless there was an answer
@@ -148,7 +151,7 @@ func NewKey() string { return rand.Text() }
 // Disclose sends one request, which is the JSON of POST /v1/disclosures. While the broker is busy or the connection fails it tries again with the same key; an empty key is drawn.
 // The error is a *Problem if nothing was recorded, and wraps ErrReceipt if the receipt is wrong; the Result then holds the receipt and no data.
 func (c *Client) Disclose(ctx context.Context, request []byte, key string) (*Result, error) {
-	var asked asked
+	asked := asked{again: key != ""}
 	if err := json.Unmarshal(request, &asked); err != nil {
 		return nil, fmt.Errorf("the request is not JSON of the expected form (near byte %d)", offset(err))
 	}
@@ -264,10 +267,27 @@ func (c *Client) result(b *body, asked *asked) (*Result, error) {
 		return r, fmt.Errorf("%w: %w", ErrReceipt, err)
 	}
 	if err := check(receipt.Opening(), b, asked); err != nil {
+		if asked != nil && asked.again && b.Nested != nil && b.Nested.Code == "idempotency.expired" { // no proof of a lie, nor of a mistake
+			err = fmt.Errorf("%w; the broker says that the Idempotency-Key was used long ago: if you made another request under it, the receipt is that request's, and you need a new key", err)
+		}
 		return r, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	r.PersonHidden = hidden(receipt.Opening())
+	if _, later := receipt.Entry().(proof.Deferred); later && r.PersonHidden && asked != nil {
+		return r, fmt.Errorf("%w: its person part is hidden, and no erasure reaches a delayed entry before the delay ends", ErrReceipt)
 	}
 	r.Verdict, r.Data = v, b.Data
 	return r, nil
+}
+
+// hidden reports whether an opening shows nothing of the person part, as after an erasure: which destroys all of it, and nothing else.
+func hidden(o proof.Opening) bool {
+	for _, f := range o.Schema().Fields() {
+		if _, p := o.Value(f.Field); f.Person != (p == proof.Hidden) && f.Readers&proof.ReaderAgency != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // check compares what was recorded with what was asked and answered.
@@ -287,7 +307,11 @@ func check(o proof.Opening, b *body, asked *asked) error {
 			err = errors.Join(err, errors.New("its service is not the one of this request"))
 		}
 		err = errors.Join(err, same(proof.DisclosurePurpose, asked.Purpose), same(proof.DisclosureLegalBasis, asked.LegalBasis), same(proof.DisclosureRecipient, asked.Recipient),
-			same(proof.DisclosureContext, asked.Context), same(proof.DisclosureObject, asked.Object), same(proof.DisclosureOfficial, asked.Official))
+			same(proof.DisclosureOfficial, asked.Official))
+		if asked.again && b.Repeated && b.Data == nil && hidden(o) {
+			return err
+		}
+		err = errors.Join(err, same(proof.DisclosureContext, asked.Context), same(proof.DisclosureObject, asked.Object))
 		subject, serr := asked.Subject.canonical()
 		if serr != nil {
 			return errors.Join(err, errors.New("the subject that was asked has no canonical form, and the broker answered"))
@@ -325,6 +349,8 @@ type asked struct {
 	Object     string  `json:"object"`
 	Official   string  `json:"official"`
 	Subject    subject `json:"subject"`
+	// again: the caller gave the Idempotency-Key, and so may have asked before. Under one that was drawn nothing can be a repeat, whatever the broker says.
+	again bool
 }
 
 type subject struct {

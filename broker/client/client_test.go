@@ -94,6 +94,58 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckErased: after an erasure a repeat shows what isn't about the person, and that has to be what was asked. Nothing may be hidden beside data, of a first answer, or in part.
+func TestCheckErased(t *testing.T) {
+	var a asked
+	if err := json.Unmarshal([]byte(request), &a); err != nil {
+		t.Fatal(err)
+	}
+	erased := func(o proof.Opening, shown ...proof.Field) proof.Opening {
+		for _, f := range proof.SchemaDisclosure.Fields() {
+			if !f.Person {
+				shown = append(shown, f.Field)
+			}
+		}
+		return o.Only(shown...)
+	}
+	a.again = true
+	gone := body{ID: id, Outcome: "released", Repeated: true}
+	if err := check(erased(record(t, nil)), &gone, &a); err != nil {
+		t.Errorf("an honest record: %v", err)
+	}
+	for f, v := range map[proof.Field]string{
+		proof.DisclosureID: "01935a11-2233-7444-8555-66778899aabc", proof.DisclosureRecipient: "13002526500013", proof.DisclosureOfficial: "agent-8", proof.DisclosureService: "other@1", proof.DisclosurePurpose: "other",
+		proof.DisclosureLegalBasis: "other", proof.DisclosureOutcome: "empty",
+	} {
+		if err := check(erased(record(t, map[proof.Field]string{f: v})), &gone, &a); err == nil {
+			t.Errorf("%s: a lie passed", proof.SchemaDisclosure.Name(f))
+		}
+	}
+	for _, f := range []proof.Field{proof.FieldSubjectType, proof.DisclosureContext, proof.DisclosurePayloadKey} {
+		if err := check(erased(record(t, nil), f), &gone, &a); err == nil {
+			t.Errorf("all but %s hidden: passed", proof.SchemaDisclosure.Name(f))
+		}
+	}
+	if err := check(record(t, nil).Narrow(proof.ReaderAuditor), &gone, &a); err != nil {
+		t.Errorf("what auditors see is what an erasure leaves: %v", err)
+	}
+	if err := check(erased(record(t, nil)).Only(proof.DisclosureID, proof.DisclosureRole, proof.DisclosureOutcome, proof.DisclosureRecipient, proof.DisclosureOfficial, proof.DisclosureService, proof.DisclosurePurpose, proof.DisclosureLegalBasis), &gone, &a); err == nil {
+		t.Error("more hidden than the person part: passed")
+	}
+	first, given := gone, gone
+	first.Repeated, given.Data = false, data
+	if err := check(erased(record(t, nil)), &first, &a); err == nil {
+		t.Error("hidden at the first answer: passed")
+	}
+	if err := check(erased(record(t, nil)), &given, &a); err == nil {
+		t.Error("hidden beside data: passed")
+	}
+	a.again = false
+	if err := check(erased(record(t, nil)), &gone, &a); err == nil {
+		t.Error("hidden under a key that was drawn for this request: passed")
+	}
+}
+
 func TestNew(t *testing.T) {
 	for _, u := range []string{"", "http://host", "https://", "host:1", "https://a:b@host"} {
 		if _, err := New(Config{URL: u}); err == nil {

@@ -16,7 +16,7 @@ var ErrNotAlone = errors.New("cluster: brokers are at work on this store")
 // Alone joins as the only member, and leads, so that nobody else can until it is closed. It is for whoever changes the store as a whole. Members that died count until they are gone; one that shows that it
 // lives makes it fail with ErrNotAlone, which names it.
 //
-// The database may have been put back to an earlier moment: the term is greater than all that were used since, so that nothing of a leader of then is taken for something of this term.
+// The database may have been put back to an earlier moment: the term is greater than all that were used since, so that nothing of a leader of then is taken for something of this term, and so are the numbers of members that join later.
 func Alone(ctx context.Context, cfg Config) (m *Member, err error) {
 	if m, err = Join(ctx, cfg); err != nil {
 		return nil, err
@@ -40,7 +40,10 @@ func Alone(ctx context.Context, cfg Config) (m *Member, err error) {
 		case m.Leads() && others == 0:
 			return m, nil
 		case others == 0 && !campaigns:
-			// Terms grow by one, and none is shorter than a lease can be taken: their number never reaches the milliseconds since 1970.
+			// Numbers grow by one, and nothing is so fast as to reach the milliseconds since 1970.
+			if _, err := m.pool.Exec(ctx, "SELECT setval('members_id_seq', greatest((SELECT last_value FROM members_id_seq), floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint))"); err != nil {
+				return m, fmt.Errorf("cluster: numbering members anew: %w", err)
+			}
 			tag, err := m.pool.Exec(ctx, "UPDATE lease SET term = greatest(term, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) WHERE until <= clock_timestamp()")
 			if err != nil {
 				return m, fmt.Errorf("cluster: taking the lease: %w", err)

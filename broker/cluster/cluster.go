@@ -2,8 +2,8 @@
 // the one that leads.
 //
 // What it guarantees. At most one member leads in a term, and terms grow: whoever writes under a term in one transaction with a look at the lease (the store does, see Term) writes
-// nothing once another one leads. A member that leads knows by its own clock when its lease ends ([Member.Leads]), and stops before another can begin. A group that was handed over is durable when
-// it is, and gets its place in the log exactly once, or is refused, whoever dies on the way.
+// nothing once another one leads. A member that leads knows by its own clock when its lease ends ([Member.Leads]), and stops before another can begin. A group that was handed over
+// gets its place in the log exactly once, or is refused, whichever members die on the way. When the database's server dies before it is on the disk, whoever handed it over is told ([ErrLost]).
 //
 // What it doesn't. Leads may be true for a moment too long in a process that was paused: the stores refuse such a leader, this package doesn't. A process that isn't seen counts as gone after
 // [Config.Gone], also if it only can't reach the database; what it was at is refused then.
@@ -119,7 +119,7 @@ func Join(ctx context.Context, cfg Config) (*Member, error) {
 	// A dead connection must be noticed within a lease.
 	pc.ConnConfig.ConnectTimeout = cfg.Lease
 	for name, value := range map[string]string{
-		"synchronous_commit": "on", // what was handed over has to be on the disk, whatever the server's default
+		"synchronous_commit": "on", // whatever the server's default; handing over alone turns it off
 		// Of a broker that vanished nothing may stay locked.
 		"statement_timeout": "25s", "idle_in_transaction_session_timeout": "10s",
 		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
@@ -173,11 +173,14 @@ func (m *Member) exec(ctx context.Context, statement string, args ...any) error 
 	}
 }
 
-// Campaign makes the member lead as soon as nobody else does, and again whenever it was deposed, until Resign.
+// Campaign makes the member lead as soon as nobody else does, and again whenever it was deposed, until Withdraw or Resign.
 func (m *Member) Campaign() {
 	m.wants.Store(true)
 	m.wake(Lead)
 }
+
+// Withdraw stops campaigning. A term in which the member leads goes on, until it ends in one way or another.
+func (m *Member) Withdraw() { m.wants.Store(false) }
 
 // Resign stops leading and campaigning.
 func (m *Member) Resign(ctx context.Context) error {
@@ -567,6 +570,10 @@ func (m *Member) beatOnce(ctx context.Context, p *pulse) (err error) {
 		t = &term{number: number, over: make(chan struct{})}
 		t.until.Store(&until)
 		m.lead.Store(t)
+		if !m.wants.Load() { // any more: it was asked before
+			m.End(number)
+			return nil
+		}
 		m.cfg.Logger.Info("this broker leads", "term", number)
 	}
 	return nil

@@ -233,6 +233,69 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// TestWithdraw: a member that withdrew keeps the lease that it has, and none that it asked for before and is given after.
+func TestWithdraw(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	db, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.WithoutCancel(t.Context()))
+	var holder *int64
+	var until time.Time
+	look := func() {
+		if err := db.QueryRow(t.Context(), "SELECT member, until FROM lease").Scan(&holder, &until); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := join(t, Config{URL: url, Name: "leads"})
+	m.Campaign()
+	await(t, "the leader", m.Leads)
+	m.Withdraw()
+	look()
+	was := until
+	await(t, "the lease to be renewed", func() bool { look(); return until.After(was) })
+	if holder == nil || *holder != m.ID() || !m.Leads() {
+		t.Error("who withdrew doesn't lead to the end of its term")
+	}
+	if err := m.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	late := join(t, Config{URL: url, Name: "late", Lease: time.Minute})
+	other, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.WithoutCancel(t.Context()))
+	tx, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT FROM lease FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	late.Campaign()
+	await(t, "the lease to be asked for", func() bool {
+		var asked bool
+		if err := db.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database())").Scan(&asked); err != nil {
+			t.Fatal(err)
+		}
+		return asked
+	})
+	late.Withdraw()
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the lease to be given and given back", func() bool {
+		var term int64
+		if err := db.QueryRow(t.Context(), "SELECT term, member FROM lease").Scan(&term, &holder); err != nil {
+			t.Fatal(err)
+		}
+		return term == 2 && holder == nil
+	})
+}
+
 // TestRenewsWhateverElse: however many connections are taken by others, the lease is renewed.
 func TestRenewsWhateverElse(t *testing.T) {
 	t.Parallel()
@@ -310,6 +373,44 @@ func TestVacant(t *testing.T) {
 	await(t, "the leader again", func() bool { return b.Leads() && b.Vacant() == 0 })
 }
 
+// TestTakeALittle: large groups are taken a few at a time, and the largest alone, whatever its size.
+func TestTakeALittle(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() { _, _ = b.Hand(ctx, make([]byte, 20_000)) })
+	}
+	take := func(limit, bytes int, at ...[16]byte) (ids [][16]byte) {
+		t.Helper()
+		groups, err := a.Take(t.Context(), at, limit, bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range groups {
+			if len(g.Body) != 20_000 {
+				t.Errorf("a group of %d bytes", len(g.Body))
+			}
+			ids = append(ids, g.ID)
+		}
+		return ids
+	}
+	await(t, "the groups", func() bool { return len(take(9, 1<<20)) == 4 })
+	all := take(9, 1<<20)
+	for _, c := range []struct{ limit, bytes, want int }{{9, 1, 1}, {9, 20_000, 1}, {9, 20_001, 2}, {9, 60_000, 3}, {2, 1 << 20, 2}} {
+		if got := take(c.limit, c.bytes); !slices.Equal(got, all[:c.want]) {
+			t.Errorf("%d groups of at most %d within %d bytes", len(got), c.limit, c.bytes)
+		}
+	}
+	if got := take(9, 30_000, all[0], all[2]); !slices.Equal(got, [][16]byte{all[1], all[3]}) {
+		t.Errorf("%d groups beside those that are on their way", len(got))
+	}
+	cancel()
+	wg.Wait()
+}
+
 // TestRefuseTogether: groups that are refused at the same time are refused together, each for its own reason.
 func TestRefuseTogether(t *testing.T) {
 	t.Parallel()
@@ -328,7 +429,7 @@ func TestRefuseTogether(t *testing.T) {
 	var all []Group
 	await(t, "the groups", func() bool {
 		var err error
-		if all, err = a.Take(t.Context(), nil, groups); err != nil {
+		if all, err = a.Take(t.Context(), nil, groups, 1<<20); err != nil {
 			t.Fatal(err)
 		}
 		return len(all) == groups
@@ -450,7 +551,7 @@ func lead(ctx context.Context, t *testing.T, m *Member, url string, next *int64)
 		case <-m.Told(Handed):
 		case <-time.After(20 * time.Millisecond):
 		}
-		groups, err := m.Take(ctx, nil, 100)
+		groups, err := m.Take(ctx, nil, 100, 1<<20)
 		if err != nil {
 			continue
 		}
@@ -541,7 +642,7 @@ func TestHandOver(t *testing.T) {
 	if err := a.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := a.Take(t.Context(), nil, 10); err != nil || len(left) != 0 {
+	if left, err := a.Take(t.Context(), nil, 10, 1<<20); err != nil || len(left) != 0 {
 		t.Errorf("%d groups are left, %v", len(left), err)
 	}
 }
@@ -560,7 +661,7 @@ func TestHandedThoughNobodyWaits(t *testing.T) {
 	var got []Group
 	await(t, "the group", func() bool {
 		var err error
-		if got, err = a.Take(t.Context(), nil, 10); err != nil {
+		if got, err = a.Take(t.Context(), nil, 10, 1<<20); err != nil {
 			t.Fatal(err)
 		}
 		return len(got) == 1
@@ -568,7 +669,7 @@ func TestHandedThoughNobodyWaits(t *testing.T) {
 	if string(got[0].Body) != "last words" {
 		t.Errorf("%q", got[0].Body)
 	}
-	if again, err := a.Take(t.Context(), [][16]byte{got[0].ID}, 10); err != nil || len(again) != 0 {
+	if again, err := a.Take(t.Context(), [][16]byte{got[0].ID}, 10, 1<<20); err != nil || len(again) != 0 {
 		t.Errorf("%d groups that the caller is at, %v", len(again), err)
 	}
 }
@@ -652,6 +753,9 @@ func TestAlone(t *testing.T) {
 		t.Errorf("term %d after %d, %v", term, before, err)
 	}
 	c := join(t, Config{URL: url, Name: "c"})
+	if c.ID() < b.ID()+1_000_000_000_000 {
+		t.Errorf("member %d after %d", c.ID(), b.ID())
+	}
 	c.Campaign()
 	await(t, "another lease", func() bool {
 		u, err := pgx.Connect(t.Context(), url)
@@ -677,5 +781,54 @@ func TestAlone(t *testing.T) {
 	await(t, "the next leader", c.Leads)
 	if next, _, err := c.Term(); err != nil || next <= term {
 		t.Errorf("term %d after %d, %v", next, term, err)
+	}
+}
+
+// TestLost: a group is handed over without a wait for the disk. Who waits for one that is gone when the server was started again is told, and nobody else is.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	a, b := join(t, Config{URL: url, Name: "a"}), join(t, Config{URL: url, Name: "b"})
+	type answer struct {
+		place Place
+		err   error
+	}
+	answers := map[string]chan answer{"lost": make(chan answer, 1), "kept": make(chan answer, 1)}
+	for body, to := range answers {
+		go func() {
+			p, err := b.Hand(t.Context(), []byte(body))
+			to <- answer{p, err}
+		}()
+	}
+	var got []Group
+	await(t, "both groups", func() bool {
+		var err error
+		if got, err = a.Take(t.Context(), nil, 10, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		return len(got) == 2
+	})
+	for _, g := range got {
+		if string(g.Body) != "lost" {
+			continue
+		}
+		if _, err := a.pool.Exec(t.Context(), "DELETE FROM handed WHERE id = $1", g.ID[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if x := <-answers["lost"]; !errors.Is(x.err, ErrLost) {
+		t.Errorf("the lost one: %+v", x)
+	}
+	var next int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var leader sync.WaitGroup
+	leader.Go(func() { lead(ctx, t, a, url, &next) })
+	if x := <-answers["kept"]; x.err != nil || len(x.place.Indexes) != 2 {
+		t.Errorf("the other one: %+v", x)
+	}
+	cancel()
+	leader.Wait()
+	if n := b.Stats().Waiting; n != 0 {
+		t.Errorf("%d are still waited for", n)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,6 +21,9 @@ var ErrRefused = errors.New("cluster: the group was refused")
 type Refusal struct{ Why string }
 
 func (r *Refusal) Error() string { return ErrRefused.Error() + ": " + r.Why }
+
+// ErrLost: the group isn't in the database any more. Its server died before the group was on the disk, and so before it had a place; or this member was cut off for so long that its place was removed.
+var ErrLost = errors.New("cluster: the group isn't in the database any more")
 
 // Is makes a Refusal an ErrRefused.
 func (r *Refusal) Is(target error) bool { return target == ErrRefused }
@@ -49,6 +54,8 @@ type handing struct {
 	id   [16]byte
 	body []byte
 	done chan handed
+	// there: the database has it, and shows it to everybody.
+	there atomic.Bool
 }
 
 type handed struct {
@@ -100,6 +107,9 @@ func (m *Member) Abandon(why error) {
 	}
 }
 
+// insertHanded doesn't wait for the disk: nobody may rely on a group before it has its place, and the transaction that gives it one comes later in the write-ahead log, so a group with a durable place is durable, too.
+const insertHanded = "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::bytea[], $2::bytea[])) SELECT pg_notify($3, ''), set_config('synchronous_commit', 'off', true)"
+
 // handOver stores groups: all that wait while some are being stored come next.
 func (m *Member) handOver() {
 	defer m.work.Done()
@@ -129,14 +139,14 @@ func (m *Member) handOver() {
 		}
 		m.mu.Unlock()
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
-		_, err := m.pool.Exec(ctx, "WITH h AS (INSERT INTO handed (id, body) SELECT * FROM unnest($1::bytea[], $2::bytea[])) SELECT pg_notify($3, '')", ids, bodies, string(Handed))
+		_, err := m.pool.Exec(ctx, insertHanded, ids, bodies, string(Handed))
 		cancel()
 		if err == nil {
 			m.handed.Add(int64(len(batch)))
 		}
 		for _, h := range batch {
 			h.body = nil
-			if err != nil {
+			if h.there.Store(err == nil); err != nil {
 				m.forget(h)
 				h.end(handed{err: fmt.Errorf("cluster: handing over: %w", err)})
 			}
@@ -150,16 +160,22 @@ func (m *Member) collect() {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
+		var lost bool // look for what isn't there any more, too
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-m.told[Placed]:
 		case <-t.C:
+			lost = true
 		}
 		m.mu.Lock()
 		ids := make([][]byte, 0, len(m.waiting))
-		for id := range m.waiting {
+		var there []*handing
+		for id, h := range m.waiting {
 			ids = append(ids, bytes.Clone(id[:]))
+			if h.there.Load() {
+				there = append(there, h)
+			}
 		}
 		m.mu.Unlock()
 		if len(ids) == 0 {
@@ -167,6 +183,9 @@ func (m *Member) collect() {
 		}
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
 		err := m.collectOnce(ctx, ids)
+		if err == nil && lost && len(there) > 0 {
+			err = m.findLost(ctx, there)
+		}
 		cancel()
 		if err != nil && m.ctx.Err() == nil {
 			m.cfg.Logger.Warn("asking for the places of entries that were handed over; it is tried again", "error", err)
@@ -207,13 +226,37 @@ func (m *Member) collectOnce(ctx context.Context, ids [][]byte) error {
 	return err
 }
 
-// Take lists groups without a place, the oldest first, but for those that the caller is at.
-func (m *Member) Take(ctx context.Context, at [][16]byte, limit int) ([]Group, error) {
+// findLost tells who waits for a group that was in the database and isn't any more.
+func (m *Member) findLost(ctx context.Context, there []*handing) error {
+	ids := make([][]byte, len(there))
+	for i, h := range there {
+		ids[i] = h.id[:]
+	}
+	rows, err := m.pool.Query(ctx, "SELECT u.id FROM unnest($1::bytea[]) AS u (id) WHERE NOT EXISTS (SELECT FROM handed h WHERE h.id = u.id)", ids)
+	if err != nil {
+		return err
+	}
+	gone, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return err
+	}
+	for _, h := range there {
+		if slices.ContainsFunc(gone, func(id []byte) bool { return bytes.Equal(id, h.id[:]) }) {
+			m.forget(h)
+			h.end(handed{err: ErrLost})
+		}
+	}
+	return nil
+}
+
+// Take lists groups without a place, the oldest first, but for those that the caller is at: at most limit, and none after those that have so many bytes.
+func (m *Member) Take(ctx context.Context, at [][16]byte, limit, bytes int) ([]Group, error) {
 	ids := make([][]byte, len(at))
 	for i := range at {
 		ids[i] = at[i][:]
 	}
-	rows, err := m.pool.Query(ctx, "SELECT id, body FROM handed WHERE body IS NOT NULL AND id <> ALL($1) ORDER BY seq LIMIT $2", ids, limit)
+	rows, err := m.pool.Query(ctx, `SELECT id, body FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before FROM (SELECT id, seq, body FROM handed WHERE body IS NOT NULL AND id <> ALL($1) ORDER BY seq LIMIT $2) w) g
+		WHERE before < $3 ORDER BY seq`, ids, limit, bytes)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: taking groups: %w", err)
 	}

@@ -41,6 +41,7 @@ type brokerChild struct {
 	Trillian              []string
 	Keystore              string       // its directory, or
 	Vault                 *vaultClient // in a Vault
+	Witnesses             string       // their policy; empty: none
 	Cert, Key             string       // of the server
 	Listen, Ops           string
 }
@@ -99,6 +100,10 @@ func (c *brokerChild) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var witnesses *broker.Witnesses
+	if c.Witnesses != "" {
+		witnesses = &broker.Witnesses{Policy: []byte(c.Witnesses), Deadline: 300 * time.Millisecond, Timeout: 5 * time.Second}
+	}
 	b, err := broker.New(ctx, broker.Config{
 		Shared: &broker.Shared{
 			Store: c.Store, Keeper: c.Keeper, Signed: c.Signed, PublicDir: c.PublicDir, Name: c.Name,
@@ -106,7 +111,7 @@ func (c *brokerChild) run(ctx context.Context) error {
 				return remote.Open(ctx, remote.Config{Addresses: c.Trillian})
 			},
 		},
-		Origin: origin, Custodian: custodian, Development: true, Providers: provider.Config{Development: true}, SweepEvery: time.Second, Logger: log,
+		Origin: origin, Custodian: custodian, Development: true, Providers: provider.Config{Development: true}, SweepEvery: time.Second, Witnesses: witnesses, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -154,6 +159,8 @@ func (c *brokerChild) run(ctx context.Context) error {
 		return errors.Join(err, b.Close(context.Background()))
 	case <-ctx.Done():
 	}
+	b.Drain()
+	time.Sleep(200 * time.Millisecond) // limits.linger
 	drain, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return errors.Join(ln.Shutdown(drain), b.Close(drain), ops.Close())

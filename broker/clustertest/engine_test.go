@@ -2,6 +2,8 @@ package clustertest
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +82,19 @@ func TestPostgres(t *testing.T) {
 	})
 	t.Run("kill of the signed checkpoint's PostgreSQL", func(t *testing.T) {
 		w.survive(t, fault{hit: kill(w.apart), heal: func() { time.Sleep(5 * time.Second); restart(w.apart)() }})
+	})
+	first := func(c *pgcluster.Cluster) func() {
+		return func() {
+			if err := c.KillFirst(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("kill -9 of the first process of the store's and Trillian's PostgreSQL, whose children live on for a while", func(t *testing.T) {
+		w.survive(t, fault{hit: first(w.main), heal: restart(w.main)})
+	})
+	t.Run("kill -9 of the first process of the signed checkpoint's", func(t *testing.T) {
+		w.survive(t, fault{hit: first(w.apart), heal: restart(w.apart)})
 	})
 	t.Run("a restored dump", func(t *testing.T) { restored(t, w) })
 }
@@ -193,7 +208,7 @@ func TestVault(t *testing.T) {
 // TestCuts: the network between any two drops what is sent, in both directions or in one; what was under way comes late.
 func TestCuts(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{})
+	w := newWorld(t, options{witness: true})
 	for _, c := range []struct {
 		what  string
 		wires func(leads, follows *member) []*wire
@@ -207,6 +222,8 @@ func TestCuts(t *testing.T) {
 		{"the one that leads and Trillian", func(l, _ *member) []*wire { return []*wire{l.toLog} }, []int{there, back}, false}, // it speaks to the next log server
 		{"the one that leads and everything", func(l, _ *member) []*wire { return []*wire{l.toStore, l.toSigned, l.toLog} }, []int{there, back}, true},
 		{"the signer that integrates and its database", func(_, _ *member) []*wire { m, _ := w.master(t); return []*wire{m.toTree} }, []int{there, back}, false},
+		{"the brokers and the provider", func(_, _ *member) []*wire { return []*wire{w.toProvider} }, []int{there, back}, false},
+		{"the brokers and the provider, answers only", func(_, _ *member) []*wire { return []*wire{w.toProvider} }, []int{back}, false},
 		{"the log server that brokers speak to and its database", func(_, _ *member) []*wire { return []*wire{w.signers[0].toTree} }, []int{there, back}, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -218,6 +235,26 @@ func TestCuts(t *testing.T) {
 			w.cutUntil(t, func() { w.led(t, follows) }, c.wires(leads, follows[0]), c.ways...)
 		})
 	}
+	t.Run("the brokers and a witness", func(t *testing.T) {
+		policy, err := proof.ParsePolicy([]byte("log " + strings.Join(w.keys, "\nlog ") + "\n" + w.witness + "\nquorum w\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cut uint64 // size
+		w.survive(t, fault{unnoticed: true, hit: func() { w.toWitness.stop(there, back) }, heal: func() {
+			time.Sleep(6 * time.Second)
+			cut = w.signedSize(t)
+			w.toWitness.heal()
+		}})
+		ledgertest.Await(t, "the witness to cosign what it missed", func() bool {
+			note, err := os.ReadFile(filepath.Join(w.public, "checkpoint"))
+			if err != nil {
+				return false
+			}
+			cp, err := proof.VerifyCheckpoint(note, policy)
+			return err == nil && cp.Size() > cut && len(cp.Witnesses()) == 1
+		})
+	})
 }
 
 // cut cuts wires for a while.

@@ -44,7 +44,7 @@ func TestRotation(t *testing.T) {
 		}},
 	} {
 		t.Run(k.name, func(t *testing.T) {
-			w.survive(t, fault{uncut: true, unnoticed: true, hit: func() { k.do(t) }, heal: func() {}})
+			w.survive(t, fault{orderly: true, unnoticed: true, hit: func() { k.do(t) }, heal: func() {}})
 		})
 	}
 }

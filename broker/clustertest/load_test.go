@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -301,8 +302,8 @@ func (l *load) told() map[string]int {
 type fault struct {
 	hit  func()
 	heal func() // nil: it ends by itself
-	// uncut: not even a connection may end without an answer.
-	uncut bool
+	// orderly: no connection may end without an answer, no agency waits in vain for one, and none is told anything but to come again (503).
+	orderly bool
 	// unnoticed: no agency may be told of a problem either.
 	unnoticed bool
 }
@@ -326,8 +327,13 @@ func (w *world) survive(t *testing.T, f fault) {
 		}
 	}
 	after := w.load.counts()
-	if f.uncut && after.cut != before.cut {
-		t.Errorf("%d connections ended without an answer", after.cut-before.cut)
+	if f.orderly && (after.cut != before.cut || after.late != before.late) {
+		t.Errorf("%d connections ended without an answer, %d agencies waited in vain", after.cut-before.cut, after.late-before.late)
+	}
+	for code := range w.load.told() {
+		if f.orderly && !strings.HasPrefix(code, "503 ") {
+			t.Errorf("agencies were told %v", w.load.told())
+		}
 	}
 	if f.unnoticed && len(w.load.told()) > 0 {
 		t.Errorf("agencies were told %v", w.load.told())

@@ -55,7 +55,7 @@ func TestThree(t *testing.T) {
 
 // rolling restarts all brokers one after the other.
 func rolling(t *testing.T, w *world) {
-	w.survive(t, fault{uncut: true, hit: func() {
+	w.survive(t, fault{orderly: true, hit: func() {
 		for _, m := range w.brokers {
 			m.terminate(t)
 			m.start()

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/brokertest"
@@ -35,6 +36,7 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/ledger/signer"
+	"github.com/regard-broker/regard/ledger/witness"
 	"github.com/regard-broker/regard/policy"
 )
 
@@ -52,6 +54,7 @@ type options struct {
 	settings []string     // of the first one
 	slow     bool         // the same, on disks that can be slow
 	vault    bool         // root keys in a real Vault, else in a keystore that all brokers open
+	witness  bool         // one cosigns the log; not with a Vault
 	brokers  int          // 0: two
 	prepare  func(*world) // before the first broker starts
 }
@@ -59,6 +62,7 @@ type options struct {
 // world is what several brokers take: databases, Trillian, keys, a provider, and agencies that ask all the time.
 type world struct {
 	t        testing.TB
+	host     string                    // of its brokers and signers
 	main     *pgcluster.Cluster        // store and tree
 	apart    *pgcluster.Cluster        // signed checkpoint
 	slow     func(fsync time.Duration) // makes both so
@@ -71,10 +75,13 @@ type world struct {
 	brokers  []*member
 	provider *counted
 	load     *load
-	public   string
-	policy   *proof.Policy
-	keys     []string // for verification
-	agency   tls.Certificate
+	// What all brokers reach by one wire.
+	toProvider, toWitness *wire
+	witness               string // its line in a policy
+	public                string
+	policy                *proof.Policy
+	keys                  []string // for verification
+	agency                tls.Certificate
 }
 
 // member is one of the brokers, whichever process it is at the moment.
@@ -187,22 +194,13 @@ func (p *process) over() bool {
 	}
 }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 func newWorld(t testing.TB, o options) *world {
 	t.Helper()
-	w := &world{t: t, public: t.TempDir(), provider: newCounted(t), agency: brokertest.NewCurrentIdentity(t, "agency")}
+	w := &world{t: t, host: ledgertest.Loopback(), public: t.TempDir(), provider: newCounted(t), agency: brokertest.NewCurrentIdentity(t, "agency")}
+	w.toProvider = newWire(t, "", w.provider.Listener.Addr().String())
 	w.databases(o)
 	certs := t.TempDir()
-	server := brokertest.NewCurrentIdentity(t, "broker")
+	server := brokertest.NewCurrentIdentity(t, "broker", w.host)
 	brokertest.WriteIdentity(t, server, filepath.Join(certs, "cert"), filepath.Join(certs, "key"))
 	var logs []string
 	for i := range 2 {
@@ -218,6 +216,9 @@ func newWorld(t testing.TB, o options) *world {
 		b.Vault = &vaultClient{cfg.Address, cfg.TransitMount, cfg.AppRoleMount, cfg.WrapKey, cfg.CheckpointKey, cfg.RoleIDFile, cfg.SecretIDFile}
 	} else {
 		b.Keystore = newKeystore(t)
+	}
+	if o.witness {
+		b.Witnesses = w.newWitness(b.Keystore)
 	}
 	for i := range max(o.brokers, 2) {
 		w.addBroker(fmt.Sprintf("broker%d", i+1), b, logs)
@@ -290,6 +291,46 @@ func newKeystore(t testing.TB) string {
 	return dir
 }
 
+// newWitness starts one that cosigns the log whose keys are in a keystore, and returns the policy that names it.
+func (w *world) newWitness(keystoreDir string) (policy string) {
+	w.t.Helper()
+	k, err := keystore.Open(inDir(keystoreDir))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pub, err := k.PublicKeys(w.t.Context())
+	if err := errors.Join(err, k.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+	vkey, err := note.NewEd25519VerifierKey(origin, pub[0].Key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	key, err := witness.NewKey("witness.example/w")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cfg := witness.Config{Key: key, State: filepath.Join(w.t.TempDir(), "w.db"), Logs: []witness.Log{{Origin: origin, VKey: vkey}}, ClientRate: 1e4, ClientBurst: 1e4}
+	if err := witness.Create(w.t.Context(), cfg.State); err != nil {
+		w.t.Fatal(err)
+	}
+	x, err := witness.Open(context.WithoutCancel(w.t.Context()), cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	srv := httptest.NewServer(x.Handler())
+	w.t.Cleanup(func() {
+		srv.CloseClientConnections()
+		srv.Close()
+		if err := x.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.toWitness = newWire(w.t, "", srv.Listener.Addr().String())
+	w.witness = "witness w " + x.VKey()
+	return w.witness + " http://" + w.toWitness.at + "\nquorum w\n"
+}
+
 // unwrap puts the secret-id where every process can use it: wrapped, it can be used once.
 func (w *world) unwrap(cfg *vault.Config) {
 	w.t.Helper()
@@ -314,7 +355,7 @@ func (w *world) signer(i int, late time.Duration) string {
 	w.t.Helper()
 	socket := filepath.Join(shortDir(w.t), "log")
 	wire := wireTo(w.t, w.main)
-	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: through(wire, w.main.Superuser(w.tree)), Listen: "unix:" + socket, Ops: freePort(w.t), Late: late}})
+	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: through(wire, w.main.Superuser(w.tree)), Listen: "unix:" + socket, Ops: ledgertest.FreePort(w.t, w.host), Late: late}})
 	p.start()
 	w.signers = append(w.signers, &logServer{p, wire})
 	p.awaitSigner(w.t)
@@ -368,7 +409,7 @@ func (w *world) addBroker(name string, b brokerChild, logs []string) {
 	m.toStore = wireTo(w.t, w.main)
 	m.toSigned = wireTo(w.t, w.apart)
 	m.toLog = newWire(w.t, "log", logs[0])
-	b.Name, b.Listen, b.Ops = name, freePort(w.t), freePort(w.t)
+	b.Name, b.Listen, b.Ops = name, ledgertest.FreePort(w.t, w.host), ledgertest.FreePort(w.t, w.host)
 	b.Store, b.Keeper = through(m.toStore, w.main.DSN(w.store, "regard_broker")), through(m.toStore, w.main.DSN(w.store, "regard_keeper"))
 	b.Signed = through(m.toSigned, w.apart.DSN(w.signed, "regard_signer"))
 	b.Trillian = []string{"unix:" + m.toLog.at}
@@ -502,7 +543,7 @@ func register(r *http.Request, b *broker.Broker) error {
 
 func (w *world) register() {
 	w.t.Helper()
-	text, err := json.Marshal(registration{brokertest.CertificatePEM(w.agency), fmt.Appendf(nil, definition, w.provider.URL)})
+	text, err := json.Marshal(registration{brokertest.CertificatePEM(w.agency), fmt.Appendf(nil, definition, "http://"+w.toProvider.at)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -522,16 +563,14 @@ type counted struct {
 	*httptest.Server
 	mu    sync.Mutex
 	asked map[string]int // by the disclosure's id
-	names map[string]int
 }
 
 func newCounted(t testing.TB) *counted {
-	p := &counted{asked: map[string]int{}, names: map[string]int{}}
+	p := &counted{asked: map[string]int{}}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.URL.Query().Get("nomNaissance")
 		p.mu.Lock()
 		p.asked[r.Header.Get("X-Request-Id")]++
-		p.names[name]++
 		p.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"data":{"valeur":%d}}`, value(name))

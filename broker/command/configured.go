@@ -17,6 +17,7 @@ type source struct {
 	set     []string
 	noFiles bool // see config.Source
 	signer  bool
+	broker  bool // needs the name that tells a broker from others, which only its own environment may have
 }
 
 // places where a configuration is looked for, in order.
@@ -47,7 +48,7 @@ func (s *source) load() (*config.Config, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := config.Load(config.Source{File: file, Environ: os.Environ(), Set: s.set, NoFiles: s.noFiles, Signer: s.signer})
+	c, err := config.Load(config.Source{File: file, Environ: os.Environ(), Set: s.set, NoFiles: s.noFiles, Unnamed: !s.broker, Signer: s.signer})
 	var m *config.Mistakes
 	if err != nil && !errors.As(err, &m) {
 		err = usage{err}
@@ -78,7 +79,7 @@ func (a *caller) client() (*admin.Client, error) {
 }
 
 func configCommand() *cobra.Command {
-	var s source
+	s := source{broker: true}
 	var asJSON bool
 	check := &cobra.Command{
 		Use: "check", Short: "Check the configuration without starting anything", Args: noArgs,

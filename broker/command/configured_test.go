@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -96,6 +97,14 @@ func TestPrepare(t *testing.T) {
 	if !roots.AppendCertsFromPEM(ca) {
 		t.Fatal("no authority")
 	}
+	signer, err := config.Load(config.Source{File: filepath.Join(dir, "signer.yaml"), NoFiles: true, Signer: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := signer.Signer.Clients
+	if len(clients) != 1 {
+		t.Fatalf("the signer lets in %q", clients)
+	}
 	for pair, name := range map[string]string{
 		"broker/api": "regard.example.fr", "broker/broker": "", "broker/regard_broker": "", "broker/regard_keeper": "", "broker/regard_signer": "", "owner/trillian": "", "signer/signer": "signer", "signer/trillian": "", "postgres/postgres": "postgres-signed",
 		"vault/vault": "vault", "witness-1/tls": "witness-1", "witness-2/tls": "witness-2", "owner/regard_owner": "",
@@ -112,6 +121,11 @@ func TestPrepare(t *testing.T) {
 		}
 		if _, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
 			t.Errorf("%s: %v", pair, err)
+		}
+		// Nobody but brokers adds to Trillian's tree.
+		_, err = cert.Leaf.Verify(x509.VerifyOptions{DNSName: clients[0], Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if let := err == nil; let != (pair == "broker/broker") {
+			t.Errorf("the signer lets in %s: %v", pair, let)
 		}
 		// PostgreSQL takes the name for the role.
 		if role := filepath.Base(base); strings.HasPrefix(role, "regard_") && cert.Leaf.Subject.CommonName != role {
@@ -140,6 +154,19 @@ func TestPrepare(t *testing.T) {
 		// From regard vault init and regard witness init.
 		for _, f := range []string{"sequencer.role_id", "sequencer.secret_id", "witnesses.policy"} {
 			if err := os.WriteFile(filepath.Join(at, "secrets", f), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		urls, err := filepath.Glob(filepath.Join(at, "secrets", "*.url"))
+		if err != nil || len(urls) == 0 {
+			t.Fatalf("%s has no addresses of databases: %v", process, err)
+		}
+		for _, name := range urls { // which name the files of a container
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(name, bytes.ReplaceAll(text, []byte("/etc/regard/secrets"), []byte(filepath.Join(at, "secrets"))), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -347,6 +374,18 @@ func TestPreparedDatabases(t *testing.T) {
 	} else if err := s.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if program := os.Getenv("REGARD_TRILLIAN"); program != "" {
+		text, err := os.ReadFile(filepath.Join(dir, "secrets", "signer", "trillian.url"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags, err := os.ReadFile(filepath.Join(dir, "secrets", "signer", "trillian.cfg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags = bytes.Replace(flags, bytes.TrimSpace(text), []byte(url("signer/trillian.url")), 1)
+		stockServer(t, program, bytes.ReplaceAll(flags, []byte("127.0.0.1"), []byte(addr)), "http://"+addr+":8093/healthz")
+	}
 	ask := func(dsn string) (string, error) {
 		psql := exec.CommandContext(t.Context(), filepath.Join(programs, "psql"), "-X", "-A", "-t", "-c", "SELECT current_user", dsn+" hostaddr="+addr)
 		out, err := psql.CombinedOutput()
@@ -381,4 +420,43 @@ func TestPreparedDatabases(t *testing.T) {
 			t.Errorf("%s: let in as %s", name, who)
 		}
 	}
+}
+
+// stockServer runs Trillian's own log server by a file of its flags until it says that it is healthy, which it is if it finds its tables.
+func stockServer(t *testing.T, program string, flags []byte, healthz string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trillian.cfg")
+	if err := os.WriteFile(file, flags, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	c := exec.CommandContext(t.Context(), program, "--config="+file)
+	c.Stderr = &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	healthy := func() bool {
+		res, err := http.Get(healthz) // #nosec G107 -- the test's own address
+		if err != nil {
+			return false
+		}
+		return res.Body.Close() == nil && res.StatusCode == http.StatusOK
+	}
+	for end := time.Now().Add(time.Minute); !healthy(); time.Sleep(20 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			t.Fatalf("Trillian's log server ended: %v\n%s", err, &said)
+		default:
+		}
+		if time.Now().After(end) {
+			t.Error("Trillian's log server isn't healthy")
+			break
+		}
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	<-ended
 }

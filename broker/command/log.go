@@ -21,7 +21,7 @@ func logCommand() *cobra.Command {
 }
 
 func logKeyCommand() *cobra.Command {
-	var s source
+	s := source{noFiles: true} // witnesses.policy, for one, isn't there before the witnesses have the key
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "key", Short: "Print the log's verification key, without a broker", Args: noArgs,

@@ -82,6 +82,7 @@ type sample struct {
 	damage   broker.Damage
 	people   people
 	leads    bool
+	unusable bool // the policy
 	cluster  cluster.Stats
 	leaseAge float64
 }
@@ -159,6 +160,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
 	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
 	gauge("leads", "Whether this broker leads the log (orders, signs, publishes): 1, or follows: 0. One that is alone always leads.", func(s *sample) float64 { return truth(s.leads) })
+	gauge("policy_not_in_force", "1 if the policy that was loaded last is not in force, because it can't be used or not be recorded; the one before decides.", func(s *sample) float64 { return truth(s.unusable) })
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
 	gauge("damaged_requests", "Requests without an outcome that can't be recorded, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Intents) })
 	gauge("damaged_erasures", "Erasures that were begun and can't be carried through, because what the store holds of them can't be read.", func(s *sample) float64 { return float64(s.damage.Erasures) })
@@ -206,7 +208,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
-	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage(), leads: c.b.Leads()}
+	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage(), leads: c.b.Leads(), unusable: c.b.PolicyStatus().Problem != nil}
 	var err error
 	parts := c.parts
 	if s.people, err = peopleOf(context.Background(), c.b); err != nil {

@@ -193,6 +193,7 @@ type verifiers struct {
 type policed struct {
 	*verifier.Verifier
 	policy string
+	before *verifier.Verifier // by the keys before; nil: there were none
 }
 
 func (v *verifiers) load(ctx context.Context) (*verifier.Verifier, error) {
@@ -200,18 +201,35 @@ func (v *verifiers) load(ctx context.Context) (*verifier.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if was := v.now.Load(); was != nil && was.policy == string(policy) {
+	was := v.now.Load()
+	if was != nil && was.policy == string(policy) {
 		return was.Verifier, nil
 	}
 	made, err := verifier.Load(v.dir, policy)
 	if err == nil {
-		v.now.Store(&policed{made, string(policy)})
+		now := &policed{Verifier: made, policy: string(policy)}
+		if was != nil {
+			now.before = was.Verifier
+		}
+		v.now.Store(now)
 	}
 	return made, err
 }
 
-// ServeHTTP implements http.Handler.
-func (v *verifiers) ServeHTTP(w http.ResponseWriter, r *http.Request) { v.now.Load().ServeHTTP(w, r) }
+// ServeHTTP implements http.Handler. A page may come from another broker, which knew of new keys first or knows of them later: what isn't there is looked for among the keys as they are now, and among those before.
+func (v *verifiers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !v.now.Load().Has(r.URL.Path) {
+		if _, err := v.load(r.Context()); err != nil {
+			v.log.Error("the keys of the log can't be read for a citizen's browser", "error", err)
+		}
+	}
+	now := v.now.Load()
+	if !now.Has(r.URL.Path) && now.before.Has(r.URL.Path) {
+		now.before.ServeHTTP(w, r)
+		return
+	}
+	now.ServeHTTP(w, r)
+}
 
 // element is asked for with each page of a history. While the keys can't be read, browsers check by those that were known last.
 func (v *verifiers) element(lang, bundle, list, names string) (template.HTML, error) {

@@ -64,7 +64,7 @@ func TestVerifierFollowsKeys(t *testing.T) {
 	if _, err := v.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	served := func() string {
+	address := func() string {
 		t.Helper()
 		e, err := v.element("fr", "/historique/fichier", "acces", "")
 		if err != nil {
@@ -74,10 +74,25 @@ func TestVerifierFollowsKeys(t *testing.T) {
 		if at == nil {
 			t.Fatalf("no policy: %s", e)
 		}
-		w := httptest.NewRecorder()
-		v.ServeHTTP(w, httptest.NewRequest(http.MethodGet, at[1], nil))
-		return w.Body.String()
+		return at[1]
 	}
+	get := func(v *verifiers, path string) (int, string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		v.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	served := func() string {
+		t.Helper()
+		_, text := get(v, address())
+		return text
+	}
+	// Another broker, of whose own pages nobody asks one.
+	other := &verifiers{policy: v.policy, log: v.log, dir: v.dir}
+	if _, err := other.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := address()
 	if got := served(); got != vkey(1) {
 		t.Errorf("%q", got)
 	}
@@ -85,8 +100,22 @@ func TestVerifierFollowsKeys(t *testing.T) {
 	if got := served(); got != vkey(2) {
 		t.Errorf("after a rotation: %q", got)
 	}
+	second := address()
+	for name, x := range map[string]*verifiers{"the broker of the page": v, "another": other} {
+		for path, want := range map[string]string{second: vkey(2), first: vkey(1)} { // a page of before the rotation is still open
+			if code, got := get(x, path); code != http.StatusOK || got != want {
+				t.Errorf("%s, %s: %d %q", name, path, code, got)
+			}
+		}
+		if code, _ := get(x, strings.Replace(first, "/log.policy", "x/log.policy", 1)); code != http.StatusNotFound {
+			t.Errorf("%s, keys that never were: %d", name, code)
+		}
+	}
 	text, fail = vkey(3), errors.New("down")
 	if got := served(); got != vkey(2) {
 		t.Errorf("while nobody can say: %q", got)
+	}
+	if code, _ := get(other, "/verificateur/x"); code != http.StatusNotFound {
+		t.Errorf("what isn't there while nobody can say: %d", code)
 	}
 }

@@ -233,13 +233,17 @@ func (a *asker) report(c *cobra.Command, res *client.Result, failed error) error
 		State    string          `json:"receipt_state"`
 		Settled  bool            `json:"settled"`
 		LogIndex uint64          `json:"log_index"`
+		Hidden   bool            `json:"person_hidden,omitempty"`
 		Data     string          `json:"data,omitempty"`
 		Reasons  []client.Reason `json:"reasons,omitempty"`
 		Problem  *client.Problem `json:"problem,omitempty"`
 	}{ID: res.ID, Outcome: res.Outcome, AskedAt: res.AskedAt, Repeated: res.Repeated, Receipt: base + ".receipt", State: res.Verdict.State.String(), Settled: res.Verdict.InRoll,
-		LogIndex: uint64(res.Verdict.Index), Reasons: res.Reasons, Problem: res.Problem}
-	if errors.Is(failed, client.ErrReceipt) {
+		LogIndex: uint64(res.Verdict.Index), Hidden: res.PersonHidden, Reasons: res.Reasons, Problem: res.Problem}
+	switch {
+	case errors.Is(failed, client.ErrReceipt):
 		out.Receipt = base + ".refused-receipt"
+	case res.PersonHidden: // one from before shows more
+		out.Receipt = base + ".erased-receipt"
 	}
 	if err := replace(out.Receipt, string(res.Receipt)); err != nil {
 		return errors.Join(failed, err)
@@ -262,6 +266,9 @@ func (a *asker) report(c *cobra.Command, res *client.Result, failed error) error
 		fmt.Fprintf(w, "%s  %s\nreceipt  %s (%s%s, log index %d)\n", out.ID, out.Outcome, out.Receipt, out.State, settledNote(out.Settled), out.LogIndex)
 		if out.Data != "" {
 			fmt.Fprintf(w, "data     %s\n", out.Data)
+		}
+		if out.Hidden {
+			fmt.Fprintln(w, "erased   the person's part of the record is gone: whom, why and for which object was asked can't be compared; a receipt from before shows it")
 		}
 		for _, r := range out.Reasons {
 			fmt.Fprintf(w, "reason   %s  %s\n", r.Code, r.Message)

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	cdp "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/google/uuid"
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/mail/mailtest"
@@ -121,7 +122,15 @@ func TestScreenshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Broker.FileContest(t.Context(), broker.Account{Pivot: subject, Subjects: []proof.Subject{subject}, Lang: "fr"}, asked, "Je n'ai pas d'enfant à la cantine cette année."); err != nil {
+	entries, _, err := s.Broker.OwnEntries(t.Context(), subject, 0, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(entries, func(e broker.OwnEntry) bool { return e.ID == uuid.UUID(asked).String() })
+	if i < 0 {
+		t.Fatalf("%d entries, and none of the first request", len(entries))
+	}
+	if _, err := s.Broker.ContestEntry(t.Context(), broker.Account{Pivot: subject, Subjects: []proof.Subject{subject}, Lang: "fr"}, entries[i].Index, "Je n'ai pas d'enfant à la cantine cette année."); err != nil {
 		t.Fatal(err)
 	}
 	delegate, err := sophie.Subject()

@@ -30,16 +30,18 @@ import (
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystore"
 	"github.com/regard-broker/regard/keys/vault"
+	"github.com/regard-broker/regard/ledger/engine"
 	"github.com/regard-broker/regard/policy"
 )
 
 func serveCommand() *cobra.Command {
-	var s source
+	s := source{broker: true}
 	var confirm, ignore bool
 	var distrust []string
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker", Args: noArgs,
-		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log.
+		Long: `serve runs the broker until SIGTERM or SIGINT: then it takes no more requests, finishes those in flight (limits.drain at most) and closes the log. Before its
+listeners close it lingers (limits.linger): /readyz is red, and whoever still comes is told to come again. A second signal ends that.
 SIGHUP reads the policy bundle, the TLS certificates, the credentials for providers and providers.ca_file anew; what can't be used is logged, and the old
 stays in force.
 
@@ -61,15 +63,24 @@ the other commands (admin.sock in the data directory).`,
 			if err != nil {
 				return err
 			}
-			for {
-				select {
-				case <-hup:
-					i.Reload(c.Context())
-				case err := <-i.Failed():
-					return errors.Join(err, i.Stop(context.WithoutCancel(c.Context())))
-				case <-c.Context().Done():
-					return i.Stop(context.WithoutCancel(c.Context()))
+			go func() { // a log that takes nothing holds a reload up, and mustn't hold up the end
+				for {
+					select {
+					case <-hup:
+						i.Reload(c.Context())
+					case <-c.Context().Done():
+						return
+					}
 				}
+			}()
+			select {
+			case err := <-i.Failed():
+				return errors.Join(err, i.Stop(context.WithoutCancel(c.Context())))
+			case <-c.Context().Done():
+				again, done := signal.NotifyContext(context.WithoutCancel(c.Context()), os.Interrupt, syscall.SIGTERM)
+				defer done()
+				i.Linger(again)
+				return i.Stop(context.WithoutCancel(c.Context()))
 			}
 		},
 	}
@@ -103,7 +114,7 @@ type Instance struct {
 	reloads []func() error
 	servers []server // in the order in which they stop
 	failed  chan error
-	spare   []byte // see spareHeap
+	spare   []byte // see engine.SpareHeap
 }
 
 type server struct {
@@ -114,7 +125,7 @@ type server struct {
 
 // Start opens everything that the configuration names; on an error nothing is left open. When it returns, requests are served.
 func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instance, err error) {
-	i = &Instance{cfg: cfg, log: log, started: time.Now(), Addresses: map[string]string{}, failed: make(chan error, 8), spare: spareHeap()}
+	i = &Instance{cfg: cfg, log: log, started: time.Now(), Addresses: map[string]string{}, failed: make(chan error, 8), spare: engine.SpareHeap()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.Stop(context.WithoutCancel(ctx)))
@@ -427,11 +438,26 @@ func (i *Instance) Reload(ctx context.Context) {
 	i.log.Info("reloaded", "ok", ok, "policy", i.Broker.PolicyStatus().Revision)
 }
 
+// Linger takes no more requests, and goes on listening for limits.linger, or until ctx ends: who asks that the broker is ready sees that it isn't, and balancers send nobody any more when Stop closes the listeners.
+func (i *Instance) Linger(ctx context.Context) {
+	i.Broker.Drain()
+	if d := i.cfg.Limits.Linger.Std(); d > 0 {
+		i.log.Info("no more requests are taken", "linger", d)
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+	}
+}
+
 // Stop takes no more requests, lets those in flight end within limits.drain, and closes everything.
 func (i *Instance) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Limits.Drain.Std())
 	defer cancel()
 	i.log.Info("stopping")
+	if i.Broker != nil {
+		i.Broker.Drain()
+	}
 	var errs []error
 	for _, s := range i.servers {
 		if err := s.stop(ctx); err != nil {

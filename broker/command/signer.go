@@ -2,13 +2,8 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,38 +31,14 @@ Of the configuration it reads production, log and the section signer; the file m
     clients: [broker-1.example]    # DNS names that may come; left out: whoever the authority named
     ops: 127.0.0.1:9091            # /healthz and /metrics; left out: none
     keep_roots: 1000               # older roots of the tree are removed`,
-		Example: "  regard signer init --config /etc/regard/signer.yaml\n  regard signer --config /etc/regard/signer.yaml --set log.level=debug",
+		Example: "  regard signer init --config /etc/regard-signer/signer.yaml\n  regard signer --config /etc/regard-signer/signer.yaml --set log.level=debug",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := s.load()
 			if err != nil {
 				return err
 			}
 			log := logger(cfg.Log, c)
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
-			running, err := serveSigner(c.Context(), cfg, log)
-			if err != nil {
-				return err
-			}
-			stop := func() error {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
-				defer cancel()
-				log.Info("stopping")
-				return running.Stop(ctx)
-			}
-			for {
-				select {
-				case <-hup:
-					if err := running.Reload(); err != nil {
-						log.Error("reloading failed, the old stays in force", "error", err)
-					}
-				case err := <-running.Failed():
-					return errors.Join(err, stop())
-				case <-c.Context().Done():
-					return stop()
-				}
-			}
+			return runDaemon(c.Context(), log, func(ctx context.Context) (*signer.Server, error) { return serveSigner(ctx, cfg, log) })
 		},
 	}
 	s.flags(c)
@@ -98,7 +69,7 @@ func signerInitCommand() *cobra.Command {
 has to be after an update of Regard that says so. regard cluster init does the same, and prepares the brokers' own databases with it.
 
 After the loss of a database: prepare a new, empty one; the broker rebuilds the tree from its store, and goes on only if it comes to the root that was signed.`,
-		Example: "  regard signer init --config /etc/regard/signer.yaml",
+		Example: "  regard signer init --config /etc/regard-signer/signer.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := s.load()
 			if err != nil {

@@ -7,12 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,7 +73,7 @@ func witnessCommand() *cobra.Command {
 It keeps the last checkpoint of each log and nothing else: no entries, no personal data.
 
 Its state (witness.db) must never be put back from an older copy, and belongs into no backup: it would cosign a second history. If it is lost, make a new witness.`,
-		"  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log-key log.vkey\n  regard witness serve --config /etc/regard-witness/witness.yaml",
+		"  regard witness init --dir /var/lib/regard-witness --name witness.example.fr/w1 --log-key log.vkey\n  regard witness serve --config /var/lib/regard-witness/witness.yaml",
 		witnessInitCommand(), witnessServeCommand(), witnessShowCommand())
 }
 
@@ -110,7 +107,7 @@ func witnessInitCommand() *cobra.Command {
 		Use: "init", Short: "Make a witness: key, empty state, configuration", Args: noArgs,
 		Long: `init makes a directory with a new Ed25519 key (witness.key, for its owner alone), an empty state (witness.db), the list of logs and a commented configuration. It overwrites nothing. Then it prints what logs, and whoever
 verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it by the URL under which logs reach the witness.`,
-		Example: "  regard witness init --dir /etc/regard-witness --name witness.example.fr/w1 --log-key log.vkey",
+		Example: "  regard witness init --dir /var/lib/regard-witness --name witness.example.fr/w1 --log-key log.vkey",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if name == "" {
 				return usagef("--name is missing: of the witness, in its signatures, for example witness.example.fr/w1; it can't change afterwards")
@@ -191,7 +188,7 @@ func witnessServeCommand() *cobra.Command {
 		Long: `serve cosigns until SIGTERM or SIGINT; then it finishes the requests in hand. SIGHUP reads the list of logs and the certificate anew; what can't be used is logged, and the old stays in force.
 
 It refuses to start beside another process on the same state, without a state, or with a log's key. A checkpoint that doesn't extend what it cosigned is refused, and stands in its log with the one that it cosigned: keep them, they are evidence.`,
-		Example: "  regard witness serve --config /etc/regard-witness/witness.yaml",
+		Example: "  regard witness serve --config /var/lib/regard-witness/witness.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := loadWitness(file)
 			if err != nil {
@@ -201,34 +198,13 @@ It refuses to start beside another process on the same state, without a state, o
 				return usagef("--log-level is debug, info, warn or error; --log-format is text or json")
 			}
 			log := logger(config.Log{Level: level, Format: format}, c)
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
-			s, err := witness.Start(c.Context(), f, log)
-			if errors.Is(err, witness.ErrConfig) {
-				return usage{err}
-			}
-			if err != nil {
-				return err
-			}
-			stop := func() error {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
-				defer cancel()
-				log.Info("stopping")
-				return s.Stop(ctx)
-			}
-			for {
-				select {
-				case <-hup:
-					if err := s.Reload(); err != nil {
-						log.Error("reloading failed", "error", err)
-					}
-				case err := <-s.Failed():
-					return errors.Join(err, stop())
-				case <-c.Context().Done():
-					return stop()
+			return runDaemon(c.Context(), log, func(ctx context.Context) (*witness.Server, error) {
+				w, err := witness.Start(ctx, f, log)
+				if errors.Is(err, witness.ErrConfig) {
+					return nil, usage{err}
 				}
-			}
+				return w, err
+			})
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "witness.yaml", "configuration file")
@@ -243,7 +219,7 @@ func witnessShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "Show a witness's key, and what it cosigned last", Args: noArgs,
 		Long:    "show prints the line of the witness for policies and, for each log, the last checkpoint that was cosigned. It reads the files of a witness, whether or not it runs.\nWith --json each log has the signed checkpoint, too: what a log needs to prove where it stood.",
-		Example: "  regard witness show --config /etc/regard-witness/witness.yaml",
+		Example: "  regard witness show --config /var/lib/regard-witness/witness.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := loadWitness(file)
 			if err != nil {

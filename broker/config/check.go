@@ -70,7 +70,7 @@ func (m *Mistakes) Error() string {
 	return b.String()
 }
 
-func (c *Config) check(m *Mistakes) {
+func (c *Config) check(unnamed bool, m *Mistakes) {
 	if c.DataDir == "" {
 		m.add("data_dir", 0, "is missing", "name the directory for the database and the log")
 	}
@@ -92,7 +92,7 @@ func (c *Config) check(m *Mistakes) {
 	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
 		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
 	}
-	c.checkCluster(m)
+	c.checkCluster(unnamed, m)
 	c.Log.check(m)
 }
 
@@ -110,6 +110,9 @@ func (c *Config) checkFiles(signer bool, m *Mistakes) {
 	for _, p := range c.paths() {
 		if p.file && *p.at != "" && strings.HasPrefix(p.key, "signer.") == signer {
 			checkFile(p.key, *p.at, p.secret, m)
+			if c.Production && strings.HasSuffix(p.key, "url_file") {
+				checkDatabase(p.key, *p.at, m)
+			}
 		}
 	}
 }
@@ -401,6 +404,9 @@ func (c *Config) checkLimits(m *Mistakes) {
 	if d := l.Drain.Std(); d < time.Second || d > 5*time.Minute {
 		m.add("limits.drain", 0, "is out of range", "choose from 1s to 5m")
 	}
+	if d := l.Linger.Std(); d < 0 || d > 5*time.Minute {
+		m.add("limits.linger", 0, "is out of range", "choose from 0s to 5m")
+	}
 	if d := l.ReadTimeout.Std(); d < time.Second || d > time.Minute {
 		m.add("limits.read_timeout", 0, "is out of range", "choose from 1s to 1m")
 	}
@@ -408,12 +414,16 @@ func (c *Config) checkLimits(m *Mistakes) {
 
 func checkFile(key, path string, secret bool, m *Mistakes) {
 	info, err := os.Stat(path)
+	others := fs.FileMode(0o027)
+	if strings.HasPrefix(key, "keys.keystore.") || key == "keys.vault.secret_id_file" {
+		others = 0o077 // what opens the root keys is for no group: keys/keystore and keys/vault refuse it
+	}
 	switch {
 	case err != nil:
 		m.add(key, 0, "can't be read ("+reason(err)+")", "create it, or correct the path")
 	case secret && !info.Mode().IsRegular():
 		m.add(key, 0, "is not a file", "name a file")
-	case secret && info.Mode().Perm()&0o027 != 0:
+	case secret && info.Mode().Perm()&others != 0:
 		m.add(key, 0, fmt.Sprintf("can be read by others (mode %04o)", info.Mode().Perm()), "chmod 600 it")
 	case secret && !ownedBySafe(info):
 		m.add(key, 0, "belongs to another user", "chown it to the user who runs the broker")

@@ -1,9 +1,13 @@
 package config
 
 import (
+	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/regard-broker/regard/ledger/dsn"
 )
 
 // Store says where sealed records, the order of the log and the registry are.
@@ -59,7 +63,7 @@ type Signer struct {
 // On reports whether the store is shared.
 func (p *Postgres) On() bool { return p.URLFile != "" }
 
-func (c *Config) checkCluster(m *Mistakes) {
+func (c *Config) checkCluster(unnamed bool, m *Mistakes) {
 	pg, t := &c.Store.Postgres, &c.Ledger.Trillian
 	if pg.KeeperURLFile != "" && !pg.On() {
 		m.add("store.postgres.url_file", 0, "is missing, though there is a keeper's", "name the file that says how to reach the database as regard_broker")
@@ -82,7 +86,7 @@ func (c *Config) checkCluster(m *Mistakes) {
 			{"ledger.signed_url_file", c.Ledger.SignedURLFile, "name the file that says how to reach the database of the last signed checkpoint: with one each, two brokers could sign two histories"},
 			{"ledger.trillian.address", strings.Join(t.Address, ""), "give the log servers' addresses: the next leader has to find the tree"},
 		} {
-			if x.value == "" {
+			if x.value == "" && (x.key != "cluster.name" || !unnamed) {
 				m.add(x.key, 0, "is missing, and the store is shared", x.do)
 			}
 		}
@@ -110,6 +114,23 @@ func (c *Config) checkCluster(m *Mistakes) {
 	}
 	if len(t.Address) == 0 && (t.CAFile != "" || t.Cert != "") {
 		m.add("ledger.trillian.address", 0, "is missing, though ledger.trillian has other keys", "give the log servers' addresses, or remove the section")
+	}
+}
+
+// checkDatabase looks at the address in a file: in production, whoever answers there has to show that it is that server.
+func checkDatabase(key, file string, m *Mistakes) {
+	text, err := os.ReadFile(file) // #nosec G304 -- of the configuration
+	if err != nil {
+		return // said already
+	}
+	cfg, err := dsn.Parse(strings.TrimSpace(string(text)))
+	switch {
+	case errors.Is(err, dsn.ErrPassword):
+		m.add(key, 0, "names a file with a password", "put it into a passfile, and name that in the address by passfile=")
+	case err != nil:
+		m.add(key, 0, "names a file that can't be used: "+err.Error(), "correct its one line")
+	case !dsn.Verified(cfg):
+		m.add(key, 0, "leads to another machine, in clear or to whoever answers there", "write sslmode=verify-full into the address, and sslrootcert= with the authority of the server's certificate; or use a Unix socket")
 	}
 }
 

@@ -18,9 +18,9 @@ const vaultKeys = `keys: {mode: vault, vault: {address: "https://vault:8200", ro
 `
 
 const cluster = production + vaultKeys + `public: {dir: /srv/log}
-store: {postgres: {url_file: secret, keeper_url_file: role}}
+store: {postgres: {url_file: store.url, keeper_url_file: keeper.url}}
 ledger:
-  signed_url_file: passphrase
+  signed_url_file: signed.url
   trillian: {address: ["signer-0:8090", "unix:/run/regard/trillian.sock", "127.0.0.1:8090"], ca_file: tls.pem, cert: tls.pem, key: tls.key}
 cluster: {name: broker-0}
 `
@@ -38,7 +38,7 @@ func (w wrong) test(t *testing.T, d, good string) {
 		if text == good {
 			t.Errorf("%s: nothing was replaced", name)
 		}
-		if _, err := load(t, d, text, nil, nil); err == nil || !strings.Contains(err.Error(), x.says) {
+		if _, err := load(t, d, text, nil, nil); err == nil || !strings.Contains(err.Error(), x.says) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: got %v, want %q", name, err, x.says)
 		}
 	}
@@ -47,11 +47,11 @@ func (w wrong) test(t *testing.T, d, good string) {
 func TestCluster(t *testing.T) {
 	d := dir(t)
 	wrong{
-		"no keeper":            {", keeper_url_file: role", "", "store.postgres.keeper_url_file is missing"},
-		"no store":             {"url_file: secret, ", "", "store.postgres.url_file is missing"},
-		"one role for both":    {"keeper_url_file: role", "keeper_url_file: secret", "could change what is recorded"},
-		"one database for all": {"signed_url_file: passphrase", "signed_url_file: secret", "is the store's"},
-		"nothing signed":       {"  signed_url_file: passphrase\n", "", "could sign two histories"},
+		"no keeper":            {", keeper_url_file: keeper.url", "", "store.postgres.keeper_url_file is missing"},
+		"no store":             {"url_file: store.url, ", "", "store.postgres.url_file is missing"},
+		"one role for both":    {"keeper_url_file: keeper.url", "keeper_url_file: store.url", "could change what is recorded"},
+		"one database for all": {"signed_url_file: signed.url", "signed_url_file: store.url", "is the store's"},
+		"nothing signed":       {"  signed_url_file: signed.url\n", "", "could sign two histories"},
 		"no name":              {"cluster: {name: broker-0}", "", "cluster.name is missing"},
 		"a name with a space":  {"broker-0", `"a b"`, "cluster.name is no name"},
 		"no Trillian":          {`address: ["signer-0:8090", "unix:/run/regard/trillian.sock", "127.0.0.1:8090"], `, "", "ledger.trillian.address is missing"},
@@ -60,14 +60,36 @@ func TestCluster(t *testing.T) {
 		"a relative socket":    {"unix:/run", "unix:run", "isn't an absolute path"},
 		"no port":              {"signer-0:8090", "signer-0", "neither host:port nor unix:/path"},
 		"no list":              {`["signer-0:8090", "unix:/run/regard/trillian.sock", "127.0.0.1:8090"]`, "signer-0:8090", "has to be a list"},
-		"a database in clear":  {"url_file: secret", "url_file: none", "can't be read"},
+		"lingers for ever":     {"cluster: {", "limits: {linger: 6m}\ncluster: {", "limits.linger is out of range"},
+		"no such file":         {"url_file: store.url", "url_file: none", "can't be read"},
+		"the store in clear":   {"url_file: store.url", "url_file: clear.url", ":8: store.postgres.url_file leads to another machine, in clear"},
+		"the keeper in clear":  {"keeper.url", "clear.url", "store.postgres.keeper_url_file leads to another machine, in clear"},
+		"signed in clear":      {"signed.url", "clear.url", "ledger.signed_url_file leads to another machine, in clear"},
+		"a password":           {"signed.url", "password.url", "ledger.signed_url_file names a file with a password"},
+		"no address":           {"signed.url", "wrong.url", "ledger.signed_url_file names a file that can't be used"},
 	}.test(t, d, cluster)
 	if _, err := load(t, d, production+vaultKeys+"signed_dir: /e\ncluster: {name: x}\n", nil, nil); err == nil || !strings.Contains(err.Error(), "share nothing") {
 		t.Errorf("a cluster of one: %v", err)
 	}
+	// Who reads the configuration of several brokers without being one of them has no name.
+	file := filepath.Join(d, "shared.yaml")
+	if err := os.WriteFile(file, []byte(strings.Replace(cluster, "cluster: {name: broker-0}\n", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(Source{File: file, Unnamed: true}); err != nil || c.Cluster.Name != "" {
+		t.Errorf("without a name: %v", err)
+	}
 	c, err := load(t, d, cluster, []string{"REGARD_CLUSTER_NAME=broker-7", "REGARD_LEDGER_TRILLIAN_ADDRESS=a:1,b:2"}, nil)
 	if err != nil || c.Cluster.Name != "broker-7" || strings.Join(c.Ledger.Trillian.Address, " ") != "a:1 b:2" || c.Public.Dir != "/srv/log" {
 		t.Errorf("%v, %+v", err, c)
+	}
+	for linger, set := range map[string][]string{"5s": nil, "0s": {"REGARD_LIMITS_LINGER=0s"}, "1m0s": {"REGARD_LIMITS_LINGER=1m"}} {
+		if c, err := load(t, d, cluster, set, nil); err != nil || c.Limits.Linger.String() != linger {
+			t.Errorf("%v, %+v, want %s", err, c.Limits, linger)
+		}
+	}
+	if c, err := load(t, d, good, nil, nil); err != nil || c.Limits.Linger != 0 {
+		t.Errorf("a broker that is alone lingers: %v, %+v", err, c.Limits)
 	}
 	if c, err := load(t, d, good, nil, nil); err != nil || c.Public.Dir != filepath.Join(d, "data", "public") {
 		t.Errorf("the published directory when none is named: %v, %+v", err, c)
@@ -84,9 +106,9 @@ func TestSigner(t *testing.T) {
 		}
 		return Load(Source{File: file, Signer: true})
 	}
-	const good = "production: true\nsigner: {store_url_file: secret, listen: \"0.0.0.0:8090\", ops: \"0.0.0.0:9091\", cert: tls.pem, key: tls.key, ca_file: tls.pem}\n"
-	for _, text := range []string{good, cluster + strings.TrimPrefix(good, "production: true\n"), "signer: {store_url_file: secret, listen: \"unix:/run/x\"}", "signer: {store_url_file: secret}"} {
-		if c, err := signer(text); err != nil || c.Signer.StoreURLFile != filepath.Join(d, "secret") || c.Signer.KeepRoots != 1000 {
+	const good = "production: true\nsigner: {store_url_file: store.url, listen: \"0.0.0.0:8090\", ops: \"0.0.0.0:9091\", cert: tls.pem, key: tls.key, ca_file: tls.pem}\n"
+	for _, text := range []string{good, cluster + strings.TrimPrefix(good, "production: true\n"), "signer: {store_url_file: store.url, listen: \"unix:/run/x\"}", "signer: {store_url_file: store.url}"} {
+		if c, err := signer(text); err != nil || c.Signer.StoreURLFile != filepath.Join(d, "store.url") || c.Signer.KeepRoots != 1000 {
 			t.Errorf("%s\n%v", text, err)
 		}
 	}
@@ -105,11 +127,13 @@ func TestSigner(t *testing.T) {
 		"log.level is unknown":             good + "log: {level: x}\n",
 		"signer.storeurl is not a known":   "signer: {storeurl: x}",
 		"signer.store_url_file can't be":   "signer: {store_url_file: none}",
+		"signer.store_url_file leads to":   strings.Replace(good, "store.url", "clear.url", 1),
+		"signer.store_url_file names a":    strings.Replace(good, "store.url", "password.url", 1),
 		"signer.tree is negative":          strings.Replace(good, "{", "{tree: -1, ", 1),
 		"signer.tree has to be a whole":    strings.Replace(good, "{", "{tree: x, ", 1),
 		"signer.keep_roots is out of":      strings.Replace(good, "{", "{keep_roots: 0, ", 1),
 		"nobody is asked":                  strings.Replace(good, "0.0.0.0:8090", "unix:/run/x", 1),
-		"signer.clients is given":          "signer: {store_url_file: secret, clients: [x]}",
+		"signer.clients is given":          "signer: {store_url_file: store.url, clients: [x]}",
 	} {
 		if _, err := signer(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v", says, err)

@@ -232,12 +232,14 @@ type Services struct {
 
 // Limits protect the broker and share it fairly.
 type Limits struct {
-	Rate        float64  `koanf:"rate"`         // requests a second and agency
-	Burst       int      `koanf:"burst"`        // requests at once and agency
-	InFlight    int      `koanf:"in_flight"`    // requests at once in all
-	Connections int      `koanf:"connections"`  // to the API
-	Body        Size     `koanf:"body"`         // of a request
-	Drain       Duration `koanf:"drain"`        // time for requests in flight at the end
+	Rate        float64  `koanf:"rate"`        // requests a second and agency
+	Burst       int      `koanf:"burst"`       // requests at once and agency
+	InFlight    int      `koanf:"in_flight"`   // requests at once in all
+	Connections int      `koanf:"connections"` // to the API
+	Body        Size     `koanf:"body"`        // of a request
+	Drain       Duration `koanf:"drain"`       // time for requests in flight at the end
+	// Linger is for how long a broker that stops still listens, before Drain, and refuses what comes, so that balancers see that it isn't ready. Not set: 5s on a shared store; 0 for a broker that is alone.
+	Linger      Duration `koanf:"linger"`
 	ReadTimeout Duration `koanf:"read_timeout"` // for a whole request to arrive
 }
 
@@ -246,6 +248,9 @@ type Log struct {
 	Level  string `koanf:"level"`  // debug, info, warn, error
 	Format string `koanf:"format"` // text, json
 }
+
+// defaultLinger is more than two looks of a usual balancer. Where there is no other broker it would only be a longer stop.
+const defaultLinger = Duration(5 * time.Second)
 
 // Defaults are in force where nothing else is said.
 func Defaults() map[string]any {
@@ -299,6 +304,8 @@ type Source struct {
 	Set []string
 	// NoFiles leaves out whether the files that are named are there, and readable by their owner alone: for a configuration that is checked on another machine than it runs on.
 	NoFiles bool
+	// Unnamed lets cluster.name be missing: for a command that is no broker, whose configuration several share.
+	Unnamed bool
 	// Signer checks what `regard signer` needs, and not what a broker does: the file may have the one, the other or both.
 	Signer bool
 }
@@ -334,12 +341,15 @@ func Load(src Source) (*Config, error) {
 	found.lines = at
 	var c Config
 	decode(k, &c, found)
+	if !k.Exists("limits.linger") && c.Store.Postgres.On() {
+		c.Limits.Linger = defaultLinger
+	}
 	c.resolve(base)
 	if src.Signer {
 		c.Signer.check(c.Production, found)
 		c.Log.check(found)
 	} else {
-		c.check(found)
+		c.check(src.Unnamed, found)
 	}
 	if !src.NoFiles {
 		c.checkFiles(src.Signer, found)

@@ -20,6 +20,12 @@ func dir(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	for name, dsn := range map[string]string{"store.url": "host=/run/postgresql dbname=store user=regard_broker", "keeper.url": "host=db.example sslmode=verify-full", "signed.url": "postgres://regard_signer@127.0.0.1/signed",
+		"clear.url": "host=db.example dbname=s3cret", "wrong.url": "s3cret", "password.url": "host=/run/postgresql password=s3cret"} {
+		if err := os.WriteFile(filepath.Join(d, name), []byte(dsn+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return d
 }
 
@@ -123,6 +129,22 @@ witnesses: {ca_file: nowhere.pem, faulty: -1, deadline: 1m, timeout: 1ms, wait: 
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}
+
+// What opens the root keys is refused by keys/keystore and keys/vault if a group may read it; any other secret may be its group's.
+func TestSecretsOfAGroup(t *testing.T) {
+	d := dir(t)
+	for file, refused := range map[string]bool{"tls.key": false, "passphrase": true} {
+		if err := os.Chmod(filepath.Join(d, file), 0o640); err != nil { // #nosec G302 -- that is what is tested
+			t.Fatal(err)
+		}
+		if _, err := load(t, d, good, nil, nil); (err != nil) != refused || refused && !strings.Contains(err.Error(), "keys.keystore.passphrase_file can be read by others (mode 0640)") {
+			t.Errorf("%s: %v", file, err)
+		}
+		if err := os.Chmod(filepath.Join(d, file), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

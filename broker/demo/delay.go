@@ -3,6 +3,7 @@ package demo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -85,10 +86,24 @@ func (d *demo) told() error {
 		return err
 	}
 	file := d.path("told.regard.json")
-	if _, err := d.run(true, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", file, "--config", d.stage.config()); err != nil {
+	check := func(shown bool) (out []byte, err error) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) { // an export replaces nothing
+			return nil, err
+		}
+		if out, err = d.run(shown, "regard", "history", "export", "-f", d.path("camille.json"), "--reason", "remise à la personne", "--out", file, "--config", d.stage.config()); err != nil {
+			return out, err
+		}
+		return d.run(shown, "regard-audit", "verify-history", file, "--policy", d.path("log.policy"))
+	}
+	// The broker that is asked may hear a moment later than another one that the epoch is closed.
+	err = d.wait("the history of that epoch", 2*epoch, nil, func() bool {
+		out, err := check(false)
+		return err == nil && strings.Contains(string(out), "delayed by law")
+	})
+	if err != nil {
 		return err
 	}
-	out, err := d.run(true, "regard-audit", "verify-history", file, "--policy", d.path("log.policy"))
+	out, err := check(true)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

@@ -72,8 +72,11 @@ func (k *Keeper) Store() *Store { return k.store }
 // Status is how things stand.
 func (k *Keeper) Status(ctx context.Context) (Status, error) { return k.store.Status(ctx, proven) }
 
+// ErrHidden: a receipt hides whom it is about, and none is kept that shows it. It proves nothing to the agency, and isn't kept. An erasure explains it only if the request was made before.
+var ErrHidden = errors.New("the receipt hides whom it is about, and no earlier one is kept: if this request wasn't made before, the broker hides what it recorded; tell the operator, and the supervisory authority")
+
 // Keep verifies a receipt with the data that came with it, once more, and stores it with their digest. When it returns, it is durable. Call it before the data are used. One that is kept already, of
-// a request that was repeated, has to be of the same entry; the better of the two stays.
+// a request that was repeated, has to be of the same entry; the better of the two stays, which is the first if the person was erased since. ErrHidden if there is none.
 func (k *Keeper) Keep(res *client.Result) error {
 	r, err := k.verify(res.ID, res.Receipt, res.Data)
 	if err != nil {
@@ -81,11 +84,17 @@ func (k *Keeper) Keep(res *client.Result) error {
 	}
 	switch h, err := k.store.held(context.Background(), res.ID); {
 	case errors.Is(err, ErrUnknown):
+		if _, err := r.parsed.Opening().Subject(); err != nil {
+			return ErrHidden
+		}
 	case err != nil:
 		return fmt.Errorf("reading the store of receipts: %w", err)
 	default:
 		if err := k.compare(h, &r); err != nil {
 			return err
+		}
+		if _, err := r.parsed.Opening().Subject(); err != nil {
+			return nil // erased since: what is kept shows whose it was
 		}
 	}
 	var digest []byte

@@ -147,8 +147,27 @@ func TestKeeperRefutes(t *testing.T) {
 	if err := k.Keep(&bad); !errors.As(err, &wrong) || wrong.Code != "receipt.foreign" {
 		t.Errorf("a foreign receipt: %v", err)
 	}
+	// One that hides whom it is about proves nothing, as long as none is kept that shows it.
+	bad = *first
+	bad.Data = nil
+	r, err := proof.ParseReceipt(first.Receipt)
+	if err == nil {
+		r, err = r.Narrow(proof.ReaderAuditor)
+	}
+	if err == nil {
+		bad.Receipt, err = r.AppendText(nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Keep(&bad); !errors.Is(err, holder.ErrHidden) {
+		t.Errorf("a receipt of nobody: %v", err)
+	}
 	if err := k.Keep(first); err != nil {
 		t.Fatal(err)
+	}
+	if err := k.Keep(&bad); err != nil {
+		t.Errorf("the same beside one that shows it: %v", err)
 	}
 	// The broker shows another entry for the same disclosure: here, another disclosure's under the same id.
 	swapped := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {

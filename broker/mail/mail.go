@@ -28,8 +28,10 @@ import (
 var (
 	// ErrRefused: the server says that this address can't get mail. Trying again won't help.
 	ErrRefused = errors.New("mail: the server refuses this address")
-	// ErrLater: the server or the way to it doesn't work, or it refuses us. Try again later, and tell the operator if it stays so.
+	// ErrLater: the mail was not taken. Try again later, and tell the operator if it stays so.
 	ErrLater = errors.New("mail: not taken now")
+	// ErrDown: the server or the way to it doesn't work, or it takes nothing from us, so that others needn't be tried now. It wraps ErrLater.
+	ErrDown = fmt.Errorf("%w: the server takes none", ErrLater)
 	// ErrInvalid: this can't be sent.
 	ErrInvalid = errors.New("mail: not valid")
 )
@@ -208,7 +210,7 @@ func Loopback(host string) bool {
 	return err == nil && a.IsLoopback()
 }
 
-// Send hands one mail over. The error wraps ErrRefused, ErrLater or ErrInvalid, and never holds the address.
+// Send hands one mail over. The error wraps ErrRefused, ErrLater (also as ErrDown) or ErrInvalid, and never holds the address.
 func (c *Client) Send(ctx context.Context, m *Message) error {
 	text, err := m.text(c.cfg.From)
 	if err != nil {
@@ -218,7 +220,7 @@ func (c *Client) Send(ctx context.Context, m *Message) error {
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.cfg.Server)
 	if err != nil {
-		return later("connecting", err)
+		return down("connecting", err)
 	}
 	// net/smtp knows no contexts: what has not ended by then is cut off.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -226,13 +228,13 @@ func (c *Client) Send(ctx context.Context, m *Message) error {
 	if c.cfg.TLS == Implicit {
 		t := tls.Client(conn, c.tls())
 		if err := t.HandshakeContext(ctx); err != nil {
-			return later("TLS", err)
+			return down("TLS", err)
 		}
 		conn = t
 	}
 	s, err := smtp.NewClient(conn, c.host)
 	if err != nil {
-		return later("the greeting", err)
+		return down("the greeting", err)
 	}
 	return c.send(s, m, text)
 }
@@ -243,25 +245,25 @@ func (c *Client) tls() *tls.Config {
 
 func (c *Client) send(s *smtp.Client, m *Message, text []byte) error {
 	if err := s.Hello(c.cfg.From.domain); err != nil {
-		return later("EHLO", err)
+		return down("EHLO", err)
 	}
 	if c.cfg.TLS == StartTLS {
 		// Without the extension this fails, too: somebody on the way may have cut it out of the greeting.
 		if err := s.StartTLS(c.tls()); err != nil {
-			return later("STARTTLS", err)
+			return down("STARTTLS", err)
 		}
 	}
 	if c.cfg.Username != "" {
 		password, err := os.ReadFile(c.cfg.PasswordFile)
 		if err != nil {
-			return later("reading the password", err)
+			return down("reading the password", err)
 		}
 		if err := s.Auth(smtp.PlainAuth("", c.cfg.Username, strings.TrimRight(string(password), "\r\n"), c.host)); err != nil {
-			return later("AUTH", err)
+			return down("AUTH", err)
 		}
 	}
 	if err := s.Mail(c.cfg.From.Text()); err != nil {
-		return later("MAIL", err)
+		return down("MAIL", err)
 	}
 	if err := s.Rcpt(m.To.Text()); err != nil {
 		// Permanent and about the mailbox (RFC 5321, section 4.2.3): no such one, moved, its name isn't allowed. Other refusals are about us.
@@ -285,11 +287,23 @@ func (c *Client) send(s *smtp.Client, m *Message, text []byte) error {
 	return nil
 }
 
-// later says at which step it failed; what the server wrote could hold the address, so of that the code alone.
+// later says at which step a mail was not taken: what the server says of this one, unless it goes away (RFC 5321, section 3.8: 421) or says nothing.
 func later(step string, err error) error {
 	var reply *textproto.Error
-	if errors.As(err, &reply) {
-		return fmt.Errorf("%w: %s: the server said %d", ErrLater, step, reply.Code)
+	if errors.As(err, &reply) && reply.Code != 421 {
+		return failed(ErrLater, step, err)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrLater, step, err)
+	return down(step, err)
+}
+
+// down is for what no mail gets past.
+func down(step string, err error) error { return failed(ErrDown, step, err) }
+
+// failed leaves out what the server wrote, which could hold the address, but for the code.
+func failed(kind error, step string, err error) error {
+	var reply *textproto.Error
+	if errors.As(err, &reply) {
+		return fmt.Errorf("%w: %s: the server said %d", kind, step, reply.Code)
+	}
+	return fmt.Errorf("%w: %s: %w", kind, step, err)
 }

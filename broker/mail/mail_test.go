@@ -147,17 +147,19 @@ func TestFailures(t *testing.T) {
 		{"its name isn't allowed", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "RCPT", 553, mail.ErrRefused},
 		{"a full mailbox", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "RCPT", 452, mail.ErrLater},
 		{"relaying isn't for us", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "RCPT", 554, mail.ErrLater},
-		{"a sender that isn't allowed", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "MAIL", 550, mail.ErrLater},
+		{"it goes away", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "RCPT", 421, mail.ErrDown},
+		{"it goes away with the mail", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "DATA", 421, mail.ErrDown},
+		{"a sender that isn't allowed", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "MAIL", 550, mail.ErrDown},
 		{"taken for spam", mailtest.Options{}, mail.Config{TLS: mail.Plain}, "DATA", 550, mail.ErrLater},
-		{"STARTTLS isn't offered", mailtest.Options{}, mail.Config{TLS: mail.StartTLS, Roots: roots}, "", 0, mail.ErrLater},
-		{"another's certificate", mailtest.Options{TLS: &id}, mail.Config{TLS: mail.StartTLS, Roots: wrong}, "", 0, mail.ErrLater},
-		{"another's certificate at once", mailtest.Options{TLS: &id, Implicit: true}, mail.Config{TLS: mail.Implicit, Roots: wrong}, "", 0, mail.ErrLater},
-		{"a wrong password", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password}, "", 0, mail.ErrLater},
-		{"no password's file", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password + "-"}, "", 0, mail.ErrLater},
-		{"no login where one is needed", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots}, "", 0, mail.ErrLater},
-		{"nobody there", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: gone.Addr().String()}, "", 0, mail.ErrLater},
-		{"nobody speaks", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrLater},
-		{"nobody speaks TLS", mailtest.Options{}, mail.Config{TLS: mail.Implicit, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrLater},
+		{"STARTTLS isn't offered", mailtest.Options{}, mail.Config{TLS: mail.StartTLS, Roots: roots}, "", 0, mail.ErrDown},
+		{"another's certificate", mailtest.Options{TLS: &id}, mail.Config{TLS: mail.StartTLS, Roots: wrong}, "", 0, mail.ErrDown},
+		{"another's certificate at once", mailtest.Options{TLS: &id, Implicit: true}, mail.Config{TLS: mail.Implicit, Roots: wrong}, "", 0, mail.ErrDown},
+		{"a wrong password", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password}, "", 0, mail.ErrDown},
+		{"no password's file", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password + "-"}, "", 0, mail.ErrDown},
+		{"no login where one is needed", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots}, "", 0, mail.ErrDown},
+		{"nobody there", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: gone.Addr().String()}, "", 0, mail.ErrDown},
+		{"nobody speaks", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrDown},
+		{"nobody speaks TLS", mailtest.Options{}, mail.Config{TLS: mail.Implicit, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrDown},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			s := mailtest.New(t, x.server)
@@ -168,7 +170,7 @@ func TestFailures(t *testing.T) {
 				s.Refuse(x.step, x.code)
 			}
 			err := client(t, x.client).Send(t.Context(), message(t))
-			if !errors.Is(err, x.want) || errors.Is(err, mail.ErrRefused) != (x.want == mail.ErrRefused) {
+			if !errors.Is(err, x.want) || errors.Is(err, mail.ErrRefused) != (x.want == mail.ErrRefused) || errors.Is(err, mail.ErrDown) != (x.want == mail.ErrDown) || errors.Is(err, mail.ErrLater) == (x.want == mail.ErrRefused) {
 				t.Errorf("%v, want %v", err, x.want)
 			}
 			for _, secret := range []string{"camille", "secret.example", "right", "wrong"} {

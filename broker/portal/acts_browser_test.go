@@ -15,6 +15,21 @@ import (
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 )
 
+// notices are what people read of a sign-in, a session or a form that came to nothing.
+var notices = map[string]portal.Notice{
+	"refused":         {Code: "refused", Status: http.StatusForbidden, Return: "/historique"},
+	"too_low":         {Code: "too_low", Status: http.StatusForbidden, Return: "/historique"},
+	"expired":         {Code: "expired", Status: http.StatusBadRequest, Return: "/historique"},
+	"unavailable":     {Code: "unavailable", Status: http.StatusBadGateway, Return: "/historique"},
+	"too_often":       {Code: "too_often", Status: http.StatusTooManyRequests, RetryAfter: time.Minute},
+	"untrusted":       {Code: "untrusted", Status: http.StatusBadGateway},
+	"incomplete":      {Code: "incomplete", Status: http.StatusForbidden, Missing: []string{"birthdate"}},
+	"other_person":    {Code: "other_person", Status: http.StatusForbidden, Return: "/effacer/demande"},
+	"ended":           {Code: "ended", Status: http.StatusUnauthorized, Return: "/historique"},
+	"forged":          {Code: "forged", Status: http.StatusForbidden},
+	"signed_out_here": {Code: "signed_out_here", Status: http.StatusOK},
+}
+
 // TestActsInBrowser: somebody contests a request with the keyboard and mouse, reads the answer where the notice leads, and chooses what to be told; no page has a fault of accessibility in either language, nor scrolls
 // sideways on a narrow screen.
 func TestActsInBrowser(t *testing.T) {
@@ -29,6 +44,10 @@ func TestActsInBrowser(t *testing.T) {
 		if r.URL.Path == "/entrer" {
 			http.SetCookie(rw, &http.Cookie{Name: "who", Value: "camille", Path: "/", HttpOnly: true})
 			http.Redirect(rw, r, "/historique", http.StatusSeeOther)
+			return
+		}
+		if code, ok := strings.CutPrefix(r.URL.Path, "/avis/"); ok {
+			w.p.Tell(rw, r, notices[code])
 			return
 		}
 		w.p.ServeHTTP(rw, r)
@@ -87,11 +106,29 @@ func TestActsInBrowser(t *testing.T) {
 		for _, path := range []string{"/acces/" + entry.String(), "/contester/" + entry.String(), "/contestations", "/contestations/" + id, "/notifications", "/notifications/reglages", "/notifications/adresse", "/notifications/taire?type=access", "/notifications/confirmer?jeton=x", "/notifications/desabonner?jeton=x"} {
 			page.Goto(origin + path)
 			page.Axe()
+			if lang == "fr" {
+				page.AxeDark()
+			}
 			page.Do(chromedp.EmulateViewport(320, 640))
 			if wide := browsertest.Eval[int](page, "document.documentElement.scrollWidth"); wide > 320 {
 				t.Errorf("%s in %s is %d px wide", path, lang, wide)
 			}
 			page.Do(chromedp.EmulateViewport(1280, 900))
 		}
+	}
+	// What nobody wants to see, in French alone: the words of both languages are tested elsewhere.
+	page.Allow("Failed to load resource") // they are no successes
+	paths := []string{"/rien", "/acces/999999", "/contester/999999"}
+	for code := range notices {
+		paths = append(paths, "/avis/"+code)
+	}
+	page.Goto(origin + "/?lang=fr")
+	for _, path := range paths {
+		page.Goto(origin + path)
+		if page.Text("h1") == "" {
+			t.Errorf("%s says nothing", path)
+		}
+		page.Axe()
+		page.AxeDark()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // Contesting is how people contest what was asked about them. Ids of others are unknown.
 type Contesting interface {
-	// ContestEntry contests what an entry of the person records; the same text again is the same contest.
+	// ContestEntry contests what an entry of the person records; the same text about the same entry again is the same contest.
 	ContestEntry(ctx context.Context, a broker.Account, index proof.Index, text string) (*broker.Contest, error)
 	// ContestsOf lists a person's, newest first.
 	ContestsOf(ctx context.Context, a broker.Account) ([]broker.Contest, error)
@@ -131,7 +132,7 @@ func (p *Portal) showContestForm(r *request, s *Session, rec *broker.OwnRecord, 
 		return err
 	}
 	for i := range list {
-		if list[i].Entry == rec.Index && list[i].State == store.ContestOpen {
+		if slices.Contains(list[i].Entries, rec.Index) && list[i].State == store.ContestOpen {
 			if data.Open, err = p.showContest(&list[i], n); err != nil {
 				return err
 			}

@@ -143,12 +143,12 @@ func TestContest(t *testing.T) {
 		t.Fatal(code)
 	}
 	a = w.page("camille", to)
-	a.says(t, "Répondue", "cette demande n'aurait pas dû être faite", "Vous avez raison.", "CNIL")
+	a.says(t, "Réponse reçue", "cette demande n'aurait pas dû être faite", "Vous avez raison.", "CNIL")
 	if len(a.tag("form")) != 1 { // to sign out
 		t.Error("what was answered can be withdrawn")
 	}
 	harmless(t, "an answer", a)
-	w.page("camille", "/contestations").says(t, "Répondue", "Mairie d'Exempleville")
+	w.page("camille", "/contestations").says(t, "Réponse reçue", "Mairie d'Exempleville")
 	until(t, "a notice of the answer", func() bool {
 		return w.page("camille", "/notifications").has("a", "href", to)
 	})
@@ -334,6 +334,40 @@ func TestNamesakeContests(t *testing.T) {
 	w.page("camille", "/contestations").says(t, "Vous ne contestez aucune demande.")
 	if a := w.get("camille", to); a.StatusCode != http.StatusNotFound {
 		t.Errorf("%s", a.Status)
+	}
+}
+
+// TestContestOfOneOfTwoEntries: somebody in whose history one request stands twice contests the line that they chose, with what its form announces; the form of the other leads to that contest.
+func TestContestOfOneOfTwoEntries(t *testing.T) {
+	w := newWorld(t, nil)
+	him, err := loic.Person().Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.signIn("camille", camille, him)
+	asked := w.disclose("mairie", canteen(camille))
+	rows := w.page("camille", "/historique?issue=homonym").rows()
+	if len(rows) != 1 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	var named proof.Index
+	if _, err := fmt.Sscan(attr(rows[0], "data-index"), &named); err != nil || named == asked {
+		t.Fatal(named, err)
+	}
+	w.page("camille", "/contester/"+named.String()).says(t, "peut-être un homonyme")
+	to := w.file("camille", named, "Je conteste.")
+	if a := w.page("camille", to); !a.has("a", "href", "/acces/"+named.String()) || a.has("a", "href", "/acces/"+asked.String()) {
+		t.Errorf("the contest is not of the entry %d that was contested:\n%s", named, a.text())
+	}
+	var list struct{ Contests []contestSeen }
+	if w.agencyAPI("mairie")("GET", "/v1/contests", "", &list); len(list.Contests) != 1 || !list.Contests[0].Namesake || list.Contests[0].Role != "answer" {
+		t.Errorf("%+v", list)
+	}
+	for _, i := range []proof.Index{named, asked} {
+		a := w.page("camille", "/contester/"+i.String())
+		if a.says(t, "Vous contestez déjà cette demande"); a.has("textarea", "name", "texte") || !a.has("a", "href", to) {
+			t.Errorf("entry %d is offered to be contested anew:\n%s", i, a.text())
+		}
 	}
 }
 

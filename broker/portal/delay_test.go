@@ -124,6 +124,17 @@ func TestDelays(t *testing.T) {
 	if s := w.page("camille", "/acces/"+asked, "Cookie", "__Host-langue=en").text(); !strings.Contains(s, "Delayed by law") || !strings.Contains(s, "Revealed on") {
 		t.Errorf("in English: %s", s)
 	}
+	// What was asked can be contested, now that it is known; that somebody looked at it can't, as any other opening.
+	w.page("camille", "/acces/"+asked).says(t, "Contester")
+	w.page("camille", "/contester/"+asked).says(t, "Mairie d'Exempleville", "je conteste votre demande")
+	to := w.file("camille", w.index(asked), "Pourquoi ?")
+	w.page("camille", to).says(t, "En attente de réponse", "Mairie d'Exempleville", "Pourquoi ?", "Voir l'accès")
+	if list, err := w.b.Contests(t.Context(), w.agencies["mairie"], "open", store.ID{}, 0); err != nil || len(list.Contests) != 1 || list.Contests[0].Disclosure != a.ID || list.Contests[0].Role != proof.RoleAsked {
+		t.Errorf("the agency's contests: %+v, %v", list, err)
+	}
+	if x := w.page("camille", "/acces/"+looked); strings.Contains(string(x.body), "/contester/") || w.get("camille", "/contester/"+looked).StatusCode != 409 {
+		t.Errorf("that somebody looked: %s", x.text())
+	}
 	if list := w.get("camille", "/telecharger/historique.csv?issue=opened"); strings.Count(string(list.body), "\"Accès différé par la loi\";\""+time.Now().Add(72*time.Hour).Format("2006-")) != 2 {
 		t.Errorf("the spreadsheet: %s", list.body)
 	}

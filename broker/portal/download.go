@@ -205,6 +205,7 @@ func harmless(cell string) string { return formula.ReplaceAllString(clean(cell),
 // statementPage is what is printed: a list made from a history that was verified here, with the checkpoint under which it stands and a code by which the paper is compared with the file.
 type statementPage struct {
 	Names       string // address of the words in the rows
+	Of          string // whose page it is, for the check
 	From, To    time.Time
 	Fields      []field
 	Mistakes    []mistake
@@ -300,6 +301,7 @@ func (p *Portal) statement(r *request, s *Session) error {
 		return err
 	}
 	n := p.namer(r.lang)
+	data.Of = verdict.Of(s.Subjects)
 	if data.Names, err = p.namesOf(n); err != nil {
 		return err
 	}

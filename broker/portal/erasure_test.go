@@ -88,7 +88,7 @@ func TestErase(t *testing.T) {
 		t.Error("somebody else's requests are shown")
 	}
 	// What keeps it back is said: a contest, and before it a legal hold, whose ground anybody may have written.
-	contest := must[*broker.Contest](t)(w.b.FileContest(t.Context(), account, store.ID(uuid.MustParse(must[*broker.OwnRecord](t)(w.b.OwnRecord(t.Context(), account.Subjects, i)).ID)), "Je n'ai rien demandé."))
+	contest := must[*broker.Contest](t)(w.b.ContestEntry(t.Context(), account, i, "Je n'ai rien demandé."))
 	if s := v.page("/effacer").text(); !strings.Contains(s, "vous contestez un accès") {
 		t.Error(s)
 	}

@@ -167,18 +167,20 @@ func TestNothingHere(t *testing.T) {
 	}
 }
 
-// TestProbing: another site can have a browser open somebody's history, and can't choose what is searched in it.
+// TestProbing: another site, or another host of the same, can have a browser open somebody's history, and can't choose what is searched in it.
 func TestProbing(t *testing.T) {
 	w := newWorld(t, nil)
 	w.signIn("camille", camille)
 	w.disclose("mairie", canteen(camille))
 	for _, path := range []string{"/historique?q=mairie", "/historique?page=2", "/telecharger/historique.csv?q=mairie", "/historique/fichier?epoques=0-1", "/releve?du=2020-01-01"} {
 		plain, _, _ := strings.Cut(path, "?")
-		if a := w.get("camille", path, "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != plain || len(a.body) != 0 {
-			t.Errorf("%s: %s to %q", path, a.Status, a.Header.Get("Location"))
-		}
-		if a := w.get("camille", plain, "Sec-Fetch-Site", "cross-site"); a.StatusCode == http.StatusSeeOther {
-			t.Errorf("%s: %s", plain, a.Status)
+		for _, site := range []string{"cross-site", "same-site", "of tomorrow"} {
+			if a := w.get("camille", path, "Sec-Fetch-Site", site); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != plain || len(a.body) != 0 {
+				t.Errorf("%s from %q: %s to %q", path, site, a.Status, a.Header.Get("Location"))
+			}
+			if a := w.get("camille", plain, "Sec-Fetch-Site", site); a.StatusCode == http.StatusSeeOther {
+				t.Errorf("%s from %q: %s", plain, site, a.Status)
+			}
 		}
 		for _, site := range []string{"same-origin", "none", ""} {
 			if a := w.get("camille", path, "Sec-Fetch-Site", site); a.StatusCode == http.StatusSeeOther {

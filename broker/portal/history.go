@@ -65,11 +65,14 @@ func (p *Portal) namer(l *language) *namer {
 	return &namer{p.cfg.Broker.Directory(), p.cfg.Words, l}
 }
 
-func (n *namer) in(t service.Text) string {
-	if n.lang.code == "en" {
+func (n *namer) in(t service.Text) string { return titleIn(t, n.lang.code) }
+
+// titleIn is what a definition calls something, in a language of the catalogue.
+func titleIn(t service.Text, lang string) string {
+	if lang == "en" {
 		return t.EN
 	}
-	return t.FR
+	return verdict.Typeset(t.FR)
 }
 
 func or(name, token string) string {
@@ -321,6 +324,7 @@ type historyPage struct {
 	Clear        string
 	CSV          string
 	Names        string // address of the words in the rows
+	Of           string // whose page it is, for the check
 }
 
 // filterLink is a filter as a link that can be kept.
@@ -372,6 +376,7 @@ func (p *Portal) history(r *request, s *Session) error {
 	for _, x := range s.Subjects {
 		data.Identifiers = append(data.Identifiers, string(x.Type()))
 	}
+	data.Of = verdict.Of(s.Subjects)
 	if data.Names, err = p.namesOf(n); err != nil {
 		return err
 	}
@@ -386,6 +391,7 @@ func (p *Portal) history(r *request, s *Session) error {
 
 // split takes a list apart, in its order.
 func split(all []int32, is func(int32) bool) (those, others []int32) {
+	others = make([]int32, 0, len(all))
 	for _, i := range all {
 		if is(i) {
 			those = append(those, i)

@@ -37,7 +37,7 @@ func TestHistoryPage(t *testing.T) {
 			t.Errorf("row %d: %+v", i, r.Attr)
 		}
 	}
-	if !strings.Contains(text(rows[1]), "calculer le tarif de la cantine") || !strings.Contains(text(rows[0]), "publicite") || !strings.Contains(text(rows[0]), "Refusé par la règle") {
+	if !strings.Contains(text(rows[1]), "calculer le tarif de la cantine") || !strings.Contains(text(rows[0]), "envoyer de la publicité") || !strings.Contains(text(rows[0]), "Refusé par la règle") {
 		t.Errorf("%s\n%s", text(rows[0]), text(rows[1]))
 	}
 	// The one of the open epoch stands under today, the other under its day.

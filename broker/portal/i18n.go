@@ -71,7 +71,7 @@ func loadLanguage(tag textlanguage.Tag) (*language, error) {
 		return nil, err
 	}
 	if l.code == defaultLang {
-		b = []byte(french.Replace(string(b)))
+		b = []byte(verdict.Typeset(string(b))) // no key has a space before its colon
 	}
 	f, err := bundle.ParseMessageFileBytes(b, name)
 	if err != nil {
@@ -95,9 +95,6 @@ func loadLanguage(tag textlanguage.Tag) (*language, error) {
 	}
 	return l, nil
 }
-
-// french puts the spaces before which no line may break where French wants them (Imprimerie nationale, Lexique des règles typographiques). No key of the catalogue has a space before its colon.
-var french = strings.NewReplacer(" :", "\u00a0:", " ;", "\u202f;", " ?", "\u202f?", " !", "\u202f!", "« ", "«\u00a0", " »", "\u00a0»", " %", "\u202f%", "n° ", "n°\u00a0", "L. ", "L.\u00a0")
 
 func (l *language) has(key string) bool { return l.keys[key] }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/verdict"
 )
@@ -86,7 +87,7 @@ func TestCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
+	for _, file := range append(files, "../../ledger/verdict/record.go") { // which lists the details of a record
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -261,6 +262,36 @@ type heap struct {
 	fail    error
 	lost    []store.Range
 	endings store.Endings
+	over    map[keys.KeyID]bool // keys that are gone, or of which an end was told
+	reading func()              // is called once, when entries have been read; nil: it isn't
+}
+
+func (h *heap) Lasting(_ context.Context, of []keys.KeyID) (map[keys.KeyID]bool, error) {
+	out := map[keys.KeyID]bool{}
+	for _, id := range of {
+		out[id] = !h.over[id]
+	}
+	return out, h.fail
+}
+
+func (h *heap) OwnDetails(_ context.Context, _ proof.Subject, from, to proof.Index) (n int, err error) {
+	for _, e := range h.entries {
+		if from <= e.Index && e.Index <= to && e.State != broker.HistoryRetired {
+			n++
+		}
+	}
+	return n, h.fail
+}
+
+// drop takes the details of entries of a month away, the oldest first: up to n.
+func (h *heap) drop(under keys.KeyID, n int) {
+	h.entries = slices.Clone(h.entries)
+	for i, e := range slices.Backward(h.entries) {
+		if e.Under == under && e.State != broker.HistoryRetired && n > 0 {
+			h.entries[i] = broker.OwnEntry{Index: e.Index, Kind: e.Kind, State: broker.HistoryRetired, Under: e.Under}
+			n--
+		}
+	}
 }
 
 func (h *heap) Endings(context.Context) (store.Endings, error) {
@@ -279,6 +310,10 @@ func (h *heap) NewestOwn(context.Context, proof.Subject) (proof.Index, error) {
 }
 
 func (h *heap) OwnEntries(_ context.Context, _ proof.Subject, before proof.Index, limit int) (page []broker.OwnEntry, next proof.Index, err error) {
+	if f := h.reading; f != nil {
+		h.reading = nil
+		defer f()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reads++
@@ -304,7 +339,7 @@ func made(n int) []broker.OwnEntry {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	for i := range out {
 		out[i] = broker.OwnEntry{
-			Index: proof.Index(10*(n-i) + 3), Kind: proof.KindDisclosure, State: broker.HistoryOpen, At: at, ID: fmt.Sprintf("01a21607-5bbc-7766-8a07-%012d", i), Role: proof.RoleAsked, Agency: fmt.Sprintf("agence-%d", r.IntN(20)), Provider: "cnaf",
+			Index: proof.Index(10*(n-i) + 3), Under: keys.KeyID{byte(at.Year() - 2000), byte(at.Month())}, Kind: proof.KindDisclosure, State: broker.HistoryOpen, At: at, ID: fmt.Sprintf("01a21607-5bbc-7766-8a07-%012d", i), Role: proof.RoleAsked, Agency: fmt.Sprintf("agence-%d", r.IntN(20)), Provider: "cnaf",
 			Service: fmt.Sprintf("service-%d@1", r.IntN(10)), Purpose: fmt.Sprintf("but-%d", r.IntN(8)), LegalBasis: "crpa-l114-8", Outcome: statuses[r.IntN(4)], Scopes: []service.Scope{"a", "b"},
 		}
 		at = at.Add(-time.Duration(r.IntN(9*3600)) * time.Second)
@@ -378,17 +413,9 @@ func TestJournal(t *testing.T) {
 		t.Error("that something was lost isn't known")
 	}
 	reads(3, "an old one")
-	h.endings = store.Endings{Told: 1, Kept: 2, Underway: true}
+	j.forget("a")
 	read()
-	read()
-	reads(2*3, "while a month ends")
-	h.endings.Underway = false
-	read()
-	read()
-	reads(3, "after a month ended")
-	h.endings.Kept--
-	read()
-	reads(3, "after its keys were destroyed")
+	reads(3, "after it was forgotten")
 	j.forget("a")
 	if j.size != 0 || len(j.by) != 0 || j.used.Len() != 0 {
 		t.Errorf("something is kept: %d", j.size)
@@ -396,6 +423,90 @@ func TestJournal(t *testing.T) {
 	read()
 	reads(3, "after it was forgotten")
 	h.fail = errors.New("down")
+	if _, err := j.of(t.Context(), s); !errors.Is(err, h.fail) {
+		t.Errorf("an error of the store: %v", err)
+	}
+}
+
+// TestJournalWhileAMonthEnds: what an end of a retention takes away is seen, and nothing is read again but the entries of that month, and these only when some of them lost their details.
+func TestJournalWhileAMonthEnds(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	h := &heap{entries: made(1000), over: map[keys.KeyID]bool{}, endings: store.Endings{Kept: 9}}
+	j := newJournals(h, func() time.Time { return now })
+	s := &Session{Account: "a", Subjects: []proof.Subject{subject(t, "Un")}}
+	month := h.entries[999].Under
+	of := 0
+	for _, e := range h.entries {
+		if e.Under == month {
+			of++
+		}
+	}
+	if of < 20 || of > journalPage {
+		t.Fatalf("%d entries of the oldest month", of)
+	}
+	shows := func(why string, retired, reads int) {
+		t.Helper()
+		h.reads = 0
+		x, err := j.of(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(x.entries) != 1000 || len(x.form) != 1000 || j.size != 1000 {
+			t.Fatalf("%s: %d entries", why, len(x.entries))
+		}
+		got := 0
+		for i, e := range x.entries {
+			if e.State == broker.HistoryRetired {
+				if got++; e.Agency != "" || !e.At.IsZero() || statusOf(x.forms[x.form[i]]) != "retired" {
+					t.Errorf("%s: %+v", why, e)
+				}
+			} else if got > 0 {
+				t.Errorf("%s: one with details comes after one without", why)
+			}
+		}
+		if got != retired || h.reads != reads || slices.Contains(x.statuses, "retired") != (retired > 0) {
+			t.Errorf("%s: %d are over, read %d times, want %d and %d", why, got, h.reads, retired, reads)
+		}
+	}
+	shows("before", 0, 5)
+	h.over[month], h.endings = true, store.Endings{Told: 1, Kept: 9, Underway: true}
+	shows("its end is told, which is seen a moment later", 0, 0)
+	now = now.Add(journalLook + time.Millisecond)
+	shows("its end is told", 0, 1)
+	shows("nothing is taken yet", 0, 0)
+	now = now.Add(journalLook + time.Millisecond)
+	shows("nothing is taken yet, a moment later", 0, 0)
+	h.drop(month, 10)
+	now = now.Add(journalLook)
+	shows("what is taken is seen a moment later", 0, 0)
+	now = now.Add(time.Millisecond)
+	shows("ten lost their details", 10, 1)
+	h.entries = append([]broker.OwnEntry{h.entries[0]}, h.entries[:999]...)
+	h.entries[0].Index += 10
+	h.drop(month, 1)
+	now = now.Add(journalLook + time.Millisecond)
+	h.reads = 0
+	if x, err := j.of(t.Context(), s); err != nil || len(x.entries) != 1001 || x.entries[0].Index != h.entries[0].Index || h.reads != 2 {
+		t.Fatalf("a new entry meanwhile: %v, read %d times", err, h.reads)
+	}
+	h.entries = h.entries[1:]
+	j.forget("a")
+	h.entries = append(h.entries, broker.OwnEntry{Index: 1, Kind: proof.KindDisclosure, State: broker.HistoryRetired, Under: month})
+	shows("made anew meanwhile", 11, 5)
+	h.drop(month, of)
+	h.endings = store.Endings{Told: 1, Kept: 8}
+	now = now.Add(journalLook + time.Millisecond)
+	shows("the month is over", of, 1)
+	now = now.Add(journalLook + time.Millisecond)
+	shows("and stays so", of, 0)
+	// A key that is gone though nobody told is none that lasts.
+	next := h.entries[999-of].Under
+	h.over[next], h.endings.Kept = true, 7
+	now = now.Add(journalLook + time.Millisecond)
+	shows("a key is gone", of, 1)
+	h.fail = errors.New("down")
+	h.endings.Kept--
+	now = now.Add(journalLook + time.Millisecond)
 	if _, err := j.of(t.Context(), s); !errors.Is(err, h.fail) {
 		t.Errorf("an error of the store: %v", err)
 	}
@@ -415,7 +526,7 @@ func TestSweep(t *testing.T) {
 		}
 		h.reads = 0
 	}
-	kept := func(entries, reads int, want error) {
+	keeps := func(entries, reads int, want error) {
 		t.Helper()
 		if err := j.sweep(t.Context()); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
@@ -424,25 +535,113 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%d entries are kept after %d reads, want %d and %d", j.size, h.reads, entries, reads)
 		}
 	}
-	kept(0, 0, nil)
+	keeps(0, 0, nil)
 	open()
-	kept(1000, 0, nil)
+	keeps(1000, 0, nil)
 	h.entries = append([]broker.OwnEntry{{Index: all[0].Index + 1, Kind: proof.KindErasure, State: broker.HistoryOpen, At: all[0].At.Add(time.Second)}}, all[500:]...)
-	kept(501, 1+3, nil)
+	keeps(501, 1+3, nil)
 	h.reads = 0
 	h.endings.Told++
-	kept(0, 0, nil)
-	open()
+	now = now.Add(journalLook + time.Millisecond) // endings are looked for no oftener
+	keeps(501, 0, nil)
+	h.over = map[keys.KeyID]bool{h.entries[500].Under: true}
+	h.drop(h.entries[500].Under, 5)
+	h.endings.Kept++
+	now = now.Add(journalLook + time.Millisecond)
+	keeps(501, 1, nil)
+	if x := j.by["a"].Value.(*kept).journal.Load(); x.entries[500].State != broker.HistoryRetired {
+		t.Error("details that are over are kept")
+	}
 	now = now.Add(journalAge + time.Second)
 	h.reads = 0
-	kept(0, 0, nil)
+	keeps(0, 0, nil)
 	open()
 	h.fail = errors.New("down")
-	kept(0, 0, h.fail)
+	keeps(0, 0, h.fail)
 	h.fail = nil
 	open()
 	now = now.Add(journalIdle + time.Second)
-	kept(0, 0, nil)
+	keeps(0, 0, nil)
+}
+
+// TestRenewed: who goes on reading waits once, for the first page; what takes time is done between pages, and hides nothing that comes meanwhile.
+func TestRenewed(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	all := made(1000)
+	h := &heap{entries: all[10:]}
+	j := newJournals(h, func() time.Time { return now })
+	s := &Session{Account: "a", Subjects: []proof.Subject{subject(t, "Un")}}
+	page := func(what string, entries, reads int) {
+		t.Helper()
+		h.reads = 0
+		x, err := j.of(t.Context(), s)
+		if err != nil || len(x.entries) != entries || h.reads != reads || j.size != entries {
+			t.Errorf("%s: %d entries after %d reads, want %d after %d; %d are kept, %v", what, len(x.entries), h.reads, entries, reads, j.size, err)
+		}
+	}
+	sweep := func(what string, reads int, want error) {
+		t.Helper()
+		h.reads = 0
+		if err := j.sweep(t.Context()); !errors.Is(err, want) || h.reads != reads {
+			t.Errorf("%s: %d reads, want %d, %v", what, h.reads, reads, err)
+		}
+		if h.reading != nil {
+			t.Fatalf("%s: nothing was read", what)
+		}
+	}
+	page("the first", 990, 5)
+	for i := range 30 { // minutes, in each of which a page is asked for
+		now = now.Add(time.Minute)
+		page("one that goes on", 990, 0)
+		sweep("between pages", map[bool]int{true: 5}[i%6 == 5], nil)
+	}
+	// Meanwhile a new entry comes, and another page.
+	now = now.Add(journalRenew)
+	page("before it", 990, 0)
+	h.reading = func() {
+		h.entries = all
+		page("while it is made anew", 1000, 1)
+	}
+	sweep("made anew", 5, nil)
+	page("after it", 1000, 1)
+	// Or an erasure.
+	now = now.Add(journalRenew)
+	page("before it", 1000, 0)
+	h.reading = func() {
+		h.entries = append([]broker.OwnEntry{{Index: all[0].Index + 1, Kind: proof.KindErasure, State: broker.HistoryOpen, At: all[0].At.Add(time.Second)}}, all[500:]...)
+		page("while it is made anew", 501, 1+3)
+	}
+	sweep("made anew", 1+3+3, nil)
+	page("after it", 501, 1+3)
+	// Or another identifier.
+	now = now.Add(journalRenew)
+	page("before it", 501, 0)
+	was := s
+	h.reading = func() {
+		s = &Session{Account: "a", Subjects: []proof.Subject{subject(t, "Deux")}}
+		page("of another identifier", 501, 3)
+	}
+	sweep("made anew", 2+3, nil)
+	page("it isn't put in the place of another's", 501, 0)
+	s = was
+	// What nobody reads is left to grow old, and what can't be made anew isn't kept.
+	page("of the first again", 501, 3)
+	now = now.Add(journalRenew)
+	sweep("nobody reads", 0, nil)
+	now = now.Add(journalAge - journalRenew + 1)
+	sweep("it is too old", 0, nil)
+	if j.size != 0 {
+		t.Errorf("%d entries are kept", j.size)
+	}
+	page("of who comes back", 501, 3)
+	now = now.Add(journalRenew)
+	page("before it", 501, 0)
+	down := errors.New("down")
+	h.reading = func() { h.fail = down }
+	sweep("made anew", 2, down)
+	if j.size != 0 {
+		t.Errorf("%d entries are kept", j.size)
+	}
 }
 
 // TestJournalsAreBounded: in what one person has, in what all have, and in time.

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/verdict"
 )
@@ -22,10 +24,15 @@ const (
 	maxJournal = verdict.MaxListed
 	// maxKept bounds the entries of all, at about 400 bytes each.
 	maxKept = 250_000
-	// journalAge is for how long an outline is used before it is made anew.
+	// journalAge is for how long an outline is used before it is made anew. New entries, erasures and ends of retentions are noticed at once; what isn't shows then: entries that another broker says are lost, and details that could not be
+	// read and can be again, or the other way round.
 	journalAge = 10 * time.Minute
+	// journalRenew is at what age another is made in the background, while pages are asked for: that of ten thousand entries takes seconds, for which nobody should wait again and again.
+	journalRenew = 6 * time.Minute
 	// journalIdle is for how long one is kept of whom no page is asked.
 	journalIdle = 20 * time.Minute
+	// journalLook is for how long outlines are used before it is looked whether an end of a retention has changed them, and, while one is underway, what that took.
+	journalLook = time.Second
 	// journalPage is how many entries are read at once.
 	journalPage = 200
 )
@@ -34,11 +41,18 @@ const (
 type journals struct {
 	broker Broker
 	now    func() time.Time
+	look   atomic.Pointer[look]
 
 	mu   sync.Mutex
 	by   map[string]*list.Element // *kept, by account
 	used *list.List               // the most recently used first
 	size int                      // entries
+}
+
+// look is what there was of ends of retentions at a time.
+type look struct {
+	endings store.Endings
+	at      time.Time
 }
 
 // kept is one account's place.
@@ -58,6 +72,8 @@ type journal struct {
 	newest   []proof.Index // by subject
 	endings  store.Endings
 	made     time.Time
+	looked   time.Time // when it was known last that no end of a retention has changed it
+	ending   ending
 	entries  []broker.OwnEntry // by decreasing time
 	cut      bool              // older ones are left out
 	lost     bool              // details of some entries, nobody knows whose, were lost
@@ -67,6 +83,13 @@ type journal struct {
 	form  []int32
 	// What there is to filter by, each once.
 	agencies, services, statuses []string
+}
+
+// ending is what there was of the entries of ended months when they were last read.
+type ending struct {
+	from, to proof.Index // among which they are
+	details  int         // how many of those among which they are had details
+	kept     int64       // keys of months, as in store.Endings
 }
 
 func newJournals(b Broker, now func() time.Time) *journals {
@@ -87,34 +110,58 @@ func (j *journals) refresh(ctx context.Context, k *kept, subjects []proof.Subjec
 			return nil, err
 		}
 	}
-	endings, err := j.broker.Endings(ctx)
+	endings, err := j.endings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if was := k.journal.Load(); was.usable(subjects, endings, j.now()) && slices.Equal(was.newest, newest) {
+	if was := k.journal.Load(); was.usable(subjects, j.now()) && was.settled(endings, j.now()) && slices.Equal(was.newest, newest) {
 		return was, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := k.journal.Load()
-	if !was.usable(subjects, endings, j.now()) {
+	was := k.journal.Load() // another request may have brought it up to date meanwhile
+	if !was.usable(subjects, j.now()) {
 		was = nil
-	} else if covers(was.newest, newest) {
-		return was, nil // another request brought it up to date meanwhile
 	}
-	made, err := j.read(ctx, subjects, endings, was)
-	if err != nil {
-		return nil, err
+	if was != nil && !was.settled(endings, j.now()) {
+		if was, err = j.revise(ctx, was, endings); err != nil {
+			return nil, err
+		}
 	}
-	k.journal.Store(made)
-	j.resize(k, len(made.entries))
-	return made, nil
+	if was == nil || !covers(was.newest, newest) {
+		if was, err = j.read(ctx, subjects, endings, was); err != nil {
+			return nil, err
+		}
+	}
+	k.journal.Store(was)
+	j.resize(k, len(was.entries))
+	return was, nil
 }
 
-// usable says whether an outline is this person's and not too old. The end of a retention takes details away without any new entry.
-func (was *journal) usable(subjects []proof.Subject, endings store.Endings, now time.Time) bool {
-	return was != nil && !endings.Underway && was.endings == endings && slices.EqualFunc(was.subjects, subjects, proof.Subject.Equal) && now.Sub(was.made) <= journalAge && !was.made.After(now)
+// endings are asked for by whoever comes first after a journalLook, and serve everybody: they change once a month.
+func (j *journals) endings(ctx context.Context) (store.Endings, error) {
+	now := j.now()
+	if l := j.look.Load(); l != nil && recent(l.at, now, journalLook) {
+		return l.endings, nil
+	}
+	e, err := j.broker.Endings(ctx)
+	if err == nil {
+		j.look.Store(&look{e, now})
+	}
+	return e, err
 }
+
+// usable says whether an outline is this person's and not too old.
+func (was *journal) usable(subjects []proof.Subject, now time.Time) bool {
+	return was != nil && slices.EqualFunc(was.subjects, subjects, proof.Subject.Equal) && recent(was.made, now, journalAge)
+}
+
+// settled says whether no end of a retention has changed an outline. That takes details away without any new entry, and one after the other while it is underway.
+func (was *journal) settled(endings store.Endings, now time.Time) bool {
+	return was.endings == endings && (!endings.Underway || recent(was.looked, now, journalLook))
+}
+
+func recent(at, now time.Time, age time.Duration) bool { return now.Sub(at) <= age && !at.After(now) }
 
 // covers says whether an outline that has these entries has those, too.
 func covers(have, want []proof.Index) bool {
@@ -126,15 +173,88 @@ func covers(have, want []proof.Index) bool {
 	return true
 }
 
+// revise reads the entries of ended months again, if some of them lost their details since they were read: a few of a person's years. It makes another outline, for nobody else is to see one change.
+func (j *journals) revise(ctx context.Context, was *journal, endings store.Endings) (*journal, error) {
+	n := *was
+	n.endings, n.looked = endings, j.now()
+	months := map[keys.KeyID]bool{}
+	for i := range was.entries {
+		if under := was.entries[i].Under; !under.IsZero() {
+			months[under] = true
+		}
+	}
+	lasting, err := j.broker.Lasting(ctx, slices.Collect(maps.Keys(months)))
+	if err != nil {
+		return nil, err
+	}
+	var at []int // the entries in question, by their places
+	now := ending{kept: endings.Kept}
+	for i := range was.entries {
+		if e := &was.entries[i]; e.State != broker.HistoryRetired && !e.Under.IsZero() && !lasting[e.Under] {
+			if len(at) == 0 || e.Index < now.from {
+				now.from = e.Index
+			}
+			now.to = max(now.to, e.Index)
+			at = append(at, i)
+		}
+	}
+	if len(at) == 0 {
+		return &n, nil
+	}
+	for _, subject := range was.subjects { // before they are read: what is lost meanwhile is noticed the next time
+		details, err := j.broker.OwnDetails(ctx, subject, now.from, now.to)
+		if err != nil {
+			return nil, err
+		}
+		now.details += details
+	}
+	if now == was.ending {
+		return &n, nil
+	}
+	fresh, err := j.between(ctx, was.subjects, now.from, now.to)
+	if err != nil {
+		return nil, err
+	}
+	n.ending, n.entries = now, slices.Clone(was.entries)
+	for _, i := range at {
+		if e, ok := fresh[n.entries[i].Index]; ok {
+			n.entries[i] = e
+		}
+	}
+	n.order()
+	n.classify()
+	return &n, nil
+}
+
+// between reads a person's entries between two log indexes, both included.
+func (j *journals) between(ctx context.Context, subjects []proof.Subject, from, to proof.Index) (map[proof.Index]broker.OwnEntry, error) {
+	words, out := newInterned(), map[proof.Index]broker.OwnEntry{}
+	for _, subject := range subjects {
+		for before := to + 1; before > from; {
+			page, next, err := j.broker.OwnEntries(ctx, subject, before, journalPage)
+			if err != nil {
+				return nil, err
+			}
+			for k := range page {
+				words.intern(&page[k])
+				out[page[k].Index] = page[k]
+			}
+			before = next
+		}
+	}
+	return out, nil
+}
+
 // read brings an outline up to date, or makes one if there is none. An erasure changes what can be read of older entries, so after one everything is read again.
 func (j *journals) read(ctx context.Context, subjects []proof.Subject, endings store.Endings, was *journal) (*journal, error) {
 	n := &journal{subjects: slices.Clone(subjects), newest: make([]proof.Index, len(subjects)), endings: endings, made: j.now()}
+	n.looked = n.made
 	lost, err := j.broker.OwnLost(ctx)
 	if err != nil {
 		return nil, err
 	}
 	n.lost = len(lost) > 0
-	words := interned{map[string]string{}, map[string][]service.Scope{}}
+	words := newInterned()
 	for i, subject := range subjects {
 		known := proof.Index(0)
 		if was != nil {
@@ -173,7 +293,7 @@ func (j *journals) read(ctx context.Context, subjects []proof.Subject, endings s
 		}
 	}
 	if was != nil {
-		n.made, n.cut = was.made, n.cut || was.cut
+		n.made, n.looked, n.ending, n.cut = was.made, was.looked, was.ending, n.cut || was.cut
 		n.entries = append(n.entries, was.entries...)
 	}
 	n.order()
@@ -209,6 +329,7 @@ type shown struct {
 // classify finds the forms of the entries, and what there is to filter by.
 func (n *journal) classify() {
 	known := map[shown]int32{}
+	n.forms = nil
 	n.form = make([]int32, len(n.entries))
 	for i := range n.entries {
 		e := &n.entries[i]
@@ -273,9 +394,31 @@ func (j *journals) resize(k *kept, size int) {
 	}
 }
 
-// sweep drops what nobody used for long, and brings the rest up to date: what was erased isn't kept because no page is asked for.
+// renew makes an outline anew before it is too old, beside the one that is used meanwhile. If that is brought up to date in the meantime, this one is behind in the same, and is brought up to date when it is used.
+func (j *journals) renew(ctx context.Context, k *kept) error {
+	endings, err := j.endings(ctx)
+	if err != nil {
+		return err
+	}
+	was := k.journal.Load()
+	n, err := j.read(ctx, was.subjects, endings, nil)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now := k.journal.Load(); !slices.EqualFunc(now.subjects, n.subjects, proof.Subject.Equal) || now.made.After(n.made) {
+		return nil // an identifier was attached or given up, or it has been made anew
+	}
+	k.journal.Store(n)
+	j.resize(k, len(n.entries))
+	return nil
+}
+
+// sweep drops what nobody used for long, and brings the rest up to date: what was erased isn't kept because no page is asked for. Then what is in use is made anew before it is too old, the oldest first.
 func (j *journals) sweep(ctx context.Context) error {
 	var all []*kept
+	active := map[*kept]bool{} // since its outline was made, or nearly so
 	j.mu.Lock()
 	now := j.now()
 	for e := j.used.Back(); e != nil; {
@@ -285,21 +428,33 @@ func (j *journals) sweep(ctx context.Context) error {
 			j.drop(old)
 		} else {
 			all = append(all, k)
+			active[k] = now.Sub(k.used) < journalRenew
 		}
 	}
 	j.mu.Unlock()
-	endings, err := j.broker.Endings(ctx)
-	errs := []error{err}
+	var errs []error
+	var aging []*kept
 	for _, k := range all {
 		was := k.journal.Load()
 		if was == nil {
 			continue
 		}
-		if err != nil || !was.usable(was.subjects, endings, now) {
+		if !was.usable(was.subjects, now) {
 			j.forget(k.account)
 			continue
 		}
 		if _, err := j.refresh(ctx, k, was.subjects); err != nil {
+			j.forget(k.account)
+			errs = append(errs, err)
+			continue
+		}
+		if active[k] && now.Sub(k.journal.Load().made) >= journalRenew {
+			aging = append(aging, k)
+		}
+	}
+	slices.SortFunc(aging, func(a, b *kept) int { return a.journal.Load().made.Compare(b.journal.Load().made) })
+	for _, k := range aging {
+		if err := j.renew(ctx, k); err != nil {
 			j.forget(k.account)
 			errs = append(errs, err)
 		}
@@ -328,6 +483,8 @@ type interned struct {
 	words  map[string]string
 	scopes map[string][]service.Scope
 }
+
+func newInterned() interned { return interned{map[string]string{}, map[string][]service.Scope{}} }
 
 func (m interned) intern(e *broker.OwnEntry) {
 	for _, s := range []*string{&e.Role, &e.Agency, &e.Provider, &e.Service, &e.Purpose, &e.LegalBasis, &e.Outcome, &e.Reader, &e.ReaderRole, &e.Reason, (*string)(&e.Kind), (*string)(&e.State)} {

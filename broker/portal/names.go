@@ -100,11 +100,13 @@ func makeDirectory(n *namer) (*directory, error) {
 		set(law.URL, "law.url", token)
 	}
 	for id, d := range n.Services {
-		set(or(d.Title.FR, id), "service.fr", id)
-		set(or(d.Title.EN, id), "service.en", id)
+		for _, lang := range codes() {
+			set(or(titleIn(d.Title, lang), id), "service."+lang, id)
+		}
 		for scope, s := range d.Scopes {
-			set(or(s.Title.FR, string(scope)), "scope.fr", id, string(scope))
-			set(or(s.Title.EN, string(scope)), "scope.en", id, string(scope))
+			for _, lang := range codes() {
+				set(or(titleIn(s.Title, lang), string(scope)), "scope."+lang, id, string(scope))
+			}
 			for _, f := range d.ScopeFields(scope) {
 				set(string(f), "field", id, string(scope))
 			}

@@ -37,6 +37,9 @@ func (w *world) shownOn(a answer) verdict.Page {
 	if list == nil || p.Names == "" {
 		w.t.Fatalf("no list or no names:\n%s", a.body)
 	}
+	if p.Of = attr(list, "data-of"); p.Of == "" {
+		w.t.Error("the page doesn't say whose it is")
+	}
 	if m, ok := find(list, "data-marker"); ok {
 		i := w.index(m)
 		p.Marker = &i
@@ -222,7 +225,7 @@ func everything(t *testing.T) *world {
 func (w *world) look(who string) {
 	w.t.Helper()
 	for _, by := range []broker.AccessBy{
-		{Reader: "uid-1000", Role: proof.RoleOperator, Reason: "appel au guichet"}, {Reader: "juge", Role: proof.RoleCourt, Reason: "instruction"},
+		{Reader: "uid-1000", Role: proof.RoleOperator, Reason: "appel\u200e au \u202eguichet\u2066"}, {Reader: "juge", Role: proof.RoleCourt, Reason: "instruction"},
 	} {
 		for _, s := range w.sessions.by[who].Subjects {
 			if _, err := w.b.History(w.t.Context(), s, by, broker.HistoryPage{Limit: 1}); err != nil {
@@ -345,7 +348,7 @@ func TestPagesJoin(t *testing.T) {
 		"/releve?du=2020-01-01&au=2099-01-01": "témoins.",
 	} {
 		r := w.comparedWith(history, page(path), verdict.French)
-		if r.Refuted != nil || !strings.Contains(r.Sentence, says) {
+		if r.Refuted != nil || !strings.Contains(r.Sentence, verdict.Typeset(says)) {
 			t.Errorf("%s: %s, want %s", path, r.Sentence, says)
 		}
 		for _, x := range r.Limits {
@@ -370,7 +373,7 @@ func TestPagesJoin(t *testing.T) {
 		"one of another page, too":         {"/historique", func(p *verdict.Page) { p.Rows = append(p.Rows, page("/historique?page=2").Rows[0]) }, "pas de cette partie"},
 		"another order":                    {"/historique", func(p *verdict.Page) { p.Rows[3], p.Rows[4] = p.Rows[4], p.Rows[3] }, "dans un autre ordre"},
 		"hidden":                           {"/historique", func(p *verdict.Page) { p.Rows[3].Hidden = true }, "ne le montre pas"},
-		"a row with more in it":            {"/historique", func(p *verdict.Page) { p.Rows[3].Strange = true }, "contient ce qu'il n'a pas"},
+		"a row with more in it":            {"/historique", func(p *verdict.Page) { p.Rows[3].Strange = true }, "contient ce qu'un accès n'a pas"},
 		"a list with more in it":           {"/historique", func(p *verdict.Page) { p.Strange = 1 }, "contient ce qu'une liste n'a pas"},
 		"a row in the head":                {"/historique", func(p *verdict.Page) { p.Heads[0][1] = "Caisse" }, "les colonnes portent d'autres noms"},
 		"a link to another entry":          {"/historique", func(p *verdict.Page) { p.Rows[3].Links[2] = "/acces/1" }, "où mènent ses liens"},
@@ -402,8 +405,15 @@ func TestPagesJoin(t *testing.T) {
 		t.Errorf("a page of just before: %s", r.Sentence)
 	}
 	cut(&old, 0)
-	if r := w.compared("camille", old, verdict.French, file); r.Refuted != nil || len(r.Limits) != 1 || r.Limits[0].Kind != verdict.Standing || !strings.Contains(r.Limits[0].Text, "avant la fin d'une journée : 1 accès") {
+	if r := w.compared("camille", old, verdict.French, file); r.Refuted != nil || len(r.Limits) != 1 || r.Limits[0].Kind != verdict.Standing || !strings.Contains(r.Limits[0].Text, "avant la fin d'une journée\u00a0: 1 accès") {
 		t.Errorf("a page of just before, without its newest: %s, %+v", r.State, r.Limits)
+	}
+	// Nor is a tab that was left open compared with the history of whoever signed in since.
+	w.signIn("pierre", pierre)
+	w.disclose("mairie", canteen(pierre))
+	w.turn()
+	if r := w.comparedWith(w.get("pierre", file).body, old, verdict.French); r.State != verdict.Unverified || r.Cause != verdict.CauseOthers {
+		t.Errorf("another person's page: %s, %s", r.State, r.Sentence)
 	}
 	unclear := page("/historique?agence=mairie")
 	unclear.View.Unclear = true

@@ -20,12 +20,14 @@ import (
 	"github.com/regard-broker/regard/ledger/verdict"
 )
 
-// TestListOnAPhone: an honest page with the real check is green down to each line, and on a phone its list begins within a screen and a half, whatever the verdict has to say above it.
-func TestListOnAPhone(t *testing.T) {
+// openSite is a portal at its own origin with the real verifier, where whoever asks /entrer is signed in as Camille; instead, if it is set, changes the page of her history on its way.
+func openSite(t *testing.T) (w *world, origin string, instead *atomic.Pointer[strings.Replacer]) {
+	t.Helper()
+	instead = new(atomic.Pointer[strings.Replacer])
 	front := httptest.NewUnstartedServer(nil)
-	origin := "http://" + front.Listener.Addr().String()
+	origin = "http://" + front.Listener.Addr().String()
 	var checks *verifier.Verifier
-	w := newWorld(t, func(_ *broker.Config, c *portal.Config) {
+	w = newWorld(t, func(_ *broker.Config, c *portal.Config) {
 		c.URL = &url.URL{Scheme: "http", Host: front.Listener.Addr().String()}
 		c.Verifier = &portal.Verifier{
 			Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { checks.ServeHTTP(rw, r) }),
@@ -36,7 +38,6 @@ func TestListOnAPhone(t *testing.T) {
 		}
 	})
 	w.signIn("camille", camille)
-	var instead atomic.Pointer[strings.Replacer] // changes a page on its way
 	front.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if change := instead.Load(); change != nil && r.URL.Path == "/historique" {
 			r.Header.Del("Accept-Encoding")
@@ -63,6 +64,12 @@ func TestListOnAPhone(t *testing.T) {
 	if checks, err = verifier.Load(browsertest.Verifier(t), keys); err != nil {
 		t.Fatal(err)
 	}
+	return w, origin, instead
+}
+
+// TestListOnAPhone: an honest page with the real check is green down to each line, and on a phone its list begins within a screen and a half, whatever the verdict has to say above it.
+func TestListOnAPhone(t *testing.T) {
+	w, origin, instead := openSite(t)
 	for range 3 {
 		w.disclose("mairie", canteen(camille))
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/peer"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -41,6 +42,10 @@ type Broker interface {
 	NewestOwn(ctx context.Context, subject proof.Subject) (proof.Index, error)
 	// Endings are other ones when a month's details were destroyed since. It is called for each page, and is cheap.
 	Endings(ctx context.Context) (store.Endings, error)
+	// Lasting are those of the keys of months (OwnEntry.Under) under which no end of retention has changed anything.
+	Lasting(ctx context.Context, of []keys.KeyID) (map[keys.KeyID]bool, error)
+	// OwnDetails counts a person's entries under one identifier, from one log index to another, both included, whose details are there. It is cheap.
+	OwnDetails(ctx context.Context, subject proof.Subject, from, to proof.Index) (int, error)
 	// OwnRecord opens one record under one of the identifiers; others are unknown (404).
 	OwnRecord(ctx context.Context, subjects []proof.Subject, index proof.Index) (*broker.OwnRecord, error)
 	// OwnLost are log indexes whose records were lost.
@@ -242,7 +247,7 @@ func (p *Portal) Collectors() []prometheus.Collector { return []prometheus.Colle
 // Forget drops what is kept in memory about an account: at sign-out.
 func (p *Portal) Forget(account string) { p.journals.forget(account) }
 
-// Sweep drops what is kept in memory about those who left without a word, and what was erased since it was read. It is to be called every minute or so; what it couldn't look after is gone after an error.
+// Sweep drops what is kept in memory about those who left without a word, and what was erased since it was read, and makes anew what people go on reading, which can take minutes. It is to be called every minute or so; what it couldn't look after is gone after an error.
 func (p *Portal) Sweep(ctx context.Context) error { return p.journals.sweep(ctx) }
 
 func (p *Portal) routes() http.Handler {

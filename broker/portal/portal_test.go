@@ -92,6 +92,9 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// breakable is where French text may break and must not.
+var breakable = regexp.MustCompile(` [:;?!»]|« |n° [0-9]`)
+
 // TestStructure: on every page in both languages one heading of the first rank, a main part, a title, labels at fields, texts at pictures, distinct ids, and links that lead to an id of the page.
 func TestStructure(t *testing.T) {
 	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { withVerifier(c) })
@@ -114,6 +117,11 @@ func TestStructure(t *testing.T) {
 			}
 			if lang == "fr" {
 				titles[path] = text(a.tag("title")[0])
+				for n := range a.doc.Descendants() {
+					if n.Type == html.TextNode && n.Parent.Data != "textarea" && breakable.MatchString(n.Data) {
+						t.Errorf("%s: a line may break in %q", where, n.Data)
+					}
+				}
 			}
 			ids := map[string]bool{}
 			for _, n := range a.all(func(n *html.Node) bool { return attr(n, "id") != "" }) {

@@ -11,11 +11,13 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 // recordPage is what the template of one entry shows. Texts that others wrote are shown by bdi.
 type recordPage struct {
 	Names       string // address of the words in the facts
+	Of          string // whose page it is, for the check
 	Bundle      string // address of the history with which the page is compared: of the epoch of the entry, or if that is open of the last closed one; empty: none is closed
 	Row         row
 	State       broker.HistoryState
@@ -96,6 +98,7 @@ func (p *Portal) record(r *request, s *Session) error {
 		Row: p.row(&rec.OwnEntry, n), State: rec.State, Namesake: rec.Namesake, Subject: string(rec.Subject.Type()),
 		Published: rec.Receipt != nil, Settled: rec.Verdict.InRoll, Witnessed: rec.Verdict.State >= proof.Witnessed,
 	}
+	data.Of = verdict.Of(s.Subjects)
 	if data.Names, err = p.namesOf(n); err != nil {
 		return err
 	}
@@ -136,19 +139,14 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 			data.Facts = append(data.Facts, fact{Key: key, Value: v})
 		}
 	}
-	code := func(key string, f proof.Field) {
-		if v := o.Text(f); v != "" {
-			data.Details = append(data.Details, fact{Key: key, Value: v, Code: true})
-		}
-	}
-	at := func(list *[]fact, key string, f proof.Field) {
+	at := func(key string, f proof.Field) {
 		if t, ok := o.TimeOf(f); ok {
-			*list = append(*list, fact{Key: key, At: t.Time().In(p.zone)})
+			data.Facts = append(data.Facts, fact{Key: key, At: t.Time().In(p.zone)})
 		}
 	}
 	switch o.Schema() {
 	case proof.SchemaDisclosure:
-		at(&data.Facts, "fact.asked_at", proof.DisclosureAskedAt)
+		at("fact.asked_at", proof.DisclosureAskedAt)
 		if a := o.Text(proof.DisclosureAgency); a != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.agency", Value: n.agency(a)})
 		}
@@ -169,33 +167,8 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 		if c := o.Text(proof.DisclosureCause); c != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.cause", Own: causeKey(c)})
 		}
-		code("detail.disclosure", proof.DisclosureID)
-		code("detail.agency", proof.DisclosureAgency)
-		if a := n.Agencies[o.Text(proof.DisclosureAgency)]; a.SIRET != "" {
-			data.Details = append(data.Details, fact{Key: "detail.siret", Value: a.SIRET, Code: true})
-		}
-		code("detail.recipient", proof.DisclosureRecipient)
-		code("detail.provider", proof.DisclosureProvider)
-		code("detail.service", proof.DisclosureService)
-		code("detail.purpose", proof.DisclosurePurpose)
-		code("detail.law", proof.DisclosureLegalBasis)
-		code("detail.agreement", proof.DisclosureAgreement)
-		code("detail.policy", proof.DisclosurePolicy)
-		code("detail.outcome", proof.DisclosureOutcome)
-		if codes := o.List(proof.DisclosureReasons); len(codes) > 0 {
-			data.Details = append(data.Details, fact{Key: "detail.reasons", Value: strings.Join(codes, ", "), Code: true})
-		}
-		code("detail.cause", proof.DisclosureCause)
-		code("detail.trace", proof.DisclosureTraceID)
-		code("detail.role", proof.DisclosureRole)
-		if t, ok := o.TimeOf(proof.DisclosureAskedAt); ok {
-			data.Details = append(data.Details, fact{Key: "detail.asked_at", Value: utc(t), Code: true})
-		}
-		if t, ok := o.TimeOf(proof.DisclosureAnsweredAt); ok {
-			data.Details = append(data.Details, fact{Key: "detail.answered_at", Value: utc(t), Code: true})
-		}
 	case proof.SchemaAccess:
-		at(&data.Facts, "fact.at", proof.AccessAt)
+		at("fact.at", proof.AccessAt)
 		data.Facts = append(data.Facts, fact{Key: "fact.reader", Value: n.reader(&rec.OwnEntry)})
 		if v := n.reason(&rec.OwnEntry); v != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.reason", Value: v})
@@ -206,19 +179,20 @@ func (p *Portal) facts(data *recordPage, rec *broker.OwnRecord, n *namer) {
 		if rec.Target != 0 {
 			data.Facts = append(data.Facts, fact{Key: "fact.target", Value: rec.Target.String(), Link: "/acces/" + rec.Target.String()})
 		}
-		code("detail.access", proof.AccessID)
-		code("detail.reader", proof.AccessReader)
-		if fields := o.List(proof.AccessFields); len(fields) > 0 {
-			data.Details = append(data.Details, fact{Key: "detail.fields", Value: strings.Join(fields, ", "), Code: true})
-		}
 	case proof.SchemaErasure:
-		at(&data.Facts, "fact.erasure_asked_at", proof.ErasureAskedAt)
-		at(&data.Facts, "fact.erased_at", proof.ErasureErasedAt)
+		at("fact.erasure_asked_at", proof.ErasureAskedAt)
+		at("fact.erased_at", proof.ErasureErasedAt)
 		if g := o.Text(proof.ErasureGround); g != "" {
 			data.Facts = append(data.Facts, fact{Key: "fact.ground", Value: n.law(g), Link: n.words.LegalBases[g].URL})
 		}
-		code("detail.erasure", proof.ErasureID)
-		code("detail.reach", proof.ErasureReach)
+	}
+	for _, d := range verdict.Details(o.Schema()) {
+		if v := d.In(o); v != "" {
+			data.Details = append(data.Details, fact{Key: d.Key, Value: v, Code: true})
+		}
+		if a := n.Agencies[o.Text(proof.DisclosureAgency)]; d.Key == verdict.SIRETAfter && a.SIRET != "" {
+			data.Details = append(data.Details, fact{Key: "detail.siret", Value: a.SIRET, Code: true})
+		}
 	}
 }
 
@@ -237,8 +211,6 @@ func (p *Portal) delay(data *recordPage, rec *broker.OwnRecord) {
 	data.Facts = append(data.Facts, fact{Key: "fact.delayed_by", Value: d.Authority}, fact{Key: "fact.delayed_under", Value: d.Article})
 	data.Details = append(data.Details, fact{Key: "detail.deferred", Value: d.Deferred.String(), Code: true}, fact{Key: "detail.deferred_month", Value: d.Month, Code: true})
 }
-
-func utc(t proof.Time) string { return t.Time().UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // causeKey is the message that says why something wasn't completed.
 func causeKey(cause string) string {
@@ -293,7 +265,7 @@ func (p *Portal) why(rec *broker.OwnRecord, n *namer) *why {
 		if n.lang.code == "en" {
 			w.Reasons = append(w.Reasons, r.EN)
 		} else {
-			w.Reasons = append(w.Reasons, r.FR)
+			w.Reasons = append(w.Reasons, verdict.Typeset(r.FR))
 		}
 	}
 	if len(w.Reasons) > 0 {

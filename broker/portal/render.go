@@ -193,7 +193,7 @@ func (r *request) render(status int, name, title string, data any) error {
 
 var zippers = sync.Pool{New: func() any { z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return z }}
 
-// write sends a body that is complete, compressed if the browser takes that. Attackers can't measure compressed pages of somebody else: a session's cookie comes with no cross-site request but a visible navigation.
+// write sends a body that is complete, compressed if the browser takes that. Attackers can't measure compressed pages of somebody else: a session's cookie comes with no cross-site request but a visible navigation, for which unprobed leaves out what would be searched.
 func (r *request) write(status int, body []byte) {
 	h := r.w.Header()
 	h.Add("Vary", "Accept-Encoding")

@@ -96,13 +96,17 @@ func (n *nothingHere) Write(b []byte) (int, error) {
 	return n.ResponseWriter.Write(b)
 }
 
-// unprobed leaves out the query of a request that another site had the browser make. Its links bring the person's cookies: whoever opens such windows and sees how much comes over the wire could otherwise find out by searching what is in a
-// history. Filters that were kept as a bookmark still work; those that wait for a sign-in are lost, for the identity provider is another site.
+// unprobed leaves out the query of a request that other pages than the portal's had the browser make, also those of another host of the same site. Their links bring the person's cookies: whoever opens such windows and sees how much comes
+// over the wire, or how long it takes, could otherwise find out by searching what is in a history. Filters that were kept as a bookmark still work; those that wait for a sign-in are lost, for the identity provider is another site.
 func unprobed(h personal) personal {
 	return func(r *request, s *Session) error {
-		if r.URL.RawQuery != "" && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-			r.seeOther(r.URL.EscapedPath())
-			return nil
+		switch r.Header.Get("Sec-Fetch-Site") {
+		case "same-origin", "none", "": // "none": typed, or a bookmark; "": a browser of before 2023, or no browser
+		default:
+			if r.URL.RawQuery != "" {
+				r.seeOther(r.URL.EscapedPath())
+				return nil
+			}
 		}
 		return h(r, s)
 	}

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/ledger/verdict"
 )
 
 //go:embed words.yaml
@@ -88,6 +89,8 @@ func ParseWords(text []byte) (*Words, error) {
 		if err := checkPhrases("purposes", token, t.FR, t.EN); err != nil {
 			return nil, err
 		}
+		t.FR = verdict.Typeset(t.FR)
+		w.Purposes[token] = t
 	}
 	for token, l := range w.LegalBases {
 		if err := checkPhrases("legal_bases", token, l.FR, l.EN); err != nil {
@@ -96,6 +99,8 @@ func ParseWords(text []byte) (*Words, error) {
 		if u, err := url.Parse(l.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 			return nil, fmt.Errorf("words: legal_bases.%s.url is not https://…", token)
 		}
+		l.FR = verdict.Typeset(l.FR)
+		w.LegalBases[token] = l
 	}
 	return w, nil
 }

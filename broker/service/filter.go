@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -73,7 +72,7 @@ func (f *Filtered) Obtained() []Pointer { return f.plan.def.schema.list(&f.obtai
 // Released returns the fields that the released bytes hold, in increasing order.
 func (f *Filtered) Released() []Pointer { return f.plan.def.schema.list(&f.released) }
 
-// Withheld returns the granted fields of which something was dropped because it is a link that may be neither passed nor followed, in increasing order.
+// Withheld returns the granted fields of which something was dropped because it is or holds a link that may be neither passed nor followed, in increasing order.
 func (f *Filtered) Withheld() []Pointer { return f.plan.def.schema.list(&f.withheld) }
 
 // Dropped is the number of values that are declared and were not granted.
@@ -138,7 +137,7 @@ func (p *Plan) Filter(answer []byte) (*Filtered, error) {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrAnswer, len(answer), p.def.Limits.AnswerBytes)
 	}
 	f := filter{
-		scanner:  scanner{b: answer, keys: make([][]byte, 0, 2*manyKeys)},
+		scanner:  scanner{b: answer},
 		Filtered: &Filtered{&filtered{plan: p, out: make([]byte, 0, len(answer))}},
 		nodes:    p.def.schema.nodes, who: -1,
 	}
@@ -323,7 +322,7 @@ func (f *filter) scalar(n *node, c byte, emit bool) (kept bool, err error) {
 		if n.field != fieldNone && f.who >= 0 {
 			f.state(n.field, raw, escaped)
 		}
-		if n.link != nil || startsURL(raw, escaped) {
+		if n.link != nil || emit && holdsURL(raw, escaped) {
 			return f.linked(n, raw, escaped, emit)
 		}
 	case kindBoolean:
@@ -375,28 +374,7 @@ func (f *filter) state(what field, raw []byte, escaped bool) {
 	*g += string(raw)
 }
 
-// startsURL reports whether a string is a web address, by its first characters.
-func startsURL(raw []byte, escaped bool) bool {
-	if len(raw) == 0 {
-		return false
-	}
-	switch raw[0] { // few strings are decoded to see more of them
-	case 'h', 'H', '/', ' ', '\t', '\r', '\n', '\\':
-	default:
-		return false
-	}
-	if escaped {
-		raw = unescape(raw)
-	}
-	raw = bytes.TrimLeft(raw, " \t\r\n")
-	if len(raw) == 0 || raw[0]|0x20 != 'h' && raw[0] != '/' {
-		return false
-	}
-	s := strings.ToLower(string(raw[:min(8, len(raw))]))
-	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "//")
-}
-
-// linked treats a string that is a link, or looks like one.
+// linked treats a string that is a link, or holds one.
 func (f *filter) linked(n *node, raw []byte, escaped, emit bool) (kept bool, err error) {
 	if !emit {
 		f.dropped++

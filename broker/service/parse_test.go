@@ -107,6 +107,7 @@ func TestParseRefuses(t *testing.T) {
 		{"repeated key", "method: GET", "method: GET\nid: other", "line 8"},
 		{"alias", "title: {fr: Petit, en: Small}", "title: &a {fr: Petit, en: Small}", "line 4: anchors"},
 		{"id", "id: small", "id: Small", "line 2: id"},
+		{"a link that is passed on", "/data/lien: {mode: withhold}", "/data/lien: {mode: pass}", "mode: want withhold or fetch"},
 		{"version", "version: 1", "version: 0", "line 3: version"},
 		{"language", "{fr: Petit, en: Small}", "{fr: Petit}", "line 4: title.en"},
 		{"siret", `"90000001900019"`, `"90000001900018"`, "line 5: provider.siret"},

@@ -144,32 +144,35 @@ func unescape(raw []byte) []byte {
 			i++
 			continue
 		}
-		switch c := raw[i+1]; c {
-		case 'u':
-			r := hex4(raw, i)
-			i += 6
-			if utf16.IsSurrogate(r) {
-				r = utf16.DecodeRune(r, hex4(raw, i))
-				i += 6
-			}
-			out = utf8.AppendRune(out, r)
-			continue
-		case 'b':
-			out = append(out, '\b')
-		case 'f':
-			out = append(out, '\f')
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		default:
-			out = append(out, c)
-		}
-		i += 2
+		r, n := unescapeOne(raw[i:])
+		out = utf8.AppendRune(out, r)
+		i += n
 	}
 	return out
+}
+
+// unescapeOne decodes the escape sequence at the beginning, which has been checked, and returns its length.
+func unescapeOne(raw []byte) (r rune, n int) {
+	switch c := raw[1]; c {
+	case 'u':
+		r = hex4(raw, 0)
+		if utf16.IsSurrogate(r) {
+			return utf16.DecodeRune(r, hex4(raw, 6)), 12
+		}
+		return r, 6
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	default:
+		return rune(c), 2
+	}
 }
 
 // number reads a number and returns its literal text and whether it is written as an integer.

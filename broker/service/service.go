@@ -243,6 +243,9 @@ type EmptyRule struct {
 	Codes  []string `yaml:"codes"`
 }
 
+// LongestCall bounds Wait and Total together, and so how long a question takes; its documents take that long again, all together.
+const LongestCall = time.Minute
+
 // Limits bound what one service may cost.
 type Limits struct {
 	// FirstByte and Total are times from the start of a call; Wait is how long a call may queue for a free place.

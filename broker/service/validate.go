@@ -274,7 +274,7 @@ func (c *checker) links(d *Definition, s *schema) {
 				c.fail(at, "hosts, media_types and max_bytes are for fetch")
 			}
 		default:
-			c.fail(append(at, "mode"), "want withhold, fetch or pass")
+			c.fail(append(at, "mode"), "want withhold or fetch")
 		}
 		for j, h := range l.Hosts {
 			if !hostForm.MatchString(h) {
@@ -305,7 +305,7 @@ func (c *checker) limits(d *Definition) {
 	between("first_byte", l.FirstByte, time.Millisecond, 2*time.Minute)
 	between("total", l.Total, l.FirstByte, 5*time.Minute)
 	between("wait", l.Wait, 0, time.Minute)
-	if l.Wait+l.Total > time.Minute {
+	if l.Wait+l.Total > LongestCall {
 		c.fail(path("limits", "total"), "wait and total together: at most 1m, for agencies wait no longer")
 	}
 	count("answer_bytes", l.AnswerBytes, 1, maxAnswer)

@@ -138,9 +138,7 @@ func benchmarkDisclosures(b *testing.B, open store.Opener) {
 	close(filing)
 	<-filed
 	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/disclosure")
-	if used := serverCPU(b) - server; used > 0 {
-		b.ReportMetric(float64(used.Microseconds())/float64(b.N), "server-cpu-µs/disclosure")
-	}
+	reportServer(b, server)
 	b.ReportMetric(float64(b.N)/float64(s.Stats().Commits.Load()-commits), "disclosures/commit")
 }
 
@@ -177,6 +175,12 @@ func serverCPU(b *testing.B) (sum time.Duration) {
 		}
 	}
 	return sum
+}
+
+func reportServer(b *testing.B, before time.Duration) {
+	if used := serverCPU(b) - before; used > 0 {
+		b.ReportMetric(float64(used.Microseconds())/float64(b.N), "server-cpu-µs/disclosure")
+	}
 }
 
 // BenchmarkRollsOnDisk measures what the rolls of an epoch cost on disk, in bytes for each person with one entry: labels arrive a few thousand at a time. With the index's tiles
@@ -255,10 +259,12 @@ func benchIntent(n int64) *store.Intent {
 func BenchmarkBegin(b *testing.B) {
 	store.EachEngineB(b, func(b *testing.B, open store.Opener) {
 		s := open(b, b.TempDir())
+		server := serverCPU(b)
 		callers(b, func(n int64) error {
 			_, _, err := s.Begin(b.Context(), benchIntent(n))
 			return err
 		})
+		reportServer(b, server)
 	})
 }
 

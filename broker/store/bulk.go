@@ -39,14 +39,6 @@ var (
 	// Only PostgreSQL's.
 	intoMonths = &rowsOf{"", "iiibbbi", // with the epoch of the entry
 		"INSERT INTO records (month, log_index, disclosure, position, owner, person, admin) SELECT (SELECT month FROM epochs WHERE number = u.g), a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g)"}
-	intoDisclosures = &rowsOf{"", "btbbibibi", // without those whose key is gone, whose person is being erased, or that are decided by what has changed; an erasure doesn't reach what is deferred
-		`INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM unnest(%s) AS u (a, b, c, d, e, f, g, h, i)
-		WHERE (u.i IS NULL OR u.i = (SELECT number FROM changes WHERE what = 'registry')) AND (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f)) ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id`}
-	// Both of disclosures that this very transaction has begun, not of one with the same id that is there.
-	intoIntents = &rowsOf{"", "bbbi",
-		"INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.b, u.c, u.d FROM unnest(%s) AS u (a, b, c, d) JOIN disclosures d ON d.id = u.a AND d.xmin = pg_current_xact_id()::xid"}
-	intoFresh = &rowsOf{"", "btbtbib",
-		"INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT a, b, c, d, e, f FROM unnest(%s) AS u (a, b, c, d, e, f, g) WHERE EXISTS (SELECT FROM disclosures WHERE id = u.g AND xmin = pg_current_xact_id()::xid)"}
 	intoPayloads = &rowsOf{"", "iib",
 		"INSERT INTO payloads (disclosure, until, sealed) SELECT * FROM unnest(%s)"}
 	intoHanded = &rowsOf{"", "bbi", // an update: the rows are there
@@ -57,22 +49,41 @@ var (
 )
 
 // statement is the text for PostgreSQL.
-func (r *rowsOf) statement() string {
+func (r *rowsOf) statement() string { return fmt.Sprintf(r.postgres, arrays(r.types, 1)) }
+
+// arrays are parameters for unnest, from a number on.
+func arrays(types string, from int) string {
 	var args strings.Builder
-	for i, t := range r.types {
+	for i, t := range types {
 		if i > 0 {
 			args.WriteString(", ")
 		}
-		fmt.Fprintf(&args, "$%d::%s[]", i+1, map[rune]string{'i': "bigint", 't': "text", 'b': "bytea"}[t])
+		fmt.Fprintf(&args, "$%d::%s[]", from+i, map[rune]string{'i': "bigint", 't': "text", 'b': "bytea"}[t])
 	}
-	return fmt.Sprintf(r.postgres, &args)
+	return args.String()
 }
 
+// Columns of begin.
+const (
+	beginTypes   = "btbbibibibb" // of a disclosure and its intent
+	beginKeys    = "btbtbib"     // of a key, and the disclosure that it came with
+	beginsAtOnce = 16            // what was stored is found among what was sent by comparing each with each
+)
+
+// begin stores disclosures, their intents and keys in one statement, without those whose key is gone, whose person is being erased, or that are decided by what has changed; an erasure doesn't reach what is deferred.
+var begin = `WITH u AS MATERIALIZED (SELECT * FROM unnest(` + arrays(beginTypes, 2) + `) AS u (a, b, c, d, e, f, g, h, i, person, admin)),
+	d AS (INSERT INTO disclosures (id, agency, idem, body, asked_at, state, owner, due) SELECT u.a, u.b, u.c, u.d, u.e, 0, u.f, u.g FROM u
+		WHERE (u.i IS NULL OR u.i = (SELECT number FROM changes WHERE what = 'registry')) AND (u.h IS NULL OR EXISTS (SELECT FROM keys WHERE id = u.h)) AND (u.g IS NOT NULL OR NOT EXISTS (SELECT FROM erasures WHERE owner = u.f AND done = 0) AND NOT EXISTS (SELECT FROM erasing WHERE owner = u.f))
+		ON CONFLICT (agency, idem) WHERE idem IS NOT NULL DO NOTHING RETURNING seq, id),
+	i AS (INSERT INTO intents (disclosure, person, admin, member) SELECT d.seq, u.person, u.admin, $1 FROM d JOIN u ON u.a = d.id),
+	k AS (INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT a, b, c, d, e, f FROM unnest(` + arrays(beginKeys, 2+len(beginTypes)) + `) AS k (a, b, c, d, e, f, g) WHERE EXISTS (SELECT FROM d WHERE d.id = k.g))
+	SELECT seq, id FROM d`
+
 // columns turns values, row by row, into an array a column.
-func (r *rowsOf) columns(values []any) ([]any, error) {
-	width := len(r.types)
+func columns(types string, values []any) ([]any, error) {
+	width := len(types)
 	out := make([]any, width)
-	for c, t := range r.types {
+	for c, t := range types {
 		var err error
 		switch t {
 		case 'i':
@@ -120,6 +131,7 @@ type pgTx struct {
 	payloads []any           // of intoPayloads
 	late     []any           // of intoDeferrals
 	placed   []any           // of intoHanded
+	tells    bool            // that groups have their place
 	changes  map[string]bool // that are counted at the end
 	sealed   [][]byte        // keys of records: each has to be stored
 	member   int64
@@ -180,13 +192,22 @@ func (p *pgTx) commit() error {
 		}
 	}
 	// A transaction that failed answers with ROLLBACK, and with no error.
+	committed := false
 	p.queue.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
-		if tag.String() != "COMMIT" {
+		if committed = tag.String() == "COMMIT"; !committed {
 			p.wrong = fmt.Errorf("%w: COMMIT was answered with %s", ErrUnavailable, tag)
 		}
 		return nil
 	})
-	return p.send()
+	if p.tells {
+		// Behind the commit, whose sync it would else spend with a lock that everybody needs who tells anybody anything, in all databases of the server.
+		p.queue.Queue("SELECT pg_notify('regard_placed', '')")
+	}
+	err := p.send()
+	if committed {
+		return nil // whoever isn't told looks by itself
+	}
+	return err
 }
 
 func (p *pgTx) exec(query string, args []any) (n int64, err error) {
@@ -259,7 +280,7 @@ func (p *pgTx) insert(into *rowsOf, values []any) error {
 }
 
 func (p *pgTx) queued(into *rowsOf, values []any) (*pgx.QueuedQuery, error) {
-	columns, err := into.columns(values)
+	columns, err := columns(into.types, values)
 	if err != nil {
 		return nil, err
 	}
@@ -285,11 +306,8 @@ func (p *pgTx) gather() error {
 		}))
 		p.queue.Queue("DELETE FROM intents WHERE disclosure = ANY($1)", done)
 	}
-	if len(p.placed) > 0 {
-		// Notifications go out with the commit.
-		p.queue.Queue("SELECT pg_notify('regard_placed', '')")
-	}
 	late, placed := len(p.late)/len(intoDeferrals.types), len(p.placed)/len(intoHanded.types)
+	p.tells = p.tells || placed > 0
 	for _, x := range []struct {
 		into      *rowsOf
 		values    *[]any
@@ -368,17 +386,28 @@ func (p *pgTx) beginAll(all []*beginning) (left map[ID]*beginning, err error) {
 	slices.SortFunc(all, func(a, b *beginning) int {
 		return cmp.Or(cmp.Compare(a.in.Agency, b.in.Agency), bytes.Compare(a.in.Idem, b.in.Idem), bytes.Compare(a.in.ID[:], b.in.ID[:]))
 	})
-	byID := make(map[ID]*beginning, len(all))
-	values := make([]any, 0, len(intoDisclosures.types)*len(all))
-	intents := make([]any, 0, len(intoIntents.types)*len(all))
-	var fresh []any
+	left = make(map[ID]*beginning, len(all))
 	for _, x := range all {
-		in := x.in
 		x.d, x.again, x.err = Disclosure{}, false, nil
-		if byID[in.ID] != nil {
+		if left[x.in.ID] != nil {
 			return nil, fmt.Errorf("%w: two disclosures with one id", ErrExists)
 		}
-		byID[in.ID] = x
+		left[x.in.ID] = x
+	}
+	for some := range slices.Chunk(all, beginsAtOnce) {
+		if err := p.beginSome(some, left); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
+// beginSome queues one statement, which takes those that it stores out of left.
+func (p *pgTx) beginSome(some []*beginning, left map[ID]*beginning) error {
+	values := make([]any, 0, len(beginTypes)*len(some))
+	var fresh []any
+	for _, x := range some {
+		in := x.in
 		var due, key, registry any
 		if in.Registry != 0 {
 			registry = in.Registry
@@ -389,39 +418,39 @@ func (p *pgTx) beginAll(all []*beginning) (left map[ID]*beginning, err error) {
 		if !in.Key.IsZero() && !slices.ContainsFunc(in.Fresh, func(k *keys.StoredKey) bool { return k != nil && k.ID == in.Key }) {
 			key = in.Key[:]
 		}
-		values = append(values, in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due, key, registry)
-		intents = append(intents, in.ID[:], in.Person, in.Admin, p.member)
+		values = append(values, in.ID[:], in.Agency, in.Idem, in.Body, in.AskedAt.UnixMilli(), in.Owner[:], due, key, registry, in.Person, in.Admin)
 		for _, k := range in.Fresh {
 			if k != nil {
 				fresh = append(appendKey(fresh, k), in.ID[:])
 			}
 		}
 	}
-	q, err := p.queued(intoDisclosures, values)
+	disclosures, err := columns(beginTypes, values)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	q.Query(func(rows pgx.Rows) (err error) {
+	ks, err := columns(beginKeys, fresh)
+	if err != nil {
+		return err
+	}
+	p.queue.Queue(begin, slices.Concat([]any{p.member}, disclosures, ks)...).Query(func(rows pgx.Rows) (err error) {
 		for rows.Next() {
 			var seq int64
 			var id []byte
 			if err := rows.Scan(&seq, &id); err != nil {
 				return err
 			}
-			x := byID[idOf(id)]
+			x := left[idOf(id)]
 			if x == nil {
 				return errors.New("store: a disclosure was stored that nobody began")
 			}
-			delete(byID, x.in.ID)
+			delete(left, x.in.ID)
 			in := x.in
 			x.d = Disclosure{Seq: Seq(seq), ID: in.ID, Agency: in.Agency, Body: in.Body, AskedAt: in.AskedAt, Owner: in.Owner}
 		}
 		return rows.Err()
 	})
-	if err := p.insert(intoIntents, intents); err != nil {
-		return nil, err
-	}
-	return byID, p.insert(intoFresh, fresh)
+	return nil
 }
 
 // findAgain says of those that were not stored why, after the transaction: their Idempotency-Key was used before, who may ask has changed, their person is being erased, or a key is gone.

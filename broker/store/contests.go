@@ -55,7 +55,7 @@ func scanContest(scan func(...any) error) (Contest, error) {
 	return c, nil
 }
 
-// FileContest stores a contest and has its agency told. The same text about the same disclosure again returns the contest that is open; another text is ErrExists, and more than limit contests of an
+// FileContest stores a contest and has its agency told. The same text about the same entry again returns the contest that is open; another text, or another entry of the same disclosure, is ErrExists, and more than limit contests of an
 // account since a time are ErrTooMany.
 func (s *Store) FileContest(ctx context.Context, c *Contest, text *Sealed, since time.Time, limit int64) (filed Contest, err error) {
 	err = s.do(ctx, func(t *tx) error {
@@ -64,7 +64,7 @@ func (s *Store) FileContest(ctx context.Context, c *Contest, text *Sealed, since
 		}
 		old, err := scanContest(t.row(selectContest+" WHERE account = ? AND disclosure = ? AND state = 'open'", c.Account[:], c.Disclosure[:]).Scan)
 		switch {
-		case err == nil && bytes.Equal(old.Body, c.Body):
+		case err == nil && old.Owner == c.Owner && bytes.Equal(old.Body, c.Body):
 			filed = old
 			return nil
 		case err == nil:

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/regard-broker/regard/keys"
@@ -26,23 +27,23 @@ var ErrIntents = errors.New("store: requests about the person are under way")
 
 // ShutOut lets no other process begin anything about an owner who is about to be erased, but for what is deferred, until the erasure is done or LetIn says that nothing comes of it: a person about whom
 // somebody always asks would have to wait for ever. On SQLite the only process keeps itself from it.
-func (s *Store) ShutOut(ctx context.Context, owner keys.Owner) error {
+func (s Order) ShutOut(ctx context.Context, owner keys.Owner) error {
 	if !s.pg {
 		return nil
 	}
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("INSERT INTO erasing (owner) VALUES (?) ON CONFLICT DO NOTHING", owner[:])
+		_, err := t.exec("INSERT INTO erasing AS x (owner, term) VALUES (?, ?) ON CONFLICT (owner) DO UPDATE SET term = excluded.term, since = clock_timestamp() WHERE x.term <= excluded.term", owner[:], s.Term)
 		return err
 	})
 }
 
-// LetIn undoes ShutOut.
-func (s *Store) LetIn(ctx context.Context, owner keys.Owner) error {
+// LetIn undoes ShutOut, unless whoever leads by now keeps the owner out, too.
+func (s Order) LetIn(ctx context.Context, owner keys.Owner) error {
 	if !s.pg {
 		return nil
 	}
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("DELETE FROM erasing WHERE owner = ?", owner[:])
+		_, err := t.exec("DELETE FROM erasing WHERE owner = ? AND term <= ?", owner[:], s.Term)
 		return err
 	})
 }
@@ -50,8 +51,8 @@ func (s *Store) LetIn(ctx context.Context, owner keys.Owner) error {
 // letInAfter is how old what LetInLeft undoes is at least: who has just begun to shut somebody out isn't in the caller's list yet.
 const letInAfter = 5 * time.Second
 
-// LetInLeft undoes ShutOut for all who aren't being erased, but for those whom the caller, the only one who erases, shuts out at this moment.
-func (s *Store) LetInLeft(ctx context.Context, closing []keys.Owner) error {
+// LetInLeft undoes ShutOut for all who aren't being erased, but for those whom the caller, the only one who erases in this term, shuts out at this moment, and those of later terms.
+func (s Order) LetInLeft(ctx context.Context, closing []keys.Owner) error {
 	if !s.pg {
 		return nil
 	}
@@ -60,7 +61,7 @@ func (s *Store) LetInLeft(ctx context.Context, closing []keys.Owner) error {
 		at[i] = closing[i][:]
 	}
 	return s.do(ctx, func(t *tx) error {
-		_, err := t.exec("DELETE FROM erasing x WHERE owner <> ALL (?) AND since < clock_timestamp() - make_interval(secs => ?) AND NOT EXISTS (SELECT FROM erasures e WHERE e.owner = x.owner AND e.done = 0)", at, letInAfter.Seconds())
+		_, err := t.exec("DELETE FROM erasing x WHERE owner <> ALL (?) AND term <= ? AND since < clock_timestamp() - make_interval(secs => ?) AND NOT EXISTS (SELECT FROM erasures e WHERE e.owner = x.owner AND e.done = 0)", at, s.Term, letInAfter.Seconds())
 		return err
 	})
 }
@@ -122,6 +123,8 @@ func (a *ErasureLogged) apply(t *tx, leaves []ledger.Leaf) error {
 // CarryOut destroys what an erasure is about, once its entry is in the log: the owner's keys, the sealed answers of all disclosures that have a record of theirs, and what stands beside the log. It marks the
 // erasure as done, any that was begun before it and couldn't be carried through, and what people have asked for of it. It returns how many keys it destroyed.
 //
+// What was done before ctx ended is done: the next call goes on there.
+//
 // Of several processes that carry the same erasure through, one does; to the others nothing is left to do. So no key is destroyed that was made when it was done: what it sealed came after the reach.
 func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int64, err error) {
 	open := func(t *tx) (bool, error) {
@@ -137,7 +140,7 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 		return err
 	}
 	// First beside everybody, a little at a time: of somebody about whom much is asked these are many, and all wait for what is done alone.
-	var ahead int64
+	ahead := s.carried.of(e.ID)
 	for more := true; more; {
 		next := ahead
 		err := s.keepBeside(ctx, func(t *tx) error {
@@ -160,6 +163,7 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 			return 0, err
 		}
 		ahead = next
+		s.carried.set(e.ID, ahead)
 	}
 	// Alone, and what is read here is read afterwards: nobody else is at it, nor stores anything under a key that goes.
 	err = s.keep(ctx, func(t *tx) error {
@@ -186,6 +190,11 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 		}
 		return end(t)
 	})
+	defer func() {
+		if err == nil {
+			s.carried.set(e.ID, 0)
+		}
+	}()
 	if err != nil || s.pg {
 		return n, err
 	}
@@ -193,7 +202,7 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 	if err := s.cutWAL(ctx); err != nil {
 		return n, err
 	}
-	return n, s.keep(ctx, func(t *tx) error {
+	err = s.keep(ctx, func(t *tx) error {
 		if ok, err := open(t); err != nil || !ok {
 			return err
 		}
@@ -202,6 +211,32 @@ func (s *Store) CarryOut(ctx context.Context, e *Erasure, now time.Time) (n int6
 		}
 		return end(t)
 	})
+	return n, err
+}
+
+// carried is up to which log index the answers about people who are being erased have been dropped by this process, so that an erasure that is carried through a little at a time comes to its end.
+type carried struct {
+	mu    sync.Mutex
+	ahead map[ID]int64
+}
+
+func (c *carried) of(e ID) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ahead[e]
+}
+
+// set forgets one that is at 0.
+func (c *carried) set(e ID, ahead int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ahead, e)
+	if ahead > 0 {
+		if c.ahead == nil {
+			c.ahead = map[ID]int64{}
+		}
+		c.ahead[e] = ahead
+	}
 }
 
 // answersAtOnce is of how many records a step beside everybody drops the answers.

@@ -63,7 +63,8 @@ const (
 	lockOrder = 0x6567617264_0003
 )
 
-// Migrate brings a database to the present schema, as the owner of its tables, who isn't the role that serves.
+// Migrate brings a database to the present schema, as the owner of its tables, who isn't the role that serves. There is no way down: what the migrations have under Down is never carried out, and isn't complete. The way back is
+// the backup that was made before.
 func Migrate(ctx context.Context, address string) (err error) {
 	cfg, err := dsn.Parse(address)
 	if err != nil {
@@ -85,6 +86,14 @@ func Migrate(ctx context.Context, address string) (err error) {
 	}
 	if _, err = p.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the database: %w", classify(err))
+	}
+	// Who doesn't own the schema, as in a database that comes from a PostgreSQL before 15, revokes nothing, and no error says so.
+	var open bool
+	if err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')").Scan(&open); err != nil {
+		return fmt.Errorf("migrating the database: %w", classify(err))
+	}
+	if open {
+		return fmt.Errorf("%w: everybody may create functions in the schema public, and so become its owner; as a superuser: REVOKE CREATE ON SCHEMA public FROM PUBLIC", ErrRole)
 	}
 	return nil
 }
@@ -181,12 +190,12 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	return nil
 }
 
-// checkRole refuses to serve as somebody who could change what is recorded.
+// checkRole refuses to serve as somebody who could change what is recorded, or make what runs as the owner do it.
 func (s *Store) checkRole(ctx context.Context) error {
 	var who string
 	var mighty bool
 	err := s.r.QueryRowContext(ctx, `SELECT current_user, has_table_privilege('leaves', 'UPDATE') OR has_table_privilege('leaves', 'DELETE') OR has_table_privilege('records', 'UPDATE') OR has_table_privilege('records', 'DELETE')
-		OR pg_has_role('regard_keeper', 'MEMBER')`).Scan(&who, &mighty)
+		OR has_schema_privilege('public', 'CREATE') OR pg_has_role('regard_keeper', 'MEMBER')`).Scan(&who, &mighty)
 	if err != nil {
 		return err
 	}
@@ -208,14 +217,14 @@ func (s *Store) checkLocks(ctx context.Context) error {
 	return nil
 }
 
-// Months lists those months, as numbers such as 202611, whose epochs are all closed, whose person parts are all emptied, and whose details are still on the disk, oldest first. On SQLite there are none.
+// Months lists those months, as numbers such as 202611, whose epochs are all closed, whose person parts seem to be emptied, and whose details are still on the disk, oldest first: one look at the end of each, which is emptied last. On
+// SQLite there are none.
 func (s *Store) Months(ctx context.Context) (out []int, err error) {
 	if !s.pg {
 		return nil, nil
 	}
-	// LIMIT: one look at each month, which ends at the first record that is kept.
 	err = s.each(ctx, `SELECT month FROM (SELECT DISTINCT month FROM epochs WHERE month < (SELECT month FROM epochs WHERE closer IS NULL) AND month NOT IN (SELECT month FROM ended_months)) m
-		WHERE (SELECT true FROM records r WHERE r.month = m.month AND length(r.person) > 0 LIMIT 1) IS NULL ORDER BY month`, func(scan func(...any) error) error {
+		WHERE coalesce((SELECT length(person) FROM records r WHERE r.month = m.month ORDER BY log_index DESC LIMIT 1), 0) = 0 ORDER BY month`, func(scan func(...any) error) error {
 		var month int
 		err := scan(&month)
 		out = append(out, month)
@@ -224,8 +233,15 @@ func (s *Store) Months(ctx context.Context) (out []int, err error) {
 	return out, err
 }
 
-// DropDetail drops, at once and from the disk, what the end of retention left of a month's records, and returns how many there are: all but what tells whose they are, where they stand, and which key sealed them.
-// ErrNotFound if there is none of it, ErrExists if some are still to be kept. On SQLite it stays.
+const (
+	// detailsAtOnce is of how many records a step of DropDetail copies what stays.
+	detailsAtOnce = 5000
+	// detailsRest is between two steps: requests come first.
+	detailsRest = 10 * time.Millisecond
+)
+
+// DropDetail drops, at once and from the disk, what the end of retention left of a month's records, and returns how many there are: all but what tells whose they are, where they stand, and which key sealed them. What stays is copied
+// before, in steps that hold up nobody; one that was interrupted is gone on with. ErrNotFound if there is none of it, ErrExists if some are still to be kept. On SQLite it stays.
 func (s *Store) DropDetail(ctx context.Context, month int) (n int64, err error) {
 	switch {
 	case !s.pg:
@@ -242,16 +258,22 @@ func (s *Store) DropDetail(ctx context.Context, month int) (n int64, err error) 
 	if _, err := c.Exec(ctx, "SET statement_timeout = 0"); err != nil {
 		return 0, classify(err)
 	}
-	var dropped sql.NullInt64
-	err = c.QueryRow(ctx, "SELECT drop_detail($1, $2)", month, keys.Overhead).Scan(&dropped)
-	var pe *pgconn.PgError
-	switch {
-	case errors.As(err, &pe) && pe.Code == "55006":
-		return 0, fmt.Errorf("%w: %s", ErrExists, pe.Message)
-	case err == nil && !dropped.Valid:
-		return 0, ErrNotFound
+	for {
+		var done bool
+		err := c.QueryRow(ctx, "SELECT copied, done FROM drop_detail($1, $2, $3)", month, keys.Overhead, detailsAtOnce).Scan(&n, &done)
+		var pe *pgconn.PgError
+		switch {
+		case errors.As(err, &pe) && pe.Code == "55006":
+			return 0, fmt.Errorf("%w: %s", ErrExists, pe.Message)
+		case err != nil || done:
+			return n, classify(err)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(detailsRest):
+		}
 	}
-	return dropped.Int64, classify(err)
 }
 
 // pgWriter owns the connection of a lane.

@@ -82,7 +82,7 @@ func TestRoleCannotChangeWhatIsRecorded(t *testing.T) {
 	forbidden = append(forbidden,
 		"UPDATE disclosures SET state = 0", "UPDATE epochs SET root = '\\x01' WHERE closer IS NOT NULL", "UPDATE epochs SET closer = NULL WHERE closer IS NOT NULL", "UPDATE epochs SET filed_upto = filed_upto - 1 WHERE filed_upto > 0",
 		"UPDATE erasures SET log_index = 7 WHERE log_index IS NOT NULL", "DELETE FROM meta WHERE name = 'a note'", "UPDATE meta SET value = '7' WHERE name = 'a note'",
-		"DELETE FROM records_197001", "SELECT * FROM records_197001", "SELECT drop_detail(197001, 58)", "SELECT open_deferral(0, 8, 0, '')", "INSERT INTO rolls (epoch, label, entries, packed) VALUES (0, '', 1, '')",
+		"DELETE FROM records_197001", "SELECT * FROM records_197001", "SELECT drop_detail(197001, 58, 9)", "SELECT open_deferral(0, 8, 0, '')", "INSERT INTO rolls (epoch, label, entries, packed) VALUES (0, '', 1, '')",
 		"DELETE FROM contests", "DELETE FROM erasure_requests", "CREATE TABLE x (n bigint)", "SET ROLE regard_keeper", "COPY leaves TO PROGRAM 'cat'",
 	)
 	for _, q := range forbidden {
@@ -145,6 +145,46 @@ func TestRolesAreChecked(t *testing.T) {
 			s.Close()
 		}
 		t.Errorf("a database of a later version: %v", err)
+	}
+}
+
+// TestNobodyCreates: who may create functions beside those that run as the owner could become the owner. A migration takes that right away; where it can't, or somebody gave it later, the store isn't served.
+func TestNobodyCreates(t *testing.T) {
+	d := store.Databases(t)
+	ctx := t.Context()
+	sql := func(db, text string) {
+		t.Helper()
+		if err := d.Cluster.SQL(ctx, db, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const db, owner = "store_of_an_older_server", "store_owner"
+	sql("postgres", "CREATE DATABASE "+db)
+	sql("postgres", "CREATE ROLE "+owner+" LOGIN CREATEROLE; ALTER DATABASE "+db+" OWNER TO "+owner)
+	sql(db, "ALTER SCHEMA public OWNER TO postgres; GRANT CREATE ON SCHEMA public TO PUBLIC")
+	if err := store.Migrate(ctx, d.Cluster.DSN(db, owner)); !errors.Is(err, store.ErrRole) || !strings.Contains(err.Error(), "REVOKE CREATE") {
+		t.Errorf("as an owner who may not revoke it: %v", err)
+	}
+	cfg := store.Config{Postgres: d.Cluster.DSN(db, "regard_broker")}
+	if s, err := store.Open(ctx, cfg); !errors.Is(err, store.ErrRole) {
+		if err == nil {
+			s.Close()
+		}
+		t.Errorf("served: %v", err)
+	}
+	sql(db, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+	if err := store.Migrate(ctx, d.Cluster.DSN(db, owner)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	sql("postgres", "CREATE DATABASE "+db+"_2")
+	sql(db+"_2", "GRANT CREATE ON SCHEMA public TO PUBLIC")
+	if err := store.Migrate(ctx, d.Cluster.Superuser(db+"_2")); err != nil {
+		t.Errorf("as somebody who may revoke it: %v", err)
 	}
 }
 
@@ -666,6 +706,62 @@ func TestNothingBeginsAboutWhomAnotherErases(t *testing.T) {
 	}
 }
 
+// TestDeposedLetsNobodyIn: whom the one that leads keeps out stays out, whatever an earlier leader does that gives up its own erasure of the same person, or clears up.
+func TestDeposedLetsNobodyIn(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	earlier, now := store.Order{Store: s, Term: 1}, store.Order{Store: s, Term: 2}
+	in := intent(1)
+	begins := func() bool {
+		t.Helper()
+		in.ID[0]++
+		_, _, err := s.Begin(ctx, in)
+		if err != nil && !errors.Is(err, store.ErrErasing) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	do := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	old := func() {
+		t.Helper()
+		do("letting time pass", d.Cluster.SQL(ctx, d.Name(t, dir), "UPDATE erasing SET since = since - interval '1 minute'"))
+	}
+	do("shutting out", earlier.ShutOut(ctx, in.Owner))
+	old()
+	do("shutting out again", now.ShutOut(ctx, in.Owner))
+	do("clearing up what is new", now.LetInLeft(ctx, nil))
+	if begins() {
+		t.Error("the leader let in whom it had just shut out")
+	}
+	old()
+	do("shutting out late", earlier.ShutOut(ctx, in.Owner))
+	do("giving up", earlier.LetIn(ctx, in.Owner))
+	do("clearing up", earlier.LetInLeft(ctx, nil))
+	if begins() {
+		t.Error("an earlier leader let in whom this one keeps out")
+	}
+	do("keeping out", now.LetInLeft(ctx, []keys.Owner{in.Owner}))
+	if begins() {
+		t.Error("the leader let in whom it keeps out")
+	}
+	do("clearing up", now.LetInLeft(ctx, nil))
+	if !begins() {
+		t.Error("who isn't erased is kept out")
+	}
+	do("shutting out", earlier.ShutOut(ctx, in.Owner))
+	do("giving up", now.LetIn(ctx, in.Owner))
+	if !begins() {
+		t.Error("what an earlier leader left keeps somebody out")
+	}
+}
+
 // TestErasureIsCarriedOutOnce: of two processes that carry an erasure through one destroys the keys. What the person has by then when the other one comes is no part of it.
 func TestErasureIsCarriedOutOnce(t *testing.T) {
 	d := store.Databases(t)
@@ -816,6 +912,68 @@ func TestErasureLeavesTimeToOthers(t *testing.T) {
 	}
 }
 
+// brief is a context that ends when it has been asked for a number of times.
+type brief struct {
+	context.Context
+	left int
+}
+
+func (b *brief) Err() error {
+	if b.left--; b.left < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestErasureALittleAtATime: an erasure about somebody about whom much was asked ends, however little of it is done in each round.
+func TestErasureALittleAtATime(t *testing.T) {
+	store.EachEngine(t, func(t *testing.T, open store.Opener) {
+		s := open(t, t.TempDir())
+		ctx := t.Context()
+		in := intent(1)
+		disclosure, _, err := s.Begin(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const records = 14_500 // more than two rounds
+		out := outcome(disclosure)
+		out.Payload, out.Until = []byte("sealed"), at
+		leaves := make([]ledger.Leaf, records)
+		for i := range leaves {
+			leaves[i] = leaf(proof.Index(i), proof.KindDisclosure)
+			leaves[i].Identity = [32]byte{byte(i), byte(i >> 8), 1}
+			if i > 0 {
+				out.Records = append(out.Records, out.Records[0])
+			}
+		}
+		if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: leaves, Attach: out}); err != nil {
+			t.Fatal(err)
+		}
+		e := &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: in.Owner, Person: []byte{1}, Admin: []byte{1}}}
+		if err := (store.Order{Store: s}).BeginErasure(ctx, e, store.ID{}, at, records, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := commit(t, s, records, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(records, proof.KindErasure)}, Attach: &store.ErasureLogged{Erasure: *e}}); err != nil {
+			t.Fatal(err)
+		}
+		for round := 1; ; round++ {
+			_, err := s.CarryOut(&brief{ctx, 6}, e, at)
+			if err == nil {
+				if round < 2 {
+					t.Error("one round was enough")
+				}
+				break
+			}
+			if !errors.Is(err, context.DeadlineExceeded) || round == 20 {
+				t.Fatalf("round %d: %v", round, err)
+			}
+		}
+		if open, err := s.OpenErasures(ctx); err != nil || len(open) != 0 {
+			t.Errorf("it isn't done: %v, %v", open, err)
+		}
+	})
+}
+
 // TestMonthDroppedBefore: a month whose records an older version dropped has no details, and is looked at once.
 func TestMonthDroppedBefore(t *testing.T) {
 	d := store.Databases(t)
@@ -838,6 +996,116 @@ func TestMonthDroppedBefore(t *testing.T) {
 	}
 	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
 		t.Errorf("it is looked at again: %v, %v", months, err)
+	}
+}
+
+// TestLargeMonth: what stays of a month is copied in steps, each durable by itself, beside whoever stores something; an attempt that was interrupted is gone on with, and nothing is lost of what has changed meanwhile.
+func TestLargeMonth(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	recorded(t, s, 1, 0)
+	sql := func(text string) {
+		t.Helper()
+		if err := d.Cluster.SQL(ctx, d.Name(t, dir), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const rows = 12_345
+	sql(`UPDATE epochs SET closer = 1; UPDATE records SET person = ''; SELECT make_months(197003);
+		INSERT INTO epochs (number, marker, text, opened, until, label_key, filed_upto) SELECT 1, 1, text, opened + 3600000 * 24 * 40::bigint, until, label_key, filed_upto FROM epochs`)
+	sql(fmt.Sprintf(`INSERT INTO records (month, log_index, position, owner, person, admin) SELECT month, 10 + i, 0, '\x%032x', '', decode(repeat('ab', 900), 'hex') FROM epochs CROSS JOIN generate_series(1, %d) i WHERE number = 0`, 7, rows))
+	months := func() []int {
+		t.Helper()
+		months, err := s.Months(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return months
+	}
+	sql("UPDATE records SET person = '\\x01' WHERE log_index = 10000")
+	if got := months(); len(got) != 1 {
+		t.Fatalf("months %v: the end of the month was to be looked at", got)
+	}
+	if _, err := s.DropDetail(ctx, 197001); !errors.Is(err, store.ErrExists) {
+		t.Errorf("with a person part: %v", err)
+	}
+	sql("UPDATE records SET person = '' WHERE log_index = 10000")
+	// An attempt that was interrupted after a step. Meanwhile something came of what should have been at rest.
+	sql("SELECT drop_detail(197001, 58, 5000)")
+	sql("UPDATE records SET person = '\\x01' WHERE log_index = 100")
+	if _, err := s.DropDetail(ctx, 197001); !errors.Is(err, store.ErrExists) {
+		t.Errorf("with a person part that came meanwhile: %v", err)
+	}
+	sql("UPDATE records SET person = '' WHERE log_index = 100")
+	sql("SELECT drop_detail(197001, 58, 5000)")
+	sql("INSERT INTO records (month, log_index, position, owner, person, admin) SELECT month, 5, 0, owner, person, admin FROM records WHERE log_index = 11")
+	n, err := s.DropDetail(ctx, 197001)
+	if err != nil || n != rows+2 {
+		t.Fatalf("%d records, %v", n, err)
+	}
+	if got := months(); len(got) != 0 {
+		t.Errorf("months %v", got)
+	}
+	sql(fmt.Sprintf(`DO $$ BEGIN
+		IF (SELECT count(DISTINCT xmin::text) FROM records_197001) < 3 THEN RAISE 'all was copied at once'; END IF;
+		IF (SELECT count(*) FROM records WHERE length(admin) <= 58) <> %d THEN RAISE 'records: %%', (SELECT count(*) FROM records); END IF;
+		IF to_regclass('rest_197001') IS NOT NULL THEN RAISE 'the copy lies there twice'; END IF; END $$`, rows+2))
+}
+
+// TestDetailsBehindAReader: whoever reads records for a long time, as a backup does, holds up the end of a month's details, and nobody waits behind that for longer than an attempt lasts.
+func TestDetailsBehindAReader(t *testing.T) {
+	d := store.Databases(t)
+	dir := t.TempDir()
+	s := d.Open(t, dir)
+	ctx := t.Context()
+	recorded(t, s, 1, 0)
+	if err := d.Cluster.SQL(ctx, d.Name(t, dir), `UPDATE epochs SET closer = 1; UPDATE records SET person = ''; SELECT make_months(197003);
+		INSERT INTO epochs (number, marker, text, opened, until, label_key, filed_upto) SELECT 1, 1, text, opened + 3600000 * 24 * 40::bigint, until, label_key, filed_upto FROM epochs`); err != nil {
+		t.Fatal(err)
+	}
+	conn := func(address string) *pgx.Conn {
+		c, err := pgx.Connect(ctx, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		return c
+	}
+	do := func(c *pgx.Conn, text string) {
+		t.Helper()
+		if _, err := c.Exec(ctx, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader, look := conn(d.Config(t, dir).Postgres), conn(d.Cluster.Superuser(d.Name(t, dir))) // who sees what others wait for
+	do(reader, "BEGIN")
+	do(reader, "SELECT count(*) FROM records")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.DropDetail(ctx, 197001)
+		ended <- err
+	}()
+	ledgertest.Await(t, "an attempt that has failed", func() bool {
+		var pauses bool
+		if err := look.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')").Scan(&pauses); err != nil {
+			t.Fatal(err)
+		}
+		return pauses
+	})
+	do(look, "INSERT INTO records (month, log_index, position, owner, person, admin) VALUES (197002, 100, 0, '', '', '')")
+	select {
+	case err := <-ended:
+		t.Fatalf("the details are gone while somebody reads them: %v", err)
+	default:
+	}
+	do(reader, "COMMIT")
+	if err := <-ended; err != nil {
+		t.Errorf("when nobody reads any more: %v", err)
+	}
+	if months, err := s.Months(ctx); err != nil || len(months) != 0 {
+		t.Errorf("months %v, %v", months, err)
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *Store) Retired(ctx context.Context, id keys.KeyID) (entry []byte, err e
 	return entry, classify(err)
 }
 
-// Endings tells one time from another by what had ended then: whoever keeps something of records, at whatever broker, keeps it no longer than these are the same.
+// Endings tells one time from another by what had ended then: whoever keeps something of records, at whatever broker, keeps nothing that is sealed under a retired or missing key longer than these are the same.
 type Endings struct {
 	Told, Kept int64 // keys of records whose end was told in the log, and keys of months that are still there
 	Underway   bool  // one was told, and isn't finished: each record may become unreadable at any moment
@@ -50,6 +50,26 @@ func (s *Store) Endings(ctx context.Context) (e Endings, err error) {
 	err = s.r.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM retired_keys), (SELECT count(*) FROM keys WHERE owner IS NULL AND kind IN (?, ?, ?)), EXISTS (SELECT 1 FROM retired_keys r JOIN keys k ON k.id = r.id)`,
 		string(keys.KindMonth), string(keys.KindLabel), string(keys.KindRoll)).Scan(&e.Told, &e.Kept, &e.Underway)
 	return e, classify(err)
+}
+
+// RetiredKeys are the keys of records whose end was told in the log: those of the months that are over, and of any other none.
+func (s *Store) RetiredKeys(ctx context.Context) (map[keys.KeyID]bool, error) {
+	out := map[keys.KeyID]bool{}
+	err := s.each(ctx, "SELECT id FROM retired_keys", func(scan func(...any) error) error {
+		var id []byte
+		if err := scan(&id); err != nil {
+			return err
+		}
+		out[keys.KeyID(id)] = true
+		return nil
+	})
+	return out, err
+}
+
+// PersonParts counts an owner's records between two log indexes, both included, that have their person part. The end of a retention takes these one after the other, before it takes the key.
+func (s *Store) PersonParts(ctx context.Context, owner keys.Owner, from, to proof.Index) (n int, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT count(*) FROM records WHERE owner = ? AND log_index >= ? AND log_index <= ? AND length(person) > 0", owner[:], int64(from), int64(to)).Scan(&n)
+	return n, classify(err)
 }
 
 // A NoteEntry is the entry that a note is about.

@@ -109,6 +109,7 @@ type Store struct {
 	reads   statements
 	slots   slots // the writer's
 	owners  owners
+	carried carried
 	stats   Stats
 }
 
@@ -196,9 +197,9 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 		return err
 	}
 	// secure_delete: a destroyed key must not linger in free pages. wal_autocheckpoint: 64 MB, so that a page that many commits change is seldom folded into the database.
-	// cache_size: 32 MB. With a million records each disclosure touches a page of three indexes at random; a larger cache costs more than it saves, because SQLite walks
-	// through all of it after splitting a page.
-	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-32000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
+	// cache_size: 8 MB. With a million records each disclosure touches a page of three indexes at random, and the system has them in its memory, too. A larger cache costs more than it saves: SQLite
+	// walks through all of it at a commit in which pages were split (balance_nonroot gives one the number of the lock byte's page for a moment, which lies beyond the end of the file).
+	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
 		return err
 	}
 	if err := s.slots.load(s.conn); err != nil {

@@ -34,7 +34,9 @@ func verify(_ js.Value, args []js.Value) any {
 	options, progress := args[3], args[4]
 	now := proof.Time(options.Get("now").Float())
 	c := checked{Input: verdict.Input{Lang: verdict.Lang(options.Get("lang").String()), Digest: sha256.Sum256(file), Now: now, Fresh: true}, seen: readSeen(options.Get("seen"))}
-	if x := options.Get("asked"); !x.IsNull() {
+	if x := options.Get("asked"); x.IsNull() {
+		c.Whole = true
+	} else {
 		c.Asked = &verdict.Days{From: x.Get("du").String(), To: x.Get("au").String()}
 	}
 	c.check(file, args[1].String(), readPage(args[2]), proof.HistoryOptions{
@@ -83,8 +85,8 @@ func readSeen(v js.Value) (s verdict.Seen) {
 		}
 		return 0
 	}
-	if v.Get("policy").Type() == js.TypeString && v.Get("root").Type() == js.TypeString {
-		s = verdict.Seen{Policy: v.Get("policy").String(), Root: v.Get("root").String(), Size: whole("size"), At: proof.Time(whole("at")), Changed: proof.Time(whole("changed"))}
+	if v.Get("policy").Type() == js.TypeString && v.Get("checkpoint").Type() == js.TypeString {
+		s = verdict.Seen{Policy: v.Get("policy").String(), Checkpoint: v.Get("checkpoint").String(), At: proof.Time(whole("at")), Changed: proof.Time(whole("changed"))}
 	}
 	return s
 }
@@ -98,7 +100,7 @@ func readPage(v js.Value) verdict.Page {
 		i := proof.Index(v.Float())
 		return &i
 	}
-	p := verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Marker: index(v.Get("marker")), Strange: v.Get("strange").Int()}
+	p := verdict.Page{Lang: verdict.Lang(v.Get("lang").String()), Names: v.Get("names").String(), Marker: index(v.Get("marker")), Strange: v.Get("strange").Int(), Of: v.Get("of").String()}
 	if r := v.Get("record"); r.Truthy() {
 		p.Record = readRecord(r)
 		return p

@@ -25,7 +25,7 @@ import (
 type killed struct {
 	t        *testing.T
 	dir, bin string
-	ops      string
+	api, ops string
 	args     []string
 
 	mu      sync.Mutex
@@ -47,8 +47,23 @@ func (k *killed) run(args ...string) string {
 	return string(out)
 }
 
-// serve starts the broker and returns how to kill it.
-func (k *killed) serve() (kill func(syscall.Signal)) {
+// serving is a regard serve.
+type serving struct {
+	process *os.Process
+	ended   chan error
+	said    *syncBuffer
+}
+
+// kill sends a signal, and waits for the end.
+func (s *serving) kill(sig syscall.Signal) error {
+	_ = s.process.Signal(sig)
+	err := <-s.ended
+	s.ended <- err
+	return err
+}
+
+// serve starts the broker.
+func (k *killed) serve() *serving {
 	k.t.Helper()
 	c := exec.Command(filepath.Join(k.bin, "regard"), k.args...)
 	c.Dir = k.dir
@@ -59,16 +74,10 @@ func (k *killed) serve() (kill func(syscall.Signal)) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	var once sync.Once
-	kill = func(sig syscall.Signal) {
-		once.Do(func() {
-			_ = c.Process.Signal(sig)
-			<-ended
-		})
-	}
-	k.t.Cleanup(func() { kill(syscall.SIGKILL) })
+	s := &serving{c.Process, ended, said}
+	k.t.Cleanup(func() { _ = s.kill(syscall.SIGKILL) })
 	waitReady(k.t, k.ops, ended, said)
-	return kill
+	return s
 }
 
 // answer is the provider: it knows everybody, and has the broker killed in the middle of a question, while others are at any other stage.
@@ -91,32 +100,8 @@ func (k *killed) answer(w http.ResponseWriter, r *http.Request) {
 // entry then, and the provider was asked once at most. The campaign through every stage is in package broker.
 func TestKillServe(t *testing.T) {
 	k := &killed{t: t, dir: t.TempDir(), bin: programsDir(t), asked: map[string]string{}, killAt: []int{15, 40, 70}, restart: make(chan bool, 3)}
-	upstream := httptest.NewServer(http.HandlerFunc(k.answer))
-	t.Cleanup(upstream.Close)
-	var addrs [3]string
-	for i := range addrs {
-		var err error
-		if addrs[i], err = freeAddr(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	k.ops = addrs[2]
 	k.args = []string{"serve", "--config", "b/regard.yaml", "--set", "log.level=warn"}
-	k.run("init", "--dir", "b", "--origin", "regard.example/kill", "--api", addrs[0], "--public", addrs[1], "--ops", addrs[2])
-	yaml, err := os.ReadFile("../../broker/testdata/household.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	definition := strings.Replace(string(yaml), "http://127.0.0.1:1", upstream.URL, 1)
-	if err := os.WriteFile(filepath.Join(k.dir, "b", "services", "household.yaml"), []byte(definition), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	kill := k.serve()
-	k.run("keygen", "--name", "Mairie", "--out", "mairie")
-	k.run("agency", "add", "mairie", "--name", "Mairie", "--siret", "21750001600019", "--cert", "mairie.pem", "-c", "b/regard.yaml")
-	k.run("agreement", "add", "cantine", "--agency", "mairie", "--service", "household", "--scope", "quotient", "--purpose", "cantine", "--legal-basis", "crpa-l114-8",
-		"--not-before", "2024-01-01", "--not-after", "2049-12-31", "-c", "b/regard.yaml")
-	agency := k.agency("https://"+addrs[0], strings.TrimSpace(k.run("status", "--log-key", "-c", "b/regard.yaml")))
+	broker, agency := k.begin(k.answer)
 
 	const workers, each = 8, 12
 	results := make([]*client.Result, workers*each)
@@ -133,9 +118,9 @@ func TestKillServe(t *testing.T) {
 	for kills := 0; ; {
 		select {
 		case <-k.restart:
-			kill(syscall.SIGKILL)
+			_ = broker.kill(syscall.SIGKILL)
 			kills++
-			kill = k.serve()
+			broker = k.serve()
 			continue
 		case <-done:
 		}
@@ -148,8 +133,40 @@ func TestKillServe(t *testing.T) {
 		return
 	}
 	k.check(agency, results)
-	kill(syscall.SIGTERM)
+	if err := broker.kill(syscall.SIGTERM); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
 	k.checkLog(len(results))
+}
+
+// begin starts a broker whose provider answers so, with one agency.
+func (k *killed) begin(answer http.HandlerFunc) (*serving, *client.Client) {
+	t := k.t
+	upstream := httptest.NewServer(answer)
+	t.Cleanup(upstream.Close)
+	var addrs [3]string
+	for i := range addrs {
+		var err error
+		if addrs[i], err = freeAddr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.api, k.ops = addrs[0], addrs[2]
+	k.run("init", "--dir", "b", "--origin", "regard.example/kill", "--api", addrs[0], "--public", addrs[1], "--ops", addrs[2])
+	yaml, err := os.ReadFile("../../broker/testdata/household.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition := strings.NewReplacer("http://127.0.0.1:1", upstream.URL, "first_byte: 2s, total: 3s", "first_byte: 58s, total: 58s").Replace(string(yaml))
+	if err := os.WriteFile(filepath.Join(k.dir, "b", "services", "household.yaml"), []byte(definition), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broker := k.serve()
+	k.run("keygen", "--name", "Mairie", "--out", "mairie")
+	k.run("agency", "add", "mairie", "--name", "Mairie", "--siret", "21750001600019", "--cert", "mairie.pem", "-c", "b/regard.yaml")
+	k.run("agreement", "add", "cantine", "--agency", "mairie", "--service", "household", "--scope", "quotient", "--purpose", "cantine", "--legal-basis", "crpa-l114-8",
+		"--not-before", "2024-01-01", "--not-after", "2049-12-31", "-c", "b/regard.yaml")
+	return broker, k.agency("https://"+addrs[0], strings.TrimSpace(k.run("status", "--log-key", "-c", "b/regard.yaml")))
 }
 
 // agency is a client that doesn't repeat by itself.
@@ -176,13 +193,17 @@ func (k *killed) agency(url, logKey string) *client.Client {
 	return c
 }
 
+// question is about somebody.
+func question(name string, i int) []byte {
+	return fmt.Appendf(nil, `{"service": "household", "scopes": ["quotient"], "purpose": "cantine", "legal_basis": "crpa-l114-8", "recipient": "21750001600019", "context": "c", "object": "dossier %d",
+		"subject": {"type": "pivot", "birth_name": %q, "given_names": "ZOE", "birth_date": "1984-02-29", "sex": "F", "birth_place": "75056", "birth_country": "99100"}}`, i, name)
+}
+
 // ask repeats one request with its key until it is answered. The client verifies the receipt.
 func (k *killed) ask(agency *client.Client, i int) *client.Result {
-	name := "EXEMPLE " + string(rune('A'+i/26)) + string(rune('A'+i%26))
-	body := fmt.Sprintf(`{"service": "household", "scopes": ["quotient"], "purpose": "cantine", "legal_basis": "crpa-l114-8", "recipient": "21750001600019", "context": "c", "object": "dossier %d",
-		"subject": {"type": "pivot", "birth_name": %q, "given_names": "ZOE", "birth_date": "1984-02-29", "sex": "F", "birth_place": "75056", "birth_country": "99100"}}`, i, name)
+	body := question("EXEMPLE "+string(rune('A'+i/26))+string(rune('A'+i%26)), i)
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		res, err := agency.Disclose(k.t.Context(), []byte(body), fmt.Sprintf("key-%d", i))
+		res, err := agency.Disclose(k.t.Context(), body, fmt.Sprintf("key-%d", i))
 		if err == nil {
 			return res
 		}

@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened, "database": database},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened, "database": database, "typed": typed, "configured": configured},
 	})
 }
 
@@ -177,6 +177,55 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// production is docs/production.md, and what to replace in it on the machine of a test.
+func production(ts *testscript.TestScript) (string, *strings.Replacer) {
+	b, err := os.ReadFile(runbook)
+	ts.Check(err)
+	return string(b), strings.NewReplacer("/run/postgresql", ts.Getenv("PGHOST"), "/run/user/1000", ts.Getenv("WORK"))
+}
+
+// runbook is absolute: scripts run elsewhere.
+var runbook = func() string {
+	p, err := filepath.Abs("../../docs/production.md")
+	if err != nil {
+		panic(err)
+	}
+	return p
+}()
+
+// typed BEGINNING types the one command of docs/production.md that begins so, and fails if it does.
+func typed(ts *testscript.TestScript, _ bool, args []string) {
+	text, here := production(ts)
+	var found []string
+	for line := range strings.Lines(text) {
+		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok && strings.HasPrefix(command, args[0]) {
+			found = append(found, command)
+		}
+	}
+	if len(found) != 1 {
+		ts.Fatalf("docs/production.md has %d commands that begin with %q: %q", len(found), args[0], found)
+	}
+	ts.Check(ts.Exec("bash", "-euc", "umask 077\n"+here.Replace(found[0]))) // as its second command has it for all that follow
+}
+
+// configured FILE adds what docs/production.md says that several brokers have in their configuration.
+func configured(ts *testscript.TestScript, _ bool, args []string) {
+	text, here := production(ts)
+	_, text, _ = strings.Cut(text, "Add to `regard.yaml`:\n")
+	_, text, _ = strings.Cut(text, "```yaml\n")
+	text, _, ok := strings.Cut(text, "```\n")
+	if !ok {
+		ts.Fatalf("docs/production.md doesn't say what to add")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY|os.O_APPEND, 0)
+	ts.Check(err)
+	for line := range strings.Lines(text) {
+		_, err := f.WriteString(here.Replace(strings.TrimPrefix(line, "   "))) // it stands in a list
+		ts.Check(err)
+	}
+	ts.Check(f.Close())
+}
+
 // database [NAME…] starts a PostgreSQL server for the script, and writes the connection string of an empty database into the file dsn. For each NAME it makes a database of the role owner, and files
 // NAME.ROLE that say how to reach it as the owner and as a broker's roles, which aren't there yet.
 func database(ts *testscript.TestScript, _ bool, names []string) {
@@ -188,6 +237,13 @@ func database(ts *testscript.TestScript, _ bool, names []string) {
 	ts.Defer(func() { ts.Check(errors.Join(c.Close(), os.RemoveAll(dir))) })
 	ts.Check(c.SQL(context.Background(), "postgres", "CREATE DATABASE script"))
 	ts.Check(os.WriteFile(ts.MkAbs("dsn"), []byte(c.Superuser("script")+"\n"), 0o600))
+	// For PostgreSQL's own commands, as its administrator.
+	for _, word := range strings.Fields(c.Superuser("postgres")) {
+		key, value, _ := strings.Cut(word, "=")
+		if variable := map[string]string{"host": "PGHOST", "port": "PGPORT", "user": "PGUSER"}[key]; variable != "" {
+			ts.Setenv(variable, value)
+		}
+	}
 	if len(names) > 0 {
 		ts.Check(c.SQL(context.Background(), "postgres", "CREATE ROLE owner LOGIN CREATEROLE"))
 	}

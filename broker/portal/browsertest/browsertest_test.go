@@ -136,6 +136,22 @@ func TestAxe(t *testing.T) {
 	}
 }
 
+// TestAxeDark: a colour that is too weak in the dark theme alone is found there, and the theme is as before.
+func TestAxeDark(t *testing.T) {
+	address := serve(t, "default-src 'self'; img-src data:; style-src 'unsafe-inline'", `<style>body { background: white; color: black } @media (prefers-color-scheme: dark) { body { background: black; color: #333 } h1 { color: white } }</style><p>weak</p>`)
+	p := Open(t, address)
+	p.Goto(address)
+	p.Axe()
+	r := &recorder{TB: t}
+	p.tb = r
+	p.AxeDark()
+	p.tb = t
+	if len(r.errors) != 1 || Eval[bool](p, `matchMedia("(prefers-color-scheme: dark)").matches`) {
+		t.Errorf("axe found %q", r.errors)
+	}
+	p.Axe()
+}
+
 func TestVerifier(t *testing.T) {
 	dir := Verifier(t)
 	for _, name := range []string{"verifier.wasm.gz", "wasm_exec.js", "verifier.sha256"} {

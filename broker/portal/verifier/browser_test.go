@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/broker/portal/verifier"
 	"github.com/regard-broker/regard/cmd/regard-audit/audit"
@@ -79,7 +82,11 @@ type site struct {
 	policy *proof.Policy
 	bundle http.HandlerFunc
 
+	change  func(page string) string // on its way; nil: it stays as it is
+	later   string                   // what comes in the place of LATER, once until reports true or after a while
+	until   func() bool
 	fetched atomic.Int64 // bundles
+	shown   atomic.Int64 // pages
 }
 
 func newSite(t testing.TB, v *verifier.Verifier, policy string) *site {
@@ -112,13 +119,29 @@ func newSite(t testing.TB, v *verifier.Verifier, policy string) *site {
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", csp)
-		err = page.Execute(w, struct {
+		s.shown.Add(1)
+		var b strings.Builder
+		err = page.Execute(&b, struct {
 			Lang    verdict.Lang
 			Verdict template.HTML
 			Rows    template.HTML
 		}{s.lang, e, template.HTML(s.rows)})
 		if err != nil {
 			t.Error(err)
+		}
+		text := b.String()
+		if s.change != nil {
+			text = s.change(text)
+		}
+		first, rest, parts := strings.Cut(text, "LATER")
+		_, _ = io.WriteString(w, first)
+		if parts {
+			_ = http.NewResponseController(w).Flush()
+			s.mu.Unlock()
+			for end := time.Now().Add(3 * time.Second); !s.until() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			}
+			s.mu.Lock()
+			_, _ = io.WriteString(w, s.later+rest)
 		}
 	}
 	for _, path := range []string{"/{$}", "/releve", "/historique", "/acces/{index}"} {
@@ -171,7 +194,7 @@ func (s *site) visit(p *browsertest.Page, path string) {
 }
 
 // audited is what regard-audit verify-history says about a file, and its exit code.
-func audited(t *testing.T, policy, file string, lang verdict.Lang) (*verdict.Report, int) {
+func audited(t *testing.T, policy, file string, lang verdict.Lang, flags ...string) (*verdict.Report, int) {
 	t.Helper()
 	dir := t.TempDir()
 	name, keys := filepath.Join(dir, "x.regard.json"), filepath.Join(dir, "log.policy")
@@ -181,7 +204,7 @@ func audited(t *testing.T, policy, file string, lang verdict.Lang) (*verdict.Rep
 		}
 	}
 	var out, errs bytes.Buffer
-	code := audit.Main([]string{"verify-history", "--policy", keys, "--allow-provisional", "--lang", string(lang), "--json", name}, nil, &out, &errs)
+	code := audit.Main(append([]string{"verify-history", "--policy", keys, "--allow-provisional", "--lang", string(lang), "--json", name}, flags...), nil, &out, &errs)
 	var found []struct{ Verdict *verdict.Report }
 	if err := json.Unmarshal(out.Bytes(), &found); err != nil || len(found) != 1 || found[0].Verdict == nil {
 		t.Fatal(err, errs.String())
@@ -254,6 +277,33 @@ func TestGood(t *testing.T) {
 			}
 			if i < 2 {
 				p.Axe()
+			}
+		}
+	}
+}
+
+// TestAsked: of a file of chosen days, and of one that isn't whole, browsers say what regard-audit says that is told for what it was asked.
+func TestAsked(t *testing.T) {
+	s, v, p := open(t)
+	for _, i := range []int{0, 3} { // of the first three days, and of the fifth alone
+		for asked, path := range map[string]string{
+			"whole": "/", "2025-11-29..2025-11-29": "/releve?du=2025-11-29&au=2025-11-29", "2025-11-28..2025-11-29": "/releve?du=2025-11-28&au=2025-11-29", "2025-11-25..2025-11-27": "/releve?du=2025-11-25&au=2025-11-27",
+		} {
+			want, code := audited(t, v.Common.Policy, v.Good[i].Text, verdict.French, "--max-age", "876000h", "--asked", asked)
+			s.set(verdict.French, v.Good[i].Text, "")
+			s.visit(p, path)
+			p.Wait(finished)
+			if got := state(p); code != audit.Proven || got != string(want.State) {
+				t.Errorf("%d, asked for %s: %s, want %s (exit code %d)", i, asked, got, want.State, code)
+			}
+			text := browsertest.Eval[string](p, `[...document.querySelectorAll("details")].forEach((d) => d.open = true), document.querySelector("#verdict").innerText`)
+			if n := browsertest.Eval[int](p, `document.querySelectorAll("#verdict .verdict-limits > li").length`); n != len(want.Limits) {
+				t.Errorf("%d, asked for %s: %d limits, want %+v", i, asked, n, want.Limits)
+			}
+			for _, l := range want.Limits {
+				if !strings.Contains(text, l.Text) {
+					t.Errorf("%d, asked for %s: the page doesn't say %q:\n%s", i, asked, l.Text, text)
+				}
 			}
 		}
 	}
@@ -374,10 +424,11 @@ func TestCauses(t *testing.T) {
 				t.Errorf("%q, want %q", got, want)
 			}
 			s.set(verdict.French, good, "")
+			before := s.shown.Load()
 			browsertest.Eval[bool](p, `(document.querySelector("#verdict button").click(), true)`)
 			p.Wait(finished)
-			if got := state(p); got != "proven" {
-				t.Errorf("after another try: %s", got)
+			if got := state(p); got != "proven" || s.shown.Load() != before+1 {
+				t.Errorf("after another try: %s, %d pages", got, s.shown.Load()-before)
 			}
 		})
 	}
@@ -388,6 +439,52 @@ func TestCauses(t *testing.T) {
 	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
 	if got, want := p.Text("#verdict [role=status]"), verdict.CauseBrowser.Sentence(verdict.French); got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestClock: a device whose clock is wrong, in either direction, is told so and never sees red; what is wrong with a page it sees all the same.
+func TestClock(t *testing.T) {
+	s, v, p := open(t)
+	good := v.Good[4].Text
+	h := must(proof.ParseHistory([]byte(good)))
+	newest := must(proof.ParseEntry(h.Markers[len(h.Markers)-1])).(proof.Marker).Opened.Time()
+	if _, err := chromedp.Call(p.Context, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `const shown = Number(new URLSearchParams(location.search).get("clock")); Date.now = () => shown;`}); err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := shown(s.policy, good)
+	if err != nil || len(list) < 2 {
+		t.Fatal(len(list), err)
+	}
+	for _, c := range []struct {
+		off   time.Duration
+		rows  []row
+		state verdict.State
+		says  string
+	}{
+		{-23 * time.Hour, list, verdict.Proven, ""},
+		{-25 * time.Hour, list, verdict.Unverified, verdict.CauseClock.Sentence(verdict.French)},
+		{-72 * time.Hour, list, verdict.Unverified, verdict.CauseClock.Sentence(verdict.French)},
+		{-10 * 366 * 24 * time.Hour, list, verdict.Unverified, verdict.CauseClock.Sentence(verdict.French)},
+		{-72 * time.Hour, list[1:], verdict.Refuted, "la page cache un accès enregistré"},
+		{72 * time.Hour, list, verdict.Proven, ""},
+		{150 * 366 * 24 * time.Hour, list, verdict.Unverified, verdict.CauseStale.Sentence(verdict.French)},
+	} {
+		s.set(verdict.French, good, markup("", c.rows))
+		s.visit(p, fmt.Sprintf("%s&clock=%d", ofDays, newest.Add(c.off).UnixMilli()))
+		p.Wait(`!["checking"].includes(document.querySelector("#verdict").dataset.state) && document.querySelector("#verdict svg")`)
+		got, sentence := state(p), p.Text("#verdict [role=status]")
+		if got == string(verdict.Limited) && c.off < 0 { // that the clock is behind by hours is said
+			got = string(verdict.Proven)
+		}
+		if got != string(c.state) || !strings.Contains(sentence, c.says) {
+			t.Errorf("a clock that is off by %s: %s, %q", c.off, got, sentence)
+		}
+		if retry := browsertest.Eval[bool](p, `[...document.querySelectorAll("#verdict button")].some((b) => b.textContent === "Réessayer")`); retry != (c.state == verdict.Unverified) {
+			t.Errorf("a clock that is off by %s: to try again is offered: %t", c.off, retry)
+		}
+		if marks := browsertest.Eval[int](p, `document.querySelectorAll("[data-verified]").length`); (marks > 0) != (c.state != verdict.Unverified) {
+			t.Errorf("a clock that is off by %s: %d rows have marks", c.off, marks)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package verifier_test
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"html"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"github.com/regard-broker/regard/broker/portal/browsertest"
@@ -245,7 +247,7 @@ func TestPage(t *testing.T) {
 			if !strings.Contains(p.Text("#verdict [role=status]"), c.says) {
 				t.Errorf("it doesn't say %q: %s", c.says, p.Text("#verdict"))
 			}
-			if c.state == verdict.Refuted && strings.Contains(c.says, "autrement") && !strings.Contains(p.Text("#verdict [role=status]"), "novembre 2025 à 17 h 00") {
+			if c.state == verdict.Refuted && strings.Contains(c.says, "autrement") && !strings.Contains(p.Text("#verdict [role=status]"), "novembre 2025 à 17\u00a0h\u00a000") {
 				t.Error("no day is named: ", p.Text("#verdict [role=status]"))
 			}
 			marks := browsertest.Eval[[]string](p, `[...document.querySelectorAll("tbody tr")].map((r) => r.dataset.verified + " " + r.querySelector("[data-mark]").textContent)`)
@@ -315,23 +317,33 @@ func TestPageOfPages(t *testing.T) {
 		{"a foot", "", put(whole, "</table>", "<tfoot><tr><td>Rien</td></tr></tfoot></table>"), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
 		{"a field in a cell", "", put(whole, what, `<span hidden>`+rows[0].cells[2]+`</span><input value="Rien" aria-label="x"></a>`), verdict.Refuted, ""},
 		{"true words that can't be seen", "", put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
+		{"true words that can't be seen in what calls itself a label", "", put(put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`), `id="acces"`, `id="acces" class="label"`), verdict.Refuted, "ne le montre pas"},
+		{"true words that can't be seen within a label", "", `<section class="label">` + put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`) + "</section>", verdict.Refuted, "ne le montre pas"},
+		{"true words that can't be seen in a cell that calls itself a label", "", put(put(whole, what, `<span class="unseen">`+rows[0].cells[2]+`</span></a>`), "<td><a", `<td class="label"><a`), verdict.Refuted, "ne le montre pas"},
+		{"a table above the list", "", `<table><tr><td>Rien</td></tr></table>` + whole, verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"rows below the list", "", whole + `<div role="table"><div role="row">Rien</div></div>`, verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
+		{"words from right to left", "", put(whole, "<td><a", `<td dir="rtl"><a`), verdict.Refuted, "ce qu'un accès n'a pas"},
+		{"a cell over two lines", "", put(whole, "<td><a", `<td rowspan="2"><a`), verdict.Refuted, "ce qu'un accès n'a pas"},
+		{"a cell under other heads", "", put(whole, "<td><a", `<td headers="d-0"><a`), verdict.Refuted, "ce qu'un accès n'a pas"},
+		{"an icon over the cell before", "", put(whole, what, rows[0].cells[2]+`</a><svg aria-hidden="true" overflow="visible"><use href="#i" x="-300"/></svg>`), verdict.Refuted, "ce qu'un accès n'a pas"},
+		{"another person's", "", put(whole, `id="acces"`, `id="acces" data-of="00"`), verdict.Unverified, "ne sont pas des mêmes identifiants"},
 		{"words in the shade", "", put(whole, what, `<span><template shadowrootmode="closed">Rien</template>`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "ne le montre pas"},
 		{"a day that can't be seen", "", put(whole, day, "><span hidden>"+rows[0].day+"</span></h3>"), verdict.Refuted, "(le jour)"},
 		{"words between the day and the table", "", put(whole, day, day+"<p>mardi 3 mars 2020</p>"), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
-		{"a row that isn't read aloud", "", put(whole, first, `<tr aria-hidden="true" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"a row that is read aloud as another", "", put(whole, first, `<tr aria-label="Rien" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"a row that is an image", "", put(whole, first, `<tr role="img" data-index="`+rows[0].index+`"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"words that aren't read aloud", "", put(whole, what, `<span aria-hidden="true">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"words that are read aloud as others", "", put(whole, what, `<span aria-label="Rien">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"a cell that is described as another", "", put(whole, "<td>", `<td title="Rien">`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"a list that isn't read aloud", "", put(whole, `id="acces"`, `id="acces" aria-hidden="true"`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
-		{"a list that nothing can reach", "", "<section inert>" + whole + "</section>", verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"a row that isn't read aloud", "", put(whole, first, `<tr aria-hidden="true" data-index="`+rows[0].index+`"`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"a row that is read aloud as another", "", put(whole, first, `<tr aria-label="Rien" data-index="`+rows[0].index+`"`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"a row that is an image", "", put(whole, first, `<tr role="img" data-index="`+rows[0].index+`"`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"words that aren't read aloud", "", put(whole, what, `<span aria-hidden="true">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"words that are read aloud as others", "", put(whole, what, `<span aria-label="Rien">`+rows[0].cells[2]+`</span></a>`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"a cell that is described as another", "", put(whole, "<td>", `<td title="Rien">`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"a list that isn't read aloud", "", put(whole, `id="acces"`, `id="acces" aria-hidden="true"`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
+		{"a list that nothing can reach", "", "<section inert>" + whole + "</section>", verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
 		{"a table that is read aloud as another", "", put(whole, "<table", `<table aria-label="Rien"`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
 		{"a table under the heading of another", "", put(whole, `aria-labelledby="d-0"`, `aria-labelledby="d-1"`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
 		{"a head that is read aloud as another", "", put(whole, "<th>", `<th aria-label="Rien">`), verdict.Refuted, "la page contient ce qu'une liste n'a pas"},
 		{"a day that is read aloud as another", "", put(whole, `<h3 id="d-0"`, `<h3 id="d-0" aria-label="hier"`), verdict.Refuted, "(le jour)"},
-		{"an icon that isn't read aloud", "", put(whole, what, rows[0].cells[2]+`</a><svg aria-hidden="true" width="9" height="9"></svg>`), verdict.Limited, "sont dans cette liste"},
-		{"an icon that is", "", put(whole, what, rows[0].cells[2]+`</a><svg aria-label="Rien" width="9" height="9"></svg>`), verdict.Refuted, "un accès contient ce qu'il n'a pas"},
+		{"an icon that isn't read aloud", "", put(whole, what, rows[0].cells[2]+`</a><svg class="icon" aria-hidden="true"></svg>`), verdict.Limited, "sont dans cette liste"},
+		{"an icon that is", "", put(whole, what, rows[0].cells[2]+`</a><svg class="icon" aria-label="Rien"></svg>`), verdict.Refuted, "la ligne d'un accès contient ce qu'un accès n'a pas"},
 		{"a row that is hidden where it can be seen", "", put(whole, first, `<tr class="hidden" hidden data-index="`+rows[0].index+`"`), verdict.Refuted, "ne le montre pas"},
 	} {
 		for _, width := range []int64{390, 1280} {
@@ -349,9 +361,10 @@ func TestPageOfPages(t *testing.T) {
 // TestMemory: a browser remembers the keys and the largest tree, and nothing else; a change is said, and one that may keep nothing checks as before.
 func TestMemory(t *testing.T) {
 	s, v, p := open(t)
+	served := v.Good[0].Text
 	go1 := func(script string) string {
 		t.Helper()
-		s.set(verdict.French, v.Good[0].Text, "")
+		s.set(verdict.French, served, "")
 		p.Goto(s.URL + ofDays)
 		p.Wait(finished)
 		if script != "" {
@@ -365,13 +378,17 @@ func TestMemory(t *testing.T) {
 	for _, c := range []struct{ name, script, says string }{
 		{"again", "0", "Ce sont les mêmes clés qu'à la dernière vérification de ce navigateur"},
 		{"other keys", change + `policy: "00"}))`, "Les clés avec lesquelles ce navigateur vérifie ont changé le"},
-		{"a smaller tree", change + `size: 9e9}))`, "est plus petit que celui que ce navigateur a vu"},
-		{"another tree", `localStorage.clear()`, "proven"},
-		{"another tree", change + `root: "x"}))`, "refuted"},
+		{"a smaller tree", change + `checkpoint: ` + quoted(checkpointOf(t, v.Good[0].Text)) + `}))`, "est plus petit que celui que ce navigateur a vu"},
+		{"nothing any more", `localStorage.clear()`, "proven"},
+		{"another tree", change + `checkpoint: ` + quoted(checkpointOf(t, v.Good[5].Text)) + `}))`, "refuted"},
+		{"another tree that nobody signed", change + `checkpoint: ` + quoted(strings.Replace(checkpointOf(t, v.Good[5].Text), "Lq4v", "Aq4v", 1)) + `}))`, "proven"},
 		{"nonsense", `localStorage.setItem("regard:log", "{")`, "proven"},
 		{"of another form", `localStorage.setItem("regard:log", '{"policy":1,"size":"x"}')`, "proven"},
 		{"a list", `localStorage.setItem("regard:log", "[]")`, "proven"},
 	} {
+		if served = v.Good[0].Text; c.name == "a smaller tree" {
+			served = v.Good[4].Text
+		}
 		before := s.fetched.Load()
 		if got := go1(c.script); !strings.Contains(got, c.says) {
 			t.Errorf("%s: no %q in %s", c.name, c.says, got)
@@ -382,8 +399,9 @@ func TestMemory(t *testing.T) {
 		}
 		browsertest.Eval[bool](p, "(localStorage.clear(), true)")
 	}
+	served = v.Good[0].Text
 	go1("")
-	if got := browsertest.Eval[string](p, `Object.keys(localStorage).join() + " " + Object.keys(JSON.parse(localStorage.getItem("regard:log"))).sort().join()`); got != "regard:log at,changed,policy,root,size" {
+	if got := browsertest.Eval[string](p, `Object.keys(localStorage).join() + " " + Object.keys(JSON.parse(localStorage.getItem("regard:log"))).sort().join()`); got != "regard:log at,changed,checkpoint,policy" {
 		t.Errorf("it remembers %s", got)
 	}
 	// One that keeps nothing, and a page that says that the state of the log may have any age.
@@ -393,6 +411,8 @@ func TestMemory(t *testing.T) {
 	again(`Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("no", "SecurityError"); } })`)
 	p.Wait(`document.querySelector("#verdict").dataset.state === "proven"`)
 	again(`document.querySelector("#verdict").dataset.maxAge = "0"`)
+	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
+	again(`Object.assign(document.querySelector("#verdict").dataset, { maxAge: "172800", bundle: "https://[" })`)
 	p.Wait(`document.querySelector("#verdict").dataset.state === "unverified"`)
 }
 
@@ -416,6 +436,44 @@ func TestPageEvidence(t *testing.T) {
 		t.Errorf("exit code %d of what is no evidence", code)
 	}
 }
+
+// TestSplitView: who is shown another tree of a size that they saw before has both in the evidence, and regard-audit finds that the log signed both.
+func TestSplitView(t *testing.T) {
+	s, v, p := open(t)
+	s.set(verdict.French, v.Good[5].Text, "")
+	s.visit(p, ofDays)
+	p.Wait(finished)
+	if got := state(p); got != "proven" {
+		t.Fatal(got)
+	}
+	for name, rows := range map[string]string{"an honest page": "", "one that hides something as well": markup("", rowsOf(t, s, v.Good[0].Text)[1:])} {
+		s.set(verdict.French, v.Good[0].Text, rows)
+		p.Goto(s.URL + ofDays)
+		p.Wait(finished)
+		said := p.Text("#verdict [role=status]")
+		text := save(p)
+		r, code := audited(t, v.Common.Policy, text, verdict.French)
+		if code != audit.Refused || r.Sentence != said || !strings.Contains(said, "le registre a montré deux histoires différentes") || !strings.Contains(r.Refuted.Detail, "two trees of 29 entries are signed") {
+			t.Errorf("%s: exit code %d, %q, %q", name, code, r.Sentence, said)
+		}
+		var e struct{ Before, History string }
+		if err := json.Unmarshal([]byte(text), &e); err != nil || e.Before != checkpointOf(t, v.Good[5].Text) || e.History != v.Good[0].Text {
+			t.Errorf("%s: %v %+v", name, err, e)
+		}
+	}
+}
+
+func checkpointOf(t *testing.T, history string) string {
+	t.Helper()
+	h, err := proof.ParseHistory([]byte(history))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(h.Checkpoint)
+}
+
+// quoted is a text as a script has it.
+func quoted(s string) string { return string(must(json.Marshal(s))) }
 
 // TestNoList: what is to be compared follows from the address. Where the page has it not, says nothing of it, or has something else, nothing is said to be proven, and what the server says by itself is gone.
 func TestNoList(t *testing.T) {
@@ -449,6 +507,79 @@ func TestNoList(t *testing.T) {
 		if got := browsertest.Eval[string](p, `[...document.querySelectorAll("[data-mark]")].map((m) => m.textContent).join("")`); got != "" {
 			t.Errorf("%s: %s", c.name, got)
 		}
+	}
+}
+
+// TestWordsOfThePage: what the script says is its own, whatever the page has in the place of its words.
+func TestWordsOfThePage(t *testing.T) {
+	s, v, p := open(t)
+	s.set(verdict.French, v.Good[0].Text, "")
+	s.list = ""
+	s.change = func(page string) string {
+		return strings.Replace(page, `data-list=""`, `data-words='{"causes":{"verifier":{"state":"proven","title":"Prouvé","sentence":"Tout y est."}}}' data-worker="/x.js" data-wasm="/x.wasm"`, 1)
+	}
+	p.Goto(s.URL + ofDays)
+	p.Wait(`document.querySelector("#verdict button")`)
+	if got := state(p) + ": " + p.Text("#verdict .verdict-title") + ". " + p.Text("#verdict [role=status]"); got != "unverified: Non vérifié. "+verdict.CauseVerifier.Sentence(verdict.French) {
+		t.Error(got)
+	}
+	// It has none in a language that it doesn't know, nor needs it the element's own parts to say so.
+	rows := rowsOf(t, s, v.Good[0].Text)
+	for _, lang := range []string{"x", "constructor", ""} {
+		s.set(verdict.French, v.Good[0].Text, markup("", rows))
+		s.list = "none"
+		s.change = func(page string) string {
+			return strings.NewReplacer(`data-lang="fr"`, `data-lang="`+lang+`"`, `class="verdict-band"`, `class="proven"`).Replace(page)
+		}
+		p.Goto(s.URL + ofDays)
+		p.Wait(`document.querySelector("#verdict button")`)
+		if got := state(p) + ": " + p.Text("#verdict [role=status]") + browsertest.Eval[string](p, `[...document.querySelectorAll("[data-mark]")].map((m) => m.textContent).join("")`); got != "unverified: "+verdict.CauseVerifier.Sentence(verdict.French) {
+			t.Errorf("%q: %s", lang, got)
+		}
+	}
+}
+
+// TestPageThatGoesOn: nothing is read before all of the page has come, even if the server lets the script run earlier.
+func TestPageThatGoesOn(t *testing.T) {
+	s, v, p := open(t)
+	rows := rowsOf(t, s, v.Good[0].Text)
+	honest := markup("", rows)
+	more := row{index: "40001", day: rows[0].day, cells: []string{"12:00", "Rien", "Rien", "", "", "Transmis"}}
+	_, false1, _ := strings.Cut(markup("", []row{more}), `<div id="acces" >`)
+	s.set(verdict.French, v.Good[0].Text, honest+"LATER")
+	s.change = func(page string) string {
+		return strings.Replace(strings.Replace(page, `</div>LATER`, "LATER", 1), `<script type="module"`, `<script type="module" async`, 1)
+	}
+	s.later = strings.ReplaceAll(strings.Replace(false1, "d-0", "d-x", 2), "<tr", `<tr data-verified="verified"`)
+	fetched := s.fetched.Load()
+	s.until = func() bool { return s.fetched.Load() > fetched }
+	p.Goto(s.URL + ofDays)
+	p.Wait(finished)
+	if got := state(p); got != "refuted" {
+		t.Errorf("%s: %s", got, p.Text("#verdict [role=status]"))
+	}
+}
+
+// TestOnPaper: paper has the verdict, whose history it is and what isn't proven, and no lines or buttons that lead to nothing; what was opened is there, too.
+func TestOnPaper(t *testing.T) {
+	s, v, p := open(t)
+	p.Do(chromedp.EmulateViewport(390, 844)) // where these are folded
+	media := func(name string) {
+		if _, err := chromedp.Call(p.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, lang := range []verdict.Lang{verdict.French, verdict.English} {
+		s.set(lang, v.Good[0].Text, "")
+		s.visit(p, ofDays)
+		p.Wait(finished)
+		browsertest.Eval[bool](p, `(document.querySelector('[data-check="signature"]').parentElement.open = true, document.querySelector('[data-check="chain"]').open = true)`)
+		media("print")
+		shown := `(q) => [...document.querySelectorAll("#verdict " + q)].filter((e) => e.checkVisibility({ contentVisibilityAuto: true }) && e.getBoundingClientRect().height > 4).length`
+		for q, want := range map[string]int{".verdict-band": 1, ".verdict-whose": 1, ".verdict-limits": 1, "button": 0, "[data-check=chain] ul, [data-check=chain] dl": 1, "[data-check=log]": 0, ".verdict-independent": 0} {
+			p.Wait(fmt.Sprintf("(%s)(%q) === %d", shown, q, want))
+		}
+		media("")
 	}
 }
 

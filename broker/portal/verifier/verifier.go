@@ -14,7 +14,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -42,7 +41,9 @@ const MaxAge = 48 * time.Hour
 // ErrMissing: there is no verifier in the directory. Pages then say that they are not verified.
 var ErrMissing = errors.New("there is no verifier here (make build puts it beside the program)")
 
-//go:embed verify.js worker.js
+//go:generate go test -count=1 -run TestWordsFile -update
+
+//go:embed verify.js words.js worker.js
 var scripts embed.FS
 
 //go:embed element.tmpl
@@ -51,7 +52,7 @@ var elementText string
 var elementTemplate = template.Must(template.New("element").Parse(elementText))
 
 // names are the files of a verifier, in the order of the list.
-var names = [...]string{"verifier.wasm", "verify.js", "wasm_exec.js", "worker.js"}
+var names = [...]string{"verifier.wasm", "verify.js", "wasm_exec.js", "words.js", "worker.js"}
 
 const wasm = "verifier.wasm"
 
@@ -63,8 +64,6 @@ type Verifier struct {
 	files  map[string]file // by the address under Path
 	hash   string
 	script string
-	worker string
-	wasm   string
 	policy string
 }
 
@@ -129,7 +128,7 @@ func Load(dir string, policy []byte) (*Verifier, error) {
 	v.policy = hex.EncodeToString(p[:16]) + "/log.policy"
 	v.files[v.policy] = file{body: policy, kind: "text/plain; charset=utf-8", keep: true}
 	v.files[List] = file{body: list, kind: "text/plain; charset=utf-8"}
-	v.script, v.worker, v.wasm = v.hash[:32]+"/verify.js", v.hash[:32]+"/worker.js", v.hash[:32]+"/"+wasm
+	v.script = v.hash[:32] + "/verify.js" // the others it finds beside itself
 	return v, nil
 }
 
@@ -151,6 +150,16 @@ func (v *Verifier) Hash() string {
 		return ""
 	}
 	return v.hash
+}
+
+// Has reports whether there is something at a path of a URL.
+func (v *Verifier) Has(path string) bool {
+	name, under := strings.CutPrefix(path, Path)
+	if v == nil || !under {
+		return false
+	}
+	_, ok := v.files[name]
+	return ok
 }
 
 // ServeHTTP serves what is below Path.
@@ -229,18 +238,13 @@ func (v *Verifier) HTML(e Element) (template.HTML, error) {
 		e.MaxAge = MaxAge
 	}
 	data := struct {
-		Bundle, Lang, List, Names, Words string
-		MaxAge                           int64
-		Report                           *verdict.Report
-		Files                            *struct{ Script, Worker, WASM, Policy string }
+		Bundle, Lang, List, Names string
+		MaxAge                    int64
+		Report                    *verdict.Report
+		Files                     *struct{ Script, Policy string }
 	}{Bundle: e.Bundle, Lang: string(e.Lang), List: e.List, Names: e.Names, MaxAge: e.MaxAge.Milliseconds(), Report: verdict.NotVerified(cause, e.Lang)}
 	if v != nil {
-		words, err := json.Marshal(verdict.NewAround(e.Lang))
-		if err != nil {
-			return "", err
-		}
-		data.Words = string(words)
-		data.Files = &struct{ Script, Worker, WASM, Policy string }{Path + v.script, Path + v.worker, Path + v.wasm, Path + v.policy}
+		data.Files = &struct{ Script, Policy string }{Path + v.script, Path + v.policy}
 	}
 	var b strings.Builder
 	if err := elementTemplate.Execute(&b, data); err != nil {

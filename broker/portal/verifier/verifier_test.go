@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,6 +26,28 @@ import (
 
 // maxSize is what a person downloads for the verifier at most, in bytes.
 const maxSize = 1_500_000
+
+var update = flag.Bool("update", false, "write words.js anew")
+
+// TestWordsFile: what the script says while there is no report are the words of the verdict.
+func TestWordsFile(t *testing.T) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(map[verdict.Lang]verdict.Around{verdict.French: verdict.NewAround(verdict.French), verdict.English: verdict.NewAround(verdict.English)}); err != nil {
+		t.Fatal(err)
+	}
+	want := "// The words around a verdict, in each language. Written by go generate.\nexport default " + strings.TrimSpace(b.String()) + ";\n"
+	if *update {
+		if err := os.WriteFile("words.js", []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := string(read(t, "words.js")); got != want {
+		t.Error("words.js isn't of these words: run go generate")
+	}
+}
 
 func loaded(t *testing.T) *verifier.Verifier {
 	t.Helper()
@@ -179,14 +202,17 @@ func TestServe(t *testing.T) {
 		return w.Result()
 	}
 	addresses := regexp.MustCompile(`/verificateur/[0-9a-f]{32}/[a-z_.]+`).FindAllString(string(e), -1)
-	if len(addresses) != 4 {
+	if len(addresses) != 2 {
 		t.Fatalf("%q", addresses)
+	}
+	for _, name := range []string{"words.js", "worker.js", "wasm_exec.js", "verifier.wasm"} { // which the script finds beside itself
+		addresses = append(addresses, verifier.Path+v.Hash()[:32]+"/"+name)
 	}
 	sums := map[string]bool{}
 	for line := range strings.Lines(string(list)) {
 		sums[line[:64]] = true
 	}
-	for _, a := range append(addresses, verifier.Path+v.Hash()[:32]+"/wasm_exec.js") {
+	for _, a := range addresses {
 		r := get(a, "GET", "br, gzip")
 		body, _ := io.ReadAll(r.Body)
 		if r.Header.Get("Content-Encoding") == "gzip" {
@@ -298,7 +324,7 @@ func TestAudit(t *testing.T) {
 			Same bool
 		}
 	}
-	if err := json.Unmarshal(out.Bytes(), &found); err != nil || code != 0 || len(found) != 1 || !found[0].Same || found[0].Hash != v.Hash() || found[0].Want != v.Hash() || len(found[0].Files) != 4 {
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil || code != 0 || len(found) != 1 || !found[0].Same || found[0].Hash != v.Hash() || found[0].Want != v.Hash() || len(found[0].Files) != 5 {
 		t.Errorf("exit code %d, %v: %s%s", code, err, out.String(), errs.String())
 	}
 }

@@ -1,6 +1,9 @@
 // Verifies the history that a page shows, in a worker, and says on the page what came of it. See docs/verifier.md for the markup.
 //
-// Nothing is green before the worker has finished, and whatever goes wrong on the way ends in "not verified", never in silence.
+// Nothing is green before the worker has finished, and whatever goes wrong on the way ends in "not verified", never in silence. Worker and verifier are those beside this script, of one hash with it: what the
+// page says of them doesn't count. So are the words, but for a page that maps their import: then another script has the say.
+
+import words from "./words.js";
 
 const icons = {
   checking: "M12 3a9 9 0 1 0 9 9",
@@ -48,6 +51,9 @@ const limit = ({ text, lift, kind }, worry) =>
 // What an honest list consists of; filters are left out of account.
 const ofList = new Set("a bdi code div h1 h2 h3 h4 h5 h6 li nav p section span strong svg table tbody td th thead time tr ul use".split(" "));
 const ofRow = new Set("a bdi span svg td time use".split(" "));
+const ofFact = new Set("a bdi br code span time".split(" "));
+const ofStatus = new Set([...ofFact, "svg", "use"]);
+const attributes = new Set("class datetime focusable href id rel role scope".split(" "));
 const ofHeading = new Set(["time"]);
 const heading = /^H[1-6]$/;
 
@@ -64,7 +70,7 @@ function reachable(e) {
   if (!e.closest("details")) return seen(e, 2, 2);
   for (let a = e; a && a !== document.body; a = a.parentElement) {
     const s = getComputedStyle(a);
-    if (s.display === "none" || s.visibility !== "visible" || Number(s.opacity) === 0) return false;
+    if (s.display === "none" || s.visibility !== "visible" || Number(s.opacity) === 0 || /^(absolute|fixed)$/.test(s.position) || s.clipPath !== "none") return false;
   }
   return true;
 }
@@ -72,10 +78,10 @@ function reachable(e) {
 // What roles the parts of a list have, if any. Some others make what is in them unheard.
 const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TH: "columnheader", TD: "cell" };
 
-/** Whether an element is read aloud in another way than it looks, or not at all. */
-function misheard(e) {
+/** Whether an element has what no honest one has: it is read aloud in another way than it looks or not at all, or it lies elsewhere than it stands. */
+function odd(e) {
   const own = ({ name, value }) => (e.localName === "svg" && name === "aria-hidden") || (e.localName === "table" && name === "aria-labelledby" && value === e.previousElementSibling?.id && document.getElementById(value) === e.previousElementSibling);
-  return [...e.attributes].some((a) => a.name === "inert" || a.name === "title" || (a.name === "role" && a.value !== roles[e.tagName]) || (a.name.startsWith("aria-") && !own(a)));
+  return [...e.attributes].some((a) => !(attributes.has(a.name) || a.name.startsWith("data-") || own(a)) || (a.name === "role" && a.value !== roles[e.tagName]));
 }
 
 /** Whether an element around what is shown keeps it from those to whom pages are read. */
@@ -84,12 +90,16 @@ function silenced(e) {
   return false;
 }
 
-/** Whether the text in an element is there for whoever looks at it, but for marks and labels, which stand in the heads of columns. */
-function readable(root) {
+// What has no look of its own, though it is written: white space, and characters that format others.
+const blank = /^[\s\p{Cf}\p{Default_Ignorable_Code_Point}]*$/u;
+
+/** Whether the text in an element is there for whoever looks at it; in a row but for marks and labels, which stand in the heads of columns. */
+function readable(root, except = null) {
   const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const range = document.createRange();
   for (let text = texts.nextNode(); text; text = texts.nextNode()) {
-    if (!text.data.trim() || text.parentElement.closest("[data-mark], .label")) continue;
+    const aside = except && text.parentElement.closest(except);
+    if (blank.test(text.data) || (aside && aside !== root && root.contains(aside))) continue;
     range.selectNodeContents(text);
     const { width, height } = range.getBoundingClientRect();
     if (width < 1 || height < 4) return false; // not drawn, whatever is in its place
@@ -120,11 +130,11 @@ function readRow(row) {
   const table = row.closest("table");
   const cells = [...(row.cells ?? [])];
   const above = table?.previousElementSibling;
-  const dated = above && heading.test(above.tagName) && ![above, ...above.children].some(misheard) && !others(above, ofHeading).length && seen(above, 8, 8) && readable(above);
+  const dated = above && heading.test(above.tagName) && ![above, ...above.children].some(odd) && !others(above, ofHeading).length && seen(above, 8, 8) && readable(above);
   const heads = [...(table?.tHead?.rows[0]?.cells ?? [])].map((c) => c.textContent.trim());
-  let hidden = !cells.every(readable);
+  let hidden = !cells.every((c) => readable(c, "[data-mark], .label"));
   for (let e = row; !hidden && e && e !== document.body; e = e.parentElement) hidden = !seen(e, 16, 8);
-  const unheard = [row, ...row.querySelectorAll("*")].some(misheard) || silenced(row.parentElement);
+  const unheard = [row, ...row.querySelectorAll("*")].some(odd) || silenced(row.parentElement);
   const strange = unheard || row.localName !== "tr" || others(row, ofRow).length > 0 || row.children.length !== cells.length || cells.some((c, i) => [...c.querySelectorAll(".label")].some((l) => l.textContent.trim() !== heads[i]));
   return {
     index: number(d.index),
@@ -163,19 +173,23 @@ function readDays() {
   return { du: query.get("du") ?? "", au: query.get("au") ?? "" };
 }
 
+/** Elements that look like a list, or like facts, elsewhere than where they are compared. */
+const elsewhere = (at) => [...document.querySelectorAll("table, tr, td, [data-index], [data-fact], [role=table], [role=grid], [role=row], [role=cell]")].filter((e) => !at.contains(e));
+
 /** What the page shows, as its markup says, and whatever looks like a row. */
 function readPage(at, lang) {
   const rows = [...at.querySelectorAll("tbody > tr, [data-index]")];
   const tables = [...at.querySelectorAll("table")];
   const filters = at.querySelectorAll("details.filters");
-  const strange = others(at, ofList).filter((e) => ![...filters].some((f) => f.contains(e))).length + (filters.length > 1) + tables.filter((t) => !isTable(t) || [t, t.tHead, ...t.tHead.querySelectorAll("*"), ...t.tBodies].some(misheard)).length;
+  const strange = others(at, ofList).filter((e) => ![...filters].some((f) => f.contains(e))).length + (filters.length > 1) + tables.filter((t) => !isTable(t) || [t, t.tHead, ...t.tHead.querySelectorAll("*"), ...t.tBodies].some(odd)).length;
   const page = {
     lang,
+    of: at.dataset.of ?? "",
     rows: rows.map((row) => readRow(row)),
     view: readView(),
     marker: number(at.dataset.marker),
     heads: tables.map((t) => [...(t.tHead?.rows[0]?.cells ?? [])].map((c) => c.textContent)),
-    strange,
+    strange: strange + elsewhere(at).length,
   };
   return [page, rows];
 }
@@ -191,7 +205,10 @@ function readRecord(at, lang) {
     if (e.tagName === "DD") for (let t = e.previousElementSibling; t && t.tagName !== "DD"; t = t.previousElementSibling) label.unshift(t.textContent);
     const folded = e.closest("details") !== null;
     const links = [...e.querySelectorAll("a")].map((a) => a.getAttribute("href"));
-    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden: !reachable(e) || silenced(e) || [e, ...e.querySelectorAll("*")].some(misheard) };
+    const within = [...e.querySelectorAll("*")];
+    // What is folded has no size before it is opened.
+    const hidden = !reachable(e) || !(folded ? within.every(reachable) : readable(e)) || silenced(e) || [e, ...within].some(odd) || others(e, e.dataset.fact === "status" ? ofStatus : ofFact).length > 0;
+    return { key: e.dataset.fact ?? "", label: label.join(" "), text: folded ? read(e) : e.innerText, link: links.join(" "), folded, hidden };
   });
   const ways = [...at.querySelectorAll(".way")].map((way) => ({
     id: way.dataset.way ?? "",
@@ -199,7 +216,7 @@ function readRecord(at, lang) {
     table: [...way.querySelectorAll("td")].map((t) => t.textContent),
   }));
   const record = { index: number(d.record), agency: d.agency ?? "", service: d.service ?? "", outcome: d.outcome ?? "", facts, ways, receipt: d.receipt ?? "" };
-  return [{ lang, rows: [], view: null, marker: null, heads: [], strange: 0, record }, [at]];
+  return [{ lang, of: d.of ?? "", rows: [], view: null, marker: null, heads: [], strange: elsewhere(at).length, record }, [at]];
 }
 
 /** Lights the drawings of a proof, from the entry up and step by step; all at once for people who want nothing to move, and if something is wrong. */
@@ -254,11 +271,13 @@ const again = { times: 6, wait: 3000 };
 class Verdict {
   constructor(root) {
     this.root = root;
-    this.words = JSON.parse(root.dataset.words);
-    this.band = root.querySelector(".verdict-band");
-    this.title = root.querySelector(".verdict-title");
-    this.sentence = root.querySelector("[role=status]");
-    this.body = root.querySelector(".verdict-body");
+    this.lang = Object.hasOwn(words, root.dataset.lang) ? root.dataset.lang : "fr";
+    this.words = words[this.lang];
+    this.title = element("strong", { class: "verdict-title" });
+    this.sentence = element("p", { role: "status" });
+    this.band = element("div", { class: "verdict-band" }, this.title, " ", this.sentence);
+    this.body = element("div", { class: "verdict-body" });
+    root.replaceChildren(this.band, this.body);
     this.list = document.getElementById(root.dataset.list);
   }
 
@@ -271,17 +290,14 @@ class Verdict {
     this.body.replaceChildren(...body);
   }
 
-  start(tries = 0) {
-    const { bundle, worker, wasm, policy, names, lang, maxAge } = this.root.dataset;
-    const w = this.words;
+  start(tries = 0, shown = null) {
+    const { maxAge } = this.root.dataset;
+    const { lang, words: w } = this;
     const progress = element("progress", { "aria-label": w.checking });
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) progress.value = 0; // one without a value moves
     const size = new Intl.NumberFormat(lang, { style: "unit", unit: "kilobyte", maximumFractionDigits: 0 });
     const count = element("p", { class: "verdict-progress" }, w.download);
     this.state("checking", "", w.checking, progress, count);
-    // Whatever the server says of them by itself, wherever it does.
-    for (const mark of document.querySelectorAll("[data-mark]")) mark.textContent = "";
-    for (const said of document.querySelectorAll("[data-lit], [data-verified]")) for (const of of ["lit", "verified"]) delete said.dataset[of];
     let job;
     const end = (show) => {
       job?.terminate();
@@ -290,19 +306,22 @@ class Verdict {
     };
     // What is to be compared follows from the address, which the server can't write: the one access that it names, or else a list.
     const entry = readEntry();
-    if (!this.list || number(this.list.dataset.record) !== entry || (entry === null && "record" in this.list.dataset) || !(Number(maxAge) > 0)) {
+    const files = this.files();
+    if (!files || !this.list || number(this.list.dataset.record) !== entry || (entry === null && "record" in this.list.dataset) || !(Number(maxAge) > 0)) {
       // It isn't there: nothing may be said of it.
       end(() => this.notVerified("verifier"));
       return;
     }
     try {
       if (typeof WebAssembly?.instantiateStreaming !== "function" || typeof Element.prototype.checkVisibility !== "function") throw new Error("too old");
-      job = new Worker(worker, { type: "module" });
+      job = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     } catch {
       end(() => this.notVerified("browser"));
       return;
     }
-    const [page, rows] = entry === null ? readPage(this.list, lang) : readRecord(this.list, lang);
+    // A file that is fetched again is compared with the same page: the browser may have translated it meanwhile.
+    shown ??= entry === null ? readPage(this.list, lang) : readRecord(this.list, lang);
+    const [page, rows] = shown;
     job.onerror = (e) => {
       e.preventDefault();
       end(() => this.notVerified("verifier"));
@@ -311,7 +330,7 @@ class Verdict {
       if (data.cause) end(() => this.notVerified(data.cause));
       else if ((data.report?.cause === "behind" || data.report?.smaller) && tries < again.times) {
         job.terminate();
-        setTimeout(() => this.start(tries + 1), again.wait);
+        setTimeout(() => this.start(tries + 1, shown), again.wait);
       } else if (data.report) end(() => this.report(data, rows));
       else if (data.got) {
         const [got, of] = [data.got, data.of].map((n) => size.format(Math.ceil(n / 1000)));
@@ -324,23 +343,30 @@ class Verdict {
       }
     };
     job.postMessage({
-      bundle: new URL(bundle, document.baseURI).href,
-      wasm: new URL(wasm, document.baseURI).href,
-      policy: new URL(policy, document.baseURI).href,
-      names: new URL(names, document.baseURI).href,
+      ...files,
       page,
       options: { lang, now: Date.now(), maxAge: Number(maxAge), asked: readDays(), seen: memory.read() },
     });
   }
 
+  /** Where the files are; null if the page names one by what is no address. */
+  files() {
+    try {
+      return Object.fromEntries(["bundle", "policy", "names"].map((name) => [name, new URL(this.root.dataset[name], document.baseURI).href]));
+    } catch {
+      return null;
+    }
+  }
+
+  /** Another file is only compared with another page: somebody may have erased or attached something since, or somebody else have signed in. */
   retry() {
     const button = element("button", { type: "button" }, this.words.retry);
-    button.addEventListener("click", () => this.start());
+    button.addEventListener("click", () => location.reload());
     return button;
   }
 
   notVerified(cause) {
-    this.show(this.words.causes[cause] ?? this.words.causes.verifier, [this.retry()]);
+    this.show({ ...(this.words.causes[cause] ?? this.words.causes.verifier), state: "unverified" }, [this.retry()]);
   }
 
   report(data, rows) {
@@ -358,13 +384,13 @@ class Verdict {
   }
 
   // The evidence comes before anything else: nothing invites to load the page again before it is saved.
-  save({ report, policy, file, page }) {
+  save({ report, policy, file, page, seen }) {
     const w = this.words;
     const said = element("p", { role: "status" });
     let again;
     const button = element("button", { type: "button", class: "verdict-save" }, w.save);
     button.addEventListener("click", () => {
-      const evidence = { schema: "regard/evidence@v1", saved: new Date().toISOString(), place: location.origin + location.pathname, report, policy, page, history: new TextDecoder().decode(file) };
+      const evidence = { schema: "regard/evidence@v1", saved: new Date().toISOString(), place: location.origin + location.pathname, report, policy, page, before: seen.checkpoint, history: new TextDecoder().decode(file) };
       const url = URL.createObjectURL(new Blob([JSON.stringify(evidence)], { type: "application/json" }));
       const link = element("a", { href: url, download: `regard-${report.refuted.reference.replaceAll(" ", "")}.evidence.json` });
       link.click();
@@ -412,4 +438,13 @@ class Verdict {
   }
 }
 
-for (const root of document.querySelectorAll("#verdict[data-bundle]")) new Verdict(root).start();
+const begin = () => {
+  // Whatever the server says of them by itself, wherever it does.
+  for (const mark of document.querySelectorAll("[data-mark]")) mark.textContent = "";
+  for (const said of document.querySelectorAll("[data-lit], [data-verified]")) for (const of of ["lit", "verified"]) delete said.dataset[of];
+  for (const root of document.querySelectorAll("#verdict[data-bundle]")) new Verdict(root).start();
+};
+
+// Whoever lets this script run before all of the page has come could add to it afterwards.
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", begin, { once: true });
+else begin();

@@ -76,7 +76,7 @@ async function readNames(url) {
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(file);
 }
 
-async function verify({ bundle, wasm, policy, names, page, options }) {
+async function verify({ bundle, policy, names, page, options }) {
   const text = (url) => get(url, "default").then((r) => r.text());
   let last;
   let waits; // told no faster than one reads, and the last of it always
@@ -87,7 +87,7 @@ async function verify({ bundle, wasm, policy, names, page, options }) {
       postMessage(last);
     }, 100);
   };
-  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then((r) => read(r, tell)), text(policy), readNames(names), start(wasm)]);
+  const [file, keys, words] = await Promise.all([get(bundle, "no-store").then((r) => read(r, tell)), text(policy), readNames(names), start(new URL("verifier.wasm", import.meta.url))]);
   page.names = words;
   clearTimeout(waits);
   postMessage({ began: true });

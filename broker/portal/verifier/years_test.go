@@ -214,7 +214,7 @@ func TestYear(t *testing.T) {
 		t.Fatal(got, p.Text("#verdict"))
 	}
 	text := browsertest.Eval[string](p, `document.querySelector("#verdict").textContent`)
-	for _, want := range []string{"étiquettes vérifiées (une par identifiant et période)730", "listes ouvertes en entier300", "absences prouvées430", "Identifiants couverts : nom, prénoms, sexe et date de naissance, sans lieu de naissance ; identité complète."} {
+	for _, want := range []string{"étiquettes vérifiées (une par identifiant et période)730", "listes ouvertes en entier300", "absences prouvées430", verdict.Typeset("Identifiants couverts : nom, prénoms, sexe et date de naissance, sans lieu de naissance ; identité complète.")} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}

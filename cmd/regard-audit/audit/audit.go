@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	return exitCode(root.Execute(), stderr)
+}
+
+// exitCode says what came of a command, and why if it didn't say so itself.
+func exitCode(err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return Proven
@@ -94,7 +99,7 @@ demands. A false signature of a key that you gave is refuted, and so is a log th
 		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
-	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
+	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(time.Now), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
 	root.AddCommand(reconcileCommand(), verifierCommand())
 	return root
 }

@@ -24,7 +24,7 @@ type historyFinding struct {
 	File    string `json:"file"`
 	Proven  bool   `json:"proven"`
 	Problem string `json:"problem,omitempty"`
-	// Unusable: nothing in it is known to be wrong, but it can't be read, isn't a history of the log whose key you gave, lacks the quorum, or is stale.
+	// Unusable: nothing in it is known to be wrong, but it can't be read, isn't a history of the log whose key you gave, lacks the quorum, is stale, or is ahead of the clock.
 	Unusable bool   `json:"unusable,omitempty"`
 	State    string `json:"state"`
 
@@ -56,6 +56,9 @@ type historyFinding struct {
 	Says []string `json:"says,omitempty"`
 	Not  []string `json:"not_proven,omitempty"`
 
+	// Before is what the checkpoint shows that a browser had seen before it saved this evidence.
+	Before string `json:"before,omitempty"`
+
 	// Verdict is what a citizen's browser says about the file.
 	Verdict *verdict.Report `json:"verdict"`
 
@@ -78,13 +81,15 @@ type historyFlags struct {
 	logFlags
 	asJSON bool
 	maxAge time.Duration
+	asked  string
 	older  []string
 	lang   string
 	now    func() time.Time
 }
 
-func verifyHistoryCommand() *cobra.Command {
-	f := historyFlags{now: time.Now}
+// verifyHistoryCommand is the command; now is the clock by which files are judged.
+func verifyHistoryCommand(now func() time.Time) *cobra.Command {
+	f := historyFlags{now: now}
 	c := &cobra.Command{
 		Use: "verify-history FILE…", Short: "Verify a person's complete history", Args: files,
 		Long: `verify-history checks history files (*.regard.json) offline, from the log's key or a witness policy and nothing else: that the log holds all entries shown, that these are
@@ -97,13 +102,19 @@ below them stands whose history
 it is, names and numbers in full (never with --json): it says something about you only if that is exactly you. Then come the fingerprints of the keys of your policy (SHA-256 of the key as it is written), to be compared with those that others have.
 
 Files of the same person that are given together, or with --compare, are compared: an epoch with two markers, an entry that is two, two trees of one size are a fork, and both
-files the evidence of it. The evidence that a page of the portal saved (*.evidence.json) is a history, too; what the page showed is compared with it.
+files the evidence of it. The evidence that a page of the portal saved (*.evidence.json) is a history, too; what the page showed is compared with it, and so is the
+checkpoint that the browser had seen before: another tree of the same size, signed as well, is a fork, for which this one file is evidence.
 
 With --max-age a root is refused that no quorum of witnesses signed so recently; without a quorum the time of the last epoch's end counts; and a history is said to end too early if
 another epoch ought to have been closed since. Give it when you have just fetched the file: an operator who shows old roots, or an old history, hides what came since.
 
-Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: no history, another log's key, no quorum, a stale root.`,
+With --asked you say what the file was asked for, as a browser knows from the address of its page: the days of a statement, or "whole", all up to now. Then its beginning is judged, too, and its
+end by the last of these days. Without it nothing is said of a file that begins late: somebody may have chosen its days.
+
+Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refuted, but something is unusable: no history, another log's key, no quorum, a stale root,
+a log that is a day or more ahead of the clock of this machine.`,
 		Example: `  regard-audit verify-history --policy log.policy --max-age 48h camille.regard.json
+  regard-audit verify-history --policy log.policy --max-age 48h --asked 2025-01-01..2025-12-31 releve.regard.json
   regard-audit verify-history --policy log.policy --compare 2025.regard.json 2026.regard.json
   regard-audit verify-history --log-key log.vkey --json *.regard.json`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -114,6 +125,7 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 	f.keys(c, "accept histories under the log's signature alone")
 	x := c.Flags()
 	x.DurationVar(&f.maxAge, "max-age", 0, "how old the root may be, like 48h (default: any age)")
+	x.StringVar(&f.asked, "asked", "", `for what it was asked: days in Paris, both included, like 2025-01-01..2025-12-31, or "whole" (default: not said)`)
 	x.StringArrayVar(&f.older, "compare", nil, "an older history of the same person; may be given several times")
 	x.StringVar(&f.lang, "lang", string(verdict.English), "language of the verdict: fr or en")
 	x.BoolVar(&f.asJSON, "json", false, "write JSON")
@@ -127,6 +139,10 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	lang, err := verdict.ParseLang(f.lang)
 	if err != nil {
 		return fmt.Errorf("--lang: %w", err)
+	}
+	asked, err := f.readAsked()
+	if err != nil {
+		return err
 	}
 	p, err := f.readPolicy(c)
 	if err != nil {
@@ -145,7 +161,7 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	var seen []*namedHistory
 	for i, name := range args {
 		showProgress(c.ErrOrStderr(), i, len(args))
-		x := f.file(c, name, p, lang, older, &seen)
+		x := f.file(c, name, verdict.Input{Lang: lang, Policy: p, Now: proof.TimeOf(f.now()), Fresh: f.maxAge > 0 || f.asked != "", Whole: f.asked == whole, Asked: asked}, older, &seen)
 		refused = refused || !x.Proven && !x.Unusable
 		if x.Unusable {
 			unusable++
@@ -154,6 +170,26 @@ func (f *historyFlags) run(c *cobra.Command, args []string) error {
 	}
 	showProgress(c.ErrOrStderr(), len(args), len(args))
 	return conclude(c, f.asJSON, findings, refused, unusable)
+}
+
+// whole is asked for by the page of a whole history.
+const whole = "whole"
+
+// readAsked reads the days for which files were asked; nil: all, or it isn't said.
+func (f *historyFlags) readAsked() (*verdict.Days, error) {
+	if f.asked == "" || f.asked == whole {
+		return nil, nil
+	}
+	from, to, _ := strings.Cut(f.asked, "..")
+	for _, day := range []string{from, to} {
+		if _, err := time.Parse(time.DateOnly, day); err != nil {
+			return nil, fmt.Errorf("--asked %q: give two days, like 2025-01-01..2025-12-31, or whole", f.asked)
+		}
+	}
+	if to < from {
+		return nil, fmt.Errorf("--asked %q: the last day is before the first", f.asked)
+	}
+	return &verdict.Days{From: from, To: to}, nil
 }
 
 type namedHistory struct {
@@ -166,6 +202,7 @@ type historyFile struct {
 	h      *proof.History
 	digest [32]byte
 	page   *verdict.Page // what the page showed
+	before []byte        // the signed checkpoint that the browser had seen before; none: it remembered none
 }
 
 // evidence begins a file that a page saved (docs/formats.md); maxEvidence bounds it: quoted, a history and names can be twice as long.
@@ -183,12 +220,13 @@ func readHistory(c *cobra.Command, name string) (f historyFile, err error) {
 	if bytes.HasPrefix(b, []byte(evidence)) {
 		var e struct {
 			Page    *verdict.Page `json:"page"`
+			Before  string        `json:"before"`
 			History string        `json:"history"`
 		}
 		if err := json.Unmarshal(b, &e); err != nil {
 			return f, fmt.Errorf("%s is not what a page saves: %w", name, err)
 		}
-		b, f.page = []byte(e.History), e.Page
+		b, f.page, f.before = []byte(e.History), e.Page, []byte(e.Before)
 	}
 	if len(b) > proof.MaxHistory {
 		return f, fmt.Errorf("%s is larger than %d bytes", name, proof.MaxHistory)
@@ -201,17 +239,17 @@ func readHistory(c *cobra.Command, name string) (f historyFile, err error) {
 }
 
 // file makes the finding about a file, and compares it with the older ones and with those of the same person before it.
-func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, lang verdict.Lang, older []*namedHistory, seen *[]*namedHistory) historyFinding {
+func (f *historyFlags) file(c *cobra.Command, name string, in verdict.Input, older []*namedHistory, seen *[]*namedHistory) historyFinding {
 	x, err := readHistory(c, name)
 	h := x.h
-	in := verdict.Input{Lang: lang, Policy: p, Digest: x.digest, History: h}
+	in.Digest, in.History = x.digest, h
 	if err != nil {
-		return historyFinding{File: name, State: proof.State(0).String(), Unusable: true, Problem: err.Error() + ".", Verdict: verdict.New(in), lang: lang}
+		return historyFinding{File: name, State: proof.State(0).String(), Unusable: true, Problem: err.Error() + ".", Verdict: verdict.New(in), lang: in.Lang}
 	}
 	check := func(opt proof.HistoryOptions) historyFinding {
-		v, err := h.Verify(p, opt)
+		v, err := h.Verify(in.Policy, opt)
 		in.Verdict, in.Err = &v, err
-		return newHistoryFinding(name, in, x.page)
+		return newHistoryFinding(name, in, x)
 	}
 	compare := slices.Clone(older)
 	for _, s := range *seen {
@@ -220,27 +258,29 @@ func (f *historyFlags) file(c *cobra.Command, name string, p *proof.Policy, lang
 		}
 	}
 	*seen = append(*seen, &namedHistory{name, h})
-	in.Now, in.Fresh = proof.TimeOf(f.now()), f.maxAge > 0
-	opt := proof.HistoryOptions{Now: in.Now, MaxAge: f.maxAge, AllowProvisional: f.provisional || !p.Demands()}
+	opt := proof.HistoryOptions{Now: in.Now, MaxAge: f.maxAge, AllowProvisional: f.provisional || !in.Policy.Demands()}
 	if len(compare) == 0 {
 		return check(opt)
 	}
 	var last historyFinding
 	for i, o := range compare {
 		opt.Older = o.h
-		if y := check(opt); i == 0 || !y.Proven {
-			last, y.ComparedTo = y, last.ComparedTo
+		y := check(opt)
+		refuted := !y.Proven && !y.Unusable
+		if compared := last.ComparedTo; i == 0 || refuted || last.Proven && !y.Proven {
+			if last, last.ComparedTo = y, compared; !y.Proven {
+				last.Problem = join(last.Problem, map[verdict.Lang]string{verdict.English: "Compared with ", verdict.French: "Comparé avec "}[in.Lang]+o.name+".")
+			}
 		}
 		last.ComparedTo = append(last.ComparedTo, o.name)
-		if !last.Proven {
-			last.Problem = join(last.Problem, map[verdict.Lang]string{verdict.English: "Compared with ", verdict.French: "Comparé avec "}[lang]+o.name+".")
+		if refuted { // what is only unusable must not keep the next from being looked at
 			return last
 		}
 	}
 	return last
 }
 
-func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) historyFinding {
+func newHistoryFinding(name string, in verdict.Input, file historyFile) historyFinding {
 	v := in.Verdict
 	f := historyFinding{File: name, Proven: in.Err == nil, State: v.State.String(), Entries: []historyEntry{}, Verdict: verdict.New(in), lang: in.Lang}
 	if in.Err != nil {
@@ -263,10 +303,16 @@ func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) histor
 	}
 	f.Ended, f.LostRolls, f.LostEntries, f.Deferrals, f.Audits, f.Unaudited = v.Ended, v.LostRolls, v.LostEntries, &v.Deferrals, v.Audits, v.Unaudited
 	f.Says, f.Not = verdict.Words(v, in.Lang)
-	if page != nil {
-		f.Verdict.ComparePage(*page, in)
-		f.Proven, f.Unusable = f.Proven && f.Verdict.Refuted == nil, f.Unusable && f.Verdict.Refuted == nil
+	if file.page != nil {
+		f.Verdict.ComparePage(*file.page, in)
 	}
+	if len(file.before) > 0 {
+		var split bool
+		if f.Before, split = f.Verdict.CompareBefore(file.before, in); split {
+			f.Problem = "" // whatever it was, this is graver
+		}
+	}
+	f.Proven, f.Unusable = f.Proven && f.Verdict.Refuted == nil, f.Unusable && f.Verdict.Refuted == nil
 	if f.Proven {
 		f.Code = v.StatementCode()
 	}
@@ -275,7 +321,7 @@ func newHistoryFinding(name string, in verdict.Input, page *verdict.Page) histor
 }
 
 func (f *historyFinding) print(w io.Writer) {
-	text := join(f.Verdict.Title+". "+f.Verdict.Sentence, f.Problem)
+	text := join(f.Verdict.Title+". "+f.Verdict.Sentence, strings.TrimSpace(join(f.Problem, f.Before)))
 	printVerdict(w, f.lang, f.File, f.Proven, f.Unusable, f.State, text, f.Says, f.Not)
 	around := verdict.NewAround(f.lang)
 	if n := len(f.Verdict.Limits); n > 0 {
@@ -292,7 +338,7 @@ func (f *historyFinding) print(w io.Writer) {
 		fmt.Fprintf(w, "  %s\n", around.Whose)
 	}
 	for _, x := range f.whose {
-		fmt.Fprintf(w, "    %s: %s\n", x.Name, x.Value)
+		fmt.Fprintf(w, "    %s\n", x.In(f.lang))
 	}
 	if r := f.Verdict.Refuted; r != nil {
 		fmt.Fprintf(w, "  %s %s\n", around.Reference, r.Reference)

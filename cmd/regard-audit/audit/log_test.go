@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -309,16 +308,6 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -339,7 +328,7 @@ func get(t *testing.T, url string) (int, string) {
 // A mirror follows and serves until SIGTERM.
 func TestMirrorFollows(t *testing.T) {
 	p, url, policy := published(t)
-	addr, dir := freeAddr(t), t.TempDir()
+	addr, dir := ledgertest.FreeAddress(t), t.TempDir()
 	out, stop := background(t, "mirror", url, dir, "--policy", policy, "--follow", "--every", "50ms", "--serve", addr)
 	served := func() string { _, body := get(t, "http://"+addr+"/checkpoint"); return body }
 	eventually(t, "it serves nothing", func() bool { return strings.HasPrefix(served(), ledgertest.Origin) })
@@ -414,7 +403,7 @@ func TestMonitorRuns(t *testing.T) {
 	var sent buffer
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(&sent, r.Body) }))
 	defer hook.Close()
-	addr := freeAddr(t)
+	addr := ledgertest.FreeAddress(t)
 	secret := write(t, t.TempDir(), "secret", strings.Repeat("s", 40))
 	state := t.TempDir()
 	out, stop := background(t, "monitor", url, "--policy", policy, "--state", state, "--every", "50ms", "--listen", addr, "--webhook", hook.URL, "--webhook-secret", secret)
