@@ -65,7 +65,7 @@ build: ## build the commands into bin/, and the verifier of browsers into bin/ve
 	$(STEP) 'build the verifier of browsers' deploy/tools/verifier $(BIN)/verifier
 
 test: lint rego-test devvault trillian-server devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
-	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium pg_createcluster:postgresql openssl:openssl systemd-analyze:systemd
+	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium pg_createcluster:postgresql openssl:openssl systemd-analyze:systemd setpriv:util-linux curl:curl ip:iproute2
 	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
 	$(STEP) 'tests of the log over Trillian on PostgreSQL' env REGARD_TEST_ENGINE=postgresql $(PLAIN) go test -vet=off -timeout 20m $(TESTFLAGS) ./ledger
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data

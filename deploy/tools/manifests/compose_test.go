@@ -97,7 +97,7 @@ func load(t *testing.T, profiles ...string) *types.Project {
 
 func TestCompose(t *testing.T) {
 	p := load(t, "stock")
-	for _, want := range []string{"init", "broker-1", "broker-2", "postgres", "postgres-signed", "signer", "trillian", "vault", "witness-1", "witness-2", "static"} {
+	for _, want := range []string{"init", "broker-1", "broker-2", "postgres", "postgres-signed", "signer", "trillian-1", "trillian-2", "vault", "witness-1", "witness-2", "static"} {
 		if _, ok := p.Services[want]; !ok {
 			t.Errorf("no %s", want)
 		}
@@ -119,13 +119,16 @@ func TestCompose(t *testing.T) {
 			if b.Context != filepath.Join(here, "..", "..") || b.Dockerfile != "deploy/compose/Dockerfile" && filepath.Join(here, "Dockerfile") != b.Dockerfile || !targets[b.Target] {
 				t.Errorf("%s is built from %s %s %s", name, b.Context, b.Dockerfile, b.Target)
 			}
+			if s.MemLimit == 0 || s.MemSwapLimit != s.MemLimit {
+				t.Errorf("%s may be swapped out, or take all memory: %d, %d", name, s.MemLimit, s.MemSwapLimit)
+			}
 			if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.User != "65532:65532" {
 				t.Errorf("%s isn't closed", name)
 			}
 		} else if _, tag, ok := strings.Cut(s.Image, ":"); !ok || tag == "latest" {
 			t.Errorf("%s takes whatever is newest: %s", name, s.Image)
 		}
-		if s.Privileged || s.Pid != "" || s.Ipc != "" || s.NetworkMode != "" && s.NetworkMode != "service:signer" {
+		if s.Privileged || s.Pid != "" || s.Ipc != "" || s.NetworkMode != "" && s.NetworkMode != strings.Replace(name, "trillian-", "service:broker-", 1) {
 			t.Errorf("%s shares something with the machine", name)
 		}
 		_, outer := s.Networks["outer"]
@@ -193,7 +196,7 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	}
-	if n := len(load(t).Services); n != len(p.Services)-1 {
+	if n := len(load(t).Services); n != len(p.Services)-2 {
 		t.Errorf("%d services without the profile stock, %d with", n, len(p.Services))
 	}
 }
