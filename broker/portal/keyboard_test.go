@@ -31,7 +31,9 @@ func (k keyboard) focus() string {
 		if (!e || e === document.body || e === document.documentElement) return { Is: "", Wrong: "" };
 		const r = e.getBoundingClientRect(), s = getComputedStyle(e);
 		const inside = r.width > 0 && r.height > 0 && r.bottom > 0 && r.right > 0 && r.top < innerHeight && r.left < innerWidth;
-		const x = Math.min(Math.max(r.left + r.width / 2, 0), innerWidth - 1), y = Math.min(Math.max(r.top + Math.min(r.height / 2, 12), 0), innerHeight - 1);
+		// A link that goes on in the next line doesn't fill the rectangle around it.
+		const line = [...e.getClientRects()].find((l) => l.width > 0 && l.height > 0) ?? r;
+		const x = Math.min(Math.max(line.left + line.width / 2, 0), innerWidth - 1), y = Math.min(Math.max(line.top + Math.min(line.height / 2, 12), 0), innerHeight - 1);
 		const hit = document.elementFromPoint(x, y);
 		const wrong = [];
 		if (!e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) || !inside) wrong.push("it is not on the screen");
