@@ -87,7 +87,7 @@ func TestOneMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As an administrator, a timeout or a crash of the server would.
-	if err := c.SQL(ctx, name, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"); err != nil {
+	if err := c.SQL(ctx, name, "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE d.datname = current_database() AND locktype = 'advisory' AND granted"); err != nil {
 		t.Fatal(err)
 	}
 	won := make(chan error, 1)
