@@ -42,6 +42,10 @@ PLAIN := CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath'
 RACE := -race '-gcflags=modernc.org/sqlite/lib=-race=false -d=checkptr=0' '-gcflags=modernc.org/libc=-d=checkptr=0' \
 	'-gcflags=filippo.io/edwards25519/...=-race=false' '-gcflags=crypto/internal/fips140/edwards25519/...=-race=false' -parallel 4
 
+# A test that fails beside others may have met a slow disk or a busy port: up to two that fail are run once more, alone, with both results shown. A data race, a panic, a test that
+# hangs, and what fails twice, are failures.
+AGAIN := --format standard-quiet --format-hide-empty-pkg --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 2 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
+
 FUZZTIME   ?= 30s
 TESTFLAGS  ?=
 BENCHFLAGS ?=
@@ -66,7 +70,7 @@ build: ## build the commands into bin/, and the verifier of browsers into bin/ve
 
 test: lint rego-test devvault trillian-server devoidc witness-tools axe build ## all checks and tests, as continuous integration runs them
 	@deploy/tools/need gcc:gcc,libc6-dev chromium:chromium pg_createcluster:postgresql openssl:openssl systemd-analyze:systemd setpriv:util-linux curl:curl ip:iproute2
-	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 go test $(RACE) -vet=off -timeout 20m $(TESTFLAGS) ./...
+	$(STEP) 'tests with the race detector' env CGO_ENABLED=1 $(TOOLS)/gotestsum $(AGAIN) --packages ./... -- $(RACE) -vet=off -timeout 20m $(TESTFLAGS)
 	$(STEP) 'tests of the log over Trillian on PostgreSQL' env REGARD_TEST_ENGINE=postgresql $(PLAIN) go test -vet=off -timeout 20m $(TESTFLAGS) ./ledger
 	$(STEP) 'demo' $(BIN)/regard demo --once --dir $(BIN)/demo-data
 	$(STEP) 'demo with Vault' $(BIN)/regard demo --once --dir $(BIN)/demo-data --vault=$(BIN)/devvault
@@ -130,7 +134,7 @@ axe:
 	$(STEP) 'fetch axe-core' deploy/tools/axe $(REGARD_AXE)
 
 lint-tools:
-	$(STEP) 'build staticcheck, gosec' env -C deploy/tools/lint $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
+	$(STEP) 'build staticcheck, gosec, gotestsum' env -C deploy/tools/lint $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
 
 rego-tools:
 	$(STEP) 'build opa' env -C deploy/tools/rego $(PLAIN) go build -buildvcs=false -o $(TOOLS)/ tool
