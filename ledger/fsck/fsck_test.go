@@ -106,6 +106,7 @@ func otherKey(t *testing.T) proof.LabelPublicKey {
 func TestRealLog(t *testing.T) {
 	ctx := context.Background()
 	env := ledgertest.New(t)
+	env.Clock.Early()
 	l := env.Open()
 	h, err := l.PutBlob(ctx, []byte("a bundle"))
 	if err != nil {

@@ -264,5 +264,14 @@ func (c *Clock) Set(t time.Time) {
 	c.now = t
 }
 
+// Early stops the clock: now, or on the last day of a month where the next one begins, so that the hours that follow are of one month and its keys.
+func (c *Clock) Early() {
+	now := c.Now().UTC()
+	if tomorrow := now.AddDate(0, 0, 1); tomorrow.Month() != now.Month() {
+		now = time.Date(tomorrow.Year(), tomorrow.Month(), 1, 0, 30, 0, 0, time.UTC)
+	}
+	c.Set(now)
+}
+
 // Advance stops the clock d later.
 func (c *Clock) Advance(d time.Duration) { c.Set(c.Now().Add(d)) }

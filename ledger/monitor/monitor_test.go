@@ -131,6 +131,7 @@ func TestQuiet(t *testing.T) {
 func TestRealLog(t *testing.T) {
 	ctx := context.Background()
 	env := ledgertest.NewInMemory(t)
+	env.Clock.Early()
 	l := env.Open()
 	told, err := env.Labeler.Told(env.Clock.Now())
 	if err != nil {
