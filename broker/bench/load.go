@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -56,6 +55,7 @@ type load struct {
 	tls   []*tls.Config
 	walk  walk
 	conns map[string][]*http.Transport // by address: connections outlast a segment
+	spare chunks
 }
 
 func startLoad(_ context.Context, raw json.RawMessage) (role, any, error) {
@@ -122,7 +122,7 @@ func (l *load) run(ctx context.Context, s segment) (*loaded, error) {
 		files[i] = f
 	}
 	for i, t := range l.transports(s.Addrs, s.Connections) {
-		workers[i] = &worker{load: l, segment: &s, addr: s.Addrs[i%len(s.Addrs)], agency: i % len(l.tls), transport: t, next: next, failures: map[string]int64{}, receipts: spool{f: files[0]}, samples: spool{f: files[1]}}
+		workers[i] = &worker{load: l, segment: &s, addr: s.Addrs[i%len(s.Addrs)], agency: i % len(l.tls), transport: t, next: next, failures: map[string]int64{}, receipts: spool{f: files[0], max: maxSpools / chunkSize / s.Connections, spare: &l.spare}, samples: spool{f: files[1], max: 1, spare: &l.spare}}
 	}
 	// Handshakes first: the rate is that of connections that are kept.
 	each(workers, func(w *worker) { w.one(ctx, false) })
@@ -144,6 +144,11 @@ func (l *load) run(ctx context.Context, s segment) (*loaded, error) {
 			res.Failures[k] += n
 		}
 		errs = append(errs, w.err, w.receipts.flush(), w.samples.flush())
+	}
+	for _, f := range files {
+		if f != nil { // what is left to the system would be written during the next segment
+			errs = append(errs, f.Sync())
+		}
 	}
 	return res, errors.Join(errs...)
 }
@@ -306,32 +311,72 @@ func appendQuestion(b []byte, p *proof.Pivot, service string, k int64) []byte {
 
 var recipientSIRET = siret(9001)
 
-// spool gathers what one worker writes, so that each write is of whole items: the file is opened for appending, which keeps them whole.
+// spool gathers what one worker keeps, until the segment is over: agencies don't write their receipts to the broker's disk.
 type spool struct {
-	f *os.File
-	b []byte
+	f     *os.File
+	max   int // chunks; what comes when there are as many is written at once
+	spare *chunks
+	full  [][]byte // and the last one, which isn't
 }
 
-const spoolSize = 64 << 10
+// chunks are used again by the next segment: on a virtual machine the first use of a page of memory costs more than what is written to it.
+type chunks struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+func (c *chunks) get() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.free)
+	if n == 0 {
+		return make([]byte, 0, chunkSize)
+	}
+	b := c.free[n-1]
+	c.free = c.free[:n-1]
+	return b[:0]
+}
+
+func (c *chunks) put(list [][]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = append(c.free, list...)
+}
+
+const (
+	chunkSize = 256 << 10
+	maxSpools = 1 << 30 // bytes that all workers' spools of receipts hold together
+)
 
 func (s *spool) write(parts ...[]byte) error {
+	n := 0
 	for _, p := range parts {
-		s.b = append(s.b, p...)
+		n += len(p)
 	}
-	if len(s.b) < spoolSize {
-		return nil
+	last := len(s.full) - 1
+	if last < 0 || len(s.full[last])+n > chunkSize {
+		if len(s.full) >= s.max {
+			if err := s.flush(); err != nil {
+				return err
+			}
+		}
+		s.full = append(s.full, s.spare.get())
+		last = len(s.full) - 1
 	}
-	return s.flush()
+	for _, p := range parts {
+		s.full[last] = append(s.full[last], p...) // grows if one item is larger than a chunk
+	}
+	return nil
 }
 
+// flush writes whole items: the file is opened for appending, which keeps them whole beside those of other workers.
 func (s *spool) flush() error {
-	if s.f == nil || len(s.b) == 0 {
-		return nil
+	for _, b := range s.full {
+		if _, err := s.f.Write(b); err != nil {
+			return err
+		}
 	}
-	n, err := s.f.Write(s.b)
-	if err == nil && n < len(s.b) {
-		err = io.ErrShortWrite
-	}
-	s.b = s.b[:0]
-	return err
+	s.spare.put(s.full)
+	s.full = nil
+	return nil
 }
