@@ -67,7 +67,7 @@ type Config struct {
 	Portal string
 	// ConfirmClock accepts a clock that is more than 31 days ahead of what the log saw last: of a start after a really long stop.
 	ConfirmClock bool
-	// CacheKeys bounds the unwrapped subject keys in memory; 0 means 65,536.
+	// CacheKeys bounds the unwrapped subject keys in memory; 0 means 131,072.
 	CacheKeys int
 	// Clock, nil: time.Now.
 	Clock  func() time.Time

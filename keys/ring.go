@@ -25,7 +25,7 @@ type Config struct {
 	Custodian Custodian
 	// Store keeps the wrapped data keys.
 	Store KeyStore
-	// CacheKeys bounds the unwrapped subject keys in memory (about 200 bytes each); 0 means 65,536.
+	// CacheKeys bounds the unwrapped subject keys in memory (about 200 bytes each); 0 means 131,072.
 	CacheKeys int
 	// CacheAge is how long an unwrapped key is used before the store is asked again whether it still exists, so for how long another process's erasure goes
 	// unnoticed here; 0 means 5 minutes.
@@ -80,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		return nil, errors.New("keys: CacheKeys, CacheAge and Timeout can't be negative")
 	}
 	if cfg.CacheKeys == 0 {
-		cfg.CacheKeys = 1 << 16
+		cfg.CacheKeys = 1 << 17
 	}
 	if cfg.CacheAge == 0 {
 		cfg.CacheAge = 5 * time.Minute
