@@ -60,7 +60,7 @@ func (s *syncCounter) count(line string) {
 	case ours && isLog && databases[log] != "":
 		s.syncs[databases[log]]++
 	case ours && databases[name] != "":
-		// Only the writer of a database syncs its log, and it is folding it now: so the sync before this one was no commit's.
+		// Whoever folds a log into its database syncs the log first: so one sync of the log was no commit's.
 		s.syncs[databases[name]]--
 		s.syncs["fold"] += 2
 	case ours && strings.HasPrefix(name, "/public"):

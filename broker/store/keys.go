@@ -205,21 +205,26 @@ func (s *Store) cutWAL(ctx context.Context) error {
 	if s.pg {
 		return nil
 	}
-	for range 100 {
-		busy := int64(1)
-		err := s.outside(ctx, func(c *conn) error {
+	try := func() (busy bool, err error) {
+		s.folder.mu.Lock()
+		defer s.folder.mu.Unlock()
+		err = s.outside(ctx, func(c *conn) (err error) {
 			// All writes wait meanwhile: a reader is waited for between the tries, not within them.
 			if _, err := c.exec("PRAGMA busy_timeout = 50"); err != nil {
 				return err
 			}
 			defer c.exec("PRAGMA busy_timeout = 5000") //nolint:errcheck // the same statement just worked
-			var frames, done int64
-			return c.row("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
+			_, busy, err = c.checkpoint("TRUNCATE")
+			return err
 		})
+		return busy, err
+	}
+	for range 100 {
+		busy, err := try()
 		if err != nil {
 			return fmt.Errorf("truncating the write-ahead log: %w", classify(err))
 		}
-		if busy == 0 {
+		if !busy {
 			return nil
 		}
 		select {

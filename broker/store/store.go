@@ -37,6 +37,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -108,6 +109,7 @@ type Store struct {
 	mu      sync.RWMutex // held for reading while sending to a lane or to looks
 	reads   statements
 	slots   slots // the writer's
+	folder  folder
 	owners  owners
 	carried carried
 	stats   Stats
@@ -196,10 +198,13 @@ func (s *Store) open(ctx context.Context, readers int) (err error) {
 	if err := migrate(ctx, dsn); err != nil {
 		return err
 	}
-	// secure_delete: a destroyed key must not linger in free pages. wal_autocheckpoint: 64 MB, so that a page that many commits change is seldom folded into the database.
+	// secure_delete: a destroyed key must not linger in free pages. wal_autocheckpoint: see folder.
 	// cache_size: 8 MB. With a million records each disclosure touches a page of three indexes at random, and the system has them in its memory, too. A larger cache costs more than it saves: SQLite
 	// walks through all of it at a commit in which pages were split (balance_nonroot gives one the number of the lock byte's page for a moment, which lies beyond the end of the file).
-	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(16000)"); err != nil {
+	if s.conn, err = openConn(dsn + "&_pragma=secure_delete(1)&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(" + strconv.Itoa(maxWALPages) + ")"); err != nil {
+		return err
+	}
+	if err := s.startFolder(dsn + "&_pragma=cache_size(-100)"); err != nil {
 		return err
 	}
 	if err := s.slots.load(s.conn); err != nil {
@@ -256,6 +261,7 @@ func (s *Store) release() error {
 	if s.r != nil {
 		errs = append(errs, s.r.db.Close())
 	}
+	errs = append(errs, s.folder.stop())
 	if s.conn != nil {
 		errs = append(errs, s.conn.close())
 	}
@@ -301,6 +307,7 @@ func (s *Store) transact(batch []*job) error {
 	s.slots.committed()
 	s.stats.Commits.Add(1)
 	s.stats.Jobs.Add(int64(len(batch)))
+	s.folder.written()
 	return nil
 }
 

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/regard-broker/regard/keys"
+)
+
+// fill writes n rows of a page each, a transaction a row.
+func fill(t *testing.T, s *Store, n int) {
+	t.Helper()
+	for range n {
+		if err := s.do(context.Background(), func(t *tx) error {
+			_, err := t.exec("INSERT INTO filler (b) VALUES (randomblob(4000))")
+			return err
+		}); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func openToFold(t *testing.T, dir string, after int, set ...func(*Config)) *Store {
+	t.Helper()
+	s := OpenSQLite(t, dir, set...)
+	if err := s.outside(t.Context(), func(c *conn) error {
+		s.folder.after = after
+		_, err := c.exec("CREATE TABLE IF NOT EXISTS filler (b BLOB)")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func size(t *testing.T, path string) int64 {
+	t.Helper()
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Size()
+}
+
+// TestFoldKeepsTheLogSmall writes many times what the log may hold before it is folded, from several sides; nothing may be missing.
+func TestFoldKeepsTheLogSmall(t *testing.T) {
+	dir := t.TempDir()
+	const after, writers, rows = 200, 4, 1000
+	s := openToFold(t, dir, after)
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() { fill(t, s, rows) })
+	}
+	wg.Wait()
+	// Each row is a page and what leads to it. A log that never began anew would have 4,000 pages and more.
+	if frames := size(t, s.path+"-wal") / (4096 + 24); frames > 2000 {
+		t.Errorf("the log has grown to %d pages", frames)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openToFold(t, dir, after)
+	defer s.Close()
+	var n int64
+	var sound string
+	if err := s.outside(t.Context(), func(c *conn) error {
+		if err := c.row("SELECT count(*) FROM filler").Scan(&n); err != nil {
+			return err
+		}
+		return c.row("PRAGMA integrity_check").Scan(&sound)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if n != writers*rows || sound != "ok" {
+		t.Errorf("%d rows of %d, integrity: %s", n, writers*rows, sound)
+	}
+}
+
+// TestFoldBesideTheWriter has the writer busy while the log is folded: the pages reach the database all the same, and only the end of the fold waits.
+func TestFoldBesideTheWriter(t *testing.T) {
+	s := openToFold(t, t.TempDir(), 1<<20)
+	defer s.Close()
+	if err := s.cutWAL(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const rows = 100
+	fill(t, s, rows)
+	before := size(t, s.path)
+	busy, release := make(chan struct{}), make(chan struct{})
+	go s.outside(context.Background(), func(*conn) error { //nolint:errcheck // it returns nil
+		close(busy)
+		<-release
+		return nil
+	})
+	<-busy
+	folded := make(chan error, 1)
+	go func() { folded <- s.fold() }()
+	for end := time.Now().Add(2 * time.Minute); size(t, s.path) < before+rows*4096; {
+		if time.Now().After(end) {
+			t.Fatalf("the database has %d bytes, had %d: nothing is folded while the writer is busy", size(t, s.path), before)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case err := <-folded:
+		close(release)
+		t.Fatalf("the fold ended (%v) without the writer: what was written during it is left in the log", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	if err := <-folded; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFoldThatFails is told, costs no write, and has the writer fold in the end.
+func TestFoldThatFails(t *testing.T) {
+	var out lockedBuffer
+	s := openToFold(t, t.TempDir(), 50, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&out, nil)) })
+	defer s.Close()
+	damaged := filepath.Join(t.TempDir(), "damaged.db")
+	if err := os.WriteFile(damaged, bytes.Repeat([]byte("this is no database "), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := openConn("file:" + damaged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.folder.mu.Lock()
+	s.folder.conn, other = other, s.folder.conn
+	s.folder.mu.Unlock()
+	defer other.close()
+	fill(t, s, 200)
+	var limit int64
+	if err := s.outside(t.Context(), func(c *conn) error { return c.row("PRAGMA wal_autocheckpoint").Scan(&limit) }); err != nil || limit != maxWALPages {
+		t.Errorf("the writer folds after %d pages (%v), want %d", limit, err, maxWALPages)
+	}
+	for end := time.Now().Add(2 * time.Minute); !strings.Contains(out.String(), "folding the write-ahead log"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nothing is told: %s", out.String())
+		}
+	}
+}
+
+// TestDestroyedKeyIsNowhereWhileFolding: folds copy pages all the time, and none brings a destroyed key back.
+func TestDestroyedKeyIsNowhereWhileFolding(t *testing.T) {
+	dir := t.TempDir()
+	s := openToFold(t, dir, 20)
+	defer s.Close()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				fill(t, s, 1)
+			}
+		}
+	})
+	for i := range 30 {
+		marker := fmt.Appendf(nil, "WRAPPED-KEY-%02d-THAT-MUST-VANISH-0123456789", i)
+		k := keys.StoredKey{ID: keys.KeyID{1, byte(i)}, Kind: keys.KindSubject, Owner: keys.Owner{1, byte(i)}, Wrapped: marker, Created: time.UnixMilli(1)}
+		if err := s.SaveKeys(t.Context(), []keys.StoredKey{k}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.DestroyKeys(t.Context(), []keys.KeyID{k.ID}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"store.db", "store.db-wal"} {
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(b, marker) {
+				t.Fatalf("destroyed key %d is still in %s", i, name)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
