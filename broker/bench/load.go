@@ -371,12 +371,13 @@ func (s *spool) write(parts ...[]byte) error {
 
 // flush writes whole items: the file is opened for appending, which keeps them whole beside those of other workers.
 func (s *spool) flush() error {
-	for _, b := range s.full {
+	full := s.full
+	s.full = nil
+	for _, b := range full {
 		if _, err := s.f.Write(b); err != nil {
 			return err
 		}
 	}
-	s.spare.put(s.full)
-	s.full = nil
+	s.spare.put(full)
 	return nil
 }

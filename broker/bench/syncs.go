@@ -27,24 +27,28 @@ var databases = map[string]string{
 
 var (
 	syncCall = regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
-	headCall = regexp.MustCompile(`\bpwrite64\(\d+<([^>]*-wal)>.*, 32, 0(?:\)| <unfinished)`) // a log's head has 32 bytes, a frame 24 and the page
+	// A log's head has 32 bytes and stands at its beginning, a frame 24 and the page.
+	logCall = regexp.MustCompile(`\bpwrite64\(\d+<([^>]*-wal)>.*, (\d+), (\d+)(?:\)| <unfinished)`)
 )
 
 // syncCounter reads what strace says about one process.
 type syncCounter struct {
 	syncs
-	dir   string          // of the broker's files
-	heads map[string]bool // logs whose head was written and not synced yet
+	dir   string            // of the broker's files
+	wrote map[string]string // what was written last of logs that were not synced since: head or frame
 }
 
 func newSyncCounter(dir string) *syncCounter {
-	return &syncCounter{syncs: syncs{}, dir: dir, heads: map[string]bool{}}
+	return &syncCounter{syncs: syncs{}, dir: dir, wrote: map[string]string{}}
 }
 
 // count counts one line of strace.
 func (s *syncCounter) count(line string) {
-	if m := headCall.FindStringSubmatch(line); m != nil {
-		s.heads[m[1]] = true
+	if m := logCall.FindStringSubmatch(line); m != nil {
+		s.wrote[m[1]] = "frame"
+		if m[2] == "32" && m[3] == "0" {
+			s.wrote[m[1]] = "head"
+		}
 		return
 	}
 	m := syncCall.FindStringSubmatch(line)
@@ -54,15 +58,16 @@ func (s *syncCounter) count(line string) {
 	name, ours := strings.CutPrefix(m[1], s.dir)
 	log, isLog := strings.CutSuffix(name, "-wal")
 	switch {
-	case ours && isLog && databases[log] != "" && s.heads[m[1]]:
-		delete(s.heads, m[1])
-		s.syncs["fold"]++
 	case ours && isLog && databases[log] != "":
-		s.syncs[databases[log]]++
+		// Who folds a log syncs it first, with nothing to write; if a commit's sync is still to come then, the two are taken for each other.
+		if s.wrote[m[1]] == "frame" {
+			s.syncs[databases[log]]++
+		} else {
+			s.syncs["fold"]++
+		}
+		delete(s.wrote, m[1])
 	case ours && databases[name] != "":
-		// Whoever folds a log into its database syncs the log first: so one sync of the log was no commit's.
-		s.syncs[databases[name]]--
-		s.syncs["fold"] += 2
+		s.syncs["fold"]++
 	case ours && strings.HasPrefix(name, "/public"):
 		s.syncs["publication"]++
 	default:
