@@ -161,7 +161,19 @@ func (b *Broker) interrupted(ctx context.Context) (int, error) {
 	var total atomic.Int64
 	var erasing atomic.Bool
 	seen := map[store.Seq]bool{}
+	atWork := func(id store.ID) bool {
+		_, busy := b.begun.Load(id)
+		return busy
+	}
 	for after := store.Seq(0); ; {
+		left, next, err := b.store.MayBeInterrupted(ctx, after, 256, atWork)
+		if err != nil {
+			return int(total.Load()), fmt.Errorf("reading open intents: %w", err)
+		}
+		if next != 0 && !left {
+			after = next
+			continue
+		}
 		// Whatever is begun after this list was read isn't in it; what is in it and not in b.begun has been left by its request.
 		rows, err := b.store.Interrupted(ctx, after, 256)
 		if err != nil {

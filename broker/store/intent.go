@@ -24,6 +24,28 @@ const (
 	openIntents         = " AND seq IN (SELECT disclosure FROM intents)"
 )
 
+// MayBeInterrupted looks among the disclosures without an outcome that come after seq, the oldest limit of them, for one that isn't being worked on; next is the last of them, or 0 if there are
+// none. Unlike Interrupted it doesn't read the intents, which have no index: most often there is nothing to read them for.
+func (s *Store) MayBeInterrupted(ctx context.Context, after Seq, limit int, atWork func(ID) bool) (left bool, next Seq, err error) {
+	query := "SELECT seq, id FROM disclosures WHERE state = 0 AND seq > ?"
+	if s.pg {
+		query += openIntents
+	}
+	err = s.each(ctx, query+" ORDER BY seq LIMIT ?", func(scan func(...any) error) error {
+		var seq int64
+		var column any
+		if err := scan(&seq, &column); err != nil {
+			return err
+		}
+		var id ID
+		b, _ := column.([]byte)
+		left = left || copy(id[:], b) < len(id) || len(b) > len(id) || !atWork(id)
+		next = Seq(seq)
+		return nil
+	}, int64(after), limit)
+	return left, next, err
+}
+
 // Interrupted lists disclosures without an outcome, oldest first, that come after seq. A row that was altered doesn't hide the others.
 func (s *Store) Interrupted(ctx context.Context, after Seq, limit int) ([]OpenIntent, error) {
 	var out []OpenIntent

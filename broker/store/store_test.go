@@ -262,6 +262,39 @@ func inFiles(t *testing.T, dir string, marker []byte) bool {
 	return false
 }
 
+// TestMayBeInterrupted: one that nobody works on is seen, wherever it stands and whatever its id has become.
+func TestMayBeInterrupted(t *testing.T) { store.EachEngine(t, testMayBeInterrupted) }
+
+func testMayBeInterrupted(t *testing.T, open store.Opener) {
+	s := open(t, t.TempDir())
+	atWork := map[store.ID]bool{}
+	var seqs []store.Seq
+	for n := range byte(5) {
+		d, _, err := s.Begin(t.Context(), intent(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		atWork[d.ID] = true
+		seqs = append(seqs, d.Seq)
+	}
+	look := func(after store.Seq, limit int, wantLeft bool, wantNext store.Seq) {
+		t.Helper()
+		left, next, err := s.MayBeInterrupted(t.Context(), after, limit, func(id store.ID) bool { return atWork[id] })
+		if err != nil || left != wantLeft || next != wantNext {
+			t.Errorf("after %d: %v, next %d (%v), want %v, %d", after, left, next, err, wantLeft, wantNext)
+		}
+	}
+	look(0, 9, false, seqs[4])
+	look(0, 2, false, seqs[1])
+	look(seqs[1], 2, false, seqs[3])
+	look(seqs[4], 2, false, 0)
+	delete(atWork, intent(2).ID)
+	look(0, 9, true, seqs[4])
+	look(0, 2, false, seqs[1])
+	look(seqs[1], 2, true, seqs[3])
+	look(seqs[2], 9, false, seqs[4])
+}
+
 // TestIntentsOutliveTheProcess: slots are used again, but never one whose disclosure has no outcome, whoever opens the store.
 func TestIntentsOutliveTheProcess(t *testing.T) { store.EachEngine(t, testIntentsOutliveTheProcess) }
 
