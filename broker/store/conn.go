@@ -12,7 +12,7 @@ import (
 	"modernc.org/sqlite"
 )
 
-// conn is the writer's connection with its prepared statements. It speaks to the driver without database/sql, whose locks and conversions cost as much as a small
+// conn is a connection to SQLite with its prepared statements: the writer's, or the folder's. It speaks to the driver without database/sql, whose locks and conversions cost as much as a small
 // statement. One goroutine at a time.
 type conn struct {
 	dc    driver.Conn

@@ -56,11 +56,29 @@ func TestFoldKeepsTheLogSmall(t *testing.T) {
 	dir := t.TempDir()
 	const after, writers, rows = 200, 4, 1000
 	s := openToFold(t, dir, after)
-	var wg sync.WaitGroup
+	var writing, reading sync.WaitGroup
 	for range writers {
-		wg.Go(func() { fill(t, s, rows) })
+		writing.Go(func() { fill(t, s, rows) })
 	}
-	wg.Wait()
+	done := make(chan struct{})
+	for range 3 { // somebody always reads
+		reading.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				var n int
+				if err := s.r.db.QueryRowContext(context.Background(), "SELECT sum(length(b)) FROM (SELECT b FROM filler LIMIT 200)").Scan(&n); err != nil && n > 0 {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(done)
+	reading.Wait()
 	// Each row is a page and what leads to it. A log that never began anew would have 4,000 pages and more.
 	if frames := size(t, s.path+"-wal") / (4096 + 24); frames > 2000 {
 		t.Errorf("the log has grown to %d pages", frames)
@@ -101,6 +119,8 @@ func TestFoldBesideTheWriter(t *testing.T) {
 		<-release
 		return nil
 	})
+	unblock := sync.OnceFunc(func() { close(release) })
+	defer unblock() // before the store is closed
 	<-busy
 	folded := make(chan error, 1)
 	go func() { folded <- s.fold() }()
@@ -112,11 +132,10 @@ func TestFoldBesideTheWriter(t *testing.T) {
 	}
 	select {
 	case err := <-folded:
-		close(release)
 		t.Fatalf("the fold ended (%v) without the writer: what was written during it is left in the log", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	close(release)
+	unblock()
 	if err := <-folded; err != nil {
 		t.Error(err)
 	}
@@ -139,10 +158,18 @@ func TestFoldThatFails(t *testing.T) {
 	s.folder.conn, other = other, s.folder.conn
 	s.folder.mu.Unlock()
 	defer other.close()
-	fill(t, s, 200)
 	var limit int64
-	if err := s.outside(t.Context(), func(c *conn) error { return c.row("PRAGMA wal_autocheckpoint").Scan(&limit) }); err != nil || limit != maxWALPages {
+	if err := s.outside(t.Context(), func(c *conn) error {
+		if err := c.row("PRAGMA wal_autocheckpoint").Scan(&limit); err != nil {
+			return err
+		}
+		return c.row("PRAGMA wal_autocheckpoint = 200").Scan(new(int64))
+	}); err != nil || limit != maxWALPages {
 		t.Errorf("the writer folds after %d pages (%v), want %d", limit, err, maxWALPages)
+	}
+	fill(t, s, 1000)
+	if frames := size(t, s.path+"-wal") / (4096 + 24); frames > 500 {
+		t.Errorf("the log has grown to %d pages", frames)
 	}
 	for end := time.Now().Add(2 * time.Minute); !strings.Contains(out.String(), "folding the write-ahead log"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

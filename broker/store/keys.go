@@ -208,13 +208,10 @@ func (s *Store) cutWAL(ctx context.Context) error {
 	try := func() (busy bool, err error) {
 		s.folder.mu.Lock()
 		defer s.folder.mu.Unlock()
-		err = s.outside(ctx, func(c *conn) (err error) {
+		err = s.outside(ctx, func(c *conn) error {
 			// All writes wait meanwhile: a reader is waited for between the tries, not within them.
-			if _, err := c.exec("PRAGMA busy_timeout = 50"); err != nil {
-				return err
-			}
-			defer c.exec("PRAGMA busy_timeout = 5000") //nolint:errcheck // the same statement just worked
-			_, busy, err = c.checkpoint("TRUNCATE")
+			r, err := c.checkpointWithin(50, "TRUNCATE")
+			busy = r.busy
 			return err
 		})
 		return busy, err

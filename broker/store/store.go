@@ -182,12 +182,10 @@ const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=bu
 
 func (s *Store) open(ctx context.Context, readers int) (err error) {
 	// The file is made before SQLite does, so that it is never readable by others.
-	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	if err := s.folder.openFile(s.path); err != nil {
 		return err
 	}
-	fi, err := f.Stat()
-	f.Close()
+	fi, err := s.folder.file.Stat()
 	if err != nil {
 		return err
 	}
@@ -264,6 +262,9 @@ func (s *Store) release() error {
 	errs = append(errs, s.folder.stop())
 	if s.conn != nil {
 		errs = append(errs, s.conn.close())
+	}
+	if s.folder.file != nil { // after all of SQLite's, see openFile
+		errs = append(errs, s.folder.file.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
