@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +21,7 @@ import (
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -96,32 +95,15 @@ func pemCert(t *testing.T) string {
 	return string(brokertest.CertificatePEM(brokertest.NewCurrentIdentity(t, "ville.example")))
 }
 
-type buffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
-}
-
-func start(t *testing.T) (*fake, *Client, string, *buffer) {
+func start(t *testing.T) (*fake, *Client, string, *output.Buffer) {
 	t.Helper()
 	return startOf(t, os.Geteuid())
 }
 
 // startOf starts a broker of another user, as far as the socket knows.
-func startOf(t *testing.T, uid int) (*fake, *Client, string, *buffer) {
+func startOf(t *testing.T, uid int) (*fake, *Client, string, *output.Buffer) {
 	t.Helper()
-	f, log := &fake{}, &buffer{}
+	f, log := &fake{}, &output.Buffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	h, err := Handler(Config{Broker: f, Status: func(context.Context) Status { return Status{Version: "v", Ready: true} }, Logger: logger})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -75,7 +76,7 @@ func (r *registrar) EndDelegation(_ context.Context, id store.ID) error {
 func id(n byte) string { return fmt.Sprintf("%02x000000-0000-0000-0000-000000000000", n) }
 
 func TestCitizens(t *testing.T) {
-	r, log := &registrar{}, &buffer{}
+	r, log := &registrar{}, &output.Buffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	h, err := Handler(Config{Broker: r, Status: func(context.Context) Status { return Status{} }, Logger: logger})
 	if err != nil {

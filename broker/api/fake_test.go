@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -21,6 +20,7 @@ import (
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -100,24 +100,7 @@ type server struct {
 	addr string
 	mine tls.Certificate
 	ca   *x509.CertPool
-	log  *safeBuffer
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(b)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log  *output.Buffer
 }
 
 func start(t testing.TB, change func(*Config)) *server { return startOn(t, change, nil) }
@@ -125,7 +108,7 @@ func start(t testing.TB, change func(*Config)) *server { return startOn(t, chang
 // startOn may put something between the server and its listener.
 func startOn(t testing.TB, change func(*Config), between func(net.Listener) net.Listener) *server {
 	t.Helper()
-	s := &server{fake: &fake{agencies: map[[32]byte]broker.Caller{}, now: time.Now}, mine: valid(t, "mine"), log: &safeBuffer{}, ca: x509.NewCertPool()}
+	s := &server{fake: &fake{agencies: map[[32]byte]broker.Caller{}, now: time.Now}, mine: valid(t, "mine"), log: &output.Buffer{}, ca: x509.NewCertPool()}
 	s.agencies[spki(s.mine)] = broker.Caller{ID: "mine", Name: "Mairie", SIRET: "13002526500013"}
 	cfg := Config{Broker: s.fake, Logger: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test"}
 	if change != nil {

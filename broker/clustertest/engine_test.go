@@ -124,7 +124,7 @@ func restored(t *testing.T, w *world) {
 	})
 	for _, m := range w.brokers {
 		m.kill()
-		m.out.reset()
+		m.out.Reset()
 		m.start()
 	}
 	for _, m := range w.brokers {

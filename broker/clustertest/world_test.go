@@ -33,6 +33,7 @@ import (
 	"github.com/regard-broker/regard/keys/vault"
 	"github.com/regard-broker/regard/keys/vault/vaulttest"
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedpg"
 	"github.com/regard-broker/regard/ledger/signer"
@@ -105,35 +106,12 @@ type process struct {
 	name   string
 	config child
 	cmd    *exec.Cmd
-	out    *lockedBuffer
+	out    *output.Buffer
 	ended  chan struct{}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func (b *lockedBuffer) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b.Reset()
-}
-
 func newProcess(t testing.TB, name string, c child) *process {
-	p := &process{t: t, name: name, config: c, out: &lockedBuffer{}}
+	p := &process{t: t, name: name, config: c, out: &output.Buffer{}}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {

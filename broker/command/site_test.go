@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -34,6 +33,7 @@ import (
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	wit "github.com/regard-broker/regard/ledger/witness"
 	"github.com/regard-broker/regard/policy"
@@ -50,26 +50,9 @@ type site struct {
 	simulator string
 	agency    tls.Certificate
 	front     atomic.Pointer[string] // where the portal listens now
-	logs      lockedBuffer
+	logs      output.Buffer
 	change    atomic.Pointer[func(path string, body []byte) []byte]
 	unseen    atomic.Bool // the witness is out of reach
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // camille is invented, and known to the reference providers.

@@ -22,6 +22,7 @@ import (
 	"github.com/regard-broker/regard/broker/store"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -85,7 +86,7 @@ type world struct {
 	provider  *httptest.Server
 	store     *store.Store
 	dir       string
-	logs      *bytes.Buffer
+	logs      *output.Buffer
 	transport *transport
 	alter     func(token string, claims map[string]any)
 
@@ -142,23 +143,12 @@ func (x *transport) rewrite(endpoint string, f func(body []byte) []byte) {
 	})
 }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  *bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
 type change func(w *world, sim *simulator.Config)
 
 func newWorld(t *testing.T, changes ...change) *world {
 	t.Helper()
 	start := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
-	w := &world{t: t, clock: &clock{t: start}, theirs: &clock{t: start}, dir: t.TempDir(), logs: &bytes.Buffer{}, transport: &transport{asked: map[string]int{}}}
+	w := &world{t: t, clock: &clock{t: start}, theirs: &clock{t: start}, dir: t.TempDir(), logs: &output.Buffer{}, transport: &transport{asked: map[string]int{}}}
 	var err error
 	if w.store, err = store.Open(t.Context(), store.Config{Dir: w.dir}); err != nil {
 		t.Fatal(err)
@@ -184,7 +174,7 @@ func newWorld(t *testing.T, changes ...change) *world {
 		Scopes: []string{"identite_pivot", "preferred_username", "nir", "siren"},
 		Claims: map[proof.SubjectType]string{proof.TypeNIR: "nir", proof.TypeSIREN: "siren"},
 		Rate:   peer.Rate{PerSecond: 1000, Burst: 100_000}, // the clock stands still, and all browsers have one address
-		Store:  w.store, Ring: ring, Show: w.show, Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(&syncBuffer{b: w.logs}, nil)),
+		Store:  w.store, Ring: ring, Show: w.show, Now: w.clock.now, Logger: slog.New(slog.NewTextHandler(w.logs, nil)),
 	}
 	for _, c := range changes {
 		c(w, &sim)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -28,6 +27,7 @@ import (
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/keys/keystest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -39,7 +39,7 @@ type world struct {
 	p        *portal.Portal
 	sessions *sessions
 	ahead    atomic.Int64
-	logs     *logs
+	logs     *output.Buffer
 	agencies map[string]broker.Caller
 	certs    map[string]*x509.Certificate // of the agencies
 	cfg      portal.Config
@@ -60,7 +60,7 @@ const siret = "90000101700012"
 
 func newWorld(t testing.TB, change func(*broker.Config, *portal.Config)) *world {
 	t.Helper()
-	w := &world{t: t, sessions: &sessions{by: map[string]*portal.Session{}}, logs: &logs{}, agencies: map[string]broker.Caller{}, certs: map[string]*x509.Certificate{}, dataDir: t.TempDir()}
+	w := &world{t: t, sessions: &sessions{by: map[string]*portal.Session{}}, logs: &output.Buffer{}, agencies: map[string]broker.Caller{}, certs: map[string]*x509.Certificate{}, dataDir: t.TempDir()}
 	ours, theirs := brokertest.NewCurrentIdentity(t, "broker"), brokertest.NewCurrentIdentity(t, "reference")
 	front := httptest.NewUnstartedServer(nil)
 	base := "https://" + front.Listener.Addr().String()
@@ -396,22 +396,3 @@ func (a answer) text() string {
 	}
 	return ""
 }
-
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-var _ io.Writer = (*logs)(nil)

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/provider"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -33,23 +33,12 @@ func until(t testing.TB, year int) tls.Certificate {
 
 func day(year int) time.Time { return time.Date(year, 1, 15, 12, 0, 0, 0, time.UTC) }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
 // world is the reference provider and a broker's half of the conversation.
 type world struct {
 	*httptest.Server
 	services map[service.ID]*service.Definition
 	client   *provider.Client
-	access   syncBuffer
+	access   output.Buffer
 	broker   tls.Certificate
 	own      tls.Certificate
 }
@@ -313,7 +302,7 @@ func TestOnlyTheBroker(t *testing.T) {
 	if resp, err := bare.Get(r.URL()); err == nil {
 		t.Errorf("without a certificate: %s", resp.Status)
 	}
-	if w.access.Len() > 0 {
+	if w.access.String() != "" {
 		t.Errorf("the log says %s", w.access.String())
 	}
 	s, err := New(Config{Base: "https://provider.example", Brokers: []*x509.Certificate{w.broker.Leaf}})

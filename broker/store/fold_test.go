@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/keys"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 // fill writes n rows of a page each, a transaction a row.
@@ -143,7 +144,7 @@ func TestFoldBesideTheWriter(t *testing.T) {
 
 // TestFoldThatFails is told, costs no write, and has the writer fold in the end.
 func TestFoldThatFails(t *testing.T) {
-	var out lockedBuffer
+	var out output.Buffer
 	s := openToFold(t, t.TempDir(), 50, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&out, nil)) })
 	defer s.Close()
 	damaged := filepath.Join(t.TempDir(), "damaged.db")
@@ -216,21 +217,4 @@ func TestDestroyedKeyIsNowhereWhileFolding(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 func run(ctx context.Context, out io.Writer, args ...string) error {
@@ -96,18 +96,6 @@ func vkey(t *testing.T) string {
 	return v
 }
 
-type buffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-func (b *buffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.Buffer.String() }
-
 // TestServe runs the command until it is told to stop.
 func TestServe(t *testing.T) {
 	dir := t.TempDir()
@@ -116,7 +104,7 @@ func TestServe(t *testing.T) {
 	access := filepath.Join(dir, "access.jsonl")
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	var out buffer
+	var out output.Buffer
 	done := make(chan error, 1)
 	go func() {
 		done <- run(ctx, &out, "--listen", "127.0.0.1:0", "--base", "https://provider.example", "--cert", cert, "--key", key, "--broker-cert", brokerCert, "--access-log", access)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker/client"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
 )
@@ -51,7 +52,7 @@ func (k *killed) run(args ...string) string {
 type serving struct {
 	process *os.Process
 	ended   chan error
-	said    *syncBuffer
+	said    *output.Buffer
 }
 
 // kill sends a signal, and waits for the end.
@@ -67,7 +68,7 @@ func (k *killed) serve() *serving {
 	k.t.Helper()
 	c := exec.Command(filepath.Join(k.bin, "regard"), k.args...)
 	c.Dir = k.dir
-	said := &syncBuffer{}
+	said := &output.Buffer{}
 	c.Stdout, c.Stderr = said, said
 	if err := c.Start(); err != nil {
 		k.t.Fatal(err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 // programs builds what make build does, once, and returns its directory. These are the real programs: the scripts' ones are this test's process under another name.
@@ -111,7 +112,7 @@ func TestReadme(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		return c
 	}
-	var said, answered syncBuffer
+	var said, answered output.Buffer
 	operator := shell(terminals[0])
 	operator.Stdout, operator.Stderr = &said, &said
 	if err := operator.Start(); err != nil {
@@ -142,7 +143,7 @@ func TestReadme(t *testing.T) {
 }
 
 // waitReady waits until a broker says that it is ready, or ended.
-func waitReady(t *testing.T, ops string, ended chan error, said *syncBuffer) {
+func waitReady(t *testing.T, ops string, ended chan error, said *output.Buffer) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		res, err := http.Get("http://" + ops + "/readyz")
@@ -182,7 +183,7 @@ func TestDemo(t *testing.T) {
 	if err := os.Symlink(programsDir(t), filepath.Join(filepath.Dir(dir), "bin")); err != nil {
 		t.Fatal(err)
 	}
-	var out syncBuffer
+	var out output.Buffer
 	demo := exec.CommandContext(t.Context(), filepath.Join(programsDir(t), "regard"), "demo", "--dir", dir)
 	demo.Stdout, demo.Stderr = &out, &out
 	demo.Cancel = func() error { return demo.Process.Signal(os.Interrupt) }
@@ -248,22 +249,4 @@ func TestDemo(t *testing.T) {
 			}
 		}
 	}
-}
-
-// syncBuffer collects what several processes write.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

@@ -1,7 +1,6 @@
 package cosign_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/cosign"
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
 	"github.com/regard-broker/regard/ledger/witness"
@@ -108,28 +108,11 @@ type env struct {
 	*ledgertest.Env
 	cfg  cosign.Config
 	c    *cosign.Collector
-	logs *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	logs *output.Buffer
 }
 
 func newEnv(t testing.TB) *env {
-	return &env{Env: ledgertest.NewInMemory(t), logs: &lockedBuffer{}}
+	return &env{Env: ledgertest.NewInMemory(t), logs: &output.Buffer{}}
 }
 
 // collect starts a Collector under a policy.

@@ -27,6 +27,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 // grownTo has a log grow in steps under a policy of one witness alone, loses that witness on the way, and checks that all is cosigned in the end, also in the eyes of torchwood's policy code.
@@ -161,7 +162,7 @@ func TestLitewitness(t *testing.T) {
 	free.Close()
 	const name = "witness.torchwood.example/w1"
 	cmd := exec.Command(bin, "-name", name, "-db", file, "-ssh-agent", socket, "-listen", addr, "-key", ssh.FingerprintSHA256(sshKey))
-	cmd.Stderr = &lockedBuffer{}
+	cmd.Stderr = &output.Buffer{}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"k8s.io/klog/v2"
+
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 func TestManyLogsInOneProcess(t *testing.T) {
@@ -97,27 +99,9 @@ func TestClockThatStepsBack(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that several goroutines may write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func TestTrillianLogsThroughSlog(t *testing.T) {
 	run := func(level slog.Level) string {
-		var out lockedBuffer
+		var out output.Buffer
 		l := open(t, filepath.Join(t.TempDir(), "log.db"), func(c *Config) {
 			c.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level}))
 		})
@@ -134,7 +118,7 @@ func TestTrillianLogsThroughSlog(t *testing.T) {
 	if out, n := run(slog.LevelDebug), 3; strings.Count(out, `msg="integrated leaves" count=4`) != n || strings.Count(out, "\n") != n {
 		t.Errorf("want %d lines, one a batch, got: %s", n, out)
 	}
-	var out lockedBuffer
+	var out output.Buffer
 	open(t, filepath.Join(t.TempDir(), "log.db"), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&out, nil)) })
 	klog.Infof("all %s", "right")
 	klog.Warningf("not %s", "right")

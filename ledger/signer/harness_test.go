@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/remote"
 	"github.com/regard-broker/regard/ledger/signer"
 )
@@ -69,7 +69,7 @@ type process struct {
 	cmd    *exec.Cmd
 	ops    string
 	config childConfig
-	out    *lockedBuffer
+	out    *output.Buffer
 }
 
 func startProcess(t testing.TB, c childConfig) *process {
@@ -81,7 +81,7 @@ func startProcess(t testing.TB, c childConfig) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(os.Args[0]), ops: c.Ops, config: c, out: &lockedBuffer{}}
+	p := &process{cmd: exec.Command(os.Args[0]), ops: c.Ops, config: c, out: &output.Buffer{}}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr, p.cmd.Stdout = p.out, p.out
 	run(t, p.cmd)
@@ -134,23 +134,6 @@ func (p *process) metric(name string) string {
 		}
 	}
 	return ""
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // database is an empty one, prepared.

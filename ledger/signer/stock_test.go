@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
 // stock is Trillian's own log server in its process.
 type stock struct {
 	cmd  *exec.Cmd
 	addr string
-	out  *lockedBuffer
+	out  *output.Buffer
 	args []string
 }
 
@@ -37,7 +38,7 @@ func startStock(t testing.TB, dsn string) *stock {
 
 func (s *stock) start(t testing.TB) {
 	t.Helper()
-	s.cmd, s.out = exec.Command(s.args[0], s.args[1:]...), &lockedBuffer{}
+	s.cmd, s.out = exec.Command(s.args[0], s.args[1:]...), &output.Buffer{}
 	s.cmd.Stderr, s.cmd.Stdout = s.out, s.out
 	run(t, s.cmd)
 	t.Cleanup(func() {

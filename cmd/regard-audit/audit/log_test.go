@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/regard-broker/regard/ledger/fsck"
 	"github.com/regard-broker/regard/ledger/ledgertest"
+	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/mirror"
 	"github.com/regard-broker/regard/ledger/monitor"
 	"github.com/regard-broker/regard/ledger/proof"
@@ -257,28 +257,10 @@ type closed struct{}
 
 func (closed) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
-// buffer is written by a command while a test reads it.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // background runs a command until the returned function sends SIGTERM, which returns its exit code.
-func background(t *testing.T, args ...string) (out *buffer, stop func() int) {
+func background(t *testing.T, args ...string) (out *output.Buffer, stop func() int) {
 	t.Helper()
-	out = &buffer{}
+	out = &output.Buffer{}
 	done := make(chan int, 1)
 	go func() { done <- Main(args, strings.NewReader(""), out, out) }()
 	return out, func() int {
@@ -400,7 +382,7 @@ func TestMonitorCommand(t *testing.T) {
 // A monitor says alarms as they come, serves metrics and its status, sends to the webhook, and ends with SIGTERM.
 func TestMonitorRuns(t *testing.T) {
 	p, url, policy := published(t)
-	var sent buffer
+	var sent output.Buffer
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(&sent, r.Body) }))
 	defer hook.Close()
 	addr := ledgertest.FreeAddress(t)
