@@ -176,7 +176,7 @@ func TestOwnRecord(t *testing.T) {
 func TestOwnRecordOfDamage(t *testing.T) {
 	w := newWorld(t, nil)
 	bad := indexOf(t, w.disclose(request()))
-	w.tamper("UPDATE records SET admin = substr(admin, 1, length(admin) - 1) || x'00' WHERE log_index = ?", int64(bad))
+	w.tamper("UPDATE records SET admin = "+altered("admin")+" WHERE log_index = ?", int64(bad))
 	if got := w.own(both(t)[0]); len(got) != 1 || got[0].State != broker.HistoryDamaged || got[0].Agency != "" {
 		t.Errorf("%+v", got)
 	}

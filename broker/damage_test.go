@@ -81,10 +81,8 @@ func TestDamagedIntents(t *testing.T) {
 	if err := db.QueryRowContext(t.Context(), "SELECT admin FROM intents WHERE disclosure = ?", seqs[1]).Scan(&admin); err != nil {
 		t.Fatal(err)
 	}
-	altered := append([]byte(nil), admin...)
-	altered[len(altered)-1] ^= 1
-	w.change(db, "UPDATE intents SET person = substr(person, 1, 60) || x'00' || substr(person, 62) WHERE disclosure = ?", seqs[0])
-	w.change(db, "UPDATE intents SET admin = ? WHERE disclosure = ?", altered, seqs[1])
+	w.change(db, "UPDATE intents SET person = "+altered("person")+" WHERE disclosure = ?", seqs[0])
+	w.change(db, "UPDATE intents SET admin = "+altered("admin")+" WHERE disclosure = ?", seqs[1])
 	w.change(db, "DELETE FROM keys WHERE owner = (SELECT owner FROM disclosures WHERE seq = ?)", seqs[2])
 	w.change(db, "DELETE FROM intents WHERE disclosure = ?", seqs[3])
 	w.change(db, "UPDATE disclosures SET owner = x'00' WHERE seq = ?", seqs[4])

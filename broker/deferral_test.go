@@ -537,7 +537,7 @@ func TestDamagedDelay(t *testing.T) {
 	var logs *watched
 	w, ahead := investigating(t, func(c *broker.Config) { logs, c.SweepEvery = heard(c), 20*time.Millisecond })
 	bad, good := w.disclose(secretly()), w.disclose(secretly())
-	w.tamper("UPDATE deferrals SET person = substr(person, 1, length(person) - 1) || x'00' WHERE log_index = ?", int64(indexOf(t, bad)))
+	w.tamper("UPDATE deferrals SET person = "+altered("person")+" WHERE log_index = ?", int64(indexOf(t, bad)))
 	w.travel(ahead)
 	w.waitFor("the good one is opened", func() bool { return w.kinds()[proof.KindOpened] == 2 })
 	w.waitFor("the other is an alarm", func() bool { return w.b.Damage().Delays == 1 })

@@ -259,7 +259,7 @@ func TestHistoryFileOfDamage(t *testing.T) {
 	bad := indexOf(t, w.disclose(request()))
 	w.disclose(request())
 	w.turn(ahead)
-	w.tamper("UPDATE records SET admin = substr(admin, 1, length(admin) - 1) || x'00' WHERE log_index = ?", int64(bad))
+	w.tamper("UPDATE records SET admin = "+altered("admin")+" WHERE log_index = ?", int64(bad))
 	f, err := w.b.HistoryFile(t.Context(), both(t), allEpochs)
 	if err != nil {
 		t.Fatal(err)

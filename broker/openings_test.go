@@ -607,7 +607,7 @@ func TestOpeningsTellWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.tamper("UPDATE records SET admin = substr(admin, 1, length(admin) - 1) || x'00' WHERE log_index = ?", int64(damaged))
+	w.tamper("UPDATE records SET admin = "+altered("admin")+" WHERE log_index = ?", int64(damaged))
 	w.tamper("DELETE FROM records WHERE log_index = ?", int64(gone))
 	w.tamper("UPDATE records SET owner = (SELECT owner FROM records WHERE log_index = ?1) WHERE log_index = ?2", int64(good), int64(foreign))
 	w.tamper("INSERT INTO meta (name, value) VALUES (?, ?)", fmt.Sprintf("lost %d", lost), fmt.Sprint(lost+1))
@@ -720,7 +720,7 @@ func TestErasedInBulk(t *testing.T) {
 
 	// A key that is gone without an erasure is damage, and stays closed; so does what isn't what its entry commits to.
 	w.tamper("DELETE FROM keys WHERE id = (SELECT substr(person, 3, 16) FROM records WHERE log_index = ?)", int64(kept))
-	w.tamper("UPDATE records SET admin = substr(admin, 1, length(admin) - 1) || x'00' WHERE log_index = ?", int64(erased[1]))
+	w.tamper("UPDATE records SET admin = "+altered("admin")+" WHERE log_index = ?", int64(erased[1]))
 	page, err = w.b.ErasedPage(t.Context(), cour.Caller, o.Audit, o.From)
 	if want := fmt.Sprintf("%d open, %d damaged, %d damaged, %d open", erased[0], erased[1], kept, e.Index); err != nil || statesOf(page) != want {
 		t.Errorf("%s, want %s (%v)", statesOf(page), want, err)

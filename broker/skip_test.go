@@ -21,7 +21,7 @@ import (
 func TestUnreadableEntryIsSkipped(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
-		"person part": "UPDATE records SET person = substr(person, 1, length(person) - 1) || x'00' WHERE log_index = ?",
+		"person part": "UPDATE records SET person = " + altered("person") + " WHERE log_index = ?",
 		"header":      "UPDATE records SET person = x'0102' WHERE log_index = ?",
 		"owner":       "UPDATE records SET owner = x'01' WHERE log_index = ?",
 	} {

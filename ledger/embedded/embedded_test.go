@@ -298,7 +298,7 @@ func TestOpenChecksTheTree(t *testing.T) {
 	for _, change := range []string{
 		`DELETE FROM Tile`,
 		`DELETE FROM Tile WHERE rowid = (SELECT max(rowid) FROM Tile)`,
-		`UPDATE Root SET LogRoot = CAST(substr(LogRoot, 1, 20) || x'00' || substr(LogRoot, 22) AS BLOB)`,
+		`UPDATE Root SET LogRoot = CAST(substr(LogRoot, 1, 20) || CASE substr(LogRoot, 21, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(LogRoot, 22) AS BLOB)`,
 		`UPDATE Root SET LogRoot = x'0001'`,
 		`UPDATE Tile SET Hashes = zeroblob(length(Hashes))`,
 		`UPDATE Tree SET Type = 'LOG'`,
