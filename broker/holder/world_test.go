@@ -1,7 +1,6 @@
 package holder_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -44,7 +43,6 @@ type world struct {
 	agency  tls.Certificate
 	own     tls.Certificate // of the provider
 	def     *service.Definition
-	log     *bytes.Buffer
 	tamper  atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)]
 	front   *httptest.Server // the provider's address, before the guard
 	guard   atomic.Pointer[holder.Guard]
@@ -73,9 +71,9 @@ func household(w http.ResponseWriter, r *http.Request) {
 
 func newWorld(t testing.TB, epoch time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, roots: x509.NewCertPool(), log: &bytes.Buffer{}, guardIn: t.TempDir()}
+	w := &world{t: t, roots: x509.NewCertPool(), guardIn: t.TempDir()}
 	w.respond(household)
-	logs := slog.New(slog.NewTextHandler(&lockedWriter{w: w.log}, nil))
+	logs := slog.New(slog.DiscardHandler)
 	b, err := broker.New(t.Context(), broker.Config{
 		DataDir: t.TempDir(), Origin: "regard.example/log", Development: true, Providers: provider.Config{Development: true, Failures: 1000, Window: 1000}, Epoch: epoch,
 		Custodian: keystest.NewCustodian(t), Logger: logs,
@@ -117,17 +115,6 @@ func (w *world) guarded(rw http.ResponseWriter, r *http.Request) {
 
 // respond sets what the provider answers.
 func (w *world) respond(f http.HandlerFunc) { w.answer.Store(&f) }
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
-}
 
 func (w *world) populate() {
 	t, ctx := w.t, w.t.Context()
