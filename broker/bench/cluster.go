@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker/command"
+	"github.com/regard-broker/regard/deploy/freeport"
 	"github.com/regard-broker/regard/deploy/pgcluster"
 	"github.com/regard-broker/regard/ledger/signer"
 )
@@ -61,6 +62,7 @@ type engines struct {
 	shared    sharedConfig
 	parties   []party
 	raw       *rawLog
+	ports     []*freeport.Hold
 }
 
 func (r *runner) engines(ctx context.Context) (e *engines, err error) {
@@ -161,9 +163,12 @@ func (e *engines) trillian(ctx context.Context, database string, counted bool) (
 	if cfg.Listen != "" {
 		return cfg.Listen, nil
 	}
-	if address, err = freeAddress(); err != nil {
+	port, err := freeport.New("127.0.0.1")
+	if err != nil {
 		return "", err
 	}
+	e.ports = append(e.ports, port)
+	address = port.Addr()
 	q := url.Values{}
 	for kv := range strings.FieldsSeq(cfg.DSN) {
 		k, v, _ := strings.Cut(kv, "=")
@@ -239,6 +244,9 @@ func (e *engines) close() (err error) {
 	for _, db := range e.databases {
 		err = errors.Join(err, db.Close())
 	}
+	for _, p := range e.ports {
+		p.Close()
+	}
 	if e.dir != "" && !e.r.o.Keep {
 		err = errors.Join(err, os.RemoveAll(e.dir))
 	}
@@ -257,15 +265,6 @@ func until(ctx context.Context, so func() bool) error {
 		}
 	}
 	return nil
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // cpuOf is what processes and their children used so far: proc(5), in hundredths of a second.

@@ -50,7 +50,7 @@ func (c *cluster) prepare() (keysIn string, err error) {
 	for i := range ofBrokers {
 		r := &replica{name: fmt.Sprintf("broker-%d", i+1)}
 		for _, to := range []*string{&r.api, &r.public, &r.portal, &r.ops} {
-			if *to, err = freeAddress(); err != nil {
+			if *to, err = c.address(); err != nil {
 				return "", err
 			}
 		}
@@ -196,7 +196,7 @@ func (c *cluster) trillian() (addresses []string, err error) {
 	if c.cfg.Trillian == "" {
 		return addresses, nil
 	}
-	address, err := freeAddress()
+	address, err := c.address()
 	if err != nil {
 		return nil, err
 	}

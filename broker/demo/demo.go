@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/regard-broker/regard/deploy/freeport"
 )
 
 // Config of a demonstration.
@@ -114,6 +115,7 @@ type demo struct {
 	vkey              string
 	witness           []*process
 	processes         []*process
+	ports             []*freeport.Hold
 	rows              []row
 	delayed           row
 }
@@ -234,6 +236,9 @@ func (d *demo) stopAll() {
 	for i := len(d.processes) - 1; i >= 0; i-- {
 		d.processes[i].stop()
 	}
+	for _, p := range d.ports {
+		p.Close()
+	}
 }
 
 func (d *demo) logs() string {
@@ -268,14 +273,14 @@ func (d *demo) wait(what string, long time.Duration, p *process, so func() bool)
 	return nil
 }
 
-// freeAddress finds a port that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// address is one for a program that will be started, which nobody else gets until the demonstration ends.
+func (d *demo) address() (string, error) {
+	port, err := freeport.New("127.0.0.1")
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	d.ports = append(d.ports, port)
+	return port.Addr(), nil
 }
 
 func readJSON[T any](b []byte) (T, error) {

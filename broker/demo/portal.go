@@ -34,7 +34,7 @@ const (
 
 // openPortal returns the settings of the portal, at an address where people find it, and chooses one for the simulator that stands in for FranceConnect.
 func (d *demo) openPortal(address string) (settings []string, err error) {
-	if d.simulator, err = freeAddress(); err != nil {
+	if d.simulator, err = d.address(); err != nil {
 		return nil, err
 	}
 	// Browsers take localhost for as safe as TLS. The simulator has another name, so that it gets none of the portal's cookies.

@@ -15,7 +15,7 @@ const epoch = 8 * time.Second
 // prepare makes keys and configuration and starts brokers and providers.
 func (d *demo) prepare() (err error) {
 	d.began = time.Now()
-	listen, err := freeAddress()
+	listen, err := d.address()
 	if err != nil {
 		return err
 	}

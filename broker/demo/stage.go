@@ -36,7 +36,7 @@ type alone struct {
 func (a *alone) prepare() (keysIn string, err error) {
 	var portal string
 	for _, to := range []*string{&a.api, &a.public, &a.ops, &portal} {
-		if *to, err = freeAddress(); err != nil {
+		if *to, err = a.address(); err != nil {
 			return "", err
 		}
 	}

@@ -30,7 +30,7 @@ func (d *demo) witnesses(keys []string) error {
 	var addresses []string
 	for i := range ofWitnesses {
 		name := fmt.Sprintf("w%d", i+1)
-		addr, err := freeAddress()
+		addr, err := d.address()
 		if err != nil {
 			return err
 		}
