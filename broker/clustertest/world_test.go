@@ -63,7 +63,6 @@ type options struct {
 // world is what several brokers take: databases, Trillian, keys, a provider, and agencies that ask all the time.
 type world struct {
 	t        testing.TB
-	host     string                    // of its brokers and signers
 	main     *pgcluster.Cluster        // store and tree
 	apart    *pgcluster.Cluster        // signed checkpoint
 	slow     func(fsync time.Duration) // makes both so
@@ -174,11 +173,11 @@ func (p *process) over() bool {
 
 func newWorld(t testing.TB, o options) *world {
 	t.Helper()
-	w := &world{t: t, host: ledgertest.Loopback(), public: t.TempDir(), provider: newCounted(t), agency: brokertest.NewCurrentIdentity(t, "agency")}
+	w := &world{t: t, public: t.TempDir(), provider: newCounted(t), agency: brokertest.NewCurrentIdentity(t, "agency")}
 	w.toProvider = newWire(t, "", w.provider.Listener.Addr().String())
 	w.databases(o)
 	certs := t.TempDir()
-	server := brokertest.NewCurrentIdentity(t, "broker", w.host)
+	server := brokertest.NewCurrentIdentity(t, "broker", "127.0.0.1")
 	brokertest.WriteIdentity(t, server, filepath.Join(certs, "cert"), filepath.Join(certs, "key"))
 	var logs []string
 	for i := range 2 {
@@ -333,7 +332,7 @@ func (w *world) signer(i int, late time.Duration) string {
 	w.t.Helper()
 	socket := filepath.Join(shortDir(w.t), "log")
 	wire := wireTo(w.t, w.main)
-	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: through(wire, w.main.Superuser(w.tree)), Listen: "unix:" + socket, Ops: ledgertest.FreePort(w.t, w.host), Late: late}})
+	p := newProcess(w.t, fmt.Sprintf("signer%d", i+1), child{Signer: &signerChild{DSN: through(wire, w.main.Superuser(w.tree)), Listen: "unix:" + socket, Ops: ledgertest.FreeAddress(w.t), Late: late}})
 	p.start()
 	w.signers = append(w.signers, &logServer{p, wire})
 	p.awaitSigner(w.t)
@@ -387,7 +386,7 @@ func (w *world) addBroker(name string, b brokerChild, logs []string) {
 	m.toStore = wireTo(w.t, w.main)
 	m.toSigned = wireTo(w.t, w.apart)
 	m.toLog = newWire(w.t, "log", logs[0])
-	b.Name, b.Listen, b.Ops = name, ledgertest.FreePort(w.t, w.host), ledgertest.FreePort(w.t, w.host)
+	b.Name, b.Listen, b.Ops = name, ledgertest.FreeAddress(w.t), ledgertest.FreeAddress(w.t)
 	b.Store, b.Keeper = through(m.toStore, w.main.DSN(w.store, "regard_broker")), through(m.toStore, w.main.DSN(w.store, "regard_keeper"))
 	b.Signed = through(m.toSigned, w.apart.DSN(w.signed, "regard_signer"))
 	b.Trillian = []string{"unix:" + m.toLog.at}

@@ -2,11 +2,9 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -15,12 +13,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/identity"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 )
 
 // A broker with the simulator: somebody of the demonstration signs in, with the configuration alone, and finds the identifiers that FranceConnect states.
@@ -37,32 +35,17 @@ func TestSignInWithTheSimulator(t *testing.T) {
 	var handler http.Handler
 	portal := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	defer portal.Close()
-	// The simulator's port is part of its name, so it has to be known before: one that was free a moment ago.
-	var cfg *config.Config
-	var i *Instance
-	var addr string
-	for range 5 {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr = free.Addr().String()
-		free.Close()
-		if cfg, err = config.Load(config.Source{File: file, Set: []string{
-			"portal.url=" + portal.URL, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret, "portal.identity.simulator.listen=" + addr,
-			"portal.identity.scopes=identite_pivot,ine", "portal.identity.claims.ine=ine", "portal.identity.acr=eidas2",
-		}}); err != nil {
-			t.Fatal(err)
-		}
-		if i, err = Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			t.Fatal(err)
-		}
+	addr := ledgertest.FreeAddress(t) // the simulator's, of which it is part of the name, so it has to be known before
+	cfg, err := config.Load(config.Source{File: file, Set: []string{
+		"portal.url=" + portal.URL, "portal.identity.client_id=regard", "portal.identity.client_secret_file=" + secret, "portal.identity.simulator.listen=" + addr,
+		"portal.identity.scopes=identite_pivot,ine", "portal.identity.claims.ine=ine", "portal.identity.acr=eidas2",
+	}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if i == nil {
-		t.Fatal("no port is free")
+	i, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer func() {
 		if err := i.Stop(context.Background()); err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -141,14 +140,7 @@ func clusterMetrics(t *testing.T) (broker, signer string) {
 		t.Fatalf("%d %s%s", code, out, errs)
 	}
 	socket := filepath.Join(t.TempDir(), "log.sock")
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ops := port.Addr().String()
-	if err := port.Close(); err != nil {
-		t.Fatal(err)
-	}
+	ops := ledgertest.FreeAddress(t)
 	set := []string{
 		"store.postgres.url_file=" + url("store", c.DSN(main, "regard_broker")), "store.postgres.keeper_url_file=" + url("keeper", c.DSN(main, "regard_keeper")),
 		"ledger.signed_url_file=" + url("signed", c.DSN(signed, "regard_signer")), "ledger.trillian.address=unix:" + socket, "public.dir=" + filepath.Join(dir, "public"),

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +31,7 @@ import (
 	"github.com/regard-broker/regard/broker/portal/browsertest"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	wit "github.com/regard-broker/regard/ledger/witness"
@@ -85,19 +84,9 @@ func newSite(t testing.TB, epoch time.Duration, set ...string) *site {
 	front := httptest.NewUnstartedServer(http.HandlerFunc(s.proxy))
 	s.url = "http://localhost:" + strconv.Itoa(front.Listener.Addr().(*net.TCPAddr).Port)
 	s.set = append(s.set, "portal.listen=127.0.0.1:0", "portal.url="+s.url)
-	// The simulator's port is part of its name, so it has to be known before: one that was free a moment ago.
-	for tries := 0; s.Instance == nil; tries++ {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := free.Addr().String()
-		free.Close()
-		s.simulator = "http://" + addr
-		if err := s.start("portal.identity.simulator.listen=" + addr); err != nil && (!errors.Is(err, syscall.EADDRINUSE) || tries == 5) {
-			t.Fatal(err)
-		}
-	}
+	simulator := ledgertest.FreeAddress(t) // it is part of its name, so it has to be known before
+	s.simulator = "http://" + simulator
+	s.start("portal.identity.simulator.listen=" + simulator)
 	t.Cleanup(func() {
 		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)
@@ -118,7 +107,7 @@ func newSite(t testing.TB, epoch time.Duration, set ...string) *site {
 }
 
 // start serves as the configuration says, with more that it is set to from now on.
-func (s *site) start(set ...string) error {
+func (s *site) start(set ...string) {
 	s.t.Helper()
 	cfg, err := config.Load(config.Source{File: s.file, Set: append(s.set[:len(s.set):len(s.set)], set...)})
 	if err != nil {
@@ -126,11 +115,10 @@ func (s *site) start(set ...string) error {
 	}
 	i, err := Start(s.t.Context(), cfg, slog.New(slog.NewTextHandler(&s.logs, nil)))
 	if err != nil {
-		return err
+		s.t.Fatal(err)
 	}
 	s.Instance, s.set = i, append(s.set, set...)
 	s.front.Store(new(i.Addresses["portal"]))
-	return nil
 }
 
 // restart stops the broker and serves anew, with something set otherwise.
@@ -139,13 +127,7 @@ func (s *site) restart(set ...string) {
 	if err := s.Stop(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
-	s.until("the simulator's port to be free", func() bool {
-		err := s.start(set...)
-		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
-			s.t.Fatal(err)
-		}
-		return err == nil
-	})
+	s.start(set...)
 }
 
 // providers starts the reference providers, writes their services, and returns the certificate by which they are known.

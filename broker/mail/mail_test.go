@@ -20,6 +20,7 @@ import (
 	"github.com/regard-broker/regard/broker/brokertest"
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/mail/mailtest"
+	"github.com/regard-broker/regard/deploy/freeport"
 )
 
 func address(t testing.TB, s string) mail.Address {
@@ -129,11 +130,11 @@ func TestFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := freeport.New("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close()
+	defer gone.Close()
 	users := map[string]string{"regard": "right"}
 	for _, x := range []struct {
 		name   string
@@ -157,7 +158,7 @@ func TestFailures(t *testing.T) {
 		{"a wrong password", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password}, "", 0, mail.ErrDown},
 		{"no password's file", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots, Username: "regard", PasswordFile: password + "-"}, "", 0, mail.ErrDown},
 		{"no login where one is needed", mailtest.Options{TLS: &id, Users: users}, mail.Config{TLS: mail.StartTLS, Roots: roots}, "", 0, mail.ErrDown},
-		{"nobody there", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: gone.Addr().String()}, "", 0, mail.ErrDown},
+		{"nobody there", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: gone.Addr()}, "", 0, mail.ErrDown},
 		{"nobody speaks", mailtest.Options{}, mail.Config{TLS: mail.Plain, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrDown},
 		{"nobody speaks TLS", mailtest.Options{}, mail.Config{TLS: mail.Implicit, Server: silent.Addr().String(), Timeout: 50 * time.Millisecond}, "", 0, mail.ErrDown},
 	} {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker/client"
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/ledgertest/output"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
@@ -147,10 +148,7 @@ func (k *killed) begin(answer http.HandlerFunc) (*serving, *client.Client) {
 	t.Cleanup(upstream.Close)
 	var addrs [3]string
 	for i := range addrs {
-		var err error
-		if addrs[i], err = freeAddr(); err != nil {
-			t.Fatal(err)
-		}
+		addrs[i] = ledgertest.FreeAddress(t)
 	}
 	k.api, k.ops = addrs[0], addrs[2]
 	k.run("init", "--dir", "b", "--origin", "regard.example/kill", "--api", addrs[0], "--public", addrs[1], "--ops", addrs[2])

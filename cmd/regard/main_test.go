@@ -25,6 +25,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/cmd/regard-audit/audit"
+	"github.com/regard-broker/regard/deploy/freeport"
 	"github.com/regard-broker/regard/deploy/pgcluster"
 )
 
@@ -52,11 +53,12 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"API", "PUBLIC", "OPS", "W1", "W2", "W3"} {
-				addr, err := freeAddr()
+				port, err := freeport.New("127.0.0.1")
 				if err != nil {
 					return err
 				}
-				e.Setenv(name, addr)
+				e.Defer(port.Close)
+				e.Setenv(name, port.Addr())
 			}
 			e.Setenv("DEVVAULT", os.Getenv("REGARD_DEVVAULT"))
 			return nil
@@ -73,15 +75,6 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"provider": provider, "asked": asked, "ready": ready, "hup": hup, "expand": expand, "fetch": fetch, "until": until, "logkey": logKey, "id": id, "epoch": epochOf, "vaultfile": vaultFile, "release": release, "closed": closed, "open": opened, "database": database, "typed": typed, "configured": configured},
 	})
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // upstream is a script's provider.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/ledgertest/output"
 )
 
@@ -94,10 +95,7 @@ func TestReadme(t *testing.T) {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + top, "TMPDIR=" + os.TempDir()}
 	ports := map[string]string{}
 	for _, name := range []string{"api", "public", "ops", "provider"} {
-		addr, err := freeAddr()
-		if err != nil {
-			t.Fatal(err)
-		}
+		addr := ledgertest.FreeAddress(t)
 		ports[name] = addr
 		if name != "provider" {
 			env = append(env, "REGARD_"+strings.ToUpper(name)+"_LISTEN="+addr)

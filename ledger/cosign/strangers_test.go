@@ -154,12 +154,7 @@ func TestLitewitness(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := ledgertest.FreeAddress(t)
 	const name = "witness.torchwood.example/w1"
 	cmd := exec.Command(bin, "-name", name, "-db", file, "-ssh-agent", socket, "-listen", addr, "-key", ssh.FingerprintSHA256(sshKey))
 	cmd.Stderr = &output.Buffer{}

@@ -1,31 +1,18 @@
 package ledgertest
 
 import (
-	"fmt"
-	"net"
-	"os"
-	"sync/atomic"
 	"testing"
+
+	"github.com/regard-broker/regard/deploy/freeport"
 )
 
-var loopbacks atomic.Uint32
-
-// Loopback is an address of this machine that is nobody else's: no other test's, nor another process's. A port that was free at 127.0.0.1 may be given to somebody else before it is listened on.
-func Loopback() string {
-	pid, n := os.Getpid(), loopbacks.Add(1)
-	return fmt.Sprintf("127.%d.%d.%d", 64+(pid>>8)%64, pid%256, 1+n%254)
-}
-
-// FreeAddress is a port that nobody listens on, at an address of its own.
-func FreeAddress(t testing.TB) string { return FreePort(t, Loopback()) }
-
-// FreePort is a port at an address that nobody listens on there.
-func FreePort(t testing.TB, host string) string {
+// FreeAddress is host:port of this machine that nobody listens on, and that is kept for whom the test starts until it ends.
+func FreeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	port, err := freeport.New("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(port.Close)
+	return port.Addr()
 }

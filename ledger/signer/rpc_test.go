@@ -92,7 +92,7 @@ func TestMutualTLS(t *testing.T) {
 	dsn, _ := database(t)
 	servers, clients, others := newCA(t, "servers"), newCA(t, "clients"), newCA(t, "others")
 	cert, key := servers.issue(t, "log.test")
-	addr := ledgertest.FreePort(t, "127.0.0.1") // of the certificate
+	addr := ledgertest.FreeAddress(t)
 	for _, bad := range []*signer.ServerTLS{nil, {Cert: cert, Key: key, ClientCA: key}, {Cert: cert, Key: key, ClientCA: "missing"}, {Cert: cert, Key: "missing", ClientCA: clients.file}} {
 		if _, err := signer.Start(t.Context(), signer.Config{DSN: dsn, Listen: addr, TLS: bad}); err == nil {
 			t.Fatalf("started with %+v", bad)
