@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -114,6 +115,26 @@ func TestPolicyIsTriedAgain(t *testing.T) {
 		t.Fatal("a bundle that isn't recorded is in force")
 	}
 	if s := w.b.PolicyStatus(); s.Digest != was || s.Problem == nil {
+		t.Errorf("meanwhile in force is %s (%v), want %s", s.Digest, s.Problem, was)
+	}
+	w.sql("DROP TRIGGER full")
+	until(t, "the bundle", func() bool { s := w.b.PolicyStatus(); return s.Digest == want && s.Problem == nil })
+	if n := len(activations(t, w)); n != 2 {
+		t.Errorf("%d bundles were activated", n)
+	}
+}
+
+// TestStartWithAPolicyThatCantBeRecorded: the broker starts under the one that was in force, so that the operator's commands are there, and has the new one in force as soon as it is recorded. The start used to fail.
+func TestStartWithAPolicyThatCantBeRecorded(t *testing.T) {
+	t.Parallel()
+	files := newSwapped(t)
+	w := newWorld(t, func(c *broker.Config) { c.Policy = policy.FromPath(files.path) })
+	was := w.b.PolicyStatus().Digest
+	w.sql("CREATE TRIGGER full BEFORE INSERT ON bundles BEGIN SELECT RAISE(ABORT, 'not now'); END")
+	w.close()
+	want := files.next()
+	w.open()
+	if s := w.b.PolicyStatus(); s.Digest != was || !errors.Is(s.Problem, policy.ErrActivation) {
 		t.Errorf("meanwhile in force is %s (%v), want %s", s.Digest, s.Problem, was)
 	}
 	w.sql("DROP TRIGGER full")

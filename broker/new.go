@@ -203,9 +203,16 @@ func New(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.refresh(ctx); err != nil {
 		return nil, err
 	}
-	b.engine, err = policy.New(ctx, policy.Config{Source: cfg.Policy, Activate: b.activate, Logger: b.log, Limit: 5 * time.Second})
+	last, err := b.store.LastBundle(ctx)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("reading the policy in force: %w", err)
+	}
+	b.engine, err = policy.New(ctx, policy.Config{Source: cfg.Policy, Activate: b.activate, Recorded: last.Bytes, Logger: b.log, Limit: 5 * time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("starting the policy engine: %w", err)
+	}
+	if err := b.engine.Status().Problem; err != nil && !b.later(err) {
+		return nil, fmt.Errorf("activating the policy: %w", err)
 	}
 	tell := b.logKeys
 	if !leads {

@@ -25,6 +25,8 @@ type Config struct {
 	// `regard/policy@v1`, durably, and returns nil when that is done, or when this bundle is the one in force already. If it
 	// returns an error the bundle does not enter into force; it may be called again with the same one. Required.
 	Activate func(context.Context, Activation) error
+	// Recorded is the bundle that was in force last, as Activate was given it; nil: there was none. If that of Source can't be activated at the start, this one decides, and Retry tries the other one again.
+	Recorded []byte
 	// Logger for what happens to bundles; never for decisions. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Limit of the time of one evaluation, which takes microseconds: it stops a bundle that never ends. Zero: five seconds, so that a
@@ -49,7 +51,7 @@ type Engine struct {
 	owed    atomic.Bool   // and nothing has come into force since
 }
 
-// New loads, checks and activates the bundle of config.Source.
+// New loads, checks and activates the bundle of config.Source. If only the activation fails and there is a recorded bundle, that one is in force, and Status tells the problem.
 func New(ctx context.Context, config Config) (*Engine, error) {
 	if config.Activate == nil {
 		return nil, errors.New("policy: Config.Activate is required: a bundle that is not logged can't decide")
@@ -70,10 +72,26 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	if err := e.Reload(ctx); err != nil {
+	err := e.Reload(ctx)
+	if errors.Is(err, ErrActivation) && config.Recorded != nil {
+		err = e.resume(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
+	e.config.Recorded = nil // it has served
 	return e, nil
+}
+
+// resume puts in force at the start what was in force last.
+func (e *Engine) resume(ctx context.Context) error {
+	b, p, err := e.prepareRecorded(ctx, e.config.Recorded)
+	if err != nil {
+		return errors.Join(*e.problem.Load(), err)
+	}
+	e.current.Store(p)
+	e.log.ErrorContext(ctx, "policy can't be recorded; the one that was in force last stays, and the other is tried again", "revision", b.revision, "digest", b.digest.Hex(), "error", *e.problem.Load())
+	return nil
 }
 
 // Decide evaluates one input under the bundle in force.
@@ -134,16 +152,9 @@ func (e *Engine) reload(ctx context.Context) error {
 func (e *Engine) Adopt(ctx context.Context, bundle []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b, err := ParseBundle(bundle)
-	if err != nil {
-		return fmt.Errorf("reading a recorded policy: %w", err)
-	}
-	if e.current.Load().bundle.digest == b.digest {
-		return nil
-	}
-	p, _, err := prepare(ctx, b, e.config.Limit)
-	if err != nil {
-		return fmt.Errorf("checking a recorded policy: %w", err)
+	b, p, err := e.prepareRecorded(ctx, bundle)
+	if err != nil || p == nil {
+		return err
 	}
 	if e.owed.Swap(false) { // what failed here is older, and mustn't come after it by itself
 		e.problem.Store(new(error))
@@ -178,6 +189,20 @@ func prepare(ctx context.Context, b *Bundle, limit time.Duration) (*program, int
 		return nil, 0, bundleError("trying it: it grants to an unknown agency that has no agreement")
 	}
 	return p, tests, nil
+}
+
+// prepareRecorded does so for the bytes of a recorded bundle; p is nil if it is in force.
+func (e *Engine) prepareRecorded(ctx context.Context, bundle []byte) (b *Bundle, p *program, err error) {
+	if b, err = ParseBundle(bundle); err != nil {
+		return nil, nil, fmt.Errorf("reading a recorded policy: %w", err)
+	}
+	if old := e.current.Load(); old != nil && old.bundle.digest == b.digest {
+		return b, nil, nil
+	}
+	if p, _, err = prepare(ctx, b, e.config.Limit); err != nil {
+		return nil, nil, fmt.Errorf("checking a recorded policy: %w", err)
+	}
+	return b, p, nil
 }
 
 // stranger is a request that every policy must refuse.

@@ -209,6 +209,51 @@ func TestRetryGivesWay(t *testing.T) {
 	}
 }
 
+// TestStartOnRecorded: what can't be activated at the start leaves in force what was in force last, and is tried again; without that, or with one that is no policy, nothing starts.
+func TestStartOnRecorded(t *testing.T) {
+	dir := policyDir(t, small)
+	last, err := FromPath(policyDir(t, small+"# last\n")).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fail atomic.Bool
+	fail.Store(true)
+	config := Config{Source: FromPath(dir), Retry: time.Millisecond, Activate: func(context.Context, Activation) error {
+		if fail.Load() {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	}}
+	for name, recorded := range map[string][]byte{"nothing": nil, "no policy": []byte("{}")} {
+		config.Recorded = recorded
+		if _, err := New(t.Context(), config); !errors.Is(err, ErrActivation) {
+			t.Errorf("%s was in force last: %v", name, err)
+		}
+	}
+	config.Recorded = last.Bytes()
+	e := newEngine(t, config)
+	if s := e.Status(); s.Digest != last.Digest() || !errors.Is(s.Problem, ErrActivation) {
+		t.Fatalf("%+v", s)
+	}
+	fail.Store(false)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); e.Retry(ctx) }()
+	for deadline := time.Now().Add(time.Minute); e.Status().Digest == last.Digest() || e.Status().Problem != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", e.Status())
+		}
+	}
+	stop()
+	<-done
+
+	// A bundle that can't be used starts nothing, whatever was in force.
+	writePolicy(t, dir, "package broken")
+	if _, err := New(t.Context(), config); !errors.Is(err, ErrBundle) {
+		t.Errorf("a broken bundle: %v", err)
+	}
+}
+
 // TestRetry: a bundle that couldn't be activated is in force as soon as it can be, though nobody touches its files any more, and whoever tried it.
 func TestRetry(t *testing.T) {
 	dir := policyDir(t, small)

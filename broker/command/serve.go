@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -114,6 +113,7 @@ type Instance struct {
 	started time.Time
 	reloads []func() error
 	servers []server // in the order in which they stop
+	owed    owed     // definitions that the log didn't take yet
 	failed  chan error
 	spare   []byte // see engine.SpareHeap
 }
@@ -326,29 +326,6 @@ func certPool(key string, text []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// loadServices puts the definitions of services.dir in force. A definition that is in force already changes nothing.
-func (i *Instance) loadServices(ctx context.Context) error {
-	if i.cfg.Services.Dir == "" {
-		return nil
-	}
-	files, err := filepath.Glob(filepath.Join(i.cfg.Services.Dir, "*.y*ml"))
-	if err != nil {
-		return fmt.Errorf("listing services.dir: %w", err)
-	}
-	slices.Sort(files)
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return fmt.Errorf("reading a service definition: %w", err)
-		}
-		if _, err := i.Broker.PutService(ctx, b); err != nil {
-			p := broker.AsProblem(err)
-			return fmt.Errorf("loading %s: %s %s: %w", f, p.Title, p.Detail, err)
-		}
-	}
-	return nil
-}
-
 func (i *Instance) listen(ctx context.Context, certs *api.Certificates) error {
 	cfg, l := i.cfg, &i.cfg.Limits
 	metrics := api.NewMetrics()
@@ -458,6 +435,7 @@ func (i *Instance) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Limits.Drain.Std())
 	defer cancel()
 	i.log.Info("stopping")
+	i.owed.leave()
 	if i.Broker != nil {
 		i.Broker.Drain()
 	}
@@ -473,6 +451,7 @@ func (i *Instance) Stop(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	i.owed.work.Wait() // with the log closed, nothing can hold them up
 	i.log.Info("stopped")
 	return nil
 }
