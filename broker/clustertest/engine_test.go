@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/regard-broker/regard/deploy/pgcluster"
+	"github.com/regard-broker/regard/deploy/pgcluster/pgtest"
 	"github.com/regard-broker/regard/ledger/ledgertest"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/signedpg"
@@ -95,6 +96,39 @@ func TestPostgres(t *testing.T) {
 	})
 	t.Run("kill -9 of the first process of the signed checkpoint's", func(t *testing.T) {
 		w.survive(t, fault{hit: first(w.apart), heal: restart(w.apart)})
+	})
+	dir := pgtest.Dir(t)
+	var archive *pgcluster.Archive
+	begin := func(t *testing.T) {
+		t.Helper()
+		var err error
+		if archive, err = w.main.Archive(t.Context(), filepath.Join(dir, "wal")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := func() {
+		if err := archive.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("the archive of the write-ahead log, for which the store's and Trillian's PostgreSQL waits, is away for 8 seconds", func(t *testing.T) {
+		begin(t)
+		w.survive(t, fault{hit: end, heal: func() { time.Sleep(8 * time.Second); begin(t) }})
+	})
+	t.Run("the disk of the store's and Trillian's PostgreSQL is lost; it is recovered from a base backup and the archive", func(t *testing.T) {
+		base := filepath.Join(dir, "base")
+		if err := w.main.BaseBackup(t.Context(), base); err != nil {
+			t.Fatal(err)
+		}
+		w.load.flowing(t, time.Now(), 20)
+		w.survive(t, fault{hit: func() {
+			kill(w.main)()
+			end()
+		}, heal: func() {
+			if err := w.main.Recover(t.Context(), base, archive); err != nil {
+				t.Fatal(err)
+			}
+		}})
 	})
 	t.Run("a restored dump", func(t *testing.T) { restored(t, w) })
 }

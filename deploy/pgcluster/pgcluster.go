@@ -104,15 +104,8 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 }
 
 func (c *Cluster) prepare(ctx context.Context) error {
-	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("making the database's directory: %w", err)
-	}
-	if c.as != nil {
-		for _, dir := range []string{c.cfg.Dir, c.socket} {
-			if err := os.Chown(dir, int(c.as.Uid), int(c.as.Gid)); err != nil {
-				return fmt.Errorf("giving %s to the user who runs PostgreSQL: %w", dir, err)
-			}
-		}
+	if err := errors.Join(c.make(c.cfg.Dir), c.make(c.socket)); err != nil {
+		return err
 	}
 	if _, err := os.Stat(filepath.Join(c.cfg.Dir, "PG_VERSION")); err == nil {
 		return nil

@@ -79,7 +79,7 @@ func Database(t testing.TB) (*pgcluster.Cluster, string) {
 // Own starts a server for one test, which may stop, kill and start it again.
 func Own(t testing.TB, more ...string) *pgcluster.Cluster {
 	t.Helper()
-	return own(t, openDir(t), nil, more...)
+	return own(t, Dir(t), nil, more...)
 }
 
 func own(t testing.TB, dir string, env []string, more ...string) *pgcluster.Cluster {
@@ -96,8 +96,8 @@ func own(t testing.TB, dir string, env []string, more ...string) *pgcluster.Clus
 	return c
 }
 
-// openDir is a directory that the server's user can pass through, which it can't through t.TempDir.
-func openDir(t testing.TB) string {
+// Dir is a directory that the server's user can pass through, which it can't through t.TempDir.
+func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "regard-pgtest-")
 	if err != nil {
@@ -120,7 +120,7 @@ var slowDisk string
 // Slow is Own on a disk that can be made slow: from a call of slow on each fsync of the server takes so much longer. It needs gcc.
 func Slow(t testing.TB, more ...string) (c *pgcluster.Cluster, slow func(time.Duration)) {
 	t.Helper()
-	dir := openDir(t)
+	dir := Dir(t)
 	library, delay := filepath.Join(dir, "slow.so"), filepath.Join(dir, "delay")
 	gcc := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-o", library, "-", "-ldl") // #nosec G204 -- a compiler, for a test
 	gcc.Stdin = strings.NewReader(slowDisk)
