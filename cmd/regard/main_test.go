@@ -61,6 +61,11 @@ func TestScripts(t *testing.T) {
 				e.Setenv(name, port.Addr())
 			}
 			e.Setenv("DEVVAULT", os.Getenv("REGARD_DEVVAULT"))
+			bundle, err := filepath.Abs("../../policy/bundle")
+			if err != nil {
+				return err
+			}
+			e.Setenv("POLICY", bundle)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
