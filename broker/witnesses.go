@@ -73,6 +73,7 @@ func (b *Broker) openWitnesses(ctx context.Context) error {
 	}
 	w.Collector, err = cosign.New(cosign.Config{
 		Witnesses: p, Policy: b.logPolicy, Faulty: cfg.Faulty, Deadline: cfg.Deadline, Timeout: cfg.Timeout, Roots: cfg.Roots, Logger: b.log,
+		Leads: func() bool { return b.member == nil || b.member.Leads() },
 		Prove: func(cp proof.Checkpoint, size uint64) ([]proof.Hash, error) {
 			return tiles.Tree{Dir: b.PublicDir(), Size: cp.Size(), Root: cp.Root()}.Consistency(size)
 		},

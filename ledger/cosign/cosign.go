@@ -38,6 +38,9 @@ type Config struct {
 	Policy func(context.Context) (*proof.Policy, error)
 	// Prove returns the proof that a checkpoint extends the first size entries.
 	Prove func(cp proof.Checkpoint, size uint64) ([]proof.Hash, error)
+	// Leads says whether the checkpoints that this Collector gets are the newest of the log: of several brokers, only the one that leads signs. While it says no, no witness is asked, and what one still answers counts for nothing, for another
+	// one has gone on. Nil: always.
+	Leads func() bool
 	// Faulty is how many witnesses may be dishonest.
 	Faulty int
 	// Deadline is how long Cosign waits for the quorum; 0 means 2 seconds.
@@ -94,6 +97,9 @@ func New(cfg Config) (*Collector, error) {
 		if *d == 0 {
 			*d = v
 		}
+	}
+	if cfg.Leads == nil {
+		cfg.Leads = func() bool { return true }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -195,6 +201,11 @@ func (c *Collector) take(cp proof.Checkpoint) *round {
 	if r == nil || r.cp.Size() != cp.Size() || r.cp.Root() != cp.Root() {
 		r = &round{cp: cp, lines: make([][]byte, len(c.members)), change: make(chan struct{})}
 		c.round = r
+		for _, m := range c.members {
+			if m.conflict != nil && m.conflict.within(cp) {
+				m.conflict = nil // others of this log went so far meanwhile; if it is another history, the witness says so again
+			}
+		}
 	}
 	for i, m := range c.members {
 		if r.lines[i] == nil && m.w.Cosigned(cp) {

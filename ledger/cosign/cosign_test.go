@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,6 +279,69 @@ func TestWitnessesSawMore(t *testing.T) {
 	if err := l.Err(); !errors.Is(err, ledger.ErrHalted) || !strings.Contains(err.Error(), "a: it says") || !strings.Contains(err.Error(), "b: it says") {
 		t.Errorf("halted by %v", err)
 	}
+}
+
+// Another broker of the same log led meanwhile, and had it cosigned further: what a witness says of that is no contradiction of what goes as far.
+func TestCosignedMeanwhile(t *testing.T) {
+	e := newEnv(t)
+	ws := []*one{newOne(t, "a", e.VKey), newOne(t, "b", e.VKey)}
+	e.collect(t, policyText(2, ws...), func(c *cosign.Config) { c.Faulty, c.MinPause, c.MaxPause = 0, time.Hour, time.Hour }) // whoever fails is asked once
+	l := e.OpenWith(e.Config())
+	grown := func(n int) []byte {
+		t.Helper()
+		cp, err := l.AwaitPublished(t.Context(), e.add(t, l, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cp.Note()
+	}
+	before := grown(1)
+	ws[0].answer(func(rw http.ResponseWriter, _ *http.Request) {
+		conflict(rw, fmt.Sprintf("%d\n", l.Checkpoint().Size()+1))
+	})
+	if _, err := e.c.Cosign(t.Context(), before); !errors.Is(err, ledger.ErrHalted) {
+		t.Fatalf("a witness that saw more than there is: %v", err)
+	}
+	if _, err := e.c.Cosign(t.Context(), grown(1)); err != nil {
+		t.Errorf("as much as it saw: %v", err)
+	}
+}
+
+// A broker that doesn't lead any more asks no witness, and takes nothing from one that it had asked; when it leads again, it does.
+func TestRestsUnlessItLeads(t *testing.T) {
+	e := newEnv(t)
+	w := newOne(t, "a", e.VKey)
+	var leads atomic.Bool
+	leads.Store(true)
+	e.collect(t, policyText(1, w), func(c *cosign.Config) { c.Faulty, c.Leads, c.Timeout = 0, leads.Load, time.Minute })
+	l := e.openLog()
+	size := witnessed(t, l, e.add(t, l, 3)).Size()
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var n atomic.Int64
+	w.answer(func(rw http.ResponseWriter, _ *http.Request) {
+		if n.Add(1) == 1 {
+			close(asked)
+			<-answer
+		}
+		conflict(rw, fmt.Sprintf("%d\n", size+100))
+	})
+	e.add(t, l, 1)
+	<-asked
+	leads.Store(false)
+	close(answer)
+	// Nor is it asked for what comes now.
+	if _, err := l.AwaitPublished(t.Context(), e.add(t, l, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if n := n.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	if s := e.c.Stats()[0]; s.Failed[cosign.Conflict] != 0 || s.Failing || strings.Contains(e.logs.String(), "ANOTHER HISTORY") {
+		t.Errorf("%+v\n%s", s, e.logs)
+	}
+	w.answer(nil)
+	leads.Store(true)
+	witnessed(t, l, e.add(t, l, 1))
 }
 
 // Whoever asks hears from each witness where it saw the log stand.

@@ -47,6 +47,11 @@ type failed struct {
 
 func (f *failed) Error() string { return f.says }
 
+// within says whether what a witness saw more, if that is all it says, may be a part of cp.
+func (f *failed) within(cp proof.Checkpoint) bool {
+	return f.kind == Conflict && f.ahead > 0 && f.ahead <= cp.Size()
+}
+
 const (
 	maxAnswer = 64 << 10 // a sequence of cosignatures; a post-quantum one is 3.3 kB
 	// maxTries bounds how often a witness may change its mind about the size in one attempt: others may submit checkpoints, too.
@@ -67,7 +72,7 @@ type member struct {
 
 	// Guarded by c.mu.
 	failing  bool // in a pause after a failure
-	conflict error
+	conflict *failed
 	stats    Stats
 }
 
@@ -120,6 +125,9 @@ func (m *member) run(ctx context.Context) {
 			m.cosigned(r, line, sig, time.Since(start))
 			continue
 		}
+		if !m.c.cfg.Leads() {
+			continue
+		}
 		pause = min(max(2*pause, m.c.cfg.MinPause), m.c.cfg.MaxPause)
 		wait := pause/2 + rand.N(pause/2+1) // #nosec G404 -- so that not all ask at once
 		var f *failed
@@ -140,11 +148,11 @@ func (m *member) run(ctx context.Context) {
 	}
 }
 
-// todo returns the round that this witness has still to cosign, nil if there is none.
+// todo returns the round that this witness has still to cosign, nil if there is none, or none of this broker's any more: then the next one wakes it.
 func (m *member) todo() *round {
 	m.c.mu.Lock()
 	defer m.c.mu.Unlock()
-	if r := m.c.round; r != nil && !r.has(m.i) {
+	if r := m.c.round; r != nil && !r.has(m.i) && m.c.cfg.Leads() {
 		return r
 	}
 	return nil
@@ -173,7 +181,7 @@ func (m *member) fails(r *round, err error) {
 	if errors.As(err, &f) {
 		kind = f.kind
 	}
-	if kind == Conflict && f.ahead > 0 && c.round.cp.Size() >= f.ahead {
+	if f != nil && f.within(c.round.cp) {
 		// Somebody else brought it the published checkpoint while this one was on its way.
 		r.changed()
 		return
@@ -190,7 +198,7 @@ func (m *member) fails(r *round, err error) {
 	}
 	m.failing, m.stats.Failing = true, true
 	if kind == Conflict {
-		m.conflict = err
+		m.conflict = f
 	}
 	r.changed()
 }
