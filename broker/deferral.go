@@ -69,7 +69,7 @@ const (
 	openAhead = time.Hour
 )
 
-// overBy is the time by which delays are over. The log's own time counts, too, which doesn't follow a clock that leaps: nobody can be untold.
+// overBy is the time by which what waits for its day is due: delays, erasures, holds, deadlines. The log's own time counts, too, which doesn't follow a clock that leaps: nobody can be untold, and nothing brought back.
 func (b *Broker) overBy() time.Time {
 	now, epoch := b.now(), b.ledger().OpenEpoch().Until.Add(openAhead)
 	if epoch.Before(now) {

@@ -136,7 +136,7 @@ func (b *Broker) beginErasure(ctx context.Context, order store.Order, subject pr
 	}
 	e = store.Erasure{ID: store.ID(uuid.Must(uuid.NewV7())), Record: sealed.row}
 	*begun = true
-	if err := order.BeginErasure(ctx, &e, request, b.now(), reach, b.damage.has); err != nil {
+	if err := order.BeginErasure(ctx, &e, request, b.overBy(), reach, b.damage.has); err != nil {
 		if p := eraseProblem(err); p != nil {
 			*begun = false
 			return e, nil, 0, p

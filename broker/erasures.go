@@ -133,7 +133,7 @@ func (b *Broker) ErasureRequests(ctx context.Context, a Account) ([]ErasureReque
 		}
 		x := ErasingIdentifier{Type: e.Type, State: e.State, Ended: e.Ended, Index: e.Index}
 		if e.State == store.ErasureWaiting {
-			if x.Blocked, err = b.store.Blocks(ctx, e.Owner, b.now()); err != nil {
+			if x.Blocked, err = b.store.Blocks(ctx, e.Owner, b.overBy()); err != nil {
 				return nil, storeProblem(err)
 			}
 		}
@@ -166,7 +166,7 @@ func (b *Broker) UndoErasure(ctx context.Context, a Account, request store.ID) e
 
 // dueErasures carries out the requests that are due, as far as nothing blocks them. Each is tried, whatever became of the others.
 func (b *Broker) dueErasures(ctx context.Context) error {
-	due, err := b.store.DueErasures(ctx, b.now(), erasuresARound)
+	due, err := b.store.DueErasures(ctx, b.overBy(), erasuresARound)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (b *Broker) dueErasures(ctx context.Context) error {
 			pause = b.cfg.SweepEvery
 		}
 		// One that is done is not touched by this; the others let those behind them pass.
-		if err := errors.Join(err, b.store.Postpone(ctx, due[i].ID, b.now().Add(pause))); err != nil {
+		if err := errors.Join(err, b.store.Postpone(ctx, due[i].ID, b.overBy().Add(pause))); err != nil {
 			errs = append(errs, fmt.Errorf("carrying out request %v: %w", uuid.UUID(due[i].ID), err))
 		}
 	}
@@ -187,7 +187,7 @@ func (b *Broker) dueErasures(ctx context.Context) error {
 
 // dueErasure carries one out, unless something blocks it, or a mail to the person has to go out first (mailing).
 func (b *Broker) dueErasure(ctx context.Context, e *store.ErasureRequest) (mailing bool, err error) {
-	now := b.now()
+	now := b.overBy()
 	why, err := b.store.Blocks(ctx, e.Owner, now)
 	if err != nil {
 		return false, err
@@ -252,7 +252,7 @@ func eraseProblem(err error) *Problem {
 
 // blocked is the problem with erasing an identifier now, by what is known before anything is stopped for it; the same is decided again in the transaction that begins it.
 func (b *Broker) blocked(ctx context.Context, owner keys.Owner) error {
-	why, err := b.store.Blocks(ctx, owner, b.now())
+	why, err := b.store.Blocks(ctx, owner, b.overBy())
 	switch {
 	case err != nil:
 		return storeProblem(err)

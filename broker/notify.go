@@ -298,7 +298,7 @@ func (b *Broker) noticeOf(ctx context.Context, w *store.WatchedEntry) (store.Not
 
 // remind has those told who let a deadline pass, and drops what has ended long ago.
 func (b *Broker) remind(ctx context.Context) error {
-	now := b.now()
+	now := b.overBy()
 	for _, step := range []func() (int64, error){
 		func() (int64, error) { n, err := b.store.RemindContests(ctx, now, 100); return int64(n), err },
 		func() (int64, error) { return b.store.DropContests(ctx, now.Add(-b.cfg.Retention), 100) },

@@ -254,6 +254,44 @@ func TestHoldKeepsFromErasure(t *testing.T) {
 	}
 }
 
+// TestLeapErasesNobody: a clock that leaps further than the log believes begins no erasure that its person may still undo, or that a hold forbids, and delays none once it is right again.
+func TestLeapErasesNobody(t *testing.T) {
+	var ahead atomic.Int64
+	w := newTraveller(t, &ahead, 0, nil)
+	ctx := t.Context()
+	me, held := studying(t, account(t, marie)), account(t, killPivot("EIN ANDERER"))
+	for _, a := range []broker.Account{me, held} {
+		if err := w.b.Enrol(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := request()
+	req.IdempotencyKey = "for-a-repeat"
+	w.disclose(req)
+	if _, err := w.b.AddHold(ctx, erasable(held), "cpp-60-1", "r", w.now().Add(40*day)); err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := w.ask(me), w.ask(held)
+	ahead.Store(int64(365 * day))
+	until(t, "a round in the future", func() bool { return w.count("SELECT count(*) FROM payloads") == 0 })
+	time.Sleep(500 * time.Millisecond) // more of them
+	if e, err := w.b.Erase(ctx, erasable(held)[0], "rgpd-17"); err == nil {
+		t.Errorf("the operator erased what is held: %+v", e)
+	}
+	ahead.Store(0)
+	w.age(&ahead, 20*day)
+	if got := w.erasing(me); strings.Contains(got, "done") || strings.Contains(w.erasing(held), "done") || w.state() != broker.HistoryOpen {
+		t.Fatalf("%s %s %s", got, w.erasing(held), w.state())
+	}
+	if err := w.b.UndoErasure(ctx, held, theirs); err != nil {
+		t.Error(err)
+	}
+	// What isn't undone comes on its day.
+	w.age(&ahead, 11*day)
+	until(t, "the erasure", w.erased(me))
+	wantCode(t, "undoing what was carried out", w.b.UndoErasure(ctx, me, mine), 409, "erasure.ended")
+}
+
 // TestErasureWaitsForAContest, and goes on when that is answered.
 func TestErasureWaitsForAContest(t *testing.T) {
 	var ahead atomic.Int64
