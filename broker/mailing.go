@@ -108,6 +108,11 @@ func (b *Broker) sendDue(ctx context.Context) error {
 // sendLetter sends one, and notes what became of it; down: no other would be taken now.
 func (b *Broker) sendLetter(ctx context.Context, l *store.Letter) (down bool, err error) {
 	m, err := b.write(ctx, l)
+	if unreadable(err) || errors.Is(err, mail.ErrInvalid) { // others can be written
+		b.mails.failed.Add(1)
+		b.log.Error("a mail can't be written: what is stored for it is damaged", "kind", string(l.Kind), "agency", l.Agency, "error", err)
+		return false, b.again(ctx, l)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -141,6 +146,11 @@ func (b *Broker) noteLetter(ctx context.Context, l *store.Letter, err error) err
 		b.mails.failed.Add(1)
 		b.log.Warn("a mail was not taken; it is tried again", "kind", string(l.Kind), "tries", l.Tries+1, "error", err)
 	}
+	return b.again(ctx, l)
+}
+
+// again has one tried again, or given up.
+func (b *Broker) again(ctx context.Context, l *store.Letter) error {
 	if l.Tries+1 >= mailTries {
 		b.mails.dropped.Add(1)
 		b.log.Error("a mail is given up", "kind", string(l.Kind), "agency", l.Agency)

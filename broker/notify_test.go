@@ -456,6 +456,28 @@ func TestMailServerDown(t *testing.T) {
 	round("a server that is there again", letters, 2*letters, 0)
 }
 
+// TestMailBehindADamagedAddress: one that can't be written is tried like one that isn't taken, and holds nobody else's up.
+func TestMailBehindADamagedAddress(t *testing.T) {
+	var ahead atomic.Int64
+	w, s := posting(t, &ahead)
+	me, other := account(t, marie), account(t, killPivot("UN AUTRE"))
+	w.subscribe(me, s, "camille@exemple.fr")
+	w.tamper("UPDATE citizens SET address = CAST(" + altered("address") + " AS BLOB)")
+	w.subscribe(other, s, "autre@exemple.fr")
+	before := len(s.Mails())
+	for _, a := range []broker.Account{me, other} {
+		w.ask(a)
+	}
+	ahead.Add(int64(10 * time.Minute))
+	if m := s.Await(t, before+1)[before]; m.To != "autre@exemple.fr" {
+		t.Errorf("%+v", m)
+	}
+	until(t, "the other one to be tried", func() bool {
+		m, err := w.b.Mails(t.Context())
+		return err == nil && m.Failed > 0 && m.Waiting == 1
+	})
+}
+
 // TestErasedAddress: the mail that says that the erasure begins goes out before the address is destroyed; after that there is none.
 func TestErasedAddress(t *testing.T) {
 	var ahead atomic.Int64
