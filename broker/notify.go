@@ -299,20 +299,17 @@ func (b *Broker) noticeOf(ctx context.Context, w *store.WatchedEntry) (store.Not
 // remind has those told who let a deadline pass, and drops what has ended long ago.
 func (b *Broker) remind(ctx context.Context) error {
 	now := b.overBy()
-	for _, step := range []func() (int64, error){
-		func() (int64, error) { n, err := b.store.RemindContests(ctx, now, 100); return int64(n), err },
-		func() (int64, error) { return b.store.DropContests(ctx, now.Add(-b.cfg.Retention), 100) },
-		func() (int64, error) { return b.store.DropErasureRequests(ctx, now.Add(-erasureShown), 100) },
-		func() (int64, error) { return b.store.DropDelegations(ctx, now.Add(-b.cfg.Retention), 100) },
+	for _, step := range []func(limit int) (int64, error){
+		func(limit int) (int64, error) {
+			n, err := b.store.RemindContests(ctx, now, limit)
+			return int64(n), err
+		},
+		func(limit int) (int64, error) { return b.store.DropContests(ctx, now.Add(-b.cfg.Retention), limit) },
+		func(limit int) (int64, error) { return b.store.DropErasureRequests(ctx, now.Add(-erasureShown), limit) },
+		func(limit int) (int64, error) { return b.store.DropDelegations(ctx, now.Add(-b.cfg.Retention), limit) },
 	} {
-		for {
-			n, err := step()
-			if err != nil {
-				return err
-			}
-			if n < 100 {
-				break
-			}
+		if err := inPages(100, step); err != nil {
+			return err
 		}
 	}
 	return nil

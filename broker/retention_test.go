@@ -31,6 +31,24 @@ func newTraveller(t *testing.T, ahead *atomic.Int64, retention time.Duration, ch
 	})
 }
 
+// TestAnswersBesideADamagedKey: a key of answers that says no time keeps no other answer, nor its key, longer than it may be kept.
+func TestAnswersBesideADamagedKey(t *testing.T) {
+	var ahead atomic.Int64
+	w := newTraveller(t, &ahead, 0, nil)
+	req := request()
+	req.IdempotencyKey = "for-a-repeat"
+	w.disclose(req)
+	w.tamper("INSERT INTO keys (id, kind, owner, period, wrapped, created) SELECT CAST(zeroblob(15) || x'01' AS BLOB), kind, owner, 'x' || period, wrapped, created FROM keys WHERE kind = 'payload' LIMIT 1")
+	ahead.Add(int64(2 * time.Hour))
+	old := w.now().Add(-time.Hour).UTC().Format("2006-01-02T15:04Z")
+	until(t, "the answer and its key to be gone", func() bool {
+		return w.count("SELECT (SELECT count(*) FROM payloads) + (SELECT count(*) FROM keys WHERE kind = 'payload' AND period < ?)", old) == 0
+	})
+	if w.count("SELECT count(*) FROM keys WHERE period LIKE 'x%'") != 1 {
+		t.Error("the damaged key, which says no time, is gone")
+	}
+}
+
 // again restarts a broker with another retention.
 func (w *world) again(retention time.Duration) {
 	w.close()

@@ -118,20 +118,18 @@ func (b *Broker) packRolls(ctx context.Context) error {
 	return nil
 }
 
+// dropAnswers destroys the keys of old answers, and drops these and what was asked. Each is done, whatever became of the others.
 func (b *Broker) dropAnswers(ctx context.Context) error {
-	if _, err := b.ring.Sweep(ctx, b.now()); err != nil {
-		return err
-	}
-	for more := true; more; {
-		n, err := b.store.DropPayloads(ctx, b.now(), 1000)
-		if err != nil {
-			return err
-		}
-		more = n == 1000
-	}
+	_, err := b.ring.Sweep(ctx, b.now())
+	return errors.Join(err,
+		inPages(1000, func(n int) (int64, error) { return b.store.DropPayloads(ctx, b.now(), n) }),
+		inPages(1000, func(n int) (int64, error) { return b.store.DropBodies(ctx, b.now().Add(-bodyLife), n) }))
+}
+
+// inPages does a step until there was less to do than the limit.
+func inPages(limit int, step func(limit int) (int64, error)) error {
 	for {
-		n, err := b.store.DropBodies(ctx, b.now().Add(-bodyLife), 1000)
-		if err != nil || n == 0 {
+		if n, err := step(limit); err != nil || n < int64(limit) {
 			return err
 		}
 	}

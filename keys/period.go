@@ -324,6 +324,7 @@ func (r *Ring) Sweep(ctx context.Context, now time.Time) (int, error) {
 func (r *Ring) sweep(ctx context.Context, now time.Time) (int, error) {
 	var gone []KeyID
 	var after KeyID
+	var damaged error // of a key that can't be told to be old; the others are
 	for {
 		rows, err := r.store.ListKeys(ctx, KindPayload, after, maxBatch)
 		if err != nil {
@@ -331,10 +332,10 @@ func (r *Ring) sweep(ctx context.Context, now time.Time) (int, error) {
 		}
 		for i := range rows {
 			ends, err := payloadEnds(rows[i].Period)
-			if err != nil {
-				return 0, fmt.Errorf("payload key %s: %w", rows[i].ID, err)
-			}
-			if !now.Before(ends) {
+			switch {
+			case err != nil:
+				damaged = fmt.Errorf("payload key %s: %w", rows[i].ID, err)
+			case !now.Before(ends):
 				gone = append(gone, rows[i].ID)
 			}
 		}
@@ -346,7 +347,7 @@ func (r *Ring) sweep(ctx context.Context, now time.Time) (int, error) {
 	if err := r.destroy(ctx, gone); err != nil {
 		return 0, err
 	}
-	return len(gone), nil
+	return len(gone), damaged
 }
 
 func (r *Ring) destroy(ctx context.Context, ids []KeyID) error {

@@ -289,6 +289,29 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A key whose time can't be told is reported, and keeps no other one.
+func TestSweepPastADamagedKey(t *testing.T) {
+	b := newBench(t)
+	c := proof.Commitment{1}
+	if _, err := b.ring.SealPayload(ctx, proof.SetDigest([]proof.Commitment{c}), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var damaged keys.StoredKey
+	for _, k := range b.store.Rows() {
+		if k.Kind == keys.KindPayload {
+			damaged = k
+		}
+	}
+	damaged.ID, damaged.Period = keys.KeyID{1}, "x"+damaged.Period // before all others
+	b.store.Put(damaged)
+	b.clock.add(time.Hour)
+	n, err := b.ring.Sweep(ctx, b.clock.now())
+	wants(t, "a key without a period", err, keys.ErrAltered)
+	if n != 1 {
+		t.Errorf("%d keys were swept", n)
+	}
+}
+
 // G7: after Erase a copy of everything stored, and the custodian, open nothing of that person.
 func TestEraseIsFinal(t *testing.T) {
 	b := newBench(t)
