@@ -2,7 +2,8 @@
 //
 // What it guarantees. Every file was verified before it is kept: entries and tiles against a signed checkpoint that extends the mirror's own, indexes against markers that are in the log, blobs against their
 // digests. The checkpoint is replaced last, when all that it needs is on the disk, and only by one that extends it; so the directory can be served all the time, by tiles.Handler or any static
-// server, and a crash at any instant leaves it whole. If the log shows another history, nothing of it is kept but the two signed checkpoints that prove it, in the directory evidence.
+// server, and a crash at any instant leaves it whole. Until it is replaced, the checkpoint whose entries were copied last counts as well: it stands in the file .ahead, so that a log which takes it back is
+// found out by another process, too. If the log shows another history, nothing of it is kept but the two signed checkpoints that prove it, in the directory evidence.
 //
 // What it doesn't. A mirror isn't a witness: it vouches for nothing by a signature of its own. What the log doesn't serve (a missing blob or index) it can't have: it says so, keeps the rest, and
 // asks again at each Sync. It holds what the log signed, also where that breaks rules: fsck says so. It holds in memory a few words for each closed epoch.
@@ -51,7 +52,7 @@ type Config struct {
 // Result is what a Sync did.
 type Result struct {
 	Size, Before uint64
-	// Behind: the log serves a smaller tree than the mirror has, of the same history.
+	// Behind: the log serves a smaller tree than the mirror has copied, of the same history.
 	Behind bool
 	// Missing are files that the log doesn't serve as it should. The mirror lacks them, too.
 	Missing []Missing
@@ -67,12 +68,13 @@ type Missing struct {
 
 // Mirror is a copy of a log. It is not safe for concurrent use; its directory may be served meanwhile.
 type Mirror struct {
-	cfg  Config
-	own  proof.Checkpoint // zero: none yet
-	name string           // of the log
-	w    *tiles.Writer
-	lock *os.File
-	disk reader.Source // the copy
+	cfg   Config
+	own   proof.Checkpoint // zero: none yet
+	ahead proof.Checkpoint // extends the own, and all its entries are copied, but not yet all else that it needs; zero: none
+	name  string           // of the log
+	w     *tiles.Writer
+	lock  *os.File
+	disk  reader.Source // the copy
 
 	noted
 	audited time.Time // when statements about all epochs were asked for
@@ -117,13 +119,17 @@ func Open(ctx context.Context, cfg Config) (_ *Mirror, err error) {
 		return nil, err
 	}
 	cp, err := reader.Checkpoint(ctx, m.disk, cfg.Policy)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the mirror's own checkpoint: %v", err) // not the log
 	}
-	m.own, m.name = cp, cp.Origin()
+	m.own = cp
+	if err := m.readAhead(ctx); err != nil {
+		return nil, err
+	}
+	m.name = m.newest().Origin()
+	if m.own.IsZero() {
+		return m, nil
+	}
 	// From here on all is compared with the own checkpoint, whatever the files say.
 	tr, err := reader.OpenTree(ctx, m.disk, "", cp.Size(), cp.Root())
 	if err == nil {
@@ -156,6 +162,33 @@ func (m *Mirror) Close() error { return m.lock.Close() }
 // Checkpoint returns what the mirror serves; false if that is nothing yet.
 func (m *Mirror) Checkpoint() (proof.Checkpoint, bool) { return m.own, !m.own.IsZero() }
 
+// aheadPath is where the checkpoint stands that is ahead of the one that is served.
+const aheadPath = ".ahead"
+
+// readAhead reads what an earlier process copied and couldn't finish.
+func (m *Mirror) readAhead(ctx context.Context) error {
+	b, err := m.disk.Get(ctx, aheadPath, reader.MaxCheckpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the checkpoint that the mirror copied last: %v", err) // not the log
+	}
+	// One that the policy doesn't know proves nothing, and one that isn't larger was left when the process ended just after the own was written.
+	if cp, err := proof.VerifyCheckpoint(b, m.cfg.Policy); err == nil && cp.Size() > m.own.Size() && (m.own.IsZero() || cp.Origin() == m.own.Origin()) {
+		m.ahead = cp
+	}
+	return nil
+}
+
+// newest is the largest checkpoint whose entries are all copied; zero: none.
+func (m *Mirror) newest() proof.Checkpoint {
+	if m.ahead.IsZero() {
+		return m.own
+	}
+	return m.ahead
+}
+
 // Sync brings the copy up to what the log serves.
 func (m *Mirror) Sync(ctx context.Context) (Result, error) {
 	res := Result{Before: m.own.Size(), Size: m.own.Size()}
@@ -167,10 +200,10 @@ func (m *Mirror) Sync(ctx context.Context) (Result, error) {
 		return res, fmt.Errorf("the log is %s, the mirror of %s", cp.Origin(), m.name)
 	}
 	m.name = cp.Origin()
-	switch {
-	case cp.Size() == m.own.Size() && cp.Root() != m.own.Root():
-		return res, m.evidence(m.own, cp)
-	case cp.Size() < m.w.Size():
+	switch newest := m.newest(); {
+	case cp.Size() == newest.Size() && cp.Size() > 0 && cp.Root() != newest.Root(): // every history begins with the empty tree
+		return res, m.evidence(newest, cp)
+	case cp.Size() < newest.Size():
 		res.Behind = true
 		return res, m.behind(ctx, cp)
 	case cp.Size() > m.w.Size():
@@ -191,31 +224,43 @@ func (m *Mirror) Sync(ctx context.Context) (Result, error) {
 		if err := tiles.WriteFile(m.cfg.Dir, layout.CheckpointPath, cp.Note()); err != nil {
 			return res, fmt.Errorf("writing the checkpoint: %w", err)
 		}
-		m.own = cp
+		m.own, m.ahead = cp, proof.Checkpoint{}
+		if err := os.Remove(filepath.Join(m.cfg.Dir, aheadPath)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return res, fmt.Errorf("writing the checkpoint: %w", err)
+		}
 	}
 	res.Size = m.own.Size()
 	return res, nil
 }
 
-// extend copies the entries up to a checkpoint, after checking that its history is the mirror's.
+// extend copies the entries up to a checkpoint that isn't smaller than the newest, after checking that its history is the mirror's.
 func (m *Mirror) extend(ctx context.Context, cp proof.Checkpoint) error {
 	tr, err := reader.OpenTree(ctx, m.cfg.Source, "", cp.Size(), cp.Root())
 	if err != nil {
 		return err
 	}
-	if !m.own.IsZero() {
-		if cp.Size() < m.own.Size() {
-			return errors.New("the mirror is damaged, and the log serves a smaller tree than the mirror had: wait until it serves the newest again")
+	for _, ours := range []proof.Checkpoint{m.own, m.ahead} {
+		if ours.Size() == 0 {
+			continue
 		}
-		root, err := tr.RootAt(ctx, m.own.Size())
+		root, err := tr.RootAt(ctx, ours.Size())
 		if err != nil {
 			return err
 		}
-		if root != m.own.Root() {
-			return m.evidence(m.own, cp)
+		if root != ours.Root() {
+			return m.evidence(ours, cp)
 		}
 	}
-	return m.entries(ctx, tr)
+	if err := m.entries(ctx, tr); err != nil {
+		return err
+	}
+	if cp.Size() > m.newest().Size() {
+		m.ahead = cp
+		if err := tiles.WriteFile(m.cfg.Dir, aheadPath, cp.Note()); err != nil {
+			return fmt.Errorf("writing the checkpoint: %w", err)
+		}
+	}
+	return nil
 }
 
 // better reports whether a checkpoint of the same history is worth more than the own.
@@ -229,9 +274,16 @@ func (m *Mirror) better(cp proof.Checkpoint) bool {
 	return len(cp.Witnesses()) > len(m.own.Witnesses())
 }
 
-// behind compares a smaller tree with the own one.
+// behind compares a smaller tree with the newest that is copied.
 func (m *Mirror) behind(ctx context.Context, cp proof.Checkpoint) error {
-	tr, err := reader.OpenTree(ctx, m.disk, "", m.own.Size(), m.own.Root())
+	if m.w.Size() < m.own.Size() {
+		return errors.New("the mirror is damaged, and the log serves a smaller tree than the mirror had: wait until it serves the newest again")
+	}
+	if cp.Size() == 0 {
+		return nil
+	}
+	newest := m.newest()
+	tr, err := reader.OpenTree(ctx, m.disk, "", newest.Size(), newest.Root())
 	if err != nil {
 		return fmt.Errorf("the mirror is damaged since it was opened: %v", err) // not the log
 	}
@@ -240,7 +292,7 @@ func (m *Mirror) behind(ctx context.Context, cp proof.Checkpoint) error {
 		return fmt.Errorf("the mirror is damaged since it was opened: %v", err) // not the log
 	}
 	if root != cp.Root() {
-		return m.evidence(m.own, cp)
+		return m.evidence(newest, cp)
 	}
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -135,7 +137,7 @@ func TestFollow(t *testing.T) {
 			t.Errorf("%s: %v %v", name, a.Header, b.Header)
 		}
 	}
-	for _, name := range []string{"/.lock", "/evidence/x"} {
+	for _, name := range []string{"/.lock", "/.ahead", "/evidence/x"} {
 		res, err := http.Get(served.URL + name)
 		if err != nil || res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %v %v", name, res, err)
@@ -225,6 +227,192 @@ func TestFork(t *testing.T) {
 			sound(t, dir, p.Policy, ours.Size())
 		})
 	}
+}
+
+// halfway serves a log's directory, which may be another one later, and no blobs while down: a Sync copies the entries and then fails.
+type halfway struct {
+	dir  atomic.Pointer[string]
+	down atomic.Bool
+}
+
+func (h *halfway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.down.Load() && strings.HasPrefix(r.URL.Path, "/blob/") {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	tiles.Handler(*h.dir.Load()).ServeHTTP(w, r)
+}
+
+// branch continues the copy of a log in a directory of its own with n other entries, under the same keys.
+func branch(t testing.TB, p *ledgertest.Published, from string, at proof.Checkpoint, n int) (string, proof.Checkpoint) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "log")
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := tiles.Resume(dir, at.Size(), at.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		text, err := proof.EntryText(proof.Disclosure{Commitment: proof.Commitment{1}})
+		if err == nil {
+			err = w.Append(text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed := p.Checkpoint(w.Size(), w.Root(), p.Witnesses...)
+	cp, err := proof.VerifyCheckpoint(signed, p.Policy)
+	if err = errors.Join(err, w.Flush(), tiles.WriteFile(dir, "checkpoint", signed)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, cp
+}
+
+// What a mirror copied and couldn't finish counts: a log that takes it back has forked, also where its other branch extends what the mirror serves, and another process knows of it.
+func TestForkAhead(t *testing.T) {
+	for name, n := range map[string]int{"longer": 600, "as long": 400, "between": 200} {
+		for _, again := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, another process %v", name, again), func(t *testing.T) {
+				p := ledgertest.NewPublished(t)
+				p.Disclose(300)
+				own := p.Sign()
+				var h halfway
+				h.dir.Store(&p.Dir)
+				log := httptest.NewServer(&h)
+				defer log.Close()
+				dir := t.TempDir()
+				m := open(t, source(t, log.URL), dir, p.Policy)
+				sync(t, m)
+				forked := t.TempDir()
+				if err := os.CopyFS(forked, os.DirFS(p.Dir)); err != nil {
+					t.Fatal(err)
+				}
+				p.Govern()
+				p.Disclose(396)
+				ours := p.Sign()
+				h.down.Store(true)
+				if _, err := m.Sync(t.Context()); err == nil {
+					t.Fatal("no error")
+				}
+				sound(t, dir, p.Policy, own.Size())
+				if again {
+					m.Close()
+					m = open(t, source(t, log.URL), dir, p.Policy)
+				}
+				forked, theirs := branch(t, p, forked, own, n)
+				h.dir.Store(&forked)
+				h.down.Store(false)
+				if _, err := m.Sync(t.Context()); !errors.Is(err, mirror.ErrFork) {
+					t.Fatalf("%v", err)
+				}
+				sound(t, dir, p.Policy, own.Size())
+				for _, cp := range []proof.Checkpoint{ours, theirs} {
+					kept, err := filepath.Glob(filepath.Join(dir, "evidence", fmt.Sprintf("%d-*", cp.Size())))
+					if err != nil || len(kept) == 0 {
+						t.Errorf("of the tree of %d entries there is no evidence: %v", cp.Size(), err)
+					}
+				}
+				// The history that was copied is still the mirror's.
+				h.dir.Store(&p.Dir)
+				sync(t, m)
+				sound(t, dir, p.Policy, ours.Size())
+			})
+		}
+	}
+}
+
+// A log that serves a tree between the one that the mirror serves and the one that it copied has done nothing wrong, and what was copied is finished when the log serves it again.
+func TestBehindAhead(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		for _, first := range []bool{false, true} {
+			p := ledgertest.NewPublished(t)
+			var h halfway
+			h.dir.Store(&p.Dir)
+			log := httptest.NewServer(&h)
+			defer log.Close()
+			dir := t.TempDir()
+			m := open(t, source(t, log.URL), dir, p.Policy)
+			own := uint64(0)
+			if !first {
+				p.Disclose(300)
+				p.Sign()
+				own = sync(t, m).Size
+			}
+			p.Disclose(100)
+			between := p.Sign()
+			p.Govern()
+			p.Disclose(300)
+			now := p.Sign()
+			h.down.Store(true)
+			if _, err := m.Sync(t.Context()); err == nil {
+				t.Fatal("no error")
+			}
+			h.down.Store(false)
+			if again {
+				m.Close()
+				m = open(t, source(t, log.URL), dir, p.Policy)
+			}
+			if err := tiles.WriteFile(p.Dir, "checkpoint", between.Note()); err != nil {
+				t.Fatal(err)
+			}
+			if r := sync(t, m); !r.Behind || r.Size != own {
+				t.Errorf("another process %v, the first Sync %v: %+v", again, first, r)
+			}
+			if err := tiles.WriteFile(p.Dir, "checkpoint", now.Note()); err != nil {
+				t.Fatal(err)
+			}
+			sync(t, m)
+			sound(t, dir, p.Policy, now.Size())
+			// As if the process had ended before it could say that nothing is ahead any more.
+			if err := tiles.WriteFile(dir, ".ahead", now.Note()); err != nil {
+				t.Fatal(err)
+			}
+			m.Close()
+			m = open(t, source(t, log.URL), dir, p.Policy)
+			if r := sync(t, m); r.Behind || r.Size != now.Size() {
+				t.Errorf("%+v", r)
+			}
+			p.Disclose(10)
+			now = p.Sign()
+			sync(t, m)
+			sound(t, dir, p.Policy, now.Size())
+			if _, err := os.Stat(filepath.Join(dir, ".ahead")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("what isn't ahead any more is kept: %v", err)
+			}
+		}
+	}
+}
+
+// Every history begins with the empty tree: a checkpoint of it contradicts none, first, last or again.
+func TestEmpty(t *testing.T) {
+	p := ledgertest.NewPublished(t)
+	empty := p.Checkpoint(0, proof.Hash(sha256.Sum256(nil)), p.Witnesses...)
+	serve := func() {
+		if err := tiles.WriteFile(p.Dir, "checkpoint", empty); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	m := open(t, source(t, p.Dir), dir, p.Policy)
+	for range 2 {
+		serve()
+		if r := sync(t, m); r.Size != 0 || r.Behind {
+			t.Errorf("%+v", r)
+		}
+		m.Close()
+		m = open(t, source(t, p.Dir), dir, p.Policy)
+	}
+	p.Disclose(300)
+	cp := p.Sign()
+	sync(t, m)
+	serve()
+	if r := sync(t, m); r.Size != cp.Size() || !r.Behind {
+		t.Errorf("%+v", r)
+	}
+	sound(t, dir, p.Policy, cp.Size())
 }
 
 // A log that serves an older tree of the same history doesn't set the mirror back.
