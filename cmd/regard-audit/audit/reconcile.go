@@ -427,7 +427,10 @@ func (r *reconciler) log(ctx context.Context, look *logFlags) error {
 			r.find("", "log.fork", "the log's tree of %d entries is not the one that receipts are under: keep both, they are evidence", size)
 		}
 	}
-	open, err := openEpoch(ctx, tree, cp.Size())
+	if cp.Size() == 0 {
+		return errors.New("reading the log: it has no entries")
+	}
+	open, err := epochAt(ctx, tree, cp.Size()-1)
 	if err != nil {
 		return fmt.Errorf("reading the log: %w", err)
 	}
@@ -501,17 +504,9 @@ type epochErasures struct {
 func erasuresBefore(ctx context.Context, tree *reader.Tree, open proof.Epoch) iter.Seq2[epochErasures, error] {
 	return func(yield func(epochErasures, error) bool) {
 		fail := func(err error) { yield(epochErasures{}, err) }
-		epochOf := func(i uint64) (proof.Epoch, error) {
-			text, err := tree.Entry(ctx, i)
-			if err != nil {
-				return 0, err
-			}
-			_, e, err := proof.ParseHead(text)
-			return e, err
-		}
 		var failed error
 		at := uint64(sort.Search(int(tree.Size()), func(i int) bool { // #nosec G115 -- a log in memory's reach
-			e, err := epochOf(uint64(i)) // #nosec G115 -- as above
+			e, err := epochAt(ctx, tree, uint64(i)) // #nosec G115 -- as above
 			failed = errors.Join(failed, err)
 			return err != nil || e >= open
 		}))
@@ -559,19 +554,14 @@ func erasuresBefore(ctx context.Context, tree *reader.Tree, open proof.Epoch) it
 	}
 }
 
-// openEpoch is the epoch in which the log's last entry stands.
-func openEpoch(ctx context.Context, tree *reader.Tree, size uint64) (proof.Epoch, error) {
-	for b, err := range tree.Bundles(ctx, size-1, 1) {
-		if err != nil {
-			return 0, err
-		}
-		e, err := proof.ParseEntry(b.Entries[0])
-		if err != nil {
-			return 0, err
-		}
-		return e.In(), nil
+// epochAt is the epoch that an entry says, which may be of a type of a later version.
+func epochAt(ctx context.Context, tree *reader.Tree, i uint64) (proof.Epoch, error) {
+	text, err := tree.Entry(ctx, i)
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("it has no entries")
+	_, e, err := proof.ParseHead(text)
+	return e, err
 }
 
 func (r *reconciler) report(w io.Writer, asJSON bool) error {
