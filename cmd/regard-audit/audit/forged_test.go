@@ -330,6 +330,11 @@ func (f *forged) broker(change func(http.ResponseWriter, *http.Request) bool) *b
 		}
 		fmt.Fprintf(w, `{"path":%q}`, name)
 	})
+	mux.HandleFunc("/v1/audit/", func(w http.ResponseWriter, r *http.Request) {
+		if change == nil || !change(w, r) {
+			refuse(w, 404, "request.path")
+		}
+	})
 	dir := f.t.TempDir()
 	b := &brokerOf{Server: httptest.NewUnstartedServer(mux), cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem"), ca: filepath.Join(dir, "ca.pem")}
 	own := brokertest.NewCurrentIdentity(f.t, "localhost")

@@ -144,13 +144,22 @@ func (f *openFlags) fetch(ctx context.Context, each func(openedEntry) error) err
 			return fmt.Errorf("--erased-epochs %q is no range of epochs", f.erased)
 		}
 		a, err := page(http.MethodPost, "/v1/audit/erased", map[string]any{"from_epoch": from, "to_epoch": to, "reason": f.reason})
-		for err == nil && a.Next > 0 {
-			a, err = page(http.MethodGet, fmt.Sprintf("/v1/audit/erased/%d?from=%d", a.Audit, a.Next), nil)
+		if err != nil || a.Next == 0 {
+			return err
 		}
-		return err
+		return goOn(a.Next, func(next uint64) (answer, error) {
+			return page(http.MethodGet, fmt.Sprintf("/v1/audit/erased/%d?from=%d", a.Audit, next), nil)
+		})
 	}
-	for from := uint64(f.from); ; { // #nosec G115 -- not negative
-		a, err := page(http.MethodPost, openings, map[string]any{"from": from, "to": f.to, "reason": f.reason})
+	return goOn(uint64(f.from), func(next uint64) (answer, error) { // #nosec G115 -- not negative
+		return page(http.MethodPost, openings, map[string]any{"from": next, "to": f.to, "reason": f.reason})
+	})
+}
+
+// goOn asks for page after page, of which each has to begin behind the one before: otherwise a broker could keep an auditor asking for ever.
+func goOn(from uint64, page func(from uint64) (answer, error)) error {
+	for {
+		a, err := page(from)
 		if err != nil || a.Next == 0 {
 			return err
 		}
