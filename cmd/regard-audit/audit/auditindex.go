@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -22,7 +24,7 @@ import (
 type auditState struct {
 	Format     string `json:"format"`
 	Checkpoint string `json:"checkpoint"` // signed note
-	Next       uint64 `json:"next"`       // the first epoch that isn't done
+	Next       uint64 `json:"next"`       // the first epoch that is neither done nor gone
 }
 
 const auditStateFormat = "regard/audit-index-state@v1"
@@ -41,9 +43,12 @@ audit/<epoch>/<auditor>: from then on anybody can tell that nothing of the epoch
 
 It can't tell whether an entry is in the roll of the right person: who holds a receipt of it can, by its settlement.
 
-With --state it remembers what is done and the checkpoint that it saw; a log that doesn't extend that is a fork.
+Rolls don't stay for ever: the key of their labels is destroyed at the end of retention, and a restored backup may lack some. If the log says so, the epoch can't be checked any more, which isn't a fault; --all-new
+goes on behind it.
 
-Exit codes: 0 checked and published, 1 there are faults, 2 it could not be checked.`,
+With --state it remembers what is done, or gone, and the checkpoint that it saw; a log that doesn't extend that is a fork.
+
+Exit codes: 0 checked and published, 1 there are faults, 2 it could not be checked: also if the rolls of an epoch are gone, which --all-new with --state says once.`,
 		Example: `  regard-audit audit-index --log https://log.regard.example.fr --policy log.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key \
       --sign-key cour.skey --all-new --state audit.json
   regard-audit audit-index --log https://log.regard.example.fr --policy log.policy --broker https://broker.example.fr:8443 --cert cour.pem --key cour.key --sign-key cour.skey --epoch 812`,
@@ -78,12 +83,16 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 				behind = first + 1
 			}
 			reports, failed := []indexReport{}, false
+			var gone []string // why, of each epoch that is
 			for n := first; n < behind && err == nil; n++ {
 				var r *indexReport
 				if r, err = auditIndex(ctx, l, b, n, signer, auditor, dry); r != nil {
 					reports = append(reports, *r)
 					failed = failed || r.Count > 0
-					if r.Signed && !failed && all {
+					if r.Gone != "" {
+						gone = append(gone, r.Gone)
+					}
+					if all && !failed && !dry && (r.Signed || r.Gone != "") {
 						st.Next = uint64(n) + 1
 					}
 				}
@@ -102,6 +111,10 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 				return errRefused
 			case err != nil:
 				return err
+			case len(gone) > 0:
+				n := len(gone)
+				slices.Sort(gone)
+				return fmt.Errorf("the rolls of %d epochs are gone (%s), and the log says why: nobody can check these epochs any more", n, strings.Join(slices.Compact(gone), " and "))
 			}
 			return nil
 		},
@@ -132,7 +145,7 @@ func auditIndex(ctx context.Context, l *openLog, b *broker, n proof.Epoch, signe
 		return nil, err
 	}
 	r := &c.report
-	if r.Count > 0 || dry {
+	if r.Count > 0 || r.Gone != "" || dry {
 		return r, nil
 	}
 	text, err := c.statement()
@@ -241,6 +254,9 @@ func printIndexes(w io.Writer, reports []indexReport, all, asJSON bool) error {
 			fmt.Fprintf(w, "epoch %d: FAULTS: %d. Nothing is signed. Keep what the broker sent; tell the supervisory authority.\n", r.Epoch, r.Count)
 		case r.Signed:
 			fmt.Fprintf(w, "epoch %d: SOUND, signed and published at %s\n", r.Epoch, r.Path)
+		case r.Gone != "":
+			fmt.Fprintf(w, "epoch %d: GONE (%s): %s. Nothing is signed.\n  %d filed entries\n", r.Epoch, r.Gone, goneBecause[r.Gone], r.Entries)
+			continue
 		default:
 			fmt.Fprintf(w, "epoch %d: SOUND, not signed\n", r.Epoch)
 		}

@@ -203,6 +203,12 @@ func TestIndexFaults(t *testing.T) {
 		}},
 		"lost rolls that the log doesn't know of":    {[]string{"rolls.withheld"}, func(f *forged) answer { f.close(alone(f.some(2)), nil); return refuse("rolls.lost") }},
 		"retired rolls that the log doesn't know of": {[]string{"rolls.withheld"}, func(f *forged) answer { f.close(alone(f.some(2)), nil); return refuse("rolls.retired") }},
+		"lost rolls, and a restart that is out of order": {[]string{"rolls.withheld"}, func(f *forged) answer {
+			a := f.some(2)
+			f.add(proof.Restart{Reason: "restored", Size: uint64(len(f.entries)), Root: proof.Hash{1}, Lost: proof.Lost{From: a[0], To: a[1]}})
+			f.close(alone(a), nil)
+			return refuse("rolls.lost")
+		}},
 		"a lost entry in somebody's roll": {[]string{"roll.lost"}, func(f *forged) answer {
 			a := f.some(3)
 			f.restart("restored", a[1], a[1])
@@ -255,6 +261,88 @@ func TestLostEntriesAlone(t *testing.T) {
 	code, got, errs := f.auditIndex(f.broker(nil), skey, "--epoch", "0")
 	if code != Proven || got[0].Lost != 2 || !got[0].Signed {
 		t.Errorf("exit code %d, %+v, %s", code, got, errs)
+	}
+}
+
+// TestRollsGone: --all-new goes on behind an epoch whose rolls are gone as the log says, and behind nothing else.
+func TestRollsGone(t *testing.T) {
+	for gone, explain := range map[string]func(f *forged, label proof.LabelPublicKey, filed []proof.Index){
+		"rolls.retired": func(f *forged, label proof.LabelPublicKey, _ []proof.Index) {
+			f.add(proof.KeyChanged{Key: "label.2026-11", Use: proof.UseLabel, State: proof.Destroyed, Public: proof.Hash(label)})
+		},
+		"rolls.lost": func(f *forged, _ proof.LabelPublicKey, filed []proof.Index) {
+			f.restart("restored", filed[0], filed[len(filed)-1])
+		},
+	} {
+		t.Run(gone, func(t *testing.T) {
+			f := newForged(t)
+			skey, _ := f.auditor("cour")
+			first := f.some(3)
+			label := f.label.Public()
+			var err error
+			if f.label, err = proof.NewLabelKey(rand.Reader); err != nil {
+				t.Fatal(err)
+			}
+			f.close(alone(first), nil)
+			f.close(alone(f.some(2)), nil)
+			explain(f, label, first)
+			f.close(alone(f.some(2)), nil)
+			f.publish()
+			refusing := func(codes map[string]string) *brokerOf {
+				return f.broker(func(w http.ResponseWriter, r *http.Request) bool {
+					code := codes[r.PathValue("epoch")]
+					if r.Method != "GET" || code == "" {
+						return false
+					}
+					w.WriteHeader(410)
+					fmt.Fprintf(w, `{"code":%q,"title":"Gone."}`, code)
+					return true
+				})
+			}
+			state := filepath.Join(t.TempDir(), "state")
+			for _, c := range []struct {
+				name   string
+				codes  map[string]string
+				dry    bool
+				want   int
+				epochs []uint64 // that are reported
+				signed int
+				says   string
+			}{
+				{"a dry run", map[string]string{"0": gone}, true, Input, []uint64{0, 1, 2}, 0, gone},
+				{"the next isn't opened", map[string]string{"0": gone, "1": "caller.agency"}, false, Input, []uint64{0}, 0, "caller.agency"},
+				{"it isn't opened again", map[string]string{"0": gone, "1": "caller.agency"}, false, Input, []uint64{}, 0, "caller.agency"},
+				{"nothing explains that the next is gone", map[string]string{"0": gone, "1": gone}, false, Refused, []uint64{1, 2}, 1, ""},
+				{"the next is there", map[string]string{"0": gone}, false, Proven, []uint64{1, 2}, 2, ""},
+				{"all is done", map[string]string{"0": gone}, false, Proven, []uint64{}, 0, ""},
+			} {
+				args := []string{"--all-new", "--state", state}
+				if c.dry {
+					args = append(args, "--dry-run")
+				}
+				code, got, errs := f.auditIndex(refusing(c.codes), skey, args...)
+				epochs, signed := []uint64{}, 0
+				for _, r := range got {
+					epochs = append(epochs, r.Epoch)
+					if r.Signed {
+						signed++
+					}
+					if want := map[bool]string{true: gone}[r.Epoch == 0]; r.Gone != want {
+						t.Errorf("%s: epoch %d is gone for %q, want %q", c.name, r.Epoch, r.Gone, want)
+					}
+				}
+				if code != c.want || !slices.Equal(epochs, c.epochs) || signed != c.signed || !strings.Contains(errs, c.says) {
+					t.Errorf("%s: exit code %d, %+v, %s", c.name, code, got, errs)
+				}
+			}
+			code, out, errs := run(append([]string{"audit-index", "--log", f.dir, "--log-key", f.vkey, "--sign-key", skey, "--epoch", "0"}, refusing(map[string]string{"0": gone}).flags()...)...)
+			if code != Input || !strings.HasPrefix(out, "epoch 0: GONE ("+gone+"): ") || !strings.HasSuffix(out, "\n  3 filed entries\n") || !strings.Contains(errs, "the log says why") {
+				t.Errorf("exit code %d, %s%s", code, out, errs)
+			}
+			if _, err := os.Stat(filepath.Join(f.dir, "audit", "0")); !errors.Is(err, os.ErrNotExist) {
+				t.Error("something is published about what is gone")
+			}
+		})
 	}
 }
 

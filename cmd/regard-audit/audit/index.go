@@ -32,6 +32,12 @@ var indexFaults = map[string]string{
 	"rolls.withheld":  "The broker doesn't open the rolls, for a reason that the log doesn't know of.",
 }
 
+// Why there may be no rolls any more, by the codes with which the broker refuses them: the log has to say so as well.
+var goneBecause = map[string]string{
+	"rolls.lost":    "restart@v1 says that details of its entries were lost",
+	"rolls.retired": "key@v1 says that the key of its labels was destroyed",
+}
+
 // fault is what is wrong with an index.
 type fault struct {
 	Code  string `json:"code"`
@@ -50,6 +56,8 @@ type indexReport struct {
 	Lost    uint64  `json:"lost"` // filed entries whose details are lost: nobody can tell whose they are
 	Count   int     `json:"faults"`
 	Faults  []fault `json:"list"`
+	// Gone is why there are no rolls any more, a code that the log explains: nobody can check the epoch.
+	Gone string `json:"gone,omitempty"`
 	// Auditor and Path: where the statement is published; empty if there is none.
 	Auditor string `json:"auditor,omitempty"`
 	Path    string `json:"path,omitempty"`
@@ -72,10 +80,11 @@ type indexCheck struct {
 	opener markerAt
 	closer markerAt
 
-	report indexReport
-	filed  bitmap // by place in the epoch
-	seen   bitmap
-	alone  map[proof.Index]bool // lost in a way that puts them into rolls of their own
+	report  indexReport
+	filed   bitmap // by place in the epoch
+	seen    bitmap
+	restart bool                 // one that is in order says that details of its entries were lost
+	alone   map[proof.Index]bool // lost in a way that puts them into rolls of their own
 }
 
 // bitmap has one bit for each entry of an epoch.
@@ -127,6 +136,7 @@ func (c *indexCheck) lost(ctx context.Context) error {
 		if root != r.Root {
 			continue
 		}
+		c.restart = true
 		unreadable := r.Reason == "unreadable" || strings.HasPrefix(r.Reason, "unreadable.")
 		open := r.Size > c.first() && r.Size <= c.behind() && uint64(r.index) < c.behind() // the epoch that was open at size
 		if !unreadable && (r.Reason != "restored" || !open) {
@@ -223,23 +233,17 @@ func (c *indexCheck) rolls(ctx context.Context) error {
 	return nil
 }
 
-// withheld judges why there are no rolls: if the log gives the reason they can't be checked, otherwise that is a fault.
+// withheld judges why there are no rolls: if the log gives the reason they are gone, otherwise that is a fault.
 func (c *indexCheck) withheld(err error) error {
-	switch refusalCode(err) {
-	case "rolls.lost":
-		for _, r := range c.gov.restarts {
-			if r.Lost.From > 0 && uint64(r.Lost.From) < c.behind() && uint64(r.Lost.To) >= c.first() {
-				return fmt.Errorf("epoch %d: %w", c.epoch, err)
-			}
-		}
-	case "rolls.retired":
-		if c.gov.labelsEnded(c.opener.Marker) {
-			return fmt.Errorf("epoch %d: %w", c.epoch, err)
-		}
-	default:
+	code := refusalCode(err)
+	switch {
+	case goneBecause[code] == "":
 		return fmt.Errorf("epoch %d: %w", c.epoch, err)
+	case code == "rolls.lost" && c.restart, code == "rolls.retired" && c.gov.labelsEnded(c.opener.Marker):
+		c.report.Gone = code
+	default:
+		c.report.fault("rolls.withheld", fmt.Sprintf("epoch %d", c.epoch), "%v", err)
 	}
-	c.report.fault("rolls.withheld", fmt.Sprintf("epoch %d", c.epoch), "%v", err)
 	return nil
 }
 
@@ -308,10 +312,10 @@ func (c *indexCheck) roll(r proof.OpenRoll) (proof.Hash, bool) {
 	return root, true
 }
 
-// statement is what an auditor may sign of an index without a fault.
+// statement is what an auditor may sign of an index that was checked, and has no fault.
 func (c *indexCheck) statement() ([]byte, error) {
-	if c.report.Count > 0 {
-		return nil, errors.New("an index with faults is not signed")
+	if c.report.Count > 0 || c.report.Gone != "" {
+		return nil, errors.New("an index that isn't sound is not signed")
 	}
 	m := c.closer.Closed
 	return proof.IndexAudit{
