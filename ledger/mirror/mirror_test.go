@@ -324,6 +324,67 @@ func TestForkAhead(t *testing.T) {
 	}
 }
 
+// Wherever a process ends: what it leaves is whole, the next one finishes it, and a log that forked meanwhile doesn't get its two trees mixed.
+func TestCutOff(t *testing.T) {
+	p := ledgertest.NewPublished(t)
+	p.Disclose(300)
+	own := p.Sign()
+	dir := t.TempDir()
+	first := open(t, source(t, p.Dir), dir, p.Policy)
+	sync(t, first)
+	first.Close()
+	forked, theirs := branch(t, p, p.Dir, own, 701)
+	p.Govern()
+	p.Disclose(696)
+	p.Turn()
+	ours := p.Sign()
+	if theirs.Size() != ours.Size() {
+		t.Fatal(theirs.Size(), ours.Size())
+	}
+	var left []string              // what is there at each request
+	turn := make(chan struct{}, 1) // several files are asked for at the same time
+	log := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		turn <- struct{}{}
+		err := fs.ErrNotExist
+		for errors.Is(err, fs.ErrNotExist) { // a file got its name, or was removed, while the directory was copied
+			at := filepath.Join(t.TempDir(), "left")
+			if err = os.CopyFS(at, os.DirFS(dir)); err == nil {
+				left = append(left, at)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		<-turn
+		tiles.Handler(p.Dir).ServeHTTP(w, r)
+	}))
+	defer log.Close()
+	sync(t, open(t, source(t, log.URL), dir, p.Policy))
+	known := 0
+	for _, at := range left {
+		sound(t, at, p.Policy, own.Size())
+		twin := filepath.Join(t.TempDir(), "twin")
+		if err := os.CopyFS(twin, os.DirFS(at)); err != nil {
+			t.Fatal(err)
+		}
+		sync(t, open(t, source(t, p.Dir), at, p.Policy))
+		sound(t, at, p.Policy, ours.Size())
+		same(t, p.Dir, at)
+		switch _, err := open(t, source(t, forked), twin, p.Policy).Sync(t.Context()); {
+		case errors.Is(err, mirror.ErrFork):
+			known++
+			sound(t, twin, p.Policy, own.Size())
+		case err != nil:
+			t.Error(err)
+		default:
+			sound(t, twin, p.Policy, theirs.Size())
+		}
+	}
+	if known == 0 || known == len(left) {
+		t.Errorf("of %d processes that ended %d had copied the entries", len(left), known)
+	}
+}
+
 // A log that serves a tree between the one that the mirror serves and the one that it copied has done nothing wrong, and what was copied is finished when the log serves it again.
 func TestBehindAhead(t *testing.T) {
 	for _, again := range []bool{false, true} {
