@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -449,11 +450,13 @@ func TestEarlier(t *testing.T) {
 		note []byte
 		want []fsck.Code
 	}{
-		"an earlier one":   {early.Note(), nil},
-		"the same":         {now.Note(), nil},
-		"another branch":   {p.Checkpoint(early.Size(), proof.Hash{1}), []fsck.Code{fsck.CheckpointHistory}},
-		"another, as long": {p.Checkpoint(now.Size(), proof.Hash{1}), []fsck.Code{fsck.CheckpointHistory}},
-		"a later one":      {p.Checkpoint(now.Size()+1, proof.Hash{1}), []fsck.Code{fsck.CheckpointOlder}},
+		"an earlier one":    {early.Note(), nil},
+		"the same":          {now.Note(), nil},
+		"the empty tree":    {p.Checkpoint(0, sha256.Sum256(nil)), nil},
+		"another branch":    {p.Checkpoint(early.Size(), proof.Hash{1}), []fsck.Code{fsck.CheckpointHistory}},
+		"another beginning": {p.Checkpoint(0, proof.Hash{1}), []fsck.Code{fsck.CheckpointHistory}},
+		"another, as long":  {p.Checkpoint(now.Size(), proof.Hash{1}), []fsck.Code{fsck.CheckpointHistory}},
+		"a later one":       {p.Checkpoint(now.Size()+1, proof.Hash{1}), []fsck.Code{fsck.CheckpointOlder}},
 	} {
 		r := check(t, p.Dir, p.Policy, func(c *fsck.Config) { c.Earlier = [][]byte{tt.note} })
 		if !slices.Equal(codes(r), tt.want) || r.Complete != (tt.want == nil) {

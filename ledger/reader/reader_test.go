@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ func tree(t testing.TB, sizes ...uint64) (string, map[uint64]proof.Hash) {
 	t.Helper()
 	dir := t.TempDir()
 	w := tiles.Create(dir)
-	roots := map[uint64]proof.Hash{0: {}}
+	roots := map[uint64]proof.Hash{0: sha256.Sum256(nil)} // RFC 6962, section 2.1
 	for _, n := range sizes {
 		for w.Size() < n {
 			if err := w.Append(entry(w.Size())); err != nil {

@@ -187,9 +187,6 @@ func (t *Tree) RootAt(ctx context.Context, size uint64) (proof.Hash, error) {
 	if size == t.size {
 		return t.root, nil
 	}
-	if size == 0 {
-		return proof.Hash{}, nil
-	}
 	h, err := tlog.TreeHash(int64(size), hashes{ctx, t})
 	return proof.Hash(h), err
 }

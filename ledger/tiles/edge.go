@@ -1,6 +1,7 @@
 package tiles
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func (e *Edge) Partials(partial func(level, index uint64, tile []byte)) {
 	}
 }
 
-// Root returns the root of the tree; zero if it is empty.
+// Root returns the root of the tree, also of the empty one (RFC 6962, section 2.1).
 func (e *Edge) Root() proof.Hash {
 	var cover []proof.Hash // roots of perfect subtrees, right to left
 	for _, tile := range e.levels {
@@ -84,7 +85,7 @@ func (e *Edge) Root() proof.Hash {
 		}
 	}
 	if len(cover) == 0 {
-		return proof.Hash{}
+		return sha256.Sum256(nil)
 	}
 	h := cover[0]
 	for _, left := range cover[1:] {

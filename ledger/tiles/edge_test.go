@@ -25,6 +25,9 @@ func TestEdge(t *testing.T) {
 		return out, nil
 	})
 	var tiles int
+	if empty, err := tlog.TreeHash(0, read); err != nil || one.Root() != proof.Hash(empty) {
+		t.Fatalf("root of the empty tree: %v", err)
+	}
 	for i := range uint64(66_000) {
 		hashes, err := tlog.StoredHashesForRecordHash(int64(i), tlog.Hash(leaf(i)), read)
 		if err != nil {
