@@ -36,32 +36,34 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 	}
 	status := Status{At: now.UTC(), Origin: s.Origin}
 	var good []view
-	for _, v := range views {
-		p := Place{Place: v.src.String(), Size: v.cp.Size()}
+	for i := range views {
+		v := &views[i]
 		if v.err == nil && s.Origin != "" && v.cp.Origin() != s.Origin {
 			v.err = fmt.Errorf("it has the log %s", v.cp.Origin())
 		}
-		m.reached(v, now)
-		if v.err != nil {
-			p.Problem = clean(v.err.Error())
-		} else {
-			good = append(good, v)
+		if v.err == nil {
+			good = append(good, *v)
 			s.Origin = v.cp.Origin()
 			s.Book.log, status.Origin = s.Origin, s.Origin
 		}
-		status.Places = append(status.Places, p)
 	}
 	head, err := m.follow(ctx, good, now)
 	if ctx.Err() != nil {
 		return m.last, ctx.Err() // what was followed to the end is on the disk
+	}
+	for _, v := range views {
+		status.Places = append(status.Places, m.reached(v, now))
 	}
 	if err != nil {
 		// Whether alarms about the log itself go on can't be seen.
 		s.Book.hold(func(c Code) bool { return c != Unreachable && c != Invalid && c != OwnClock })
 		m.cfg.Logger.Error("could not follow the log", "error", err)
 	} else {
-		m.times(head, now)
+		m.followed(head.cp, now)
 		s.Looked = now.UTC()
+	}
+	if !errors.Is(err, ErrBlind) {
+		m.times(now)
 	}
 	s.Book.end()
 	status.Size, status.Root = s.Edge.Size(), s.Edge.Root().String()
@@ -78,80 +80,79 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 	return status, err
 }
 
-// reached notes whether a place can be read, and whether what it has is the log's.
-func (m *Monitor) reached(v view, now time.Time) {
-	place := v.src.String()
-	switch {
-	case v.err == nil:
-		delete(m.state.Away, place)
-		return
-	case errors.Is(v.err, proof.ErrSignature), errors.Is(v.err, proof.ErrFormat), errors.Is(v.err, reader.ErrRefused), v.cp.Origin() != "":
-		m.state.Book.raise(Invalid, place, clean(v.err.Error()))
-		return
-	}
-	since, ok := m.state.Away[place]
-	if !ok {
-		since = now.UTC()
-		m.state.Away[place] = since
-	}
-	if now.Sub(since) >= m.cfg.Away {
-		m.state.Book.raise(Unreachable, place, fmt.Sprintf("since %s: %s", at(since), clean(v.err.Error())))
-	}
-}
-
-// follow picks the largest tree of the known history, compares every other with it, and reads what is new.
+// follow picks the largest tree of the known history that can be read, compares every other with it, and reads what is new.
 func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view, error) {
 	s := &m.state
 	if len(views) == 0 {
 		return view{}, ErrBlind
 	}
 	slices.SortStableFunc(views, func(a, b view) int {
-		return cmp.Or(cmp.Compare(b.cp.Size(), a.cp.Size()), boolCompare(b.cp.Witnessed(), a.cp.Witnessed()))
+		return cmp.Or(cmp.Compare(b.cp.Size(), a.cp.Size()), boolCompare(a.failing(), b.failing()), boolCompare(b.cp.Witnessed(), a.cp.Witnessed()))
 	})
-	var head view
-	var tree *reader.Tree
-	var fail error
 	forked := map[string]bool{}
+	var fail error
 	for _, v := range views {
 		if v.cp.Size() < s.Edge.Size() {
 			break // sorted: no other is large enough either
 		}
-		t, same, err := m.extends(ctx, v)
+		err := m.followAt(ctx, v, views, forked, now)
+		var own ownError
 		switch {
+		case err == nil:
+			s.Note = string(v.cp.Note())
+			m.quorum(honest(views, forked), v.cp.Size(), now)
+			return v, nil
 		case ctx.Err() != nil:
 			return view{}, ctx.Err()
-		case errors.Is(err, reader.ErrUnavailable):
-			fail = err
-		case err != nil:
+		case errors.As(err, &own):
+			return view{}, err
+		case errors.Is(err, errForked):
+			continue
+		case !errors.Is(err, reader.ErrUnavailable):
 			s.Book.raise(Damaged, v.src.String(), clean(err.Error()))
-			fail = err
-		case !same:
-			forked[string(v.cp.Note())] = true
-			if err := m.fork(s.Note, v.cp, v.src.String()); err != nil {
-				return view{}, err
-			}
-		default:
-			head, tree = v, t
 		}
-		if tree != nil {
-			break
+		fail = err // another place may have what this one lacks
+	}
+	if fail != nil {
+		largest := honest(views, forked)
+		m.quorum(largest, largest[0].cp.Size(), now)
+		return view{}, fail
+	}
+	if len(forked) == 0 {
+		s.Book.raise(Rollback, "log", fmt.Sprintf("the largest has size %d, and size %d was followed", views[0].cp.Size(), s.Edge.Size()))
+	}
+	return view{}, errors.New("no place serves the tree that was followed before")
+}
+
+// honest are the views that aren't known to be of another history.
+func honest(views []view, forked map[string]bool) []view {
+	return slices.DeleteFunc(slices.Clone(views), func(v view) bool { return forked[string(v.cp.Note())] })
+}
+
+// errForked: what a place serves is another history.
+var errForked = errors.New("another history")
+
+// ownError is an error of the monitor's own disk: no other place helps.
+type ownError struct{ error }
+
+// followAt compares the tree that one place serves with all that is known, and reads there what is new.
+func (m *Monitor) followAt(ctx context.Context, v view, views []view, forked map[string]bool, now time.Time) error {
+	s := &m.state
+	tree, same, err := m.extends(ctx, v)
+	if err != nil {
+		return err
+	}
+	if !same {
+		forked[string(v.cp.Note())] = true
+		if err := m.fork(s.Note, v.cp, v.src.String()); err != nil {
+			return err
 		}
+		return errForked
 	}
-	if tree == nil {
-		if fail == nil && len(forked) == 0 {
-			s.Book.raise(Rollback, "log", fmt.Sprintf("the largest has size %d, and size %d was followed", views[0].cp.Size(), s.Edge.Size()))
-		}
-		return view{}, cmp.Or(fail, errors.New("no place serves the tree that was followed before"))
+	if err := m.compare(ctx, tree, v.cp, views, forked, now); err != nil {
+		return err
 	}
-	if err := m.compare(ctx, tree, head.cp, views, forked, now); err != nil {
-		return view{}, err
-	}
-	if err := m.read(ctx, tree, now); err != nil {
-		return view{}, err
-	}
-	s.Note = string(head.cp.Note())
-	m.quorum(slices.DeleteFunc(views, func(v view) bool { return forked[string(v.cp.Note())] }), head, now)
-	return head, nil
+	return m.read(ctx, tree, now)
 }
 
 func boolCompare(a, b bool) int {
@@ -185,7 +186,7 @@ func (m *Monitor) fork(ours string, theirs proof.Checkpoint, place string) error
 	}
 	names, err := mirror.KeepEvidence(m.cfg.Dir, cps...)
 	if err != nil {
-		return err
+		return ownError{err}
 	}
 	m.state.Book.raise(Fork, fmt.Sprintf("size %d, root %s", theirs.Size(), theirs.Root()), fmt.Sprintf("seen at %s; the signed checkpoints are in %s", place, names))
 	return nil
@@ -268,10 +269,6 @@ func (m *Monitor) read(ctx context.Context, tree *reader.Tree, now time.Time) er
 	last := edge.Size()
 	for b, err := range tree.Bundles(ctx, edge.Size(), m.cfg.Workers) {
 		if err != nil {
-			if errors.Is(err, reader.ErrUnavailable) || ctx.Err() != nil {
-				return err
-			}
-			s.Book.raise(Damaged, tree.Source().String(), clean(err.Error()))
 			return err
 		}
 		for i, text := range b.Entries {
@@ -289,7 +286,7 @@ func (m *Monitor) read(ctx context.Context, tree *reader.Tree, now time.Time) er
 				return err
 			}
 			if err := m.save(); err != nil {
-				return err
+				return ownError{err}
 			}
 			m.show()
 		}

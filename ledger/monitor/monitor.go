@@ -67,8 +67,9 @@ type Config struct {
 
 // Monitor follows a log. It is safe for concurrent use: one call works at a time, and Status and the metrics wait for none.
 type Monitor struct {
-	cfg  Config
-	lock *os.File
+	cfg    Config
+	places []*watched // cfg.Sources
+	lock   *os.File
 
 	mu    sync.Mutex
 	state state
@@ -94,7 +95,9 @@ type state struct {
 	Unwitnessed *seenTree            `json:"unwitnessed,omitempty"`
 	Witnesses   map[string]time.Time `json:"witnesses"` // when each was seen last
 	Away        map[string]time.Time `json:"away"`      // since when places are unreachable
-	Book        book                 `json:"book"`
+	// Unread has, of places that serve their checkpoint, a file that could not be read.
+	Unread map[string]string `json:"unread,omitempty"`
+	Book   book              `json:"book"`
 }
 
 type heard struct {
@@ -185,6 +188,9 @@ func Open(cfg Config) (*Monitor, error) {
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, ErrLocked)
 	}
 	m := &Monitor{cfg: cfg, lock: lock}
+	for _, s := range cfg.Sources {
+		m.places = append(m.places, &watched{Source: s})
+	}
 	if cfg.Webhook != nil {
 		err = cfg.Webhook.Check()
 	}
@@ -212,7 +218,7 @@ func (m *Monitor) Close() error { return m.lock.Close() }
 
 func (s *state) load(file string) error {
 	s.Format = stateFormat
-	s.Witnesses, s.Away = map[string]time.Time{}, map[string]time.Time{}
+	s.Witnesses, s.Away, s.Unread = map[string]time.Time{}, map[string]time.Time{}, map[string]string{}
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -324,27 +330,6 @@ func (m *Monitor) Status() Status { return m.shown.Load().status }
 // raiseFinding turns a finding about entries, which don't change, into an alarm.
 func (m *Monitor) raiseFinding(f fsck.Finding) {
 	m.state.Book.put(Code(f.Code), f.Place, f.Text, true)
-}
-
-// view is what one place serves.
-type view struct {
-	src reader.Source
-	cp  proof.Checkpoint
-	err error
-}
-
-// views asks all places at once.
-func (m *Monitor) views(ctx context.Context) []view {
-	out := make([]view, len(m.cfg.Sources))
-	var wait sync.WaitGroup
-	for i, s := range m.cfg.Sources {
-		wait.Go(func() {
-			out[i].src = s
-			out[i].cp, out[i].err = reader.Checkpoint(ctx, s, m.cfg.Policy)
-		})
-	}
-	wait.Wait()
-	return out
 }
 
 // Run looks at once and then every so often, sends what is to be sent, and returns when ctx ends. after is told each status; may be nil.

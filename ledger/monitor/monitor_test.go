@@ -2,6 +2,7 @@ package monitor_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,6 +257,14 @@ func TestFork(t *testing.T) {
 		s.restart()
 		s.want("both", monitor.Fork)
 		s.evidence(checkpoint(t, s.Published).Root(), checkpoint(t, q).Root())
+	})
+	t.Run("the empty tree is of every history", func(t *testing.T) { // a log signs it when it asks its witnesses first
+		s := newScene(t)
+		s.look()
+		if err := s.mon.Hear(s.Checkpoint(0, sha256.Sum256(nil))); err != nil {
+			t.Fatal(err)
+		}
+		s.want("heard of")
 	})
 	t.Run("a receipt", func(t *testing.T) {
 		s := newScene(t)
@@ -572,6 +581,105 @@ func TestPlaces(t *testing.T) {
 	set(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	if st, err := s.mon.Look(t.Context()); !errors.Is(err, monitor.ErrBlind) || !slices.Equal(codes(st), []monitor.Code{monitor.Stalled}) {
 		t.Errorf("%+v %v", st, err)
+	}
+}
+
+// place serves a log's directory over HTTP, but for the files that down says can't be read now.
+type place struct {
+	source reader.Source
+	down   atomic.Pointer[func(path string) bool]
+}
+
+func newPlace(t *testing.T, dir string) *place {
+	t.Helper()
+	p := &place{}
+	p.set(func(string) bool { return false })
+	files := tiles.Handler(dir)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if (*p.down.Load())(r.URL.Path) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p.source = source(t, server.URL)
+	return p
+}
+
+func (p *place) set(down func(path string) bool) { p.down.Store(&down) }
+
+// below is down for all files whose names begin so; the empty one is for all but the checkpoint.
+func below(prefix string) func(string) bool {
+	return func(path string) bool { return path != "/checkpoint" && strings.HasPrefix(path, "/"+prefix) }
+}
+
+func up(string) bool { return false }
+
+// from changes the places that the monitor asks.
+func (s *scene) from(places ...reader.Source) { s.t.Helper(); s.cfg.Sources = places; s.restart() }
+
+// blind looks and returns which alarms there are; the log can't be followed.
+func (s *scene) blind() []monitor.Code {
+	s.t.Helper()
+	st, err := s.mon.Look(s.t.Context())
+	if err == nil {
+		s.t.Fatalf("it is followed: %+v", st)
+	}
+	s.last = st
+	return codes(st)
+}
+
+// A log that serves its checkpoint and nothing else is away, and what time brings about is said all the same.
+func TestCheckpointAlone(t *testing.T) {
+	s := newScene(t)
+	p := newPlace(t, s.Dir)
+	s.from(p.source)
+	s.want("at first")
+	p.set(below(""))
+	s.Disclose(1)
+	s.SignWith()
+	if got := s.blind(); len(got) > 0 || s.last.Places[0].Problem == "" {
+		t.Errorf("at once: %+v", s.last)
+	}
+	s.now = s.now.Add(11 * time.Minute)
+	s.restart()
+	if got, want := s.blind(), []monitor.Code{monitor.NoQuorum, monitor.Unreachable}; !slices.Equal(got, want) {
+		t.Errorf("later: %v, want %v", got, want)
+	}
+	s.now = s.Open().Until.Time().Add(11 * time.Minute)
+	if got, want := s.blind(), []monitor.Code{monitor.Stalled, monitor.NoQuorum, monitor.Unreachable, monitor.WitnessSilent}; !slices.Equal(got, want) {
+		t.Errorf("after the epoch's end: %v, want %v", got, want)
+	}
+	p.set(up)
+	s.Sign()
+	s.want("it is back", monitor.Stalled)
+}
+
+// A mirror that can't be read in part doesn't keep the monitor from following the log elsewhere; the alarm goes on as long as the file can't be read, also when no other look needs it.
+func TestPartlyReadable(t *testing.T) {
+	for _, part := range []string{"tile", "tile/entries", "index", "blob"} {
+		t.Run(part, func(t *testing.T) {
+			s := newScene(t)
+			p := newPlace(t, s.Dir)
+			s.from(p.source, source(t, s.Dir))
+			s.want("at first")
+			p.set(below(part))
+			s.Append(proof.PolicyActivated{Revision: "r2", Bundle: s.Blob([]byte("a bundle of later"))})
+			s.day()
+			s.want("down for a moment")
+			if s.last.Size != s.Size() || s.last.Places[0].Problem == "" || s.last.Places[1].Problem != "" {
+				t.Errorf("%+v", s.last)
+			}
+			s.restart()
+			for range 2 {
+				s.now = s.now.Add(6 * time.Minute)
+				s.look()
+			}
+			s.want("down", monitor.Unreachable)
+			p.set(up)
+			s.want("up")
+		})
 	}
 }
 

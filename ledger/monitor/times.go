@@ -31,8 +31,8 @@ func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretc
 	}
 }
 
-// quorum follows which trees the witnesses cover.
-func (m *Monitor) quorum(views []view, head view, now time.Time) {
+// quorum follows which trees the witnesses cover. size is that of the published one.
+func (m *Monitor) quorum(views []view, size uint64, now time.Time) {
 	s := &m.state
 	// Only those count that the policy names: one that never cosigned is missed as well, and one that was dropped isn't.
 	seen := map[string]time.Time{}
@@ -54,27 +54,17 @@ func (m *Monitor) quorum(views []view, head view, now time.Time) {
 	if s.Unwitnessed != nil && covered >= s.Unwitnessed.Size {
 		s.Unwitnessed = nil
 	}
-	if s.Unwitnessed == nil && covered < head.cp.Size() && m.cfg.Policy.Demands() {
-		s.Unwitnessed = &seenTree{head.cp.Size(), now.UTC()}
+	if s.Unwitnessed == nil && covered < size && m.cfg.Policy.Demands() {
+		s.Unwitnessed = &seenTree{size, now.UTC()}
 	}
 }
 
-// times raises what only the passing of time brings about.
-func (m *Monitor) times(head view, now time.Time) {
+// times raises what only the passing of time brings about, from what is known: also when the log can't be followed to its end.
+func (m *Monitor) times(now time.Time) {
 	s := &m.state
 	if e := s.Rules.Epoch; e != nil {
 		if due := e.Until.Time(); now.After(due.Add(m.cfg.Late)) {
 			s.Book.raise(Stalled, "epoch "+e.Number.String(), "it was due to end at "+at(due))
-		}
-		for _, c := range head.cp.Cosignatures() {
-			t := time.Unix(int64(min(c.Unix, 1<<40)), 0) // #nosec G115 -- bounded
-			switch {
-			case c.Unix == 0: // it states none
-			case t.After(now.Add(m.cfg.Tolerance)):
-				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and it is %s", at(t), at(now)))
-			case t.Before(e.Opened.Time().Add(-m.cfg.Tolerance)):
-				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and the tree holds a marker of %s", at(t), at(e.Opened.Time())))
-			}
 		}
 	}
 	if u := s.Unwitnessed; u != nil && now.Sub(u.Since) >= m.cfg.Quorum {
@@ -83,6 +73,23 @@ func (m *Monitor) times(head view, now time.Time) {
 	for name, last := range s.Witnesses {
 		if now.Sub(last) >= m.cfg.Silent {
 			s.Book.raise(WitnessSilent, name, "seen last at "+at(last))
+		}
+	}
+}
+
+// followed raises what can be told once the log was followed to its end.
+func (m *Monitor) followed(head proof.Checkpoint, now time.Time) {
+	s := &m.state
+	if e := s.Rules.Epoch; e != nil {
+		for _, c := range head.Cosignatures() {
+			t := time.Unix(int64(min(c.Unix, 1<<40)), 0) // #nosec G115 -- bounded
+			switch {
+			case c.Unix == 0: // it states none
+			case t.After(now.Add(m.cfg.Tolerance)):
+				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and it is %s", at(t), at(now)))
+			case t.Before(e.Opened.Time().Add(-m.cfg.Tolerance)):
+				s.Book.raise(WitnessClock, c.Name, fmt.Sprintf("it is of %s, and the tree holds a marker of %s", at(t), at(e.Opened.Time())))
+			}
 		}
 	}
 	for _, i := range s.Rules.Overdue(proof.TimeOf(now)) {
