@@ -94,7 +94,9 @@ type state struct {
 	// Unwitnessed is the oldest tree seen that no quorum covers yet.
 	Unwitnessed *seenTree            `json:"unwitnessed,omitempty"`
 	Witnesses   map[string]time.Time `json:"witnesses"` // when each was seen last
-	Away        map[string]time.Time `json:"away"`      // since when places are unreachable
+	// Cosigned is the size of the largest tree on which each was seen.
+	Cosigned map[string]uint64    `json:"cosigned,omitempty"`
+	Away     map[string]time.Time `json:"away"` // since when places are unreachable
 	// Unread has, of places that serve their checkpoint, a file that could not be read.
 	Unread map[string]string `json:"unread,omitempty"`
 	Book   book              `json:"book"`

@@ -394,6 +394,29 @@ func TestWitnessSilent(t *testing.T) {
 	s.want("it is back")
 }
 
+// A mirror that stands still serves for ever what a witness cosigned once.
+func TestWitnessSilentBesideOldMirror(t *testing.T) {
+	s := newScene(t)
+	old := t.TempDir()
+	if err := os.CopyFS(old, os.DirFS(s.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	s.from(source(t, s.Dir), source(t, old))
+	s.want("at first")
+	s.now = s.now.Add(2 * time.Hour)
+	s.want("nothing new to cosign")
+	for range 3 {
+		s.now = s.now.Add(30 * time.Minute)
+		s.Disclose(1)
+		s.SignWith(s.Witnesses[:2]...)
+		s.look()
+	}
+	s.want("one is missing", monitor.WitnessSilent)
+	s.restart()
+	s.Sign()
+	s.want("it is back")
+}
+
 // A witness that the policy names and that never cosigned is missed, too.
 func TestWitnessNeverSeen(t *testing.T) {
 	s := newScene(t)

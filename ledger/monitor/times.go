@@ -35,20 +35,23 @@ func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretc
 func (m *Monitor) quorum(views []view, size uint64, now time.Time) {
 	s := &m.state
 	// Only those count that the policy names: one that never cosigned is missed as well, and one that was dropped isn't.
-	seen := map[string]time.Time{}
+	seen, cosigned := map[string]time.Time{}, map[string]uint64{}
 	for _, w := range m.cfg.Policy.Witnesses() {
 		if seen[w.KeyName] = now.UTC(); !s.Witnesses[w.KeyName].IsZero() {
-			seen[w.KeyName] = s.Witnesses[w.KeyName]
+			seen[w.KeyName], cosigned[w.KeyName] = s.Witnesses[w.KeyName], s.Cosigned[w.KeyName]
 		}
 	}
-	s.Witnesses = seen
+	s.Witnesses, s.Cosigned = seen, cosigned
 	var covered uint64
 	for _, v := range views {
 		if v.cp.Witnessed() {
 			covered = max(covered, v.cp.Size())
 		}
 		for _, c := range v.cp.Cosignatures() {
-			s.Witnesses[c.Name] = now.UTC()
+			// A place that stands still goes on serving what a witness did long ago.
+			if v.cp.Size() == size || v.cp.Size() > s.Cosigned[c.Name] {
+				s.Witnesses[c.Name], s.Cosigned[c.Name] = now.UTC(), max(v.cp.Size(), s.Cosigned[c.Name])
+			}
 		}
 	}
 	if s.Unwitnessed != nil && covered >= s.Unwitnessed.Size {
