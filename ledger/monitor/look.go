@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -89,7 +90,8 @@ func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view
 	slices.SortStableFunc(views, func(a, b view) int {
 		return cmp.Or(cmp.Compare(b.cp.Size(), a.cp.Size()), boolCompare(a.failing(), b.failing()), boolCompare(b.cp.Witnessed(), a.cp.Witnessed()))
 	})
-	forked := map[string]bool{}
+	m.remember(views, now)
+	forked := map[string]bool{} // by history
 	var fail error
 	for _, v := range views {
 		if v.cp.Size() < s.Edge.Size() {
@@ -113,6 +115,7 @@ func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view
 		}
 		fail = err // another place may have what this one lacks
 	}
+	s.Heard = slices.DeleteFunc(s.Heard, func(h heard) bool { return forked[history(h.Note)] }) // the evidence is kept
 	if fail != nil {
 		largest := honest(views, forked)
 		m.quorum(largest, largest[0].cp.Size(), now)
@@ -126,7 +129,7 @@ func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view
 
 // honest are the views that aren't known to be of another history.
 func honest(views []view, forked map[string]bool) []view {
-	return slices.DeleteFunc(slices.Clone(views), func(v view) bool { return forked[string(v.cp.Note())] })
+	return slices.DeleteFunc(slices.Clone(views), func(v view) bool { return forked[history(string(v.cp.Note()))] })
 }
 
 // errForked: what a place serves is another history.
@@ -143,16 +146,21 @@ func (m *Monitor) followAt(ctx context.Context, v view, views []view, forked map
 		return err
 	}
 	if !same {
-		forked[string(v.cp.Note())] = true
+		forked[history(string(v.cp.Note()))] = true
 		if err := m.fork(s.Note, v.cp, v.src.String()); err != nil {
 			return err
 		}
 		return errForked
 	}
-	if err := m.compare(ctx, tree, v.cp, views, forked, now); err != nil {
+	later, err := m.compare(ctx, tree, v.cp, views, forked, now)
+	if err != nil {
 		return err
 	}
-	return m.read(ctx, tree, now)
+	if err := m.read(ctx, tree, now); err != nil {
+		return err
+	}
+	s.Heard = later // not before: a tree that wasn't followed to its end is to be compared again
+	return nil
 }
 
 func boolCompare(a, b bool) int {
@@ -192,53 +200,79 @@ func (m *Monitor) fork(ours string, theirs proof.Checkpoint, place string) error
 	return nil
 }
 
-// compare proves every checkpoint that was seen or heard of to be of the head's history.
-func (m *Monitor) compare(ctx context.Context, tree *reader.Tree, head proof.Checkpoint, views []view, forked map[string]bool, now time.Time) error {
-	s := &m.state
-	type other struct {
-		cp    proof.Checkpoint
-		place string
-		since time.Time
-		heard bool
-	}
-	var all []other
-	for _, v := range views {
-		all = append(all, other{v.cp, v.src.String(), now, false})
-	}
+// history is the signed text of a note: two with the same are of the same tree, whoever cosigned them.
+func history(note string) string {
+	text, _, _ := strings.Cut(note, "\n\n")
+	return text
+}
+
+// waiting tells of which trees the checkpoints are that couldn't be compared yet.
+func (s *state) waiting() map[string]bool {
+	out := map[string]bool{}
 	for _, h := range s.Heard {
+		out[history(h.Note)] = true
+	}
+	return out
+}
+
+// remember keeps the larger trees that places serve until they are compared: they may be of another history, whose files can't be read, and be gone at the next look.
+func (m *Monitor) remember(views []view, now time.Time) {
+	s := &m.state
+	known := s.waiting()
+	var n, bytes int
+	for _, h := range s.Heard {
+		if h.Place != "" {
+			n, bytes = n+1, bytes+len(h.Note)
+		}
+	}
+	for _, v := range views {
+		text := string(v.cp.Note())
+		if v.cp.Size() <= s.Edge.Size() || known[history(text)] || n >= maxServed || bytes >= maxServedBytes || len(s.Heard) >= maxHeard {
+			continue
+		}
+		known[history(text)] = true
+		n, bytes = n+1, bytes+len(text)
+		s.Heard = append(s.Heard, heard{text, now.UTC(), v.src.String()})
+	}
+}
+
+// compare proves every checkpoint that was seen or heard of to be of the head's history, and returns those that are beyond it.
+func (m *Monitor) compare(ctx context.Context, tree *reader.Tree, head proof.Checkpoint, views []view, forked map[string]bool, now time.Time) (later []heard, err error) {
+	s := &m.state
+	all, known := slices.Clone(s.Heard), s.waiting()
+	for _, v := range views {
+		if text := string(v.cp.Note()); v.cp.Size() <= tree.Size() && !known[history(text)] {
+			all = append(all, heard{text, now, v.src.String()})
+		}
+	}
+	for _, h := range all {
 		cp, err := proof.VerifyCheckpoint([]byte(h.Note), m.cfg.Policy)
 		if err != nil || cp.Origin() != head.Origin() {
 			continue // the policy is another one since: it says nothing any more
 		}
-		all = append(all, other{cp, "a checkpoint that was heard of", h.Since, true})
-	}
-	var later []heard
-	for _, o := range all {
-		if forked[string(o.cp.Note())] {
+		if forked[history(h.Note)] {
 			continue
 		}
-		if o.cp.Size() > tree.Size() {
-			if o.heard {
-				later = append(later, heard{string(o.cp.Note()), o.since})
-			}
-			if now.Sub(o.since) >= m.cfg.Late {
-				s.Book.raise(Hidden, fmt.Sprintf("size %d", o.cp.Size()), fmt.Sprintf("known since %s; the log publishes size %d", at(o.since), tree.Size()))
+		if cp.Size() > tree.Size() {
+			later = append(later, h)
+			if now.Sub(h.Since) >= m.cfg.Late {
+				// One alarm a place: a log that grows there is one that can't be read.
+				s.Book.raise(Hidden, cmp.Or(h.Place, fmt.Sprintf("size %d", cp.Size())), fmt.Sprintf("size %d is known since %s; the log publishes size %d", cp.Size(), at(h.Since), tree.Size()))
 			}
 			continue
 		}
-		root, err := tree.RootAt(ctx, o.cp.Size())
+		root, err := tree.RootAt(ctx, cp.Size())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if root != o.cp.Root() {
-			forked[string(o.cp.Note())] = true
-			if err := m.fork(string(head.Note()), o.cp, o.place); err != nil {
-				return err
+		if root != cp.Root() {
+			forked[history(h.Note)] = true
+			if err := m.fork(string(head.Note()), cp, cmp.Or(h.Place, "a checkpoint that was heard of")); err != nil {
+				return nil, err
 			}
 		}
 	}
-	s.Heard = later
-	return nil
+	return later, nil
 }
 
 // segment is how many entries are read between two savings of the state.

@@ -89,7 +89,7 @@ type state struct {
 	Looked time.Time `json:"looked"`
 	// Failed are claims that didn't hold and are looked at again.
 	Failed []fsck.Claim `json:"failed_claims,omitempty"`
-	// Heard are checkpoints that couldn't be compared yet: somebody was shown a larger tree than is published.
+	// Heard are checkpoints that couldn't be compared yet: somebody was shown a larger tree than is published, or than can be read.
 	Heard []heard `json:"heard,omitempty"`
 	// Unwitnessed is the oldest tree seen that no quorum covers yet.
 	Unwitnessed *seenTree            `json:"unwitnessed,omitempty"`
@@ -105,6 +105,7 @@ type state struct {
 type heard struct {
 	Note  string    `json:"note"`
 	Since time.Time `json:"since"`
+	Place string    `json:"place,omitempty"` // that served it; empty if it was given by Hear
 }
 
 type seenTree struct {
@@ -117,7 +118,10 @@ const (
 	stateFile   = "state.json"
 	maxState    = 256 << 20
 	maxHeard    = 1000
-	maxFailed   = 100 // looked at again each time; what is beyond that stands
+	// What places may fill of it, whatever they serve: the rest is for what is given.
+	maxServed      = maxHeard / 2
+	maxServedBytes = 16 << 20
+	maxFailed      = 100 // looked at again each time; what is beyond that stands
 )
 
 // Status is what a look showed.
@@ -273,7 +277,7 @@ func (m *Monitor) Hear(note []byte) error {
 	if len(m.state.Heard) >= maxHeard {
 		return errors.New("too many checkpoints wait for a look at the log")
 	}
-	m.state.Heard = append(m.state.Heard, heard{string(note), m.cfg.Now().UTC()})
+	m.state.Heard = append(m.state.Heard, heard{Note: string(note), Since: m.cfg.Now().UTC()})
 	return m.save()
 }
 

@@ -309,6 +309,73 @@ func TestHidden(t *testing.T) {
 	}
 }
 
+// A larger tree whose files can't be read is kept: it is an alarm after a while, and is compared as soon as the log is as large, also when the place that served it is gone.
+func TestLargerUnreadable(t *testing.T) {
+	setup := func(t *testing.T, n int) (*scene, *ledgertest.Published) {
+		s := newScene(t)
+		s.want("alone")
+		q := s.branch(n)
+		p := newPlace(t, q.Dir)
+		p.set(below(""))
+		s.from(source(t, s.Dir), p.source)
+		s.want("at once")
+		return s, q
+	}
+	t.Run("it stays", func(t *testing.T) {
+		s, q := setup(t, 600)
+		s.now = s.now.Add(11 * time.Minute)
+		s.restart()
+		s.want("later", monitor.Hidden, monitor.Unreachable)
+		for range 3 { // it grows there
+			q.Disclose(1)
+			q.Sign()
+			s.now = s.now.Add(11 * time.Minute)
+			s.want("still", monitor.Hidden, monitor.Unreachable)
+			if len(s.last.Events) > 0 || s.last.Size != s.Size() {
+				t.Errorf("%+v", s.last)
+			}
+		}
+	})
+	t.Run("it is gone", func(t *testing.T) {
+		s, q := setup(t, 20)
+		s.from(source(t, s.Dir))
+		s.day()
+		s.want("the log is larger", monitor.Fork)
+		s.evidence(checkpoint(t, s.Published).Root(), checkpoint(t, q).Root())
+	})
+	t.Run("it was the only place", func(t *testing.T) {
+		s := newScene(t)
+		s.look()
+		q := s.branch(20)
+		p := newPlace(t, q.Dir)
+		p.set(below(""))
+		s.from(p.source)
+		s.blind()
+		s.from(source(t, s.Dir))
+		s.day()
+		s.want("the log is back", monitor.Fork)
+		s.evidence(checkpoint(t, s.Published).Root(), checkpoint(t, q).Root())
+	})
+	t.Run("its entries can't be read", func(t *testing.T) {
+		s := newScene(t)
+		s.look()
+		old := t.TempDir()
+		if err := os.CopyFS(old, os.DirFS(s.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		p := newPlace(t, s.Dir)
+		p.set(below("tile/entries"))
+		s.from(p.source, source(t, old))
+		s.Disclose(20)
+		s.Sign()
+		s.want("at once")
+		s.now = s.now.Add(11 * time.Minute)
+		s.want("later", monitor.Hidden, monitor.Unreachable)
+		p.set(up)
+		s.want("it is read")
+	})
+}
+
 // A log that serves an older tree everywhere.
 func TestRollback(t *testing.T) {
 	s := newScene(t)
