@@ -61,7 +61,7 @@ var Codes = map[Code]CodeInfo{
 	WitnessSilent: {Warning, "a witness of the policy hasn't cosigned for long", "Ask whoever runs it.", false},
 	WitnessClock:  {Warning, "the time of a cosignature can't be right", "Ask whoever runs the witness to look at its clock; compare the log's and your own.", false},
 	MarkerAhead:   {Critical, "a marker has a time that hasn't come", "Check your own clock, then ask the operator.", true},
-	MarkerBehind:  {Critical, "a marker is back-dated: it says that it was made before a look at which it wasn't there", "Check your own clock, then ask the operator.", true},
+	MarkerBehind:  {Critical, "a marker is back-dated, or was published late: it says that it was made before a look at which it wasn't there", "Check your own clock, then ask the operator whether publication stood still: from outside it can't be told from back-dating.", true},
 	OwnClock:      {Warning, "the monitor's own clock went back", "Set it right: alarms about times can't be trusted until then.", false},
 	EpochEarly:    {Warning, "an epoch was closed before it was due", "Ask the operator whether the broker's clock stepped.", true},
 	EpochLate:     {Warning, "an epoch was closed later than it was due", "Ask the operator what stopped the broker.", true},

@@ -48,6 +48,7 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 			s.Book.log, status.Origin = s.Origin, s.Origin
 		}
 	}
+	size := s.Edge.Size()
 	head, err := m.follow(ctx, good, now)
 	if ctx.Err() != nil {
 		return m.last, ctx.Err() // what was followed to the end is on the disk
@@ -62,6 +63,9 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 	} else {
 		m.followed(head.cp, now)
 		s.Looked = now.UTC()
+		if s.Edge.Size() > size || !slices.ContainsFunc(views, func(v view) bool { return v.err != nil || v.cp.Size() > s.Edge.Size() }) {
+			s.Newest = now.UTC()
+		}
 	}
 	if !errors.Is(err, ErrBlind) {
 		m.times(now)

@@ -87,6 +87,8 @@ type state struct {
 	Rules  fsck.Rules `json:"rules"`
 	// Looked is when the log was followed to its end last.
 	Looked time.Time `json:"looked"`
+	// Newest is when there was nothing newer than what was followed: no place was out of reach that may be ahead, or it had grown. A marker that comes later was made later.
+	Newest time.Time `json:"newest"`
 	// Failed are claims that didn't hold and are looked at again.
 	Failed []fsck.Claim `json:"failed_claims,omitempty"`
 	// Heard are checkpoints that couldn't be compared yet: somebody was shown a larger tree than is published, or than can be read.
@@ -242,6 +244,9 @@ func (s *state) load(file string) error {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil || in.Format != stateFormat || uint64(in.Rules.Next) != in.Edge.Size() || in.Witnesses == nil || in.Away == nil {
 		return fmt.Errorf("%s: %w", file, errDamaged)
+	}
+	if in.Newest.IsZero() {
+		in.Newest = in.Looked // of a version that had nothing else
 	}
 	*s = in
 	return nil

@@ -527,6 +527,60 @@ func TestClocks(t *testing.T) {
 	}
 }
 
+// A marker isn't back-dated because it was made while the log couldn't be read, and a mirror that stood still could. One that is back-dated beside a mirror that is away is found all the same, as the log grows.
+func TestMarkerOfUnreadableLog(t *testing.T) {
+	setup := func(t *testing.T) (*scene, *place, *place) {
+		s := newScene(t)
+		s.now = s.Open().Until.Time().Add(-10 * time.Minute)
+		s.Sign()
+		old := t.TempDir()
+		if err := os.CopyFS(old, os.DirFS(s.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		log, mirror := newPlace(t, s.Dir), newPlace(t, old)
+		s.from(log.source, mirror.source)
+		s.want("at first")
+		return s, log, mirror
+	}
+	all := func(string) bool { return true }
+	for name, down := range map[string]func(string) bool{"the log is away": all, "its files are": below("")} {
+		t.Run(name, func(t *testing.T) {
+			s, log, _ := setup(t)
+			log.set(down)
+			s.Disclose(1)
+			for range 9 {
+				s.now = s.now.Add(time.Minute)
+				s.Sign()
+				s.look()
+				s.restart()
+			}
+			s.now = s.Open().Until.Time()
+			s.Turn()
+			for range 9 {
+				s.now = s.now.Add(time.Minute)
+				s.Sign()
+				s.look()
+			}
+			log.set(up)
+			s.want("it is back")
+		})
+	}
+	t.Run("the mirror is away", func(t *testing.T) {
+		s, _, mirror := setup(t)
+		mirror.set(all)
+		until := s.Open().Until
+		for range 20 {
+			s.now = s.now.Add(time.Minute)
+			s.Disclose(1)
+			s.Sign()
+			s.look()
+		}
+		s.TurnAt(until)
+		s.Sign()
+		s.want("back-dated", monitor.MarkerBehind, monitor.Unreachable)
+	})
+}
+
 // What breaks the rules of entries is an alarm under the code of fsck, once, and stands until it is acknowledged.
 func TestEntries(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -846,6 +900,39 @@ func TestState(t *testing.T) {
 		}
 	}
 	s.open()
+}
+
+// The state of an earlier version is taken up, and says as much as it did then.
+func TestEarlierState(t *testing.T) {
+	s := newScene(t)
+	s.now = s.Open().Until.Time().Add(8 * time.Minute)
+	s.Sign()
+	s.want("at first")
+	s.mon.Close()
+	file := filepath.Join(s.dir, "state.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state map[string]any
+	if err := json.Unmarshal(b, &state); err != nil {
+		t.Fatal(err)
+	}
+	for _, later := range []string{"newest", "cosigned", "unread"} {
+		delete(state, later)
+	}
+	state["away"] = map[string]any{"https://mirror.example": s.now}
+	state["heard"] = []any{map[string]any{"note": string(checkpoint(t, s.Published).Note()), "since": s.now}}
+	if b, err = json.Marshal(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.open()
+	s.TurnAt(s.Open().Until)
+	s.Sign()
+	s.want("a marker that is back-dated", monitor.MarkerBehind)
 }
 
 // The webhook gets every event once and in order, signed; what it doesn't take is sent later, also after kill -9.
