@@ -16,6 +16,7 @@ import (
 
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/peer"
+	"github.com/regard-broker/regard/ledger/proof"
 )
 
 // A Mistake in a configuration.
@@ -89,7 +90,7 @@ func (c *Config) check(unnamed bool, m *Mistakes) {
 	c.checkMail(m)
 	c.checkLimits(m)
 	c.checkIdentity(m)
-	if d := c.Epoch.Length.Std(); d < time.Second || d > 31*24*time.Hour {
+	if d := c.Epoch.Length.Std(); d < time.Second || d > proof.MaxEpoch {
 		m.add("epoch.length", 0, "is out of range", "choose from 1s to 744h; 24h is usual")
 	}
 	c.checkCluster(unnamed, m)

@@ -28,6 +28,7 @@ const (
 	OwnClock      Code = "clock.own"
 	EpochEarly    Code = "epoch.early"
 	EpochLate     Code = "epoch.late"
+	EpochLong     Code = "epoch.long"
 )
 
 // Severity says how much haste there is.
@@ -65,6 +66,7 @@ var Codes = map[Code]CodeInfo{
 	OwnClock:      {Warning, "the monitor's own clock went back", "Set it right: alarms about times can't be trusted until then.", false},
 	EpochEarly:    {Warning, "an epoch was closed before it was due", "Ask the operator whether the broker's clock stepped.", true},
 	EpochLate:     {Warning, "an epoch was closed later than it was due", "Ask the operator what stopped the broker.", true},
+	EpochLong:     {Critical, "an epoch is to last for longer than 31 days", "Ask the operator to close it. As long as the epoch is open, nobody can prove that their history is complete.", true},
 }
 
 // Describe returns what is to be said of a code.

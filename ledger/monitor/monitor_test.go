@@ -423,6 +423,38 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// An epoch that is to last for years would let every verdict wait as long; a month is what the configuration of a broker allows.
+func TestEpochLong(t *testing.T) {
+	s := newScene(t)
+	s.want("at first")
+	lasts := func(d time.Duration) {
+		s.Mark = func(m *proof.Marker) { m.Until = m.Opened + proof.Time(d/time.Millisecond) }
+	}
+	lasts(proof.MaxEpoch)
+	s.day()
+	s.want("a month")
+	lasts(100 * 365 * 24 * time.Hour)
+	s.day()
+	s.want("a century", monitor.EpochLong)
+	if a := s.last.Alarms[0]; a.Place != "epoch 2" || !a.Standing {
+		t.Errorf("%+v", a)
+	}
+	s.now = s.now.Add(time.Hour)
+	s.restart()
+	s.want("an hour later", monitor.EpochLong)
+	if len(s.last.Events) > 0 {
+		t.Errorf("it is said again: %+v", s.last.Events)
+	}
+	s.dir = t.TempDir()
+	s.cfg.Dir = s.dir
+	s.restart()
+	s.want("a monitor that begins now", monitor.EpochLong)
+	s.mon.Close()
+	s.edit(func(state map[string]any) { state["book"] = map[string]any{} })
+	s.open()
+	s.want("one of which an earlier version read the marker", monitor.EpochLong)
+}
+
 func TestQuorum(t *testing.T) {
 	s := newScene(t)
 	s.SignWith(s.Witnesses[0])
@@ -902,6 +934,27 @@ func TestState(t *testing.T) {
 	s.open()
 }
 
+// edit changes the state of a monitor that is closed.
+func (s *scene) edit(change func(state map[string]any)) {
+	s.t.Helper()
+	file := filepath.Join(s.dir, "state.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var state map[string]any
+	if err := json.Unmarshal(b, &state); err != nil {
+		s.t.Fatal(err)
+	}
+	change(state)
+	if b, err = json.Marshal(state); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // The state of an earlier version is taken up, and says as much as it did then.
 func TestEarlierState(t *testing.T) {
 	s := newScene(t)
@@ -909,26 +962,13 @@ func TestEarlierState(t *testing.T) {
 	s.Sign()
 	s.want("at first")
 	s.mon.Close()
-	file := filepath.Join(s.dir, "state.json")
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var state map[string]any
-	if err := json.Unmarshal(b, &state); err != nil {
-		t.Fatal(err)
-	}
-	for _, later := range []string{"newest", "cosigned", "unread"} {
-		delete(state, later)
-	}
-	state["away"] = map[string]any{"https://mirror.example": s.now}
-	state["heard"] = []any{map[string]any{"note": string(checkpoint(t, s.Published).Note()), "since": s.now}}
-	if b, err = json.Marshal(state); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.edit(func(state map[string]any) {
+		for _, later := range []string{"newest", "cosigned", "unread"} {
+			delete(state, later)
+		}
+		state["away"] = map[string]any{"https://mirror.example": s.now}
+		state["heard"] = []any{map[string]any{"note": string(checkpoint(t, s.Published).Note()), "since": s.now}}
+	})
 	s.open()
 	s.TurnAt(s.Open().Until)
 	s.Sign()

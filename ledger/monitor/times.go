@@ -21,6 +21,7 @@ func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretc
 		// It may have been made in time and published late. Nothing that can be seen tells the two apart: whoever back-dates a marker lets publication stand still.
 		s.Book.raise(MarkerBehind, place, fmt.Sprintf("it is of %s, and wasn't in the log at %s", at(opened), at(s.Newest)))
 	}
+	m.long(marker.Epoch, marker.Opened, marker.Until)
 	if before == nil || marker.Closed == nil {
 		return
 	}
@@ -29,6 +30,13 @@ func (m *Monitor) marker(i proof.Index, marker proof.Marker, before *fsck.Stretc
 		s.Book.raise(EpochEarly, "epoch "+before.Number.String(), fmt.Sprintf("at %s, due at %s", at(opened), at(due)))
 	case opened.After(due.Add(m.cfg.Late)) && !s.Looked.IsZero(): // what was before the monitor began is history
 		s.Book.raise(EpochLate, "epoch "+before.Number.String(), fmt.Sprintf("at %s, due at %s", at(opened), at(due)))
+	}
+}
+
+// long looks at how long an epoch says that it lasts.
+func (m *Monitor) long(epoch proof.Epoch, opened, until proof.Time) {
+	if until.Time().Sub(opened.Time()) > proof.MaxEpoch {
+		m.state.Book.raise(EpochLong, "epoch "+epoch.String(), fmt.Sprintf("from %s until %s", at(opened.Time()), at(until.Time())))
 	}
 }
 
@@ -67,6 +75,7 @@ func (m *Monitor) quorum(views []view, size uint64, now time.Time) {
 func (m *Monitor) times(now time.Time) {
 	s := &m.state
 	if e := s.Rules.Epoch; e != nil {
+		m.long(e.Number, e.Opened, e.Until) // also if an earlier version read the marker
 		if due := e.Until.Time(); now.After(due.Add(m.cfg.Late)) {
 			s.Book.raise(Stalled, "epoch "+e.Number.String(), "it was due to end at "+at(due))
 		}

@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"math/bits"
+	"time"
 )
 
 // Count is the number of entries of one kind in an epoch.
@@ -10,6 +11,10 @@ type Count struct {
 	Kind Kind
 	N    uint64 // at least 1
 }
+
+// MaxEpoch is how long an epoch may be due to last. A longer one is readable, but
+// as long as it is open nobody's history is complete: whoever follows a log says so.
+const MaxEpoch = 31 * 24 * time.Hour
 
 // Marker closes an epoch and opens the next. Epoch 0's stands at log index 0
 // and closes none.
