@@ -111,7 +111,7 @@ type Event struct {
 
 // The bounds of what is kept: a hostile log must not fill the disk.
 const (
-	maxAlarms = 100 // of one code; then one alarm stands for the rest
+	maxAlarms = 100 // of one code that nobody acknowledged; then one alarm stands for the rest
 	maxEvents = 1000
 )
 
@@ -136,7 +136,9 @@ func (b *book) begin(now time.Time, log string) {
 		b.Alarms = map[string]Alarm{}
 	}
 	for _, a := range b.Alarms {
-		b.count[a.Code]++
+		if !a.Acknowledged {
+			b.count[a.Code]++
+		}
 	}
 }
 
@@ -146,11 +148,14 @@ func (b *book) raise(c Code, place, what string) { b.put(c, place, what, Describ
 func (b *book) put(c Code, place, what string, standing bool) {
 	info := Describe(c)
 	a := Alarm{Code: c, Severity: info.Severity, Place: place, What: info.Means + ": " + what, Do: info.Do, Raised: b.now.UTC(), Standing: standing}
+	folded := false
 	if _, known := b.Alarms[a.Key()]; !known && b.count[c] >= maxAlarms {
 		a.Place, a.What, a.Standing = "more", info.Means+": at more places than are listed; regard-audit fsck counts them", true
+		folded = true
 	}
 	b.seen[a.Key()] = true
-	if _, known := b.Alarms[a.Key()]; known {
+	// What stands is put once and told nowhere else: whoever acknowledged that there is more didn't see this. What ends by itself is put at each look.
+	if old, known := b.Alarms[a.Key()]; known && !(folded && standing && old.Acknowledged) {
 		return
 	}
 	b.Alarms[a.Key()] = a

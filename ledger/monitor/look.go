@@ -24,10 +24,10 @@ func (m *Monitor) Look(ctx context.Context) (Status, error) {
 	defer m.mu.Unlock()
 	s := &m.state
 	now := m.cfg.Now()
-	s.Book.begin(now, s.Origin)
 	if err := m.acknowledged(); err != nil {
 		return m.last, err
 	}
+	s.Book.begin(now, s.Origin)
 	if !s.Looked.IsZero() && now.Before(s.Looked.Add(-m.cfg.Tolerance)) {
 		s.Book.raise(OwnClock, "monitor", fmt.Sprintf("it says %s, and the last look was at %s", at(now), at(s.Looked)))
 	}

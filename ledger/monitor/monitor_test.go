@@ -875,6 +875,77 @@ func TestManyAlarms(t *testing.T) {
 	}
 }
 
+// What comes after a hundred alarms that were acknowledged is said like the first.
+func TestMoreAlarms(t *testing.T) {
+	s := newScene(t)
+	s.want("at first")
+	add := func(n int) (raised int) {
+		for range n {
+			s.Raw([]byte("x"))
+		}
+		s.Sign()
+		s.want("malformed", monitor.Code(fsck.EntryMalformed))
+		for _, e := range s.last.Events {
+			if e.Event == "raised" {
+				raised++
+			}
+		}
+		return raised
+	}
+	acknowledge := func(is func(monitor.Alarm) bool) {
+		var keys []string
+		for _, a := range s.last.Alarms {
+			if is(a) {
+				keys = append(keys, a.Key())
+			}
+		}
+		if err := monitor.Acknowledge(s.dir, keys...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := add(150); n != 101 {
+		t.Errorf("%d raised of 150", n)
+	}
+	acknowledge(func(monitor.Alarm) bool { return true })
+	if n := add(1); n != 1 || s.last.Active() != 1 {
+		t.Errorf("%d raised, %d active after all were acknowledged", n, s.last.Active())
+	}
+	if n := add(150); n != 100 || s.last.Active() != 101 { // 99 by themselves, and that there are more
+		t.Errorf("%d raised, %d active", n, s.last.Active())
+	}
+	acknowledge(func(a monitor.Alarm) bool { return a.Place == "more" })
+	if n := add(0); n != 0 || s.last.Active() != 100 {
+		t.Errorf("%d raised by nothing new, %d active", n, s.last.Active())
+	}
+	if n := add(2); n != 1 || s.last.Active() != 101 {
+		t.Errorf("%d raised, %d active after it was acknowledged that there are more", n, s.last.Active())
+	}
+}
+
+// What is looked at again, and is one of more than are listed, isn't said at each look.
+func TestMoreThatMayEnd(t *testing.T) {
+	s := newScene(t)
+	for i := range 130 {
+		s.Append(proof.Deferred{Authority: "parquet", Article: "11 CPP", Month: "2026-03", Commitment: proof.Commitment{1, byte(i)}})
+	}
+	s.now = s.now.AddDate(0, 2, 0)
+	s.Sign()
+	s.want("overdue", monitor.Code(fsck.DeferredOverdue), monitor.Stalled)
+	if n := s.last.Active(); n != 102 {
+		t.Errorf("%d active", n)
+	}
+	if err := monitor.Acknowledge(s.dir, "deferred.overdue@more"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.restart()
+		s.look()
+		if n := s.last.Active(); n != 101 || len(s.last.Events) > 0 {
+			t.Errorf("%d active, %+v", n, s.last.Events)
+		}
+	}
+}
+
 // A monitor that is cut off at any time goes on where it was, and the first look at a long log is saved on the way.
 func TestCutOff(t *testing.T) {
 	s := newScene(t)
