@@ -53,10 +53,10 @@ type CodeInfo struct {
 var Codes = map[Code]CodeInfo{
 	Fork:          {Critical, "the log signed two histories", "Keep the two checkpoints: they prove it. Tell the witnesses, the supervisory authority, and whoever relies on the log; rely on nothing newer than the last checkpoint that all agree on.", true},
 	Rollback:      {Critical, "every place serves a smaller tree than was served before", "Look for the newest checkpoint elsewhere (mirrors, witnesses, receipts) and ask the operator.", false},
-	Hidden:        {Critical, "somebody was shown a larger tree than is published", "Ask the operator why it isn't published. A receipt that isn't followed by its publication may be of another history.", false},
+	Hidden:        {Critical, "somebody was shown a larger tree than is published, or than can be read", "Ask the operator why it isn't published. A receipt that isn't followed by its publication may be of another history.", false},
 	Stalled:       {Critical, "the open epoch is overdue: no marker closed it", "Ask the operator whether the broker runs. As long as the epoch is open, nobody can prove that their history is complete.", false},
 	Damaged:       {Critical, "a place serves files that aren't those of the signed tree", "Run regard-audit fsck on it to see which.", false},
-	Unreachable:   {Warning, "a place can't be read", "See whether it is the network, the server, or only you who is kept out.", false},
+	Unreachable:   {Warning, "a place, or some of its files, can't be read", "See whether it is the network, the server, or only you who is kept out.", false},
 	Invalid:       {Critical, "a place serves a checkpoint that the log didn't sign", "See whether the policy has the log's current keys; otherwise keep what is served and ask the operator.", false},
 	NoQuorum:      {Critical, "a published tree has been without the quorum of witnesses for too long", "Ask the witnesses whether they see the log. Until they cosign, others may be shown another history.", false},
 	WitnessSilent: {Warning, "a witness of the policy hasn't cosigned for long", "Ask whoever runs it.", false},

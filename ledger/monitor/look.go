@@ -17,8 +17,8 @@ import (
 	"github.com/regard-broker/regard/ledger/reader"
 )
 
-// Look asks every place, follows the log to its end, and raises and clears alarms. When it returns they are on the disk. ErrBlind if no place could be read: alarms about the log are as they
-// were then.
+// Look asks every place, follows the log to its end, and raises and clears alarms. When it returns they are on the disk. If the log can't be followed to its end, alarms about it are as they
+// were, and those are raised that the passing of time brings about; ErrBlind if no place could be read: then neither.
 func (m *Monitor) Look(ctx context.Context) (Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

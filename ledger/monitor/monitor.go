@@ -1,11 +1,12 @@
 // Package monitor follows a log, at several places at once, and raises an alarm when it breaks a promise.
 //
-// What it guarantees. Every checkpoint that the monitor ever followed is of one history, and so is every one that it was given (from receipts, mirrors, witnesses); two that contradict each other are kept, and are an
-// alarm that only a person ends. Every entry is checked against the rules of docs/formats.md once, in order; every closed epoch's index is read and compared with its marker. All that it knows is on the disk
+// What it guarantees. Every checkpoint that the monitor ever followed is of one history, and so is every one that a place served or that it was given (from receipts, mirrors, witnesses), as soon as the log is as large; two that
+// contradict each other are kept, and are an alarm that only a person ends. Every entry is checked against the rules of docs/formats.md once, in order; every closed epoch's index is read and compared with its marker. All that it knows is on the disk
 // before it says anything, so kill -9 loses no alarm and repeats none but those that were being delivered. An alarm is said when it is raised and when it is cleared, and not in between.
 //
 // What it doesn't. It sees what is served to it: a log that shows one history to the monitor and another to somebody else is found out when a checkpoint of the other one reaches it, or by witnesses, whose quorum
-// it demands. Times are compared with the monitor's own clock. It can't tell a log that is down from one that is hidden from it.
+// it demands. Times are compared with the monitor's own clock. It can't tell a log that is down from one that is hidden from it, nor a marker that was
+// published late from one that is back-dated.
 package monitor
 
 import (

@@ -343,6 +343,28 @@ func TestLargerUnreadable(t *testing.T) {
 		s.want("the log is larger", monitor.Fork)
 		s.evidence(checkpoint(t, s.Published).Root(), checkpoint(t, q).Root())
 	})
+	t.Run("there are very many", func(t *testing.T) { // what places serve leaves room for what is given
+		s := newScene(t)
+		s.look()
+		s.mon.Close()
+		var notes []any
+		for i := range uint64(500) {
+			notes = append(notes, map[string]any{"note": string(s.Checkpoint(1000+i, proof.Hash{1})), "since": s.now, "place": "https://mirror.example"})
+		}
+		s.edit(func(state map[string]any) { state["heard"] = notes })
+		p := newPlace(t, s.branch(600).Dir)
+		p.set(below(""))
+		s.from(source(t, s.Dir), p.source)
+		s.want("one more")
+		if err := s.mon.Hear(s.Checkpoint(2000, proof.Hash{1})); err != nil {
+			t.Error(err)
+		}
+		s.edit(func(state map[string]any) {
+			if n := len(state["heard"].([]any)); n != 501 {
+				t.Errorf("%d are kept", n)
+			}
+		})
+	})
 	t.Run("it was the only place", func(t *testing.T) {
 		s := newScene(t)
 		s.look()
@@ -436,7 +458,7 @@ func TestEpochLong(t *testing.T) {
 	lasts(100 * 365 * 24 * time.Hour)
 	s.day()
 	s.want("a century", monitor.EpochLong)
-	if a := s.last.Alarms[0]; a.Place != "epoch 2" || !a.Standing {
+	if a := s.last.Alarms; len(a) != 1 || a[0].Place != "epoch 2" || !a[0].Standing {
 		t.Errorf("%+v", a)
 	}
 	s.now = s.now.Add(time.Hour)
