@@ -156,6 +156,7 @@ func (m *Monitor) followAt(ctx context.Context, v view, views []view, forked map
 		}
 		return errForked
 	}
+	delete(forked, history(string(v.cp.Note()))) // by a tree that then couldn't be read
 	later, err := m.compare(ctx, tree, v.cp, views, forked, now)
 	if err != nil {
 		return err

@@ -365,6 +365,26 @@ func TestLargerUnreadable(t *testing.T) {
 			}
 		})
 	})
+	t.Run("it is as large, and read in part", func(t *testing.T) {
+		s := newScene(t)
+		q := s.branch(0)
+		q.Disclose(int(s.Size() - q.Size()))
+		q.Sign()
+		fork, log := newPlace(t, q.Dir), newPlace(t, s.Dir)
+		fork.set(below("tile/entries"))
+		log.set(below("tile/entries"))
+		s.from(fork.source, log.source)
+		if got := s.blind(); !slices.Equal(got, []monitor.Code{monitor.Fork}) {
+			t.Errorf("neither can be read: %v", got)
+		}
+		log.set(up)
+		s.now = s.now.Add(11 * time.Minute)
+		s.want("the log can be read", monitor.Fork, monitor.Unreachable)
+		if !s.last.Witnessed || s.last.Size != s.Size() {
+			t.Errorf("%+v", s.last)
+		}
+		s.want("again", monitor.Fork, monitor.Unreachable)
+	})
 	t.Run("it was the only place", func(t *testing.T) {
 		s := newScene(t)
 		s.look()
