@@ -438,7 +438,8 @@ func (r *restoration) auditor(at proof.Index, id string, e proof.KeyChanged) {
 }
 
 func missing(agency string, key proof.Hash) string {
-	return fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x", agency, key)
+	// The slice: %x of a Hash itself is of its String, which is base64.
+	return fmt.Sprintf("agency %s: a certificate whose key has the SHA-256 %x", agency, key[:])
 }
 
 // erased finds out who was erased after the backup. The log counts them, the journal names their pseudonyms: if it lacks one, nothing is restored.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,14 +107,16 @@ func agencyCommand() *cobra.Command {
 			var rows [][]string
 			for _, a := range list {
 				until := "-"
+				var digests []string
 				for _, k := range a.Keys {
 					if k.State == "active" {
 						until = k.NotAfter.Format("2006-01-02")
+						digests = append(digests, k.SPKI)
 					}
 				}
-				rows = append(rows, []string{a.ID, a.State, a.SIRET, until, a.Name})
+				rows = append(rows, []string{a.ID, a.State, a.SIRET, until, cmp.Or(strings.Join(digests, ","), "-"), a.Name})
 			}
-			return table(c.OutOrStdout(), "ID STATE SIRET CERTIFICATE-UNTIL NAME", rows)
+			return table(c.OutOrStdout(), "ID STATE SIRET CERTIFICATE-UNTIL KEY-SHA256 NAME", rows)
 		})
 	return group("agency", "Public bodies that may ask", "Changes stand in the public log (the SHA-256 of the certificate's key) and are in force for the next request.", "  regard agency list", add, rotate, revoke, list, agencySetCommand())
 }
