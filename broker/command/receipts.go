@@ -14,7 +14,7 @@ import (
 	"github.com/regard-broker/regard/broker/holder"
 )
 
-// keeper opens an agency's store of receipts. A policy without witnesses takes the log's signature for theirs: whoever gives it has decided that.
+// keeper opens an agency's store of receipts. Under a policy that demands no witnesses the log's signature is enough: whoever gives it has decided that.
 func (a *asker) keeper(ctx context.Context, cl *client.Client, times holder.Times) (*holder.Keeper, error) {
 	p, err := readPolicy(a.logKey, a.policy)
 	if err != nil {
@@ -76,7 +76,7 @@ func receiptsCommand() *cobra.Command {
 	var maxUnheard float64
 	status := &cobra.Command{
 		Use: "status DIR", Short: "Say how far the proofs of the kept receipts have come", Args: someArgs(1, false, "the directory of the store"),
-		Long: `status reads the store of an agency (regard request --keep) or of a provider (regard-provider --guard), also while it is in use.
+		Long: `status reads the store of an agency (regard request --keep) or of a provider (regard-provider --guard), also while it is in use. Receipts are signed until a quorum of witnesses has seen them; under a policy that demands none that is enough, and they are never called witnessed.
 
 Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many answers that it couldn't read them, or something that the broker showed is wrong (the evidence is listed, and with --json the bytes).`,
 		Example: "  regard receipts status receipts/",
@@ -89,7 +89,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many
 			return showReceipts(c, s, role, times, maxUnheard, asJSON)
 		},
 	}
-	status.Flags().DurationVar(&times.MaxAge, "max-age", 10*time.Minute, "how long receipts may take to be witnessed")
+	status.Flags().DurationVar(&times.MaxAge, "max-age", 10*time.Minute, "how long receipts may take to be witnessed, or signed if the policy demands no witnesses")
 	status.Flags().DurationVar(&times.SettleAge, "settle-age", 72*time.Hour, "how long they may take to be settled")
 	status.Flags().Float64Var(&maxUnheard, "max-unheard", holder.DefaultMaxUnheard, "share of the last day's answers that the broker may say it couldn't read")
 	jsonFlag(status, &asJSON)
@@ -131,7 +131,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many
 		},
 	}
 	a.flags(upgrade)
-	upgrade.Flags().DurationVar(&times.MaxAge, "max-age", 10*time.Minute, "how long receipts may take to be witnessed")
+	upgrade.Flags().DurationVar(&times.MaxAge, "max-age", 10*time.Minute, "how long receipts may take to be witnessed, or signed if the policy demands no witnesses")
 	upgrade.Flags().DurationVar(&times.SettleAge, "settle-age", 72*time.Hour, "how long they may take to be settled")
 	for _, name := range []string{"keep", "out"} {
 		_ = upgrade.Flags().MarkHidden(name)
@@ -203,7 +203,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many
 }
 
 func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.Times, maxUnheard float64, asJSON bool) error {
-	st, err := s.Status(c.Context(), holder.Witnessed)
+	st, err := s.Status(c.Context())
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ type receipt struct {
 	state   State // of this one alone
 }
 
-// verify reads and verifies a receipt. signedIsEnough: the log has no witnesses, and its signature is taken for their quorum.
+// verify reads and verifies a receipt. signedIsEnough: the policy demands no witnesses, so what isn't witnessed can settle.
 func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, error) {
 	r := receipt{text: text, state: Signed}
 	var err error
@@ -118,7 +118,7 @@ func verify(text []byte, policy *proof.Policy, signedIsEnough bool) (receipt, er
 	switch {
 	case r.verdict.State == proof.Settled, r.verdict.InRoll && signedIsEnough:
 		r.state = Settled
-	case r.verdict.State == proof.Witnessed, signedIsEnough:
+	case r.verdict.State == proof.Witnessed:
 		r.state = Witnessed
 	}
 	return r, nil
@@ -272,7 +272,7 @@ func check(h *Held, texts [][]byte, erased bool, policy *proof.Policy, signedIsE
 		if !erased {
 			return p, refute("subject.hidden", "a subject is hidden, and no erasure is claimed")
 		}
-		if h.State < Witnessed {
+		if h.State < provenBy(signedIsEnough) {
 			return p, errErased
 		}
 		// What was shown before the erasure is kept, with what shows that a delay ended before it.

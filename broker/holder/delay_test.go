@@ -104,7 +104,7 @@ func TestDelay(t *testing.T) {
 		}
 	}
 	each("waiting", func(s holder.Status) bool {
-		return s.Counts[holder.Witnessed] == 1 && s.OldestDelay.Equal(d.End().Time()) && s.OldestUnsettled.IsZero() && s.OldestUnproven.IsZero()
+		return s.Counts[holder.Signed] == 1 && s.OldestDelay.Equal(d.End().Time()) && s.OldestUnsettled.IsZero() && s.OldestUnproven.IsZero()
 	})
 	// Long after the time in which others have to settle, nothing is missing; the month isn't over.
 	ahead.Store(int64(time.Until(d.End().Time().Add(-time.Hour))))
@@ -234,7 +234,7 @@ func TestProviderSeesTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.counts(map[holder.State]int64{holder.Witnessed: 1})
+	w.counts(map[holder.State]int64{holder.Signed: 1})
 	// The entries of the asked and the other person change their places: each is the end of the other's delay.
 	var second atomic.Pointer[string]
 	swap := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -312,7 +312,7 @@ func TestStoreOfBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	st, err := s.Status(t.Context(), holder.Witnessed)
+	st, err := s.Status(t.Context())
 	if err != nil || !st.OldestUnsettled.Equal(time.UnixMilli(1000)) || !st.OldestDelay.IsZero() || st.Counts[holder.Witnessed] != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
@@ -390,7 +390,7 @@ func TestErasedDuringADelay(t *testing.T) {
 			if err := k.Keep(res); err != nil {
 				t.Fatal(err)
 			}
-			w.counts(map[holder.State]int64{holder.Witnessed: 1})
+			w.counts(map[holder.State]int64{holder.Signed: 1})
 			w.erasing(x.kind)
 			if again, err := c.Disclose(t.Context(), question, "once"); x.kind == proof.KindDeferred && (!errors.Is(err, client.ErrReceipt) || !strings.Contains(err.Error(), "before the delay ends") || again.Data != nil) {
 				t.Errorf("a repeat: %+v, %v", again, err)
@@ -508,7 +508,7 @@ func TestDelayEndsForAll(t *testing.T) {
 		_, _ = rw.Write(rec.body.Bytes())
 	}
 	w.tamper.Store(&mix)
-	w.counts(map[holder.State]int64{holder.Witnessed: 1})
+	w.counts(map[holder.State]int64{holder.Signed: 1})
 	w.end(res.ID)
 	w.counts(map[holder.State]int64{holder.Refuted: 1})
 	if found, err := w.guard.Load().Store().Evidence(t.Context()); err != nil || len(found) == 0 || found[0].Refutation.Code != "delay.mixed" {

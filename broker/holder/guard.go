@@ -33,7 +33,7 @@ type GuardConfig struct {
 	Broker Connection
 	// Policy names the log's keys and the witnesses.
 	Policy *proof.Policy
-	// AcceptSigned takes the log's own signature for that of the witnesses. It is needed, and may be set, only where the policy names no quorum: the operator of the log can then show others something else.
+	// AcceptSigned: the log's own signature is enough; receipts stay Signed until they settle. It is needed, and may be set, only where the policy names no quorum: the operator of the log can then show others something else.
 	AcceptSigned bool
 	// Keys are verification keys of intents, in the text form of signed notes; empty: those that the log has in force, as the broker's API proves.
 	Keys []string
@@ -143,7 +143,10 @@ func NewGuard(ctx context.Context, cfg GuardConfig) (*Guard, error) {
 		g.keys.close()
 		return nil, err
 	}
-	if g.used, err = g.store.used(ctx, cfg.Now().Add(-cfg.Tolerance)); err == nil {
+	if err = g.store.demand(cfg.AcceptSigned); err == nil {
+		g.used, err = g.store.used(ctx, cfg.Now().Add(-cfg.Tolerance))
+	}
+	if err == nil {
 		err = g.look(ctx)
 	}
 	if err != nil {
@@ -170,9 +173,6 @@ func (g *Guard) Close() error {
 
 // Store is for status, evidence and export.
 func (g *Guard) Store() *Store { return g.store }
-
-// proven is the state from which on nothing is missing before the epoch's close. With AcceptSigned the log's signature stands for the witnesses', so the states are the same.
-const proven = Witnessed
 
 // look reads how old what is missing is.
 func (g *Guard) look(ctx context.Context) error { return g.watch.look(ctx, g.store, g.cfg.Now) }

@@ -271,7 +271,7 @@ func TestTwoQuestionsOneDisclosure(t *testing.T) {
 			g := w.protect(nil)
 			w.respond(first.answer)
 			a := w.disclose("Exemple", first.want)
-			w.counts(map[holder.State]int64{holder.Witnessed: 1})
+			w.counts(map[holder.State]int64{holder.Signed: 1})
 			w.respond(func(rw http.ResponseWriter, _ *http.Request) { // it names nobody
 				rw.Header().Set("Content-Type", "application/json")
 				_, _ = io.WriteString(rw, `{"data":{"quotient":{"valeur":77012},"membres":[]}}`)

@@ -27,10 +27,10 @@ import (
 // State is how far the proof of one disclosure has come.
 type State int
 
-// The states. From Proven on, everything that can be known before the epoch's close is known.
+// The states. From Witnessed on, or from Signed on if AcceptSigned says that the log's own signature is enough, nothing is missing before the epoch's close.
 const (
 	Waiting   State = 0 // no receipts yet
-	Signed    State = 1 // receipts of all entries, as expected, under the log's signature alone
+	Signed    State = 1 // receipts of all entries, as expected, under the log's signature
 	Witnessed State = 2 // and under the quorum of witnesses
 	Settled   State = 3 // and all of them in the rolls of their closed epochs
 	Accepted  State = 4 // closed without that, for a reason (Held.Code): by hand, or after an erasure
@@ -38,6 +38,14 @@ const (
 )
 
 var stateNames = [...]string{"waiting", "signed", "witnessed", "settled", "accepted", "refuted"}
+
+// provenBy is the state from which on nothing is missing before the epoch's close.
+func provenBy(signedIsEnough bool) State {
+	if signedIsEnough {
+		return Signed
+	}
+	return Witnessed
+}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -60,7 +68,7 @@ func refute(code, format string, args ...any) error {
 
 // Alarms that are raised.
 const (
-	AlarmOverdue   = "receipts.overdue"   // not witnessed within MaxAge: something happened that the log doesn't show
+	AlarmOverdue   = "receipts.overdue"   // not witnessed (signed, where that is enough) within MaxAge: something happened that the log doesn't show
 	AlarmUnsettled = "receipts.unsettled" // not settled within SettleAge
 	AlarmDelayed   = "receipts.delayed"   // somebody was to be told later, and the month in which the log promised it is over by MaxAge
 	AlarmRefuted   = "receipts.refuted"   // the broker showed something wrong; see the evidence
@@ -78,7 +86,7 @@ type Alarm struct {
 
 // Times are how long things may take before there is an alarm.
 type Times struct {
-	// MaxAge is for the receipts of a disclosure to be witnessed; 0: 10 minutes.
+	// MaxAge is for the receipts of a disclosure to be witnessed, or signed where that is enough; 0: 10 minutes.
 	MaxAge time.Duration
 	// SettleAge is for them to be settled; longer than an epoch; 0: 3 days.
 	SettleAge time.Duration
@@ -150,7 +158,7 @@ func (w *watch) look(ctx context.Context, s *Store, now func() time.Time) error 
 	w.mu.Lock()
 	w.wrong = 0
 	w.mu.Unlock()
-	status, err := s.ages(ctx, proven)
+	status, err := s.ages(ctx)
 	if err != nil {
 		return err
 	}

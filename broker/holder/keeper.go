@@ -21,7 +21,7 @@ type KeeperConfig struct {
 	// Client asks the broker, with the same Policy; of an agency's certificate.
 	Client *client.Client
 	Policy *proof.Policy
-	// AcceptSigned takes the log's own signature for that of the witnesses, as in GuardConfig.
+	// AcceptSigned: the log's own signature is enough, as in GuardConfig.
 	AcceptSigned bool
 	Times        Times
 	Alarm        func(Alarm)
@@ -60,6 +60,9 @@ func NewKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.demand(cfg.AcceptSigned); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return &Keeper{cfg: cfg, store: s, watch: watch{times: cfg.Times, alarm: cfg.Alarm, log: cfg.Logger}}, nil
 }
 
@@ -70,7 +73,7 @@ func (k *Keeper) Close() error { return k.store.Close() }
 func (k *Keeper) Store() *Store { return k.store }
 
 // Status is how things stand.
-func (k *Keeper) Status(ctx context.Context) (Status, error) { return k.store.Status(ctx, proven) }
+func (k *Keeper) Status(ctx context.Context) (Status, error) { return k.store.Status(ctx) }
 
 // ErrHidden: a receipt hides whom it is about, and none is kept that shows it. It proves nothing to the agency, and isn't kept. An erasure explains it only if the request was made before.
 var ErrHidden = errors.New("the receipt hides whom it is about, and no earlier one is kept: if this request wasn't made before, the broker hides what it recorded; tell the operator, and the supervisory authority")
@@ -155,9 +158,9 @@ func (k *Keeper) refuted(id string, wrong *Refutation, text []byte) error {
 }
 
 // endedBy reports whether a receipt is the first of the entry that ended a delay, and as good as those of its beginning. compare has seen that it is of the same record.
-func (h *Held) endedBy(r *receipt) bool {
+func (h *Held) endedBy(r *receipt, proven State) bool {
 	_, ended := r.parsed.Entry().(proof.Opened)
-	return ended && r.state >= min(h.State, Witnessed) && !slices.ContainsFunc(h.Receipts, func(text []byte) bool {
+	return ended && r.state >= min(h.State, proven) && !slices.ContainsFunc(h.Receipts, func(text []byte) bool {
 		earlier, err := proof.ParseReceipt(text)
 		return err == nil && same(earlier, r.parsed)
 	})
@@ -244,14 +247,15 @@ func (k *Keeper) upgrade(ctx context.Context, id string) (better bool, pause tim
 	} else if err != nil {
 		return false, 0, err
 	}
-	if r.state <= h.State && !h.endedBy(&r) {
+	proven := provenBy(k.cfg.AcceptSigned)
+	if r.state <= h.State && !h.endedBy(&r, proven) {
 		return false, res.Pause, k.store.later(id, "", due)
 	}
-	to := progress{state: r.state, outcome: h.Outcome, epoch: r.verdict.Epoch, until: r.until(), receipts: []receipt{r}}
+	to := progress{state: max(r.state, h.State), outcome: h.Outcome, epoch: r.verdict.Epoch, until: r.until(), receipts: []receipt{r}}
 	if to.until > 0 {
 		to.code = codeDeferred
 	}
-	if _, err := r.parsed.Opening().Subject(); err != nil && r.state == Witnessed {
+	if _, err := r.parsed.Opening().Subject(); err != nil && r.state == proven {
 		kept, err := h.parsed()
 		if err != nil {
 			return false, 0, err

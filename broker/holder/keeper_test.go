@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/regard-broker/regard/broker/holder"
+	"github.com/regard-broker/regard/cmd/regard-audit/audit"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -55,6 +57,55 @@ func counts(t *testing.T, k *holder.Keeper, want map[holder.State]int64) {
 	})
 }
 
+// TestSignedIsEnough: under a policy that demands no witnesses nothing is called witnessed, by whoever reads the store either, and nothing is missing before the epoch's close.
+func TestSignedIsEnough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Hour)
+	w.protect(nil)
+	dir := t.TempDir()
+	k := w.keeper(t, dir, nil)
+	res, err := w.newClient().Disclose(t.Context(), []byte(question), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Keep(res); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := k.Upgrade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	counts(t, k, map[holder.State]int64{holder.Signed: 1})
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.counts(map[holder.State]int64{holder.Signed: 1})
+	s, err := holder.OpenStore(t.Context(), dir, holder.RoleAgency)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	st, err := s.Status(t.Context())
+	if err != nil || st.Counts[holder.Signed] != 1 || !st.OldestUnproven.IsZero() || st.Overdue(holder.Times{}, time.Now().Add(time.Hour)) != "" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	var exported bytes.Buffer
+	if err := s.Export(t.Context(), &exported); err != nil || !strings.Contains(exported.String(), `"state":"signed"`) {
+		t.Fatalf("%v %.300s", err, &exported)
+	}
+	held := filepath.Join(t.TempDir(), "held.jsonl")
+	if err := os.WriteFile(held, exported.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vkeys, err := w.b.LogKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	if code := audit.Main([]string{"reconcile", held, "--log-key", vkeys[0], "--json"}, nil, &out, &errs); code != audit.Proven || !strings.Contains(out.String(), `"witnessed": 0`) || !strings.Contains(out.String(), `"entries": 1`) {
+		t.Errorf("%d %s%s", code, &out, &errs)
+	}
+}
+
 // TestKeeper: an agency's receipts settle by themselves, through a restart and an outage of the broker's API; limits are respected.
 func TestKeeper(t *testing.T) {
 	t.Parallel()
@@ -69,7 +120,7 @@ func TestKeeper(t *testing.T) {
 	if err := k.Keep(res); err != nil {
 		t.Fatal(err)
 	}
-	counts(t, k, map[holder.State]int64{holder.Witnessed: 1})
+	counts(t, k, map[holder.State]int64{holder.Signed: 1})
 	if err := k.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -153,10 +153,11 @@ func (g *Guard) take(ctx context.Context, f *fetched) error {
 		return g.store.later(f.ID, "erased", now.Add(g.cfg.Times.pause(h.State, h.tries)))
 	case err != nil:
 		return err
-	case p.state < h.State:
+	case p.state < min(h.State, provenBy(g.cfg.AcceptSigned)):
 		// An older checkpoint, or a roll that can't be shown any more: what was proven stays so.
 		return g.store.later(f.ID, "", now.Add(g.cfg.Times.pause(h.State, h.tries)))
 	}
+	p.state = max(p.state, h.State) // what was witnessed stays so under a policy that doesn't demand it
 	tries := h.tries
 	if p.state > h.State {
 		tries = 0
@@ -240,7 +241,7 @@ var (
 	descUnheard  = prometheus.NewDesc("regard_holder_unheard", "Answers of which the broker says that it couldn't read them.", nil, nil)
 	descSilence  = prometheus.NewDesc("regard_holder_unheard_alarm", "1 while the broker says of more than MaxUnheard of the last day's answers that it couldn't read them.", nil, nil)
 	descErased   = prometheus.NewDesc("regard_holder_erased", "Disclosures that didn't settle because somebody was erased, as the broker says.", nil, nil)
-	descOldest   = prometheus.NewDesc("regard_holder_oldest_seconds", "Age of the oldest disclosure without witnessed (proof=\"witnessed\") or settled receipts.", []string{"proof"}, nil)
+	descOldest   = prometheus.NewDesc("regard_holder_oldest_seconds", "Age of the oldest disclosure without witnessed (proof=\"witnessed\"; signed ones, where these are enough) or settled receipts.", []string{"proof"}, nil)
 	descBytes    = prometheus.NewDesc("regard_holder_held_bytes", "Bodies of requests and answers that are held now; at most MaxHeld.", nil, nil)
 	descRefusing = prometheus.NewDesc("regard_holder_refusing", "1 while further questions are refused, by the alarm.", []string{"alarm"}, nil)
 )
@@ -299,7 +300,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 }
 
 // Status is how things stand.
-func (g *Guard) Status(ctx context.Context) (Status, error) { return g.store.Status(ctx, proven) }
+func (g *Guard) Status(ctx context.Context) (Status, error) { return g.store.Status(ctx) }
 
 // Refusing is the alarm for which further questions are refused; empty: none.
 func (g *Guard) Refusing() string { return g.watch.refusing(g.cfg.Now()) }

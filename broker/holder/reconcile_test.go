@@ -34,7 +34,7 @@ func TestReconcile(t *testing.T) {
 	}
 	lines := slices.DeleteFunc(strings.SplitAfter(out.String(), "\n"), func(l string) bool { return strings.Contains(l, idOf(agencys)) })
 	held := strings.Join(lines, "")
-	unsettled, err := json.Marshal(map[string]any{"id": idOf(agencys), "role": "agency", "state": "witnessed", "outcome": "released", "receipts": []string{string(agencys.Receipt)}})
+	unsettled, err := json.Marshal(map[string]any{"id": idOf(agencys), "role": "agency", "state": "signed", "outcome": "released", "receipts": []string{string(agencys.Receipt)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestReconcile(t *testing.T) {
 		{"a changed receipt", strings.Replace(held, "commitment ", "commitment A", 1), "", vkeys[0], "receipt.invalid", audit.Refused},
 		{"another outcome", strings.Replace(held, `"outcome":"released"`, `"outcome":"empty"`, 1), "", vkeys[0], "outcome.other", audit.Refused},
 		{"a receipt that was never settled", held + string(unsettled) + "\n", "", vkeys[0], "receipt.unsettled", audit.Input},
-		{"one that needn't be", held + strings.Replace(string(unsettled), `"witnessed"`, `"accepted"`, 1) + "\n", "", vkeys[0], "", audit.Proven},
+		{"one that needn't be", held + strings.Replace(string(unsettled), `"signed"`, `"accepted"`, 1) + "\n", "", vkeys[0], "", audit.Proven},
 		{"somebody was erased, and is held once", erased(ids[0]) + lines[1] + lines[2], "", vkeys[0], "", audit.Proven},
 		{"two are said to be", erased(ids[0]) + erased(ids[1]), "", vkeys[0], "erased.unlogged", audit.Refused},
 		{"what is said to be erased was never shown", edit(lines[0], func(m map[string]any) { m["erased"] = []any{0} }) + lines[1], "", vkeys[0], "erased.unknown", audit.Input},

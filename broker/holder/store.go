@@ -21,11 +21,13 @@ import (
 // Store keeps a holder's disclosures in a SQLite file (WAL, synchronous=FULL), readable by this user only: what a call returned survives kill -9 and power loss. Calls that write at the same time share a
 // sync. It may be read by another process while one writes. It is safe for concurrent use. It holds personal data: receipts name people.
 type Store struct {
-	db   *sql.DB // one connection, of the writer
-	r    *sql.DB
-	role string
-	ops  chan *op
-	done chan struct{}
+	db     *sql.DB // one connection, of the writer
+	r      *sql.DB
+	role   string
+	proven State  // from which on nothing is missing before the epoch's close
+	noted  string // its name in the file, of when this was opened; empty: a new store, or one of before
+	ops    chan *op
+	done   chan struct{}
 }
 
 // Roles of a holder.
@@ -184,7 +186,27 @@ func (s *Store) prepare(ctx context.Context) error {
 			return fmt.Errorf("its %s is %q, want %q", name, is, value)
 		}
 	}
-	return nil
+	err := s.db.QueryRowContext(ctx, "SELECT coalesce((SELECT value FROM meta WHERE name = 'proven'), '')").Scan(&s.noted)
+	s.proven = provenBy(s.noted == Signed.String())
+	return err
+}
+
+// demand notes whether the log's signature is enough, also for those who read the store without the policy.
+func (s *Store) demand(signedIsEnough bool) error {
+	s.proven = provenBy(signedIsEnough)
+	if s.noted == s.proven.String() {
+		return nil
+	}
+	return s.do("noting what is enough", func(tx *sql.Tx) error {
+		if s.noted == "" && signedIsEnough {
+			// A store of before calls witnessed what the log alone has signed.
+			if _, err := tx.Exec("UPDATE held SET state = ? WHERE state = ?", int(Signed), int(Witnessed)); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec("INSERT INTO meta (name, value) VALUES ('proven', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", s.proven.String())
+		return err
+	})
 }
 
 // Close waits for what is being written.
@@ -548,16 +570,16 @@ type Status struct {
 	Unheard int64
 	// Erased are disclosures that didn't settle because somebody in them was erased, as the broker says. How many can be true the log tells: regard-audit reconcile compares.
 	Erased int64
-	// OldestUnproven is the oldest disclosure that isn't witnessed, OldestUnsettled the oldest that isn't settled; zero: none. One whose person was told later counts from when that was seen,
+	// OldestUnproven is the oldest disclosure that isn't witnessed, or signed where that is enough, OldestUnsettled the oldest that isn't settled; zero: none. One whose person was told later counts from when that was seen,
 	// and not at all before.
 	OldestUnproven, OldestUnsettled time.Time
 	// OldestDelay is when the first of the delays that aren't over has to be; zero: none.
 	OldestDelay time.Time
 }
 
-// Status counts. proven is the state from which on nothing is missing before the epoch's close.
-func (s *Store) Status(ctx context.Context, proven State) (Status, error) {
-	out, err := s.ages(ctx, proven)
+// Status counts.
+func (s *Store) Status(ctx context.Context) (Status, error) {
+	out, err := s.ages(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -612,7 +634,7 @@ func (s *Store) Unheard(ctx context.Context, since time.Time) (u Unheard, err er
 }
 
 // ages are the part of Status that says whether something is overdue: by indexes alone.
-func (s *Store) ages(ctx context.Context, proven State) (Status, error) {
+func (s *Store) ages(ctx context.Context) (Status, error) {
 	var out Status
 	oldest := func(t *time.Time, query string, args ...any) error {
 		var at sql.NullInt64
@@ -625,7 +647,7 @@ func (s *Store) ages(ctx context.Context, proven State) (Status, error) {
 		return nil
 	}
 	for state := Waiting; state < Settled; state++ {
-		if state < proven {
+		if state < s.proven {
 			if err := oldest(&out.OldestUnproven, "SELECT min(at) FROM held WHERE state = ?", int(state)); err != nil {
 				return out, err
 			}

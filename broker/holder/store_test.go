@@ -1,12 +1,63 @@
 package holder
 
 import (
+	"database/sql"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/ledger/proof"
 )
+
+// TestStoreThatSaidWitnessed: a store of before called witnessed what was signed, where that was enough. What was witnessed stays so when a policy that doesn't demand it is used, too.
+func TestStoreThatSaidWitnessed(t *testing.T) {
+	for name, x := range map[string]struct {
+		demands []bool // of those who opened it, in order: whether the log's signature is enough
+		want    State
+		due     bool
+	}{
+		"of before":                        {[]bool{true}, Signed, false},
+		"of before, with witnesses":        {[]bool{false}, Witnessed, false},
+		"with witnesses, and then without": {[]bool{false, true}, Witnessed, false},
+		"without, and then with":           {[]bool{true, false}, Signed, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			open := func() *Store {
+				s, err := OpenStore(t.Context(), dir, RoleAgency)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := open()
+			if err := s.do("noting", func(tx *sql.Tx) error {
+				_, err := tx.Exec("INSERT INTO held (id, at, service, state, due) VALUES ('id', 1000, 's', ?, 0)", int(Witnessed))
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, signedIsEnough := range x.demands {
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				s = open()
+				if err := s.demand(signedIsEnough); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open()
+			defer s.Close()
+			st, err := s.Status(t.Context())
+			if err != nil || st.Counts[x.want] != 1 || st.OldestUnproven.IsZero() == x.due {
+				t.Errorf("%+v, %v", st, err)
+			}
+		})
+	}
+}
 
 // TestRefutedStays: receipts that were on their way when something was refuted, or accepted by hand, don't take that back.
 func TestRefutedStays(t *testing.T) {
