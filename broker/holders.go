@@ -17,7 +17,7 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// What providers get: the receipts of the questions that they were asked, to check that the log says what they were asked and answered (docs/design.md, "Receipt holders").
+// What providers get: the receipts of the questions that they were asked, to check that the log says what they were asked and answered (docs/design.md, "Receipt holders check").
 
 // AuthenticateProvider finds the providers to which a client certificate belongs, by its public key, which TLS has shown the caller to hold and their service definitions name: at least one. It must not be changed.
 func (b *Broker) AuthenticateProvider(cert *x509.Certificate) ([]string, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
-// Intents by which the broker announces each question to its provider (docs/design.md, "Receipt holders"). The key is a data key that the custodian wraps: signing costs no call to it.
+// Intents by which the broker announces each question to its provider (docs/design.md, "Receipt holders check"). The key is a data key that the custodian wraps: signing costs no call to it.
 
 // intentExpiry is how long a provider may take to see an intent, in seconds. It is signed right before it is sent.
 const intentExpiry = 60

@@ -35,7 +35,7 @@ const schema = `CREATE TABLE IF NOT EXISTS signed (id INTEGER PRIMARY KEY CHECK 
 INSERT INTO signed (id, note) VALUES (1, x'') ON CONFLICT DO NOTHING;
 UPDATE signed SET note = note;`
 
-// ErrDamaged: the file isn't whole. Keep a copy of it; docs/operate.md, "When the log is halted", says how to go on.
+// ErrDamaged: the file isn't whole. Keep a copy of it; docs/operate.md, "It doesn't start, or the log is halted", says how to go on.
 var ErrDamaged = errors.New("the file is damaged")
 
 // Open opens or creates the file at path, readable by this user only; the directory must be on a local disk.
