@@ -216,7 +216,7 @@ func TestOutcomes(t *testing.T) {
 	s.disclose = func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error) { return denied, nil }
 	for lang, want := range map[string]string{"": "L’accord a expiré.", "de, fr;q=0.5, en;q=0.4": "L’accord a expiré.", "en-GB,en;q=0.9": "The agreement has expired.", "en;q=2, *;q=0.1": "L’accord a expiré."} {
 		p := wantProblem(t, "denied", s.do(t, c, "POST", "/v1/disclosures", question, "Accept-Language", lang), 403, "policy.denied")
-		if d := cmp.Diff([]reasonBody{{"agreement.expired", want}}, p.Reasons); d != "" {
+		if d := cmp.Diff([]reasonBody{{"agreement.no_longer_valid", want}}, p.Reasons); d != "" {
 			t.Errorf("%q: %s", lang, d)
 		}
 		if p.ReceiptState != "witnessed" || p.Receipt == "" || p.Outcome != "denied" || p.ID == "" {

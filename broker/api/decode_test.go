@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/regard-broker/regard/policy"
 )
 
 // What the strict parser takes is JSON for encoding/json, too, and means the same.
@@ -133,5 +135,18 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(r.body), &doc); err != nil || doc.OpenAPI != "3.1.0" || len(doc.Paths) != 17 {
 		t.Errorf("%v, %+v", err, doc)
+	}
+}
+
+// TestExampleReason: the code that the description shows is one that the policy gives.
+func TestExampleReason(t *testing.T) {
+	f, _ := reflect.TypeFor[reasonBody]().FieldByName("Code")
+	example := f.Tag.Get("example")
+	bundle, err := policy.Embedded().Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if example == "" || !bytes.Contains(bundle.Bytes(), []byte(`"code": "`+example+`"`)) {
+		t.Errorf("no reason has the code %q", example)
 	}
 }

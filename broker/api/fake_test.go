@@ -228,4 +228,4 @@ const question = `{"service":"svc","scopes":["a","b"],"purpose":"aid","legal_bas
 "subject":{"type":"pivot","birth_name":"FIXTUREPERSON","given_names":["Ada","Zoé"],"birth_date":"1990-01-02","sex":"F","birth_place":"75056","birth_country":"99100"},
 "parameters":{"year":2026,"months":["1",2],"quote":"\u00e9\ud83d\ude00"}}`
 
-var denial = []policy.Reason{{Code: "agreement.expired", FR: "L’accord a expiré.", EN: "The agreement has expired."}}
+var denial = []policy.Reason{{Code: "agreement.no_longer_valid", FR: "L’accord a expiré.", EN: "The agreement has expired."}}

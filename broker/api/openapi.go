@@ -53,7 +53,7 @@ func (scalar) Schema(huma.Registry) *huma.Schema {
 }
 
 type reasonBody struct {
-	Code    string `json:"code" example:"agreement.expired"`
+	Code    string `json:"code" example:"agreement.no_longer_valid"`
 	Message string `json:"message,omitempty" doc:"One sentence, in the language that Accept-Language asks for (fr, en)."`
 }
 
