@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func (b *Broker) AddAuditor(ctx context.Context, id, name string, cert *x509.Cer
 	if err != nil {
 		return err
 	}
-	k, err := newAuditorKey(reg, vkey)
+	k, err := b.newAuditorKey(ctx, reg, vkey)
 	if err != nil {
 		return err
 	}
@@ -58,8 +59,19 @@ func (b *Broker) publishKey(ctx context.Context, vkey string) error {
 	return nil
 }
 
-func newAuditorKey(reg *registry, vkey string) (store.AuditorKey, error) {
+func (b *Broker) newAuditorKey(ctx context.Context, reg *registry, vkey string) (store.AuditorKey, error) {
 	k := store.AuditorKey{VKey: vkey, State: store.Active}
+	p, err := b.logPolicy(ctx)
+	if err != nil {
+		return k, unavailable("keys.unavailable", "The log's keys, with which this one is compared, can't be read now.", err)
+	}
+	const own = "Give the key that the auditor made for this (regard-audit keygen)."
+	if name, _, _ := strings.Cut(vkey, "+"); name == b.cfg.Origin || slices.ContainsFunc(p.LogKeys(), func(log string) bool { return sameKey(log, vkey) }) {
+		return k, invalid("/key", "This is a key of the log, or has its name: what it signs is no word of an auditor.", own)
+	}
+	if slices.ContainsFunc(p.Witnesses(), func(w proof.Witness) bool { return sameKey(w.VKey, vkey) }) {
+		return k, invalid("/key", "This is the key of a witness: who cosigns the log has another key as an auditor.", own)
+	}
 	if _, err := note.NewVerifier(vkey); err != nil || len(vkey) > 512 {
 		return k, invalid("/key", "This is not a verification key.", "Give the Ed25519 key in the text form of signed notes (name+id+base64), as regard-audit keygen prints it.")
 	}
@@ -69,6 +81,22 @@ func newAuditorKey(reg *registry, vkey string) (store.AuditorKey, error) {
 		}
 	}
 	return k, nil
+}
+
+// sameKey reports whether two verification keys have the same public key, under whatever name and for whatever sort of signature.
+func sameKey(x, y string) bool {
+	k := publicKey(x)
+	return k != "" && k == publicKey(y)
+}
+
+// publicKey is the last part of a verification key (name+id+base64), without the byte that says its sort; empty if there is none.
+func publicKey(vkey string) string {
+	parts := strings.SplitN(vkey, "+", 3)
+	b, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
+	if err != nil || len(parts) != 3 || len(b) < 2 {
+		return ""
+	}
+	return string(b[1:])
 }
 
 // RotateAuditor registers a new certificate, a new key or both (nil and empty: none) and retires the earlier ones of the same sort, at once or, with keepOld, not yet.
@@ -105,7 +133,7 @@ func (b *Broker) RotateAuditor(ctx context.Context, id string, cert *x509.Certif
 		}
 	}
 	if vkey != "" {
-		k, err := newAuditorKey(reg, vkey)
+		k, err := b.newAuditorKey(ctx, reg, vkey)
 		if err != nil {
 			return err
 		}

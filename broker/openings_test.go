@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/store"
+	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/tiles"
 )
@@ -149,6 +151,44 @@ func (w *world) entries() []proof.Entry {
 		out = append(out, e)
 	}
 	return out
+}
+
+// TestNoAuditorsKey: what the log or a witness signs with, under whatever name, is no auditor's key.
+func TestNoAuditorsKey(t *testing.T) {
+	t.Parallel()
+	w := newWitnessedWorld(t, 1, 2, nil)
+	ctx := t.Context()
+	if _, err := w.b.RotateKey(ctx, keys.RootCheckpoint); err != nil {
+		t.Fatal(err)
+	}
+	refused := map[string]string{}
+	logKeys, err := w.b.LogKeys(ctx)
+	if err != nil || len(logKeys) < 2 {
+		t.Fatal(logKeys, err)
+	}
+	for i, k := range append(logKeys, w.stands[1].w.VKey()) {
+		refused[fmt.Sprintf("key %d", i)] = k
+		raw, err := base64.StdEncoding.DecodeString(strings.SplitN(k, "+", 3)[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refused[fmt.Sprintf("key %d, renamed", i)], err = note.NewEd25519VerifierKey("cour.example", raw[1:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, refused["the origin"] = newAuditorKey(t, w.cfg.Origin)
+	a := w.world.auditor("cour")
+	for name, key := range refused {
+		for what, err := range map[string]error{"adding": w.b.AddAuditor(ctx, "autre", "Cour", newCert(t, time.Hour), key), "rotating": w.b.RotateAuditor(ctx, "cour", nil, key, false)} {
+			var p *broker.Problem
+			if !errors.As(err, &p) || p.Code != "request.invalid" || !strings.Contains(p.Detail, "made for this") {
+				t.Errorf("%s with %s: %v", what, name, err)
+			}
+		}
+	}
+	if got := w.b.Auditors(); len(got) != 1 || len(got[0].Keys) != 1 || got[0].Keys[0].VKey != a.vkey {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestAuditorsAreRegistered(t *testing.T) {
