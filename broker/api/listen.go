@@ -134,6 +134,9 @@ func Public(log http.Handler) http.Handler {
 	})
 }
 
+// ReadyWait is how long what a broker needs may take to answer before it isn't ready.
+const ReadyWait = 5 * time.Second
+
 // Ops serves /healthz (this process runs), /readyz (it can serve requests now) and /metrics. ready's error is for the operator and is shown; so is role, what this broker's part is among several, if it isn't
 // empty. One that follows is as ready as the one that leads.
 func Ops(m *Metrics, ready func(context.Context) error, role func() string) http.Handler {
@@ -147,7 +150,7 @@ func Ops(m *Metrics, ready func(context.Context) error, role func() string) http
 	mux.Handle("GET /metrics", m.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), ReadyWait)
 		defer cancel()
 		if err := ready(ctx); err != nil {
 			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)

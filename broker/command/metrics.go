@@ -11,6 +11,7 @@ import (
 
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/admin"
+	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/cluster"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
@@ -82,6 +83,7 @@ type sample struct {
 	damage   broker.Damage
 	people   people
 	leads    bool
+	ready    bool
 	unusable bool // the policy
 	cluster  cluster.Stats
 	leaseAge float64
@@ -112,7 +114,7 @@ type part struct {
 	value func(*sample) float64
 }
 
-// NewCollector shows a broker's counts to monitoring.
+// NewCollector shows a broker's counts to monitoring, and whether it is ready.
 func NewCollector(b *broker.Broker) prometheus.Collector {
 	c := &collector{b: b}
 	counter := func(name, help string, value func(*sample) float64) {
@@ -159,6 +161,7 @@ func NewCollector(b *broker.Broker) prometheus.Collector {
 	gauge("log_halted", "1 if the log can't prove its own history and signs nothing.", func(s *sample) float64 { return truth(s.log.Halted) })
 	counter("store_commits_total", "Durable transactions of the store, an fsync each.", func(s *sample) float64 { return float64(s.commits) })
 	counter("store_writes_total", "Writes that they carried.", func(s *sample) float64 { return float64(s.jobs) })
+	gauge("ready", "1 if this broker would carry out a request now, as /readyz says.", func(s *sample) float64 { return truth(s.ready) })
 	gauge("leads", "Whether this broker leads the log (orders, signs, publishes): 1, or follows: 0. One that is alone always leads.", func(s *sample) float64 { return truth(s.leads) })
 	gauge("policy_not_in_force", "1 if the policy that was loaded last is not in force, because it can't be used or not be recorded; the one before decides.", func(s *sample) float64 { return truth(s.unusable) })
 	gauge("disclosures_in_flight", "Disclosures that are being carried out.", func(s *sample) float64 { return float64(s.inFlight) })
@@ -209,6 +212,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.b.Store().Stats()
 	s := &sample{log: c.b.Log().Metrics(), keys: c.b.Ring().Stats(), commits: st.Commits.Load(), jobs: st.Jobs.Load(), inFlight: c.b.InFlight(), damage: c.b.Damage(), leads: c.b.Leads(), unusable: c.b.PolicyStatus().Problem != nil}
+	asking, cancel := context.WithTimeout(context.Background(), api.ReadyWait)
+	defer cancel()
+	s.ready = c.b.Ready(asking) == nil
 	var err error
 	parts := c.parts
 	if s.people, err = peopleOf(context.Background(), c.b); err != nil {

@@ -247,6 +247,9 @@ func TestMetricsAreThere(t *testing.T) {
 		text = get(t, "http://"+i.Addresses["ops"]+"/metrics")
 		return strings.Contains(text, "\nregard_request_duration_seconds_bucket{") && strings.Contains(text, "\nregard_requests_total{")
 	})
+	if !strings.Contains(text, "\nregard_ready 1\n") {
+		t.Error("regard_ready doesn't say that the broker is ready")
+	}
 	broker := published(text)
 	if !strings.Contains(text, "\nregard_keys_embedded 1\n") {
 		t.Error("regard_keys_embedded doesn't say that the keys are on this disk")
@@ -262,6 +265,11 @@ func TestMetricsAreThere(t *testing.T) {
 	}
 	maps.Copy(known, broker)
 	maps.Copy(known, described(new(monitor.Monitor).Collector()))
+
+	i.Broker.Drain()
+	if text := get(t, "http://"+i.Addresses["ops"]+"/metrics"); !strings.Contains(text, "\nregard_ready 0\n") {
+		t.Error("regard_ready doesn't say that the broker takes no more requests")
+	}
 
 	root := filepath.Join("..", "..")
 	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
@@ -292,7 +300,7 @@ func TestMetricsAreThere(t *testing.T) {
 	}
 }
 
-// What an alert says to read is there.
+// What an alert says to read is there, and the alerts that docs/operate.md names are.
 func TestAlertsLeadSomewhere(t *testing.T) {
 	rules, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grafana", "rules.yaml"))
 	if err != nil {
@@ -301,6 +309,19 @@ func TestAlertsLeadSomewhere(t *testing.T) {
 	found := regexp.MustCompile(`docs/([a-z]+\.md), "([^"]+)"`).FindAllStringSubmatch(string(rules), -1)
 	if len(found) < 5 {
 		t.Fatalf("%d references: this test is broken", len(found))
+	}
+	operate, err := os.ReadFile(filepath.Join("..", "..", "docs", "operate.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(Regard[A-Z][A-Za-z]+)`").FindAllStringSubmatch(string(operate), -1)
+	if len(named) < 15 {
+		t.Fatalf("%d alerts in operate.md: this test is broken", len(named))
+	}
+	for _, m := range named {
+		if !strings.Contains(string(rules), "- alert: "+m[1]+"\n") {
+			t.Errorf("operate.md names the alert %s, which isn't there", m[1])
+		}
 	}
 	for _, m := range found {
 		text, err := os.ReadFile(filepath.Join("..", "..", "docs", m[1]))
