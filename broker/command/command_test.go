@@ -2,11 +2,13 @@ package command
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -46,6 +48,28 @@ func TestExitCodes(t *testing.T) {
 		if code != 0 && out != "" {
 			t.Errorf("regard %s: standard output %q", strings.Join(x.args, " "), out)
 		}
+	}
+}
+
+// Programs are told what set a value that is wrong, too, and not the line that it overrides.
+func TestConfigCheckNamesTheSource(t *testing.T) {
+	file, err := Init(Setup{Dir: filepath.Join(t.TempDir(), "b"), Origin: "regard.example/x", API: "127.0.0.1:0", Public: "127.0.0.1:0", Ops: "127.0.0.1:0", Epoch: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REGARD_LIMITS_BURST", "0")
+	code, out, _ := run("config", "check", "-c", file, "--json", "--set", "limits.rate=abc")
+	var got struct {
+		Mistakes []struct {
+			Key, Source, Says string
+			Line              int
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if m := got.Mistakes; code != 2 || len(m) != 2 || m[0].Source != "REGARD_LIMITS_BURST" || m[1].Source != "--set limits.rate" || m[1].Key != "limits.rate" || m[0].Line+m[1].Line != 0 {
+		t.Errorf("%d %s", code, out)
 	}
 }
 

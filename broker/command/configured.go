@@ -25,7 +25,7 @@ var places = []string{"regard.yaml", "/etc/regard/regard.yaml"}
 
 func (s *source) flags(c *cobra.Command) {
 	c.Flags().StringVarP(&s.file, "config", "c", "", "configuration file (default: $REGARD_CONFIG, ./regard.yaml, /etc/regard/regard.yaml)")
-	c.Flags().StringArrayVar(&s.set, "set", nil, "set one key of the configuration: --set log.level=debug (repeatable; goes before file and environment)")
+	c.Flags().StringArrayVar(&s.set, "set", nil, "set one key of the configuration: --set log.level=debug (repeatable; goes before file and environment; paths are meant from the file's directory)")
 }
 
 func (s *source) path() (string, error) {
@@ -83,7 +83,7 @@ func configCommand() *cobra.Command {
 	var asJSON bool
 	check := &cobra.Command{
 		Use: "check", Short: "Check the configuration without starting anything", Args: noArgs,
-		Long: `check reads the configuration as serve would, and lists every mistake with its line and what to do. It opens no connection.
+		Long: `check reads the configuration as serve would, and lists every mistake with its line, or with the variable or flag that stands in its place, and what to do. It opens no connection.
 
 With --no-files it doesn't ask whether the files that are named are there and readable by their owner alone: for a configuration of another machine.
 With --signer it reads it as regard signer would.`,
@@ -93,10 +93,11 @@ With --signer it reads it as regard signer would.`,
 			cfg, file, err := s.load()
 			if asJSON {
 				type mistake struct {
-					Key  string `json:"key"`
-					Line int    `json:"line,omitempty"`
-					Says string `json:"says"`
-					Do   string `json:"do"`
+					Key    string `json:"key"`
+					Source string `json:"source,omitempty"`
+					Line   int    `json:"line,omitempty"`
+					Says   string `json:"says"`
+					Do     string `json:"do"`
 				}
 				out := struct {
 					File     string    `json:"file"`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"net"
@@ -21,24 +22,33 @@ import (
 
 // A Mistake in a configuration.
 type Mistake struct {
-	Key  string // dotted
-	Line int    // in the file; 0 if it isn't there
-	Says string // what is wrong
-	Do   string // what to do
+	Key    string // dotted
+	Source string // what set it in the place of the file: "--set limits.rate", "REGARD_LIMITS_RATE"; empty: the file or nobody
+	Line   int    // in the file; 0 if it isn't there, or isn't what counts
+	Says   string // what is wrong
+	Do     string // what to do
 }
 
-// Mistakes are all mistakes of a configuration. No value of the configuration stands in them.
+// Mistakes are all mistakes of a configuration. No value of the configuration stands in them but paths of files that are no secrets.
 type Mistakes struct {
 	File  string
 	List  []Mistake
 	lines map[string]int
+	from  map[string]string // Source of the keys that environment and flags set
+	unfit map[string]bool   // keys whose value has not the form of their type: no more is said of it
 }
 
 func (m *Mistakes) add(key string, line int, says, do string) {
-	if line == 0 {
-		line = m.lines[key]
+	if m.unfit[key] {
+		return
 	}
-	m.List = append(m.List, Mistake{key, line, says, do})
+	source := ""
+	if line == 0 {
+		if source = m.from[key]; source == "" {
+			line = m.lines[key]
+		}
+	}
+	m.List = append(m.List, Mistake{key, source, line, says, do})
 }
 
 func (m *Mistakes) sort() {
@@ -62,11 +72,7 @@ func (m *Mistakes) Error() string {
 		if x.Line > 0 {
 			fmt.Fprintf(&b, "%s:%d: ", m.File, x.Line)
 		}
-		name := x.Key
-		if name == "" {
-			name = "the file"
-		}
-		fmt.Fprintf(&b, "%s %s: %s", name, x.Says, x.Do)
+		fmt.Fprintf(&b, "%s %s: %s", cmp.Or(x.Source, x.Key, "the file"), x.Says, x.Do)
 	}
 	return b.String()
 }
@@ -107,10 +113,10 @@ func (l *Log) check(m *Mistakes) {
 }
 
 // checkFiles looks at the files themselves: the signer's, or all others, since the two processes may run as different users.
-func (c *Config) checkFiles(signer bool, m *Mistakes) {
+func (c *Config) checkFiles(base string, signer bool, m *Mistakes) {
 	for _, p := range c.paths() {
 		if p.file && *p.at != "" && strings.HasPrefix(p.key, "signer.") == signer {
-			checkFile(p.key, *p.at, p.secret, m)
+			checkFile(p, base, m)
 			if c.Production && strings.HasSuffix(p.key, "url_file") {
 				checkDatabase(p.key, *p.at, m)
 			}
@@ -413,15 +419,16 @@ func (c *Config) checkLimits(m *Mistakes) {
 	}
 }
 
-func checkFile(key, path string, secret bool, m *Mistakes) {
-	info, err := os.Stat(path)
+func checkFile(p namedPath, base string, m *Mistakes) {
+	key, secret := p.key, p.secret
+	info, err := os.Stat(*p.at)
 	others := fs.FileMode(0o027)
 	if strings.HasPrefix(key, "keys.keystore.") || key == "keys.vault.secret_id_file" {
 		others = 0o077 // what opens the root keys is for no group: keys/keystore and keys/vault refuse it
 	}
 	switch {
 	case err != nil:
-		m.add(key, 0, "can't be read ("+reason(err)+")", "create it, or correct the path")
+		m.add(key, 0, "can't be read ("+reason(err)+tried(p, base)+")", "create it, or correct the path")
 	case secret && !info.Mode().IsRegular():
 		m.add(key, 0, "is not a file", "name a file")
 	case secret && info.Mode().Perm()&others != 0:
@@ -431,7 +438,17 @@ func checkFile(key, path string, secret bool, m *Mistakes) {
 	}
 }
 
-// reason without the path: the message names the key, and a path may tell more than it should.
+// tried says which file it was. Where a path to a secret belongs, the secret itself may stand by mistake: then only from where paths are meant.
+func tried(p namedPath, base string) string {
+	switch {
+	case !p.secret && p.key != "keys.vault.role_id_file" && p.key != "keys.vault.token_file":
+		return ": " + *p.at
+	case base != "":
+		return "; relative paths are meant from " + base
+	}
+	return ""
+}
+
 func reason(err error) string {
 	switch {
 	case os.IsNotExist(err):

@@ -313,7 +313,7 @@ type Source struct {
 // Load reads, joins and checks. The error is a *Mistakes when the configuration is at fault.
 func Load(src Source) (*Config, error) {
 	k := koanf.New(".")
-	found := &Mistakes{File: src.File}
+	found := &Mistakes{File: src.File, from: map[string]string{}, unfit: map[string]bool{}}
 	if err := k.Load(flat(Defaults()), nil); err != nil {
 		return nil, fmt.Errorf("loading the defaults: %w", err)
 	}
@@ -352,7 +352,7 @@ func Load(src Source) (*Config, error) {
 		c.check(src.Unnamed, found)
 	}
 	if !src.NoFiles {
-		c.checkFiles(src.Signer, found)
+		c.checkFiles(base, src.Signer, found)
 	}
 	if len(found.List) > 0 {
 		found.sort()

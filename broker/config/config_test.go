@@ -218,13 +218,36 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
-// A secret that was written where a path or a number belongs must not be repeated in the message.
+// A mistake of a flag or of the environment is blamed on it, not on the line of the file that it overrides; and of what has not the form of its type, no range is checked.
+func TestSourceOfMistake(t *testing.T) {
+	d := dir(t)
+	_, err := load(t, d, good+"  burst: 0\n  in_flight: 0\n", []string{"REGARD_LIMITS_BURST=many", "REGARD_LIMITS_RATE=1", "REGARD_API_CERT=nowhere.pem"}, []string{"limits.rate=abc", "limits.body=2MiB"})
+	file := filepath.Join(d, "regard.yaml")
+	want := `the configuration has 5 mistakes:
+  REGARD_API_CERT can't be read (there is no such file: ` + filepath.Join(d, "nowhere.pem") + `): create it, or correct the path
+  --set limits.body is out of range: choose from 1KiB to 1MiB
+  REGARD_LIMITS_BURST has to be a whole number: correct the value
+  --set limits.rate has to be a number: correct the value
+  ` + file + `:17: limits.in_flight is out of range: choose from 1 to 100000`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	// In the file itself the second mistake was false, too.
+	if _, err := load(t, d, good+"epoch: {length: x}\n", nil, nil); err == nil || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A secret that was written where a path or a number belongs must not be repeated in the message, which says from where the path was tried.
 func TestMistakesHoldNoValue(t *testing.T) {
 	d := dir(t)
 	const secret = "hunter2hunter2"
 	_, err := load(t, d, strings.ReplaceAll(good, "passphrase_file: passphrase", "passphrase_file: "+secret)+"  burst: "+secret+"\nepoch: {length: "+secret+"}\nproduction: "+secret+"\n", nil, []string{"api.listen=" + secret})
 	if err == nil || strings.Contains(err.Error(), secret) {
 		t.Fatalf("got %v", err)
+	}
+	if want := "keys.keystore.passphrase_file can't be read (there is no such file; relative paths are meant from " + d + ")"; !strings.Contains(err.Error(), want) {
+		t.Errorf("no %q in:\n%v", want, err)
 	}
 	if n := strings.Count(err.Error(), "\n"); n < 4 {
 		t.Errorf("%d mistakes in %v", n, err)

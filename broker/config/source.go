@@ -162,7 +162,7 @@ func fromEnviron(environ []string, found *Mistakes) map[string]any {
 			found.add(name, 0, "is not a known variable of the environment", "unset it; a key a.b_c is named REGARD_A_B_C")
 			continue
 		}
-		out[key] = valueOf(key, value)
+		out[key], found.from[key] = valueOf(key, value), name
 	}
 	return out
 }
@@ -177,7 +177,7 @@ func fromFlags(set []string, found *Mistakes) map[string]any {
 		case !known[key]:
 			found.add("--set "+key, 0, "is not a known key", nearest(key))
 		default:
-			out[key] = valueOf(key, value)
+			out[key], found.from[key] = valueOf(key, value), "--set "+key
 		}
 	}
 	return out
@@ -199,6 +199,7 @@ func decode(k *koanf.Koanf, c *Config, found *Mistakes) {
 		}})
 		if err != nil {
 			found.add(key, 0, wanted(key), "correct the value")
+			found.unfit[key] = true
 		}
 	}
 }
