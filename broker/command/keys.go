@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ func keysCommand() *cobra.Command {
 
 The wrap key:        regard keys rotate wrap; regard keys rewrap; regard keys retire wrap 1
                      A backup can't be restored once the version of the wrap key of its time is retired: make a new one first.
-The checkpoint key:  regard keys rotate checkpoint; publish the new log key (regard status); weeks later regard keys retire checkpoint 1
+The checkpoint key:  regard keys rotate checkpoint; publish the new log key, once regard status lists it; weeks later regard keys retire checkpoint 1
                      Both versions sign until then. Receipts under the older one stay good for whoever has its log key: write that down before you
                      retire it (regard status), for afterwards it is shown nowhere but, as the bare key, in the public log.
 The intent key:      regard keys rotate intent; once providers that pin it have the new one, regard keys retire intent 1
@@ -89,14 +90,14 @@ func rotateCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "rotate wrap|checkpoint|intent", Short: "Add a version of a key", Args: someArgs(1, false, "the key: wrap, checkpoint or intent"),
-		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint or intent key stands in the log as key@v1 and signs within seconds, within a minute if Vault itself was asked and nobody asked the broker for its keys.",
+		Long:    "rotate adds a version, the newest, which wraps or signs from then on. Older ones still unwrap, and still sign, until they are retired. A new checkpoint or intent key stands in the log as key@v1 and signs within seconds. If Vault was asked and no broker answered at the administration socket, or there are several, a broker signs with it, and shows it (regard status), within a minute.",
 		Example: "  regard keys rotate checkpoint\n  regard keys rotate wrap --role-id-file operator.role_id --secret-id-file operator.secret_id",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := rootArg(args[0])
 			if err != nil {
 				return err
 			}
-			version := 0
+			version, there := 0, true
 			if o.given() && root != admin.IntentKey {
 				k, err := o.custodian(c, &a.source)
 				if err != nil {
@@ -106,6 +107,7 @@ func rotateCommand() *cobra.Command {
 				if version, err = k.Rotate(c.Context(), root); err != nil {
 					return err
 				}
+				there = root != keys.RootCheckpoint || a.lists(c.Context(), version)
 			} else {
 				client, err := a.client()
 				if err != nil {
@@ -127,6 +129,9 @@ func rotateCommand() *cobra.Command {
 			case admin.IntentKey:
 				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: give the new one to providers that pin it (regard keys list), then retire the older one.")
 			default:
+				if !there {
+					fmt.Fprintln(c.ErrOrStderr(), "No broker shows it yet: one that runs does within a minute. Wait until regard status lists it before you publish.")
+				}
 				fmt.Fprintln(c.ErrOrStderr(), "Both versions sign. Next: publish the new log key (regard status), and retire the older one when every reader has it.")
 			}
 			return nil
@@ -136,6 +141,18 @@ func rotateCommand() *cobra.Command {
 	o.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// lists has the running broker look anew for versions of the checkpoint key, if there is one, and says whether it lists this one: only then does it show the log key that is to be published.
+func (a *caller) lists(ctx context.Context, version int) bool {
+	client, err := a.client()
+	if err != nil {
+		return false
+	}
+	ks, err := client.Keys(ctx)
+	return err == nil && slices.ContainsFunc(ks, func(k admin.KeyVersion) bool {
+		return k.Key == string(keys.RootCheckpoint) && k.Version == version
+	})
 }
 
 func rewrapCommand() *cobra.Command {
