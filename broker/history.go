@@ -238,7 +238,7 @@ func (p *HistoryPage) check() error {
 		return invalid("/limit", fmt.Sprintf("The limit is not between 1 and %d.", maxHistory), "Ask for the next page with the index of the last entry.")
 	}
 	if p.Kind != "" && !p.Kind.Filed() {
-		return invalid("/kind", "Entries of this kind are nobody's.", "Ask for disclosure@v1, access@v1, erasure@v1 or opened@v1.")
+		return invalid("/kind", "Entries of this kind are nobody's.", "Ask for disclosure, access, erasure or opened.")
 	}
 	return nil
 }

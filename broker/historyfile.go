@@ -82,7 +82,7 @@ func (b *Broker) historyFile(ctx context.Context, subjects []proof.Subject, epoc
 	defer leave()
 	d, err := b.ledger().History(ctx, subjects, epochs.From, epochs.To)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return nil, &Problem{Status: 404, Code: "history.open", Title: "These epochs are not all closed and published.", Detail: "A history is of closed epochs: a day, unless it is configured otherwise. Ask for earlier ones, or later.", err: err}
+		return nil, b.stillOpen(epochs, err)
 	}
 	if err != nil {
 		return nil, unavailable("history.unavailable", "The history can't be proven now.", err)
@@ -106,6 +106,20 @@ func (b *Broker) historyFile(ctx context.Context, subjects []proof.Subject, epoc
 		return nil, unavailable("history.unavailable", "The history can't be proven now.", err)
 	}
 	return &HistoryFile{h, m.logged}, nil
+}
+
+// stillOpen says which epochs there are. The error of the log has the number that stands for the newest, which says nothing to anybody.
+func (b *Broker) stillOpen(epochs proof.EpochRange, err error) error {
+	p := &Problem{Status: 404, Code: "history.open", Title: "These epochs are not all closed and published.", Detail: "A history is of closed epochs: a day, unless it is configured otherwise. Ask for earlier ones, or later.", err: err}
+	open := b.ledger().OpenEpoch()
+	if epochs.To == ledger.NewestEpoch {
+		p.err = fmt.Errorf("%w: from epoch %d on; epoch %d is open", ledger.ErrNotFound, epochs.From, open.Number)
+	}
+	if open.Number == 0 {
+		p.Title, p.err = "No epoch is closed yet.", nil
+		p.Detail = "A history is of closed epochs. The first one closes at " + open.Until.UTC().Format("2006-01-02 15:04:05 MST") + " (regard status)."
+	}
+	return p
 }
 
 // historyMaker fills a history with entries.

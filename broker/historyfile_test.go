@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,8 +67,9 @@ func TestHistoryFile(t *testing.T) {
 	t.Parallel()
 	w, ahead := clocked(t, nil)
 	subjects := both(t)
-	if _, err := w.b.HistoryFile(t.Context(), subjects, allEpochs); codeOf(err) != "history.open" {
-		t.Errorf("before any epoch is closed: %v", err)
+	_, err := w.b.HistoryFile(t.Context(), subjects, allEpochs)
+	if p := broker.AsProblem(err); p.Code != "history.open" || p.Title != "No epoch is closed yet." || !strings.Contains(p.Detail, " UTC (regard status)") || errors.Unwrap(p) != nil {
+		t.Errorf("before any epoch is closed: %+v", p)
 	}
 	if _, err := w.b.HistoryFile(t.Context(), nil, allEpochs); codeOf(err) != "request.invalid" {
 		t.Errorf("nobody: %v", err)
@@ -120,6 +122,9 @@ func TestHistoryFile(t *testing.T) {
 	nobody.BirthName = "Personne"
 	if v := w.historyFile([]proof.Subject{subjectOf(t, nobody)}, allEpochs); len(v.Entries) != 0 || !v.Complete() {
 		t.Errorf("%+v", v)
+	}
+	if _, err := w.b.HistoryFile(t.Context(), subjects, proof.EpochRange{From: 7, To: ledger.NewestEpoch}); codeOf(err) != "history.open" || !strings.Contains(err.Error(), "from epoch 7 on; epoch ") {
+		t.Errorf("from an epoch that isn't there: %v", err)
 	}
 	if _, err := w.b.HistoryFile(t.Context(), subjects, proof.EpochRange{From: 7, To: 9}); codeOf(err) != "history.open" {
 		t.Error(err)
