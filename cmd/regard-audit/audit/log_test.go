@@ -365,8 +365,8 @@ func TestMonitorCommand(t *testing.T) {
 	if code, out, _ := run(append(base, "--acknowledge", st.Alarms[0].Key())...); code != Proven || !strings.Contains(out, "acknowledged") {
 		t.Errorf("%d %s", code, out)
 	}
-	if code, _, errs := run("monitor", "http://127.0.0.1:1", "--policy", policy, "--state", t.TempDir(), "--once", "--attempts", "1"); code != Input || strings.Count(errs, "no place serves the log") != 1 {
-		t.Errorf("%d %s", code, errs)
+	if code, out, errs := run("monitor", "http://127.0.0.1:1", "--policy", policy, "--state", t.TempDir(), "--once", "--attempts", "1"); code != Input || strings.Count(errs, "no place serves the log") != 1 || !strings.Contains(out, ": NOT FOLLOWED\n") {
+		t.Errorf("%d %s %s", code, out, errs)
 	}
 	secret := write(t, t.TempDir(), "secret", "short")
 	for _, args := range [][]string{

@@ -179,7 +179,7 @@ func lookOnce(ctx context.Context, c *cobra.Command, m *monitor.Monitor, asJSON 
 			return err
 		}
 	} else {
-		printStatus(c.OutOrStdout(), st)
+		printStatus(c.OutOrStdout(), st, err == nil)
 	}
 	if sent := m.Deliver(ctx); sent != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "regard-audit: %v\n", sent)
@@ -258,10 +258,14 @@ func printEvent(w io.Writer, e monitor.Event) {
 	}
 }
 
-func printStatus(w io.Writer, st monitor.Status) {
+// printStatus writes what a look showed; one in which nothing could be followed says nothing of the log, least of all that it is quiet.
+func printStatus(w io.Writer, st monitor.Status, followed bool) {
 	verdict := "QUIET"
-	if n := st.Active(); n > 0 {
+	switch n := st.Active(); {
+	case n > 0:
 		verdict = fmt.Sprintf("ALARMS: %d", n)
+	case !followed:
+		verdict = "NOT FOLLOWED"
 	}
 	fmt.Fprintf(w, "%s: %s\n", cmp.Or(st.Origin, "the log"), verdict)
 	if st.Size == 0 {
