@@ -23,6 +23,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/service"
+	"github.com/regard-broker/regard/cmd/version"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -91,12 +92,14 @@ Exit codes: 0 done, 1 failed, 2 the input was at fault and nothing was tried.`,
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
 	root.AddGroup(&cobra.Group{ID: "operate", Title: "Operate a broker:"}, &cobra.Group{ID: "administer", Title: "Administer a running broker:"}, &cobra.Group{ID: "agency", Title: "For agencies:"}, &cobra.Group{ID: "witness", Title: "For bodies that witness a log:"})
+	about := version.Command(root.Name())
+	about.Args = noArgs
 	for group, commands := range map[string][]*cobra.Command{
 		"operate":    {initCommand(), serveCommand(), configCommand(), vaultCommand(), clusterCommand(), backupCommand(), restoreCommand(), demoCommand(), signerCommand()},
 		"witness":    {witnessCommand()},
 		"administer": {agencyCommand(), auditorCommand(), agreementCommand(), deferralCommand(), serviceCommand(), policyCommand(), keysCommand(), logCommand(), statusCommand(), historyCommand(), eraseCommand(), contestsCommand(), holdCommand(), delegateCommand()},
 		"agency":     {keygenCommand(), requestCommand(), receiptsCommand()},
-		"":           {versionCommand()},
+		"":           {about},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -13,6 +13,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/cluster"
+	"github.com/regard-broker/regard/cmd/version"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/cosign"
@@ -22,7 +23,7 @@ import (
 func (i *Instance) status(ctx context.Context) admin.Status {
 	m, p := i.Broker.Log().Metrics(), i.Broker.PolicyStatus()
 	s := admin.Status{
-		Version: Version(), PID: os.Getpid(), Started: i.started.UTC().Truncate(time.Second), Ready: true, InFlight: i.Broker.InFlight(), Listening: i.Addresses,
+		Version: version.String(), PID: os.Getpid(), Started: i.started.UTC().Truncate(time.Second), Ready: true, InFlight: i.Broker.InFlight(), Listening: i.Addresses,
 		Log: admin.LogStatus{
 			Origin: i.cfg.Origin, Size: m.Size, Published: m.Published, Waiting: m.Waiting, Epoch: uint64(m.Epoch), Until: m.Until, Lag: m.Lag.Round(time.Millisecond).String(), Halted: m.Halted,
 		},

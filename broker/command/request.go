@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/broker/client"
+	"github.com/regard-broker/regard/cmd/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 
@@ -71,41 +71,11 @@ func (a *asker) client() (*client.Client, error) {
 
 // readPolicy takes a verification key or a file with it, or a policy file.
 func readPolicy(logKey, file string) (*proof.Policy, error) {
-	switch {
-	case (logKey == "") == (file == ""):
-		return nil, usagef("give --log-key or --policy: without the log's key no receipt can be checked (the operator shows it: regard status --log-key)")
-	case file != "":
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return nil, usage{err}
-		}
-		p, err := proof.ParsePolicy(b)
-		if err != nil {
-			return nil, usage{err}
-		}
-		return p, nil
-	}
-	logKey, err := keyOrFile(logKey)
-	if err != nil {
-		return nil, err
-	}
-	p, err := proof.NewPolicy(logKey)
+	p, err := logkey.Policy(logKey, file, errors.New("give --log-key or --policy: without the log's key no receipt can be checked (the operator shows it: regard status --log-key)"), os.ReadFile)
 	if err != nil {
 		return nil, usage{err}
 	}
 	return p, nil
-}
-
-// keyOrFile takes a verification key, or a file with it.
-func keyOrFile(s string) (string, error) {
-	if strings.Contains(s, "+") {
-		return s, nil
-	}
-	b, err := os.ReadFile(s)
-	if err != nil {
-		return "", usage{err}
-	}
-	return strings.TrimSpace(string(b)), nil
 }
 
 // example is a request that regard request --example prints: to a reference service, about an invented person.

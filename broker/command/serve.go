@@ -27,6 +27,7 @@ import (
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/provider"
+	"github.com/regard-broker/regard/cmd/version"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystore"
 	"github.com/regard-broker/regard/keys/vault"
@@ -196,7 +197,7 @@ func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (i *Instan
 			}
 		}()
 	}
-	log.Info("ready", "version", Version(), "origin", cfg.Origin, "api", i.Addresses["api"], "public", i.Addresses["public"], "portal", i.Addresses["portal"], "ops", i.Addresses["ops"], "admin", cfg.Admin.Socket)
+	log.Info("ready", "version", version.String(), "origin", cfg.Origin, "api", i.Addresses["api"], "public", i.Addresses["public"], "portal", i.Addresses["portal"], "ops", i.Addresses["ops"], "admin", cfg.Admin.Socket)
 	return i, nil
 }
 
@@ -340,7 +341,7 @@ func (i *Instance) listen(ctx context.Context, certs *api.Certificates) error {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	handler, err := api.New(api.Config{
-		Broker: i.Broker, Logger: i.log, Metrics: metrics, Version: Version(), Rate: l.Rate, Burst: l.Burst, InFlight: l.InFlight, MaxBody: int64(l.Body), Read: l.ReadTimeout.Std(),
+		Broker: i.Broker, Logger: i.log, Metrics: metrics, Version: version.String(), Rate: l.Rate, Burst: l.Burst, InFlight: l.InFlight, MaxBody: int64(l.Body), Read: l.ReadTimeout.Std(),
 	})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/config"
+	"github.com/regard-broker/regard/cmd/logkey"
 	"github.com/regard-broker/regard/ledger/witness"
 )
 
@@ -117,8 +118,8 @@ verifies them, need: a line for their policy (c2sp.org/tlog-policy). Complete it
 			}
 			for i := range logs {
 				var err error
-				if logs[i], err = keyOrFile(logs[i]); err != nil {
-					return err
+				if logs[i], err = logkey.KeyOrFile("--log-key", logs[i], os.ReadFile); err != nil {
+					return usage{err}
 				}
 			}
 			list := witness.LogList(logs...)

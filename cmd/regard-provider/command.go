@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/broker/reference"
+	"github.com/regard-broker/regard/cmd/version"
 )
 
 type options struct {
@@ -37,7 +38,9 @@ func command() *cobra.Command {
 		Use:   "regard-provider",
 		Short: "Reference providers for Regard: invented people, real shapes",
 		Long: `Runs the reference providers: households, students, job seekers, solidarity income, taxation, businesses, addresses and communes.
-Everybody in them is invented and bears the word EXEMPLE in the name. Only clients with one of the given broker certificates are answered.`,
+Everybody in them is invented and bears the word EXEMPLE in the name. Only clients with one of the given broker certificates are answered.
+
+Exit codes: 0 done, 1 failed, 2 the input was at fault.`,
 		Example: `  # serve on port 8443 to the broker whose certificate is in broker.pem
   regard-provider --base https://provider.example:8443 --cert provider.pem --key provider.key --broker-cert broker.pem
 
@@ -51,7 +54,7 @@ Everybody in them is invented and bears the word EXEMPLE in the name. Only clien
 
   # write the service definitions that a broker registers for this server
   regard-provider services --base https://provider.example:8443 --out services/`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Args: noArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr(), &o) },
 	}
 	root.PersistentFlags().StringVar(&o.base, "base", "https://localhost:8443", "the server's own `URL` as the broker reaches it")
@@ -65,8 +68,41 @@ Everybody in them is invented and bears the word EXEMPLE in the name. Only clien
 	f.StringVar(&o.accessLog, "access-log", "", "`file` to append one JSON line for each request to; - is standard output")
 	f.DurationVar(&o.delay, "delay", 0, "`time` to wait before each answer")
 	o.guard.flags(root)
-	root.AddCommand(servicesCommand(&o))
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w (see %s --help)", err, c.CommandPath())
+	})
+	about := version.Command(root.Name())
+	about.Args = noArgs
+	root.AddCommand(servicesCommand(&o), about)
 	return root
+}
+
+// usage is an error of the input: correct it, nothing was tried.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+// exitCode is 2 if the input was at fault, as for regard itself.
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(usage)):
+		return 2
+	}
+	return 1
+}
+
+func noArgs(c *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case c.HasSubCommands():
+		return usagef("%s has no command %q (see %s --help)", c.CommandPath(), args[0], c.CommandPath())
+	}
+	return usagef("%s takes no arguments (see %s --help)", c.CommandPath(), c.CommandPath())
 }
 
 func servicesCommand(o *options) *cobra.Command {
@@ -76,19 +112,19 @@ func servicesCommand(o *options) *cobra.Command {
 		Use:     "services",
 		Short:   "Write the service definitions for this server",
 		Example: "  regard-provider services --base https://provider.example:8443 --out services/",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var keys [][32]byte
 			for _, name := range clients {
 				cert, err := certificate(name)
 				if err != nil {
-					return fmt.Errorf("reading --client-cert: %w", err)
+					return usagef("reading --client-cert: %w", err)
 				}
 				keys = append(keys, sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 			}
 			all, err := reference.Services(o.base, keys...)
 			if err != nil {
-				return err
+				return usage{err}
 			}
 			if err := os.MkdirAll(out, 0o750); err != nil {
 				return err
@@ -110,20 +146,20 @@ func servicesCommand(o *options) *cobra.Command {
 
 func serve(ctx context.Context, messages io.Writer, o *options) error {
 	if o.cert == "" || o.key == "" || len(o.brokers) == 0 {
-		return errors.New("--cert, --key and --broker-cert are needed: it answers the broker alone (see --help)")
+		return usagef("--cert, --key and --broker-cert are needed: it answers the broker alone (see --help)")
 	}
 	own, err := tls.LoadX509KeyPair(o.cert, o.key)
 	if err != nil {
-		return fmt.Errorf("reading --cert and --key: %w", err)
+		return usagef("reading --cert and --key: %w", err)
 	}
 	if o.population < 0 || o.population > reference.MaxPopulation {
-		return fmt.Errorf("--population: want 0 to %d", reference.MaxPopulation)
+		return usagef("--population: want 0 to %d", reference.MaxPopulation)
 	}
 	cfg := reference.Config{Base: o.base, Population: reference.Population{Size: o.population, Seed: o.seed}, Delay: o.delay}
 	for _, name := range o.brokers {
 		c, err := certificate(name)
 		if err != nil {
-			return fmt.Errorf("reading --broker-cert: %w", err)
+			return usagef("reading --broker-cert: %w", err)
 		}
 		cfg.Brokers = append(cfg.Brokers, c)
 	}
@@ -134,14 +170,14 @@ func serve(ctx context.Context, messages io.Writer, o *options) error {
 	default:
 		f, err := os.OpenFile(o.accessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
-			return fmt.Errorf("opening --access-log: %w", err)
+			return usagef("opening --access-log: %w", err)
 		}
 		defer f.Close()
 		cfg.AccessLog = f
 	}
 	s, err := reference.New(cfg)
 	if err != nil {
-		return err
+		return usage{err}
 	}
 	handler := http.Handler(s)
 	if o.guard.dir != "" {

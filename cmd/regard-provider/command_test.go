@@ -86,6 +86,34 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// 2 says that the input was at fault, as for regard itself.
+func TestExitCodes(t *testing.T) {
+	cert, key := write(t, t.TempDir(), "provider")
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{0, "regard-provider ", []string{"version"}}, {0, `"version": "`, []string{"version", "--json"}},
+		{2, "unknown flag: --foo (see regard-provider --help)", []string{"--foo"}}, {2, `has no command "foo" (see regard-provider --help)`, []string{"foo"}}, {2, "takes no arguments", []string{"services", "x"}}, {2, "takes no arguments", []string{"version", "x"}},
+		{2, "are needed", nil}, {2, "give one of --log-key and --policy", []string{"--cert", cert, "--key", key, "--broker-cert", cert, "--guard", "x", "--log-key", "x", "--policy", "x"}},
+		{1, "listen", []string{"--cert", cert, "--key", key, "--broker-cert", cert, "--listen", "192.0.2.1:1"}},
+	} {
+		var out bytes.Buffer
+		err := run(context.Background(), &out, c.args...)
+		if err != nil {
+			out.WriteString(err.Error())
+		}
+		if exitCode(err) != c.code || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%v: %d, %s", c.args, exitCode(err), &out)
+		}
+	}
+	var help bytes.Buffer
+	if err := run(context.Background(), &help, "--help"); err != nil || strings.Contains(help.String(), " long ") || !strings.Contains(help.String(), "--max-age duration ") {
+		t.Errorf("%v %s", err, &help)
+	}
+}
+
 // vkey is a log's verification key.
 func vkey(t *testing.T) string {
 	t.Helper()

@@ -5,12 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +16,7 @@ import (
 	"github.com/regard-broker/regard/broker/holder"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/broker/service"
-	"github.com/regard-broker/regard/ledger/proof"
+	"github.com/regard-broker/regard/cmd/logkey"
 )
 
 // guardOptions are for --guard.
@@ -37,25 +35,25 @@ func (o *guardOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.logKey, "log-key", "", "the log's verification `key`, or a file with it")
 	f.StringVar(&o.policy, "policy", "", "`file` with the log's key and the witnesses (c2sp.org/tlog-policy), in place of --log-key")
 	f.BoolVar(&o.acceptSigned, "accept-signed", false, "take the log's own signature as enough, where there are no witnesses")
-	f.DurationVar(&o.times.MaxAge, "max-age", 10*time.Minute, "how `long` the broker may take to show witnessed proofs, before nothing more is answered")
-	f.DurationVar(&o.times.SettleAge, "settle-age", 72*time.Hour, "how `long` it may take to show them settled; longer than an epoch")
+	f.DurationVar(&o.times.MaxAge, "max-age", 10*time.Minute, "`duration`, like 10m, that the broker may take to show witnessed proofs, before nothing more is answered")
+	f.DurationVar(&o.times.SettleAge, "settle-age", 72*time.Hour, "`duration`, like 72h, that it may take to show them settled; longer than an epoch")
 	f.Float64Var(&o.maxUnheard, "max-unheard", holder.DefaultMaxUnheard, "`share` of a day's answers that the broker may say it couldn't read, before there is an alarm")
 }
 
 // open makes the guard of all reference providers.
 func (o *guardOptions) open(ctx context.Context, messages io.Writer, base string, own tls.Certificate) (*holder.Guard, error) {
-	p, err := o.readPolicy()
+	p, err := logkey.Policy(o.logKey, o.policy, errors.New("--guard needs --log-key or --policy: without the log's key no proof can be checked"), os.ReadFile)
 	if err != nil {
-		return nil, err
+		return nil, usage{err}
 	}
 	var roots *x509.CertPool
 	if o.ca != "" {
 		pem, err := os.ReadFile(o.ca)
 		if err != nil {
-			return nil, fmt.Errorf("reading --broker-ca: %w", err)
+			return nil, usagef("reading --broker-ca: %w", err)
 		}
 		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("--broker-ca holds no certificate in PEM")
+			return nil, usagef("--broker-ca holds no certificate in PEM")
 		}
 	}
 	all, err := reference.Services(base)
@@ -78,26 +76,4 @@ func (o *guardOptions) open(ctx context.Context, messages io.Writer, base string
 		Dir: o.dir, Providers: ids, Broker: holder.Connection{URL: o.url, Certificate: own, Roots: roots}, Policy: p, AcceptSigned: o.acceptSigned,
 		Identify: identify, Times: o.times, MaxUnheard: o.maxUnheard, Logger: slog.New(slog.NewTextHandler(messages, nil)),
 	})
-}
-
-func (o *guardOptions) readPolicy() (*proof.Policy, error) {
-	if (o.logKey == "") == (o.policy == "") {
-		return nil, errors.New("--guard needs --log-key or --policy: without the log's key no proof can be checked")
-	}
-	if o.policy != "" {
-		b, err := os.ReadFile(o.policy)
-		if err != nil {
-			return nil, fmt.Errorf("reading --policy: %w", err)
-		}
-		return proof.ParsePolicy(b)
-	}
-	key := o.logKey
-	if !strings.Contains(key, "+") {
-		b, err := os.ReadFile(key)
-		if err != nil {
-			return nil, fmt.Errorf("reading --log-key: %w", err)
-		}
-		key = strings.TrimSpace(string(b))
-	}
-	return proof.NewPolicy(key)
 }

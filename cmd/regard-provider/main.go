@@ -12,8 +12,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	err := command().ExecuteContext(ctx)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "regard-provider:", err)
-		os.Exit(1)
 	}
+	os.Exit(exitCode(err))
 }

@@ -1,6 +1,8 @@
-package command
+// Package version says which version a program is: the module's, and the commit it was built from, as the build noted them. It vouches for nothing: a changed program may say anything.
+package version
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -8,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version of the program: the module's, and the commit it was built from.
-func Version() string {
+// String is the version of this program.
+func String() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -29,20 +31,23 @@ func Version() string {
 	return v
 }
 
-func versionCommand() *cobra.Command {
+// Command is the command version of a program.
+func Command(program string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "version", Short: "Say which version this is", Args: noArgs,
-		Example: "  regard version\n  regard version --json",
+		Use: "version", Short: "Say which version this is", Args: cobra.NoArgs,
+		Example: "  " + program + " version\n  " + program + " version --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			v := map[string]string{"version": Version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+			v := map[string]string{"version": String(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), v)
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(v)
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "regard %s, %s, %s\n", v["version"], v["go"], v["platform"])
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s %s, %s, %s\n", program, v["version"], v["go"], v["platform"])
 			return err
 		},
 	}
-	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return c
 }

@@ -13,11 +13,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/regard-broker/regard/cmd/logkey"
+	"github.com/regard-broker/regard/cmd/version"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/reader"
 )
@@ -88,19 +89,20 @@ Exit codes: 0 everything is verified, 1 something is refuted, 2 nothing is refut
 demands. A false signature of a key that you gave is refuted, and so is a log that doesn't have what it signed.`,
 		Example:      "  regard-audit verify --policy log.policy *.receipt\n  regard-audit fsck https://log.regard.example.fr --policy log.policy",
 		SilenceUsage: true, SilenceErrors: true,
-		RunE: func(c *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("there is no command %q (see regard-audit --help)", args[0])
+				return fmt.Errorf("%s has no command %q (see %s --help)", c.CommandPath(), args[0], c.CommandPath())
 			}
-			return c.Help()
+			return nil
 		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})
 	root.AddCommand(verifyCommand(), showCommand(), tlogProofCommand())
 	root.AddCommand(keygenCommand(), auditIndexCommand(), verifyHistoryCommand(time.Now), fsckCommand(), mirrorCommand(), openCommand(), replayCommand(), exportCommand(), monitorCommand())
-	root.AddCommand(reconcileCommand(), verifierCommand())
+	root.AddCommand(reconcileCommand(), verifierCommand(), version.Command(root.Name()))
 	return root
 }
 
@@ -118,6 +120,11 @@ const (
 )
 
 func read(c *cobra.Command, name string) ([]byte, error) { return readUpTo(c, name, maxInput) }
+
+// reading reads for package logkey.
+func reading(c *cobra.Command) logkey.Reader {
+	return func(name string) ([]byte, error) { return read(c, name) }
+}
 
 // readUpTo reads a file, or standard input for -, and stops at the limit.
 func readUpTo(c *cobra.Command, name string, limit int64) ([]byte, error) {
@@ -172,36 +179,6 @@ func readReceipt(c *cobra.Command, name string) (*proof.Receipt, error) {
 		return nil, fmt.Errorf("%s is not a receipt: %w", name, err)
 	}
 	return r, nil
-}
-
-// readPolicy takes a verification key or a file with it, or a policy file.
-func readPolicy(c *cobra.Command, logKey, file string) (*proof.Policy, error) {
-	switch {
-	case (logKey == "") == (file == ""):
-		return nil, errors.New("give --log-key or --policy: whose signature shall count?")
-	case file != "":
-		b, err := read(c, file)
-		if err != nil {
-			return nil, err
-		}
-		p, err := proof.ParsePolicy(b)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		return p, nil
-	}
-	if !strings.Contains(logKey, "+") {
-		b, err := read(c, logKey)
-		if err != nil {
-			return nil, err
-		}
-		logKey = strings.TrimSpace(string(b))
-	}
-	p, err := proof.NewPolicy(logKey)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }
 
 func tlogProofCommand() *cobra.Command {

@@ -303,3 +303,22 @@ func TestInput(t *testing.T) {
 		}
 	}
 }
+
+// What every program says of itself, and of what it doesn't know.
+func TestVersionAndUnknownCommands(t *testing.T) {
+	if code, out, errs := run("version"); code != 0 || !strings.HasPrefix(out, "regard-audit ") {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+	if code, out, errs := run("version", "--json"); code != 0 || !strings.Contains(out, `"platform": "`) {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+	if code, _, errs := run("frob"); code != Input || !strings.Contains(errs, `regard-audit has no command "frob" (see regard-audit --help)`) {
+		t.Errorf("%d %s", code, errs)
+	}
+	if code, _, errs := run("fsck", "x", "--log-key", "k", "--policy", "p"); code != Input || !strings.Contains(errs, "give one of --log-key and --policy, not both") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if code, _, errs := run("fsck", "x", "--log-key", "bogus"); code != Input || !strings.Contains(errs, "--log-key: open bogus: ") || !strings.Contains(errs, "would hold a +") {
+		t.Errorf("%d %s", code, errs)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
+	"github.com/regard-broker/regard/cmd/logkey"
 	"github.com/regard-broker/regard/ledger/fsck"
 	"github.com/regard-broker/regard/ledger/proof"
 )
@@ -116,13 +117,9 @@ Exit codes: 0 the log is sound, 1 it has faults, 2 it could not be checked, or n
 	return c
 }
 
-// readKey takes a verification key, or a file with it.
+// readKey takes a verification key of an auditor, or a file with it.
 func readKey(c *cobra.Command, s string) (string, error) {
-	if strings.Contains(s, "+") {
-		return s, nil
-	}
-	b, err := read(c, s)
-	return strings.TrimSpace(string(b)), err
+	return logkey.KeyOrFile("--auditor-key", s, reading(c))
 }
 
 // terminal reports whether somebody watches w.

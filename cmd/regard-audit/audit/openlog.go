@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/regard-broker/regard/cmd/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/reader"
 )
@@ -47,7 +48,7 @@ func (f *logFlags) all(c *cobra.Command) {
 }
 
 func (f *logFlags) readPolicy(c *cobra.Command) (*proof.Policy, error) {
-	return readPolicy(c, f.logKey, f.policy)
+	return logkey.Policy(f.logKey, f.policy, errors.New("give --log-key or --policy: whose signature shall count?"), reading(c))
 }
 
 // source opens a place at which a log is served.
