@@ -122,7 +122,7 @@ func (b *Broker) RetireIntentKey(ctx context.Context, version int) error {
 	last := ks[len(ks)-1].Version
 	switch {
 	case version >= ks[0].Version:
-		return conflict("keys.last", "This is the newest version of the intent key.", "Rotate it first (regard keys rotate intent).")
+		return lastVersion("intent", version, ks[0].Version)
 	case version < last:
 		return conflict("keys.retired", "This version is not in force any more.", "regard keys list shows those that are.")
 	}

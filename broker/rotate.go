@@ -185,7 +185,7 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 	at := slices.IndexFunc(publics, func(k keys.PublicKey) bool { return k.Version <= version })
 	switch {
 	case at == 0:
-		return conflict("keys.last", "This is the newest version of the checkpoint key.", "Rotate it first (regard keys rotate checkpoint).")
+		return lastVersion(string(keys.RootCheckpoint), version, publics[0].Version)
 	case at < 0:
 		return conflict("keys.retired", "This version is not in force any more.", "regard keys list shows those that are.")
 	}
@@ -228,6 +228,14 @@ func (b *Broker) endCheckpointKey(ctx context.Context, version int) error {
 		return keysProblem(err)
 	}
 	return nil
+}
+
+// lastVersion says that no version would be left, or that there is none such.
+func lastVersion(key string, version, newest int) error {
+	if version > newest {
+		return conflict("keys.version", fmt.Sprintf("There is no version %d of the %s key: the newest is %d.", version, key, newest), "regard keys list shows those that are in force.")
+	}
+	return conflict("keys.last", fmt.Sprintf("This is the newest version of the %s key.", key), fmt.Sprintf("Rotate it first (regard keys rotate %s).", key))
 }
 
 // verifiesUnder checks that the stored and the published checkpoint are good under these keys alone: after the others are gone the log must still know them as its own.

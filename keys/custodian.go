@@ -53,6 +53,19 @@ const (
 	RootCheckpoint RootKey = "checkpoint" // Ed25519, signs checkpoints
 )
 
+// Retirable is for implementations of Custodian.Retire: why the versions below oldest can't end. It speaks of the last of these, for that is the one that the operator named.
+func Retirable(oldest, newest int) error {
+	switch {
+	case oldest < 1:
+		return fmt.Errorf("version %d can't be the oldest in force: they are numbered from 1", oldest)
+	case oldest == newest+1:
+		return fmt.Errorf("version %d is the newest: rotate the key first", newest)
+	case oldest > newest:
+		return fmt.Errorf("there is no version %d: the newest is %d", oldest-1, newest)
+	}
+	return nil
+}
+
 // Plain is a data key to be wrapped. It redacts itself.
 type Plain struct {
 	Key [32]byte

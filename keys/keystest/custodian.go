@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -193,8 +194,10 @@ func testRotateWrap(t *testing.T, r Roles) {
 	if err != nil || !slices.EqualFunc(again, out, func(a, b keys.Wrapped) bool { return bytes.Equal(a, b) }) {
 		t.Errorf("rewrapping what is at the newest version changed it (%v)", err)
 	}
-	if err := r.Operator.Retire(ctx, keys.RootWrap, 3); err == nil {
-		t.Error("a version that doesn't exist became the oldest")
+	for oldest, says := range map[int]string{3: "version 2 is the newest", 10: "there is no version 9: the newest is 2", 0: "version 0 can't be the oldest"} {
+		if err := r.Operator.Retire(ctx, keys.RootWrap, oldest); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("version %d became the oldest: got %v, want %q", oldest, err, says)
+		}
 	}
 	if err := r.Operator.Retire(ctx, keys.RootWrap, 2); err != nil {
 		t.Fatalf("Retire: %v", err)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"github.com/regard-broker/regard/keys"
 )
 
 const (
@@ -64,9 +66,8 @@ func (r *rootKey) add(now time.Time) (int, error) {
 }
 
 func (r *rootKey) retire(oldest int) error {
-	newest := r.Versions[len(r.Versions)-1].Version
-	if oldest < 1 || oldest > newest {
-		return fmt.Errorf("version %d can't be the oldest in force: the newest is %d", oldest, newest)
+	if err := keys.Retirable(oldest, r.Versions[len(r.Versions)-1].Version); err != nil {
+		return err
 	}
 	for r.Versions[0].Version < oldest {
 		clear(r.Versions[0].Secret)

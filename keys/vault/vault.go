@@ -383,8 +383,8 @@ func (c *Custodian) Retire(ctx context.Context, root keys.RootKey, oldest int) e
 	if err != nil {
 		return err
 	}
-	if oldest < 1 || oldest > k.Latest {
-		return fmt.Errorf("vault: version %d of %s can't be the oldest in force: the newest is %d", oldest, name, k.Latest)
+	if err := keys.Retirable(oldest, k.Latest); err != nil {
+		return fmt.Errorf("vault: retiring versions of %s: %w", name, err)
 	}
 	// Never downwards: that would bring back what was retired.
 	oldest = max(oldest, k.MinDecrypt, k.MinEncrypt)
