@@ -380,6 +380,9 @@ func statusCommand() *cobra.Command {
 			if s.Damage != (admin.Damage{}) {
 				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through, %d delays that can't be ended. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures, s.Damage.Delays)
 			}
+			if s.Policy.Problem != "" {
+				fmt.Fprintf(w, "THE POLICY THAT IS CONFIGURED IS NOT IN FORCE: %s. Revision %s decides until regard policy reload takes it.\n", strings.TrimRight(s.Policy.Problem, ".\n"), s.Policy.Revision)
+			}
 			if s.Log.Halted {
 				fmt.Fprintln(w, "THE LOG IS HALTED: it can't prove its own history. See docs/operate.md.")
 			}

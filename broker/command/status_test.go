@@ -75,7 +75,7 @@ func TestStatusTellsOfDamage(t *testing.T) {
 	}
 }
 
-// A policy that is in the files and not in force is in regard policy show and in the metrics.
+// A policy that is in the files and not in force is in regard status, in regard policy show and in the metrics.
 func TestPolicyNotInForceIsTold(t *testing.T) {
 	dir, files := filepath.Join(t.TempDir(), "b"), t.TempDir()
 	if err := os.CopyFS(files, os.DirFS("../../policy/bundle")); err != nil {
@@ -110,6 +110,13 @@ func TestPolicyNotInForceIsTold(t *testing.T) {
 	if !strings.Contains(metrics(), "\nregard_policy_not_in_force 1\n") {
 		t.Error("no metric says that the policy of the files isn't in force")
 	}
+	const told = "THE POLICY THAT IS CONFIGURED IS NOT IN FORCE"
+	if code, out, errs := run("status", "-c", file); code != 0 || !strings.Contains(out, told) {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+	if code, out, errs := run("status", "-c", file, "--json"); code != 0 || !strings.Contains(out, `"problem": "`) {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
 	if code, out, errs := run("policy", "show", "-c", file); code != 0 || !strings.Contains(out, "problem ") {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
@@ -119,5 +126,8 @@ func TestPolicyNotInForceIsTold(t *testing.T) {
 	i.Reload(t.Context())
 	if !strings.Contains(metrics(), "\nregard_policy_not_in_force 0\n") {
 		t.Error("the policy is mended, and the metric doesn't say so")
+	}
+	if code, out, errs := run("status", "-c", file); code != 0 || strings.Contains(out, told) {
+		t.Errorf("it is mended: exit code %d, %s%s", code, out, errs)
 	}
 }
