@@ -23,9 +23,11 @@ import (
 // A backup is a directory: manifest.json, store.db, blob/ with what governance entries of the public log point to, and audit/ with what auditors stated. It holds no checkpoint store (an old one would let a log fork), no
 // keystore, no passphrase and no Trillian database (that is made again from the order in the store).
 
+// ManifestFile is written last, so that a backup without one is unfinished.
+const ManifestFile = "manifest.json"
+
 const (
 	backupFormat = "regard/backup@v1"
-	manifestFile = "manifest.json"
 	backupStore  = "store.db"
 	blobDir      = "blob"
 	auditDir     = "audit"
@@ -112,7 +114,7 @@ func (b *Broker) Backup(ctx context.Context, dir string) (_ *Manifest, err error
 	if err != nil {
 		return nil, err
 	}
-	if err := writeNew(filepath.Join(dir, manifestFile), append(text, '\n')); err != nil {
+	if err := writeNew(filepath.Join(dir, ManifestFile), append(text, '\n')); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(tiles.SyncDir(dir), tiles.SyncDir(filepath.Dir(dir))); err != nil {
@@ -257,7 +259,7 @@ func writeNew(path string, data []byte) error {
 
 // ReadBackup reads a backup's manifest and checks that all of it is there as it was written.
 func ReadBackup(dir string) (*Manifest, error) {
-	text, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
 	if err != nil {
 		return nil, fmt.Errorf("this is no backup, or an unfinished one: %w", err)
 	}
@@ -265,14 +267,14 @@ func ReadBackup(dir string) (*Manifest, error) {
 	d := json.NewDecoder(strings.NewReader(string(text)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil || m.Format != backupFormat {
-		return nil, fmt.Errorf("%s is not the manifest of a backup of this version: %v", manifestFile, err)
+		return nil, fmt.Errorf("%s is not the manifest of a backup of this version: %v", ManifestFile, err)
 	}
 	if !slices.ContainsFunc(m.Files, func(f BackupFile) bool { return f.Name == backupStore }) {
 		return nil, errors.New("the backup has no store")
 	}
 	for _, f := range m.Files {
 		if digest, ok := strings.CutPrefix(f.Name, blobDir+"/"); f.Name != backupStore && !tiles.IsStatement(f.Name) && (!ok || !isDigest(digest) || digest != f.SHA256) {
-			return nil, fmt.Errorf("%s names a file that no backup has: %q", manifestFile, f.Name)
+			return nil, fmt.Errorf("%s names a file that no backup has: %q", ManifestFile, f.Name)
 		}
 		got, err := describe(dir, f.Name)
 		if err != nil {

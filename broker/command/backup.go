@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -125,6 +126,21 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// ifThere has a restoration do without Trillian's old tree if it doesn't answer soon: as the runbook has it the signers are stopped, and the published files hold all that was signed. Where they don't, the
+// restoration says so itself.
+func ifThere(open func(context.Context) (broker.Tree, error), log *slog.Logger) func(context.Context) (broker.Tree, error) {
+	return func(ctx context.Context) (broker.Tree, error) {
+		soon, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		tree, err := open(soon)
+		if err != nil && ctx.Err() == nil {
+			log.Info("Trillian's old tree can't be read; the published files are", "error", err)
+			return nil, nil
+		}
+		return tree, err
+	}
+}
+
 func restoreCommand() *cobra.Command {
 	var s source
 	var from string
@@ -169,6 +185,11 @@ their own outcome may be among these, else as "interrupted".`,
 				return usagef("--from names a directory, and the store is on PostgreSQL: put its database back by PostgreSQL's own means, then restore without --from")
 			}
 			log := logger(cfg.Log, c)
+			if shared != nil {
+				shared.Trillian = ifThere(shared.Trillian, log)
+			} else if _, err := os.Stat(filepath.Join(from, broker.ManifestFile)); err != nil { // before the keys are opened, and warn
+				return usagef("--from: this is no backup, or an unfinished one: %w", err)
+			}
 			custodian, err := openKeys(c.Context(), cfg, log)
 			if err != nil {
 				return err
