@@ -62,7 +62,7 @@ func sharedStores(cfg *config.Config) (*broker.Shared, error) {
 func readURL(key, file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("reading %s: %w", key, err)
+		return "", usagef("reading %s: %w", key, err)
 	}
 	line := strings.TrimSpace(string(text))
 	if line == "" || strings.Contains(line, "\n") {
@@ -98,19 +98,23 @@ server than the store's, and into no backup. Trillian's belongs to the user that
 				Tree     int64    `json:"tree"`
 			}
 			out.Origin = origin
-			for _, x := range []struct {
+			steps := []struct {
 				name, what, file string
 				prepare          func(ctx context.Context, url string) error
 			}{
 				{"store", "the store", main, store.Migrate},
 				{"signed", "the signed checkpoint", signed, func(ctx context.Context, url string) error { return signedpg.Prepare(ctx, url, origin) }},
 				{"trillian", "Trillian's tree", tree, func(ctx context.Context, url string) (err error) { out.Tree, err = signer.Init(ctx, url); return err }},
-			} {
-				url, err := readURL("--"+x.name+"-url-file", x.file)
-				if err != nil {
+			}
+			urls := make([]string, len(steps)) // all of them, before anything is done
+			for i, x := range steps {
+				var err error
+				if urls[i], err = readURL("--"+x.name+"-url-file", x.file); err != nil {
 					return err
 				}
-				if err := x.prepare(c.Context(), url); err != nil {
+			}
+			for i, x := range steps {
+				if err := x.prepare(c.Context(), urls[i]); err != nil {
 					return fmt.Errorf("preparing the database of %s: %w", x.what, err)
 				}
 				out.Prepared = append(out.Prepared, x.name)

@@ -108,6 +108,9 @@ func create(path string, b []byte) error {
 	if errors.Is(err, fs.ErrExist) {
 		return usagef("%s exists already and is not overwritten", path)
 	}
+	if errors.Is(err, fs.ErrNotExist) { // its directory
+		return usage{err}
+	}
 	if err != nil {
 		return err
 	}
