@@ -344,17 +344,18 @@ type Policy struct {
 }
 
 func (s *calls) policy(context.Context, *http.Request, []byte) (any, error) {
-	return showPolicy(s.b.PolicyStatus()), nil
+	return ShowPolicy(s.b.PolicyStatus()), nil
 }
 
 func (s *calls) reloadPolicy(ctx context.Context, _ *http.Request, _ []byte) (any, error) {
 	if err := s.b.ReloadPolicy(ctx); err != nil {
 		return nil, &broker.Problem{Status: 409, Code: "policy.unusable", Title: "The bundle can't be used; the one in force stays.", Detail: err.Error()}
 	}
-	return showPolicy(s.b.PolicyStatus()), nil
+	return ShowPolicy(s.b.PolicyStatus()), nil
 }
 
-func showPolicy(st policy.Status) Policy {
+// ShowPolicy is how a bundle is shown.
+func ShowPolicy(st policy.Status) Policy {
 	p := Policy{Revision: st.Revision, Digest: st.Digest.String(), Blob: st.Digest.Hex()}
 	if st.Problem != nil {
 		p.Problem = st.Problem.Error()

@@ -139,7 +139,7 @@ reference too: none of it may name anybody.`,
       --legal-basis cerfa-14577 --not-before 2026-01-01 --not-after 2026-12-31`,
 	}, func(ctx context.Context, c *admin.Client, args []string) (admin.Done, error) {
 		if file != "" {
-			if in.Agency != "" || in.Service != "" || len(in.Scopes)+len(in.Purposes)+len(in.LegalBases)+len(in.Obligations) > 0 || delay != (admin.Delay{}) {
+			if in.Agency != "" || in.Service != "" || len(in.Scopes)+len(in.Purposes)+len(in.LegalBases)+len(in.Obligations) > 0 || in.NotBefore != "" || in.NotAfter != "" || delay != (admin.Delay{}) {
 				return admin.Done{}, usagef("give --file or the other flags, not both")
 			}
 			a, err := readAgreement(file)
@@ -155,6 +155,11 @@ reference too: none of it may name anybody.`,
 				return admin.Done{}, usagef("the file is about %s", in.ID)
 			}
 			in.ID = args[0]
+		}
+		if file == "" {
+			if missing := missingOf(&in); len(missing) > 0 {
+				return admin.Done{}, usagef("missing: %s (or give a file with --file)", strings.Join(missing, ", "))
+			}
 		}
 		return c.PutAgreement(ctx, in)
 	}, done("Agreement %s is in force."))
@@ -213,6 +218,22 @@ reference too: none of it may name anybody.`,
 			return err
 		})
 	return group("agreement", "What agencies may ask", "An agreement (habilitation) says which scopes of one service an agency may ask, for which purposes and on which legal bases. Every version stands in the public log.", "  regard agreement list", add, revoke, list, show)
+}
+
+// missingOf names what an agreement from flags lacks.
+func missingOf(a *admin.Agreement) (out []string) {
+	for _, x := range []struct {
+		name  string
+		given bool
+	}{
+		{"the agreement's ID", a.ID != ""}, {"--agency", a.Agency != ""}, {"--service", a.Service != ""}, {"--scope", len(a.Scopes) > 0}, {"--purpose", len(a.Purposes) > 0}, {"--legal-basis", len(a.LegalBases) > 0},
+		{"--not-before", a.NotBefore != ""}, {"--not-after", a.NotAfter != ""},
+	} {
+		if !x.given {
+			out = append(out, x.name)
+		}
+	}
+	return out
 }
 
 // readAgreement takes YAML, and so JSON.
@@ -315,8 +336,9 @@ func policyCommand() *cobra.Command {
 		func(ctx context.Context, c *admin.Client, _ []string) (admin.Policy, error) {
 			return c.ReloadPolicy(ctx)
 		}, showPolicy)
+	var asJSON bool
 	check := &cobra.Command{
-		Use: "check [DIR]", Short: "Check a bundle, without a broker", Args: cobra.MaximumNArgs(1), Example: "  regard policy check ./policy",
+		Use: "check [DIR]", Short: "Check a bundle, without a broker", Args: cobra.MaximumNArgs(1), Example: "  regard policy check ./policy\n  regard policy check ./policy --json",
 		Long: "check compiles the bundle in DIR (or a gzipped tar; left out: the one that the program carries) and runs its tests.",
 		RunE: func(c *cobra.Command, args []string) error {
 			src := policy.Embedded()
@@ -328,10 +350,14 @@ func policyCommand() *cobra.Command {
 				return err
 			}
 			st := e.Status()
+			if asJSON {
+				return printJSON(c.OutOrStdout(), admin.ShowPolicy(st))
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good: revision %s, digest %s\n", src, st.Revision, st.Digest)
 			return err
 		},
 	}
+	jsonFlag(check, &asJSON)
 	return group("policy", "The policy bundle that decides", "The digest of each bundle stands in the public log before it decides, and its bytes beside it.", "  regard policy show", show, reload, check)
 }
 

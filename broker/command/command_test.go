@@ -39,6 +39,13 @@ func TestExitCodes(t *testing.T) {
 		{2, "not an agreement", []string{"agreement", "add", "-f", "bad.yaml", "--socket", "s"}}, {2, "not a usable service definition", []string{"service", "check", "bad.yaml"}}, {2, "no such file", []string{"service", "check", "none.yaml"}},
 		{2, "not a usable policy bundle", []string{"policy", "check", "none"}}, {2, "--origin is missing", []string{"init"}}, {2, "--name and --out", []string{"keygen"}}, {2, "--url is missing", []string{"request", "-f", "bad.yaml"}},
 		{2, "--address and --token-file", []string{"vault", "init"}}, {2, "--role: choose", []string{"vault", "init", "--address", "https://x", "--token-file", "bad.yaml", "--role", "x"}},
+		{2, "no such file", []string{"keygen", "--name", "x", "--out", filepath.Join(dir, "none", "x")}},
+		{2, "--store-url-file", []string{"cluster", "init", "--origin", "x", "--store-url-file", "none", "--signed-url-file", "none", "--trillian-url-file", "none"}},
+		{2, "reading --trillian-url-file", []string{"cluster", "init", "--origin", "x", "--store-url-file", "bad.yaml", "--signed-url-file", "bad.yaml", "--trillian-url-file", "none"}},
+		{2, "missing: the agreement's ID, --agency, --service, --scope, --purpose, --legal-basis, --not-before, --not-after (or", []string{"agreement", "add", "--socket", "s"}},
+		{2, "missing: --service, --not-after (or", []string{"agreement", "add", "x", "--agency", "a", "--scope", "s", "--purpose", "p", "--legal-basis", "l", "--not-before", "2026-01-01", "--socket", "s"}},
+		{2, "not both", []string{"agreement", "add", "-f", "bad.yaml", "--not-after", "2026-01-01", "--socket", "s"}},
+		{0, "", []string{"policy", "check", "--json"}},
 		{1, "no broker runs there: start it with regard serve", []string{"status", "--socket", filepath.Join(dir, "none.sock")}},
 	} {
 		code, out, errs := run(x.args...)

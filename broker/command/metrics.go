@@ -21,13 +21,13 @@ import (
 
 // status of the instance, for regard status.
 func (i *Instance) status(ctx context.Context) admin.Status {
-	m, p := i.Broker.Log().Metrics(), i.Broker.PolicyStatus()
+	m := i.Broker.Log().Metrics()
 	s := admin.Status{
 		Version: version.String(), PID: os.Getpid(), Started: i.started.UTC().Truncate(time.Second), Ready: true, InFlight: i.Broker.InFlight(), Listening: i.Addresses,
 		Log: admin.LogStatus{
 			Origin: i.cfg.Origin, Size: m.Size, Published: m.Published, Waiting: m.Waiting, Epoch: uint64(m.Epoch), Until: m.Until, Lag: m.Lag.Round(time.Millisecond).String(), Halted: m.Halted,
 		},
-		Policy: admin.Policy{Revision: p.Revision, Digest: p.Digest.String(), Blob: p.Digest.Hex()},
+		Policy: admin.ShowPolicy(i.Broker.PolicyStatus()),
 	}
 	s.Log.Witnessed = m.Witnessed
 	if m.QuorumMissing > 0 {
@@ -48,9 +48,6 @@ func (i *Instance) status(ctx context.Context) admin.Status {
 		i.log.Error("counting what people asked for", "error", err)
 	} else {
 		s.People = admin.People{Contests: people.open, Overdue: people.overdue, Erasures: people.waiting, Blocked: people.blocked, Mails: people.mails.Waiting}
-	}
-	if p.Problem != nil {
-		s.Policy.Problem = p.Problem.Error()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
