@@ -398,7 +398,7 @@ func statusCommand() *cobra.Command {
 			}
 			printWitnesses(w, &s)
 			if s.Delays.Pending > 0 {
-				fmt.Fprintf(w, "deferrals  %d entries of which somebody learns later, %d of them overdue (regard deferral list)\n", s.Delays.Pending, s.Delays.Overdue)
+				fmt.Fprintf(w, "deferrals  %s of which somebody learns later, %d of them overdue (regard deferral list)\n", many(s.Delays.Pending, "entry", "entries"), s.Delays.Overdue)
 			}
 			if p := s.People; p != (admin.People{}) {
 				fmt.Fprintf(w, "people     %d contests open, %d of them OVERDUE; %d erasures wait, %d of them are blocked; %d mails wait\n", p.Contests, p.Overdue, p.Erasures, p.Blocked, p.Mails)

@@ -224,7 +224,7 @@ their own outcome may be among these, else as "interrupted".`,
 				fmt.Fprintf(w, "Restored the backup of %s. The log goes on from the checkpoint of %d entries.\n", r.Backup.Time.Format(time.RFC3339), r.Size)
 			}
 			if r.Lost > 0 {
-				fmt.Fprintf(w, "Of %d entries, from %d on, the details are lost.\n", r.Lost, r.Size-r.Lost)
+				fmt.Fprintf(w, "Of %s, from %d on, the details are lost.\n", many(r.Lost, "entry", "entries"), r.Size-r.Lost)
 			}
 			if r.Erased > 0 {
 				fmt.Fprintf(w, "Erased again: %d.\n", r.Erased)
@@ -233,7 +233,7 @@ their own outcome may be among these, else as "interrupted".`,
 				fmt.Fprintf(w, "Register again: %s.\n", m)
 			}
 			if r.Unsigned > 0 {
-				fmt.Fprintf(c.ErrOrStderr(), "Trillian's old tree has %d entries beyond this checkpoint. After a crash these were never signed, and nothing was released on them. But if signed/ and public/ were put back from older copies, don't start: the log would fork. Bring the newest back and restore again.\n", r.Unsigned)
+				fmt.Fprintf(c.ErrOrStderr(), "Trillian's old tree has %s beyond this checkpoint. After a crash, what is beyond it was never signed, and nothing was released on it. But if signed/ and public/ were put back from older copies, don't start: the log would fork. Bring the newest back and restore again.\n", many(r.Unsigned, "entry", "entries"))
 			}
 			if shared != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "Before a broker starts: prepare Trillian's database anew (regard signer init). The first broker fills it from the store.")

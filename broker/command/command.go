@@ -145,6 +145,14 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// many writes a number with its word: "1 record was", "2 records were".
+func many[N int | int64 | uint64](n N, one, more string) string {
+	if n == 1 {
+		more = one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 // table writes aligned columns.
 func table(w io.Writer, head string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

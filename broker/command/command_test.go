@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,16 @@ func TestConfigCheckNamesTheSource(t *testing.T) {
 	}
 }
 
-// Every command says what it does and shows how.
+// One is one, and all else is many.
+func TestMany(t *testing.T) {
+	for n, want := range map[int]string{0: "0 records were", 1: "1 record was", 2: "2 records were"} {
+		if got := many(n, "record was", "records were"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Every command says what it does and shows how; pflag takes what stands in backquotes for the value's name.
 func TestHelp(t *testing.T) {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -90,6 +100,9 @@ func TestHelp(t *testing.T) {
 			}
 			if sub.Short == "" || sub.Example == "" {
 				t.Errorf("%s has no summary or no example", sub.CommandPath())
+			}
+			if odd := regexp.MustCompile(`--\S+ long `).FindString(sub.Flags().FlagUsages()); odd != "" {
+				t.Errorf("%s: a duration is shown as %q", sub.CommandPath(), odd)
 			}
 			if c.HasSubCommands() && strings.HasSuffix(sub.CommandPath(), " list") && sub.Flags().Lookup("json") == nil {
 				t.Errorf("%s lists and has no --json", sub.CommandPath())

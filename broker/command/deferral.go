@@ -44,7 +44,7 @@ The reason is kept by the broker and written to its log, so it names nobody.`,
 		}
 		return c.EndDeferral(ctx, id, admin.EndCall{Reason: reason})
 	}, func(c *cobra.Command, o admin.Opened) error {
-		_, err := fmt.Fprintf(c.OutOrStdout(), "The delay of %s is over: %d entries are opened, and their people see them.\n", o.Disclosure, o.Entries)
+		_, err := fmt.Fprintf(c.OutOrStdout(), "The delay of %s is over: %s.\n", o.Disclosure, many(o.Entries, "entry is opened, and its person sees it", "entries are opened, and their people see them"))
 		return err
 	})
 	end.Flags().StringVar(&id, "disclosure", "", "id of the disclosure")

@@ -144,8 +144,8 @@ person's. The file is written for you alone to read (mode 0600) and never over a
 		h.File = nil
 		return h, nil
 	}, func(c *cobra.Command, h admin.HistoryFile) error {
-		fmt.Fprintf(c.ErrOrStderr(), "%d records were opened, and the log says so: by %s.\n", h.Logged, h.Reader)
-		_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %d entries. Check it: regard-audit verify-history --log-key … %s\n", out, h.Entries, out)
+		fmt.Fprintf(c.ErrOrStderr(), "%s opened, and the log says so: by %s.\n", many(h.Logged, "record was", "records were"), h.Reader)
+		_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %s. Check it: regard-audit verify-history --log-key … %s\n", out, many(h.Entries, "entry", "entries"), out)
 		return err
 	})
 	who.flag(c)
@@ -201,7 +201,7 @@ func showHistory(c *cobra.Command, h admin.History) error {
 		fmt.Fprintf(e, "There are more: --before %d\n", h.Next)
 	}
 	if h.Logged > 0 {
-		fmt.Fprintf(e, "%d records were opened, and the log says so: by %s.\n", h.Logged, h.Reader)
+		fmt.Fprintf(e, "%s opened, and the log says so: by %s.\n", many(h.Logged, "record was", "records were"), h.Reader)
 	}
 	if damaged > 0 {
 		return fmt.Errorf("%d of these entries can't be read, and the log doesn't say why: compare the data directory with a backup", damaged)

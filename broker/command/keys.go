@@ -180,7 +180,7 @@ func rewrapCommand() *cobra.Command {
 					Changed int `json:"changed"`
 				}{n})
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%d data keys rewrapped.\n", n)
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s rewrapped.\n", many(n, "data key", "data keys"))
 			return err
 		},
 	}

@@ -118,7 +118,7 @@ Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many
 					return err
 				}
 				if pause == 0 {
-					fmt.Fprintf(c.ErrOrStderr(), "%d receipts came further.\n", further)
+					fmt.Fprintf(c.ErrOrStderr(), "%s further.\n", many(further, "receipt came", "receipts came"))
 					break
 				}
 				select {
@@ -192,11 +192,11 @@ Exit codes: 0 nothing is overdue; 1 something is, or the broker says of too many
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%d disclosures are forgotten.\n", n)
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s forgotten.\n", many(n, "disclosure is", "disclosures are"))
 			return err
 		},
 	}
-	forget.Flags().DurationVar(&age, "older-than", 0, "how `long` ago they were asked, at least; 24h or more")
+	forget.Flags().DurationVar(&age, "older-than", 0, "how long ago they were asked, at least, like 26280h; 24h or more")
 	accept.Flags().StringVar(&reason, "reason", "", "why this is in order; kept with it")
 	return group("receipts", "What an agency or a provider holds against the broker", "A store keeps receipts and brings them to witnessed and settled: of an agency with regard request --keep, of a provider with its guard.",
 		"  regard receipts status receipts/", status, upgrade, export, accept, forget)
@@ -234,10 +234,10 @@ func showReceipts(c *cobra.Command, s *holder.Store, role string, times holder.T
 		w := c.OutOrStdout()
 		err = table(w, "STATE DISCLOSURES", rows)
 		if out.Unheard > 0 {
-			fmt.Fprintf(w, "%d answers that were given are recorded as unreadable: nobody in them has an entry.\n", out.Unheard)
+			fmt.Fprintf(w, "%s recorded as unreadable: nobody in them has an entry.\n", many(out.Unheard, "answer that was given is", "answers that were given are"))
 		}
 		if out.Erased > 0 {
-			fmt.Fprintf(w, "%d disclosures didn't settle because somebody was erased, as the broker says: regard-audit reconcile --log compares that with the log.\n", out.Erased)
+			fmt.Fprintf(w, "%s didn't settle because somebody was erased, as the broker says: regard-audit reconcile --log compares that with the log.\n", many(out.Erased, "disclosure", "disclosures"))
 		}
 		for _, e := range out.Evidence {
 			fmt.Fprintf(w, "evidence  %s  %s  %s: %s\n", e.At.Format(time.RFC3339), e.Disclosure, e.Code, e.Detail)

@@ -77,8 +77,15 @@ func (d *demo) browse() error {
 			return fmt.Errorf("the page of Camille doesn't say %q", want)
 		}
 	}
-	d.sayf("  %s/historique: %d requests released, %d refused, %d failed, %d delayed by law and revealed since (one of them who looked at it meanwhile), %d openings of her records.",
-		d.portal, outcomes["released"], outcomes["denied"], outcomes["failed"], outcomes["opened"], outcomes["access"])
+	requests, openings := "requests", "openings"
+	if outcomes["released"] == 1 {
+		requests = "request"
+	}
+	if outcomes["access"] == 1 {
+		openings = "opening"
+	}
+	d.sayf("  %s/historique: %d %s released, %d refused, %d failed, %d delayed by law and revealed since (one of them who looked at it meanwhile), %d %s of her records.",
+		d.portal, outcomes["released"], requests, outcomes["denied"], outcomes["failed"], outcomes["opened"], outcomes["access"], openings)
 	text, err := b.get("/historique/fichier")
 	if err != nil {
 		return err

@@ -35,8 +35,8 @@ func (o *guardOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.logKey, "log-key", "", "the log's verification `key`, or a file with it")
 	f.StringVar(&o.policy, "policy", "", "`file` with the log's key and the witnesses (c2sp.org/tlog-policy), in place of --log-key")
 	f.BoolVar(&o.acceptSigned, "accept-signed", false, "take the log's own signature as enough, where there are no witnesses")
-	f.DurationVar(&o.times.MaxAge, "max-age", 10*time.Minute, "`duration`, like 10m, that the broker may take to show witnessed proofs, before nothing more is answered")
-	f.DurationVar(&o.times.SettleAge, "settle-age", 72*time.Hour, "`duration`, like 72h, that it may take to show them settled; longer than an epoch")
+	f.DurationVar(&o.times.MaxAge, "max-age", 10*time.Minute, "how long the broker may take to show witnessed proofs, like 10m, before nothing more is answered")
+	f.DurationVar(&o.times.SettleAge, "settle-age", 72*time.Hour, "how long it may take to show them settled, like 72h; longer than an epoch")
 	f.Float64Var(&o.maxUnheard, "max-unheard", holder.DefaultMaxUnheard, "`share` of a day's answers that the broker may say it couldn't read, before there is an alarm")
 }
 

@@ -181,6 +181,14 @@ func readReceipt(c *cobra.Command, name string) (*proof.Receipt, error) {
 	return r, nil
 }
 
+// many writes a number with its word: "1 record was", "2 records were".
+func many[N int | int64 | uint64](n N, one, more string) string {
+	if n == 1 {
+		more = one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 func tlogProofCommand() *cobra.Command {
 	var entry bool
 	c := &cobra.Command{

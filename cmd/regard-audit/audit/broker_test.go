@@ -246,7 +246,7 @@ func TestAuditorsWork(t *testing.T) {
 	}
 	a := r.ask("Personne B", nil)
 	id := fmt.Sprintf("%x-%x-%x-%x-%x", a.ID[:4], a.ID[4:6], a.ID[6:8], a.ID[8:10], a.ID[10:])
-	if code, out, errs = run(append([]string{"replay", "--log", r.public, "--log-key", r.logKey, "--disclosure", id, "--reason", "control 7"}, r.flags()...)...); code != Proven || !strings.Contains(out, "decisions run again under 1 bundles: 0 differ") {
+	if code, out, errs = run(append([]string{"replay", "--log", r.public, "--log-key", r.logKey, "--disclosure", id, "--reason", "control 7"}, r.flags()...)...); code != Proven || !strings.Contains(out, "decisions run again under 1 bundle: 0 differ") {
 		t.Errorf("by disclosure: exit code %d, %s%s", code, out, errs)
 	}
 	for name, args := range map[string][]string{

@@ -50,7 +50,7 @@ func TestDelay(t *testing.T) {
 	replayed := func(file string, decisions int) {
 		t.Helper()
 		code, out, errs := run("replay", "--log", r.public, "--log-key", r.logKey, file)
-		if code != Proven || !strings.Contains(out, fmt.Sprintf("%d decisions run again under 1 bundles: 0 differ, 0 could not be run", decisions)) {
+		if code != Proven || !strings.Contains(out, fmt.Sprintf("%d decisions run again under 1 bundle: 0 differ, 0 could not be run", decisions)) {
 			t.Errorf("exit code %d, %s%s", code, out, errs)
 		}
 		if code, out, errs := run("export", "--ldv", "--log-key", r.logKey, file); code != 0 || !strings.Contains(out, "household@1") {

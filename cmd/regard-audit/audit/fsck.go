@@ -165,9 +165,9 @@ func printReport(w io.Writer, r fsck.Report) {
 	default:
 		fmt.Fprintln(w, "  without a quorum of witnesses: others may be shown another history")
 	}
-	fmt.Fprintf(w, "  %d closed epochs, %d index audits", r.Epochs, r.Audited)
+	fmt.Fprintf(w, "  %s, %s", many(r.Epochs, "closed epoch", "closed epochs"), many(r.Audited, "index audit", "index audits"))
 	if r.Pending > 0 {
-		fmt.Fprintf(w, ", %d deferrals pending", r.Pending)
+		fmt.Fprintf(w, ", %s pending", many(r.Pending, "deferral", "deferrals"))
 	}
 	fmt.Fprintln(w)
 	for _, k := range proof.Kinds() {

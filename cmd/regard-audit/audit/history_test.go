@@ -265,7 +265,7 @@ func TestVerifyHistoryUnusable(t *testing.T) {
 		"no file":                   {nil, Input, "needs a file"},
 		"somebody else":             {[]string{"--compare", write(t, dir, "else", v.Good[3].Text), good}, Input, "no identifier is in both"},
 		"not a history":             {[]string{"--compare", policy, good}, Input, "is not a history"},
-		"two, one of them unusable": {[]string{good, file("empty2", "")}, Input, "of 2 files 1 are unusable"},
+		"two, one of them unusable": {[]string{good, file("empty2", "")}, Input, "of 2 files 1 is unusable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"verify-history"}

@@ -96,7 +96,7 @@ Exit codes: 0 everything was written, 1 a receipt is refuted, 2 something was no
 				return e.Encode(line)
 			})
 			for _, k := range sortedKeys(others) {
-				fmt.Fprintf(c.ErrOrStderr(), "%d entries were not opened, and have no line: %s\n", others[k], k)
+				fmt.Fprintf(c.ErrOrStderr(), "%s: %s\n", many(others[k], "entry was not opened, and has no line", "entries were not opened, and have no line"), k)
 			}
 			if err == nil && records == 0 {
 				return errors.New("there are no records")

@@ -139,7 +139,7 @@ Exit codes: 0 no difference, 1 differences, 2 something could not be run again.`
 			case err != nil:
 				return err
 			case out.Unusable > 0:
-				return fmt.Errorf("%d records could not be run again", out.Unusable)
+				return fmt.Errorf("%s could not be run again", many(out.Unusable, "record", "records"))
 			case out.Replayed == 0:
 				return errors.New("there is no decision in these records")
 			}
@@ -507,15 +507,15 @@ func (out *replayReport) print(w io.Writer, asJSON bool) error {
 	if out.Omitted > 0 {
 		fmt.Fprintf(w, "%d more aren't listed: take fewer records at a time to see what is said of each\n", out.Omitted)
 	}
-	fmt.Fprintf(w, "%d decisions run again under %d bundles: %d differ, %d could not be run\n", out.Replayed, out.Bundles, out.Different, out.Unusable)
+	fmt.Fprintf(w, "%s run again under %s: %d differ, %d could not be run\n", many(out.Replayed, "decision", "decisions"), many(out.Bundles, "bundle", "bundles"), out.Different, out.Unusable)
 	for _, k := range sortedKeys(out.Others) {
 		switch {
 		case strings.Contains(k, "@"):
-			fmt.Fprintf(w, "%d entries without a decision: %s\n", out.Others[k], k)
+			fmt.Fprintf(w, "%s without a decision: %s\n", many(out.Others[k], "entry", "entries"), k)
 		case k == "erased":
-			fmt.Fprintf(w, "%d entries weren't opened: %s. Their decisions can be run again: open --erased-epochs\n", out.Others[k], k)
+			fmt.Fprintf(w, "%s opened: %s. Their decisions can be run again: open --erased-epochs\n", many(out.Others[k], "entry wasn't", "entries weren't"), k)
 		default:
-			fmt.Fprintf(w, "%d entries weren't opened: %s\n", out.Others[k], k)
+			fmt.Fprintf(w, "%s opened: %s\n", many(out.Others[k], "entry wasn't", "entries weren't"), k)
 		}
 	}
 	return nil

@@ -488,8 +488,8 @@ func TestReplayTable(t *testing.T) {
 	code, out, errs := run("replay", "--log", d.dir, "--log-key", d.vkey, file)
 	want := fmt.Sprintf(`INDEX  DISCLOSURE                            WHAT    RECORDED                RECORDED
 %d      01a20ac2-88da-7d36-98b8-e03e4bb98177  fields  released /data/adresse  granted /data/quotient/valeur
-2 decisions run again under 1 bundles: 1 differ, 0 could not be run
-1 entries without a decision: access@v1
+2 decisions run again under 1 bundle: 1 differ, 0 could not be run
+1 entry without a decision: access@v1
 `, bad)
 	want = strings.Replace(want, "RECORDED                RECORDED", "RECORDED                REPLAYED", 1)
 	if code != Refused || out != want {
@@ -529,11 +529,11 @@ func TestReplayUnusable(t *testing.T) {
 		file string
 		says string
 	}{
-		"another log's": {other.opened(j), "1 records could not be run again"}, "another entry's": {write(t, dir, "stolen", stolen), "1 records could not be run again"},
-		"damaged": {write(t, dir, "damaged", `{"index":3,"kind":"disclosure@v1","state":"damaged"}`), "1 records could not be run again"}, "nothing": {write(t, dir, "nothing", ""), "no decision"},
+		"another log's": {other.opened(j), "1 record could not be run again"}, "another entry's": {write(t, dir, "stolen", stolen), "1 record could not be run again"},
+		"damaged": {write(t, dir, "damaged", `{"index":3,"kind":"disclosure@v1","state":"damaged"}`), "1 record could not be run again"}, "nothing": {write(t, dir, "nothing", ""), "no decision"},
 		"erased": {write(t, dir, "erased", `{"index":3,"kind":"disclosure@v1","state":"erased"}`), "no decision"}, "cut": {write(t, dir, "cut", string(text[:len(text)/2])), "no opened record"},
 		"another object": {write(t, dir, "object", `{"a":1}`), "no opened record"}, "no object": {write(t, dir, "list", `[1]`), "no opened record"}, "deep": {write(t, dir, "deep", strings.Repeat("[", 100_000)), "no opened record"},
-		"no such file": {filepath.Join(dir, "none"), "no such file"}, "no receipt": {write(t, dir, "no receipt", `{"index":3,"state":"open"}`), "1 records could not be run again"},
+		"no such file": {filepath.Join(dir, "none"), "no such file"}, "no receipt": {write(t, dir, "no receipt", `{"index":3,"state":"open"}`), "1 record could not be run again"},
 	} {
 		code, _, errs := d.replay(c.file)
 		if code != Input || !strings.Contains(errs, c.says) {

@@ -289,7 +289,7 @@ func conclude[F any, P interface {
 	case refused:
 		return errRefused
 	case unusable > 0:
-		return fmt.Errorf("of %d files %d are unusable", len(findings), unusable)
+		return fmt.Errorf("of %s %s unusable", many(len(findings), "file", "files"), many(unusable, "is", "are"))
 	}
 	return nil
 }
