@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -393,6 +394,29 @@ func TestPortal(t *testing.T) {
 	} {
 		if _, err := load(t, d, text, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+// What can be configured can be found: the name of each key stands in the commented configuration that regard init writes, in the docs, or in the help of the signer.
+func TestKeysAreTold(t *testing.T) {
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, name := range append(files, "../command/regard.yaml.tmpl", "../command/signer.go") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range regexp.MustCompile(`[a-z_]+`).FindAllString(string(text), -1) {
+			told[word] = true
+		}
+	}
+	for key, leaf := range known {
+		if leaf && !told[key[strings.LastIndexByte(key, '.')+1:]] {
+			t.Errorf("nothing tells of %s", key)
 		}
 	}
 }
