@@ -126,7 +126,7 @@ func agreementCommand() *cobra.Command {
 	var in admin.Agreement
 	var delay admin.Delay
 	add := administer(&cobra.Command{
-		Use: "add [ID]", Short: "Put an agreement, or its next version, in force", Args: cobra.MaximumNArgs(1),
+		Use: "add [ID]", Short: "Put an agreement, or its next version, in force", Args: oneAtMost,
 		Long: `add reads an agreement from a YAML or JSON file, or from flags. An id that exists already gets its next version.
 
 Keys of the file: id, agency, service, scopes, purposes, legal_bases, not_before, not_after, obligations (notify_person, wait_for_witnesses), deferral.
@@ -338,7 +338,7 @@ func policyCommand() *cobra.Command {
 		}, showPolicy)
 	var asJSON bool
 	check := &cobra.Command{
-		Use: "check [DIR]", Short: "Check a bundle, without a broker", Args: cobra.MaximumNArgs(1), Example: "  regard policy check ./policy\n  regard policy check ./policy --json",
+		Use: "check [DIR]", Short: "Check a bundle, without a broker", Args: oneAtMost, Example: "  regard policy check ./policy\n  regard policy check ./policy --json",
 		Long: "check compiles the bundle in DIR (or a gzipped tar; left out: the one that the program carries) and runs its tests.",
 		RunE: func(c *cobra.Command, args []string) error {
 			src := policy.Embedded()

@@ -136,6 +136,13 @@ func someArgs(n int, more bool, what string) cobra.PositionalArgs {
 	}
 }
 
+func oneAtMost(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usagef("%s takes one argument at most (see %s --help)", c.CommandPath(), c.CommandPath())
+	}
+	return nil
+}
+
 func jsonFlag(c *cobra.Command, to *bool) { c.Flags().BoolVar(to, "json", false, "write JSON") }
 
 func printJSON(w io.Writer, v any) error {

@@ -46,7 +46,7 @@ func TestExitCodes(t *testing.T) {
 		{2, "missing: the agreement's ID, --agency, --service, --scope, --purpose, --legal-basis, --not-before, --not-after (or", []string{"agreement", "add", "--socket", "s"}},
 		{2, "missing: --service, --not-after (or", []string{"agreement", "add", "x", "--agency", "a", "--scope", "s", "--purpose", "p", "--legal-basis", "l", "--not-before", "2026-01-01", "--socket", "s"}},
 		{2, "not both", []string{"agreement", "add", "-f", "bad.yaml", "--not-after", "2026-01-01", "--socket", "s"}},
-		{0, "", []string{"policy", "check", "--json"}},
+		{0, "", []string{"policy", "check", "--json"}}, {2, "one argument at most", []string{"policy", "check", "a", "b"}},
 		{1, "no broker runs there: start it with regard serve", []string{"status", "--socket", filepath.Join(dir, "none.sock")}},
 	} {
 		code, out, errs := run(x.args...)
