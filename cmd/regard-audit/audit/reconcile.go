@@ -617,18 +617,18 @@ func (r *reconciler) print(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%d disclosures are held", r.out.Held)
+	fmt.Fprint(w, many(r.out.Held, "disclosure is held", "disclosures are held"))
 	if r.out.Accepted > 0 {
 		fmt.Fprintf(w, ", %d of them accepted without proof", r.out.Accepted)
 	}
 	if r.out.Erased > 0 {
-		fmt.Fprintf(w, "; %d identifiers in them are said to be erased", r.out.Erased)
+		fmt.Fprint(w, "; ", many(r.out.Erased, "identifier in them is said to be erased", "identifiers in them are said to be erased"))
 		if r.out.Origin == "" {
 			fmt.Fprint(w, ", which only --log can compare")
 		}
 	}
 	if r.out.Asked > 0 {
-		fmt.Fprintf(w, "; %d were asked by the access log", r.out.Asked)
+		fmt.Fprint(w, "; ", many(r.out.Asked, "was asked by the access log", "were asked by the access log"))
 	}
 	if r.out.Origin != "" {
 		fmt.Fprintf(w, "; compared with %s of %d entries", r.out.Origin, r.out.TreeSize)
