@@ -2,8 +2,10 @@ package broker_test
 
 import (
 	"errors"
+	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,4 +121,52 @@ func TestDetachingRacesTheErasure(t *testing.T) {
 		}
 	}
 	t.Log(ended)
+}
+
+// TestDetachedBeforeRestore: somebody has given up an identifier that is another's, who has attached it since, and then a backup of before is restored. It isn't the first one's again, and what they had asked to erase
+// under it is never erased.
+func TestDetachedBeforeRestore(t *testing.T) {
+	var ahead atomic.Int64
+	w := newTraveller(t, &ahead, 0, nil)
+	ctx := t.Context()
+	me, ine, mine, owner := w.student()
+	if err := w.b.Enrol(ctx, me); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.RequestErasure(ctx, me, []proof.Subject{ine}, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "backup")
+	if _, err := w.b.Backup(ctx, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.Store().DetachIdentifier(ctx, mine, owner, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	other := account(t, killPivot("AUTRE"))
+	theirs, err := w.b.Ring().Owner(other.Pivot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.attach(theirs, ine)
+	w.close()
+	if _, err := broker.Restore(ctx, w.cfg, dir); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if rows, err := w.b.Store().Identifiers(ctx, mine); err != nil || len(rows) != 0 {
+		t.Errorf("attached again: %+v, %v", rows, err)
+	}
+	if got := w.erasing(me); got != "ine:undone:" {
+		t.Errorf("the erasure is %s", got)
+	}
+	if page, err := w.b.Notices(ctx, me, 0, 9); err != nil || len(page.Notices) == 0 || page.Notices[0].Event != store.ErasureForgotten {
+		t.Errorf("%+v, %v", page, err)
+	}
+	w.attach(theirs, ine) // as at their next sign-in
+	w.age(&ahead, 31*day)
+	due, err := w.b.Store().DueErasures(ctx, w.now(), 9)
+	if err != nil || len(due) != 0 || w.b.Erasing(ine) || w.b.Keyless(ine) {
+		t.Errorf("a month later: %+v are due, %v; erasing %v, keyless %v", due, err, w.b.Erasing(ine), w.b.Keyless(ine))
+	}
 }

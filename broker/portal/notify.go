@@ -52,7 +52,7 @@ var noticeWords = map[store.NoticeKind]map[string]string{
 	store.NoticeContest: {"acknowledged": "news.acknowledged", "extended": "news.extended", store.ContestAnswered: "news.answered", store.ContestOverdue: "news.overdue"},
 	store.NoticeErasure: {
 		"asked": "news.erasure_asked", store.ErasureUndone: "news.erasure_undone", store.ErasureDetached: "news.erasure_detached", "blocked." + store.BlockedByHold: "news.erasure_held", "blocked." + store.BlockedByContest: "news.erasure_contested",
-		"begun": "news.erasure_begun", "done": "news.erasure_done", "restored": "news.erasure_restored",
+		"begun": "news.erasure_begun", "done": "news.erasure_done", "restored": "news.erasure_restored", store.ErasureForgotten: "news.erasure_forgotten",
 	},
 	store.NoticeDelegation: {"granted": "news.granted", "revoked": "news.revoked"},
 }

@@ -17,8 +17,11 @@ const (
 	ErasureDone    = "done"
 )
 
-// ErasureDetached is the event of an erasure that was undone because its identifier was taken from the account.
-const ErasureDetached = "detached"
+// Events of an erasure that was undone because its identifier isn't the account's any more: it was taken from it, or a backup was restored.
+const (
+	ErasureDetached  = "detached"
+	ErasureForgotten = "forgotten"
+)
 
 // Reasons why an erasure that is due waits.
 const (
@@ -328,9 +331,13 @@ func (s *Store) RemoveHold(ctx context.Context, id ID) error {
 	return s.one(ctx, "DELETE FROM holds WHERE id = ?", id[:])
 }
 
-// restoreCitizens does to a restored backup what nobody can know to have happened since: an erasure that was asked for may have been undone, so its time to think it over begins again; a
-// delegation may have been revoked, so none stays in force. It returns how many delegations it ended.
+// restoreCitizens does to a restored backup what nobody can know to have happened since: an identifier may have been given up and be somebody else's, so none stays attached, and what was asked to be erased
+// under it isn't; another erasure that was asked for may have been undone, so its time to think it over begins again; a delegation may have been revoked, so none stays in force. It returns how many delegations
+// it ended.
 func restoreCitizens(t *tx, now time.Time) (ended int64, err error) {
+	if err := undoAttached(t, now); err != nil {
+		return 0, err
+	}
 	var waiting []ErasureRequest
 	err = t.rows(selectErasureRequest+" WHERE state = 'waiting'", func(r row) error {
 		e, err := scanErasureRequest(r.Scan)
@@ -372,5 +379,38 @@ func restoreCitizens(t *tx, now time.Time) (ended int64, err error) {
 			return 0, err
 		}
 	}
-	return int64(len(live)), nil
+	return int64(len(live)), forgetAttached(t)
+}
+
+// undoAttached undoes what accounts have asked to erase under identifiers that were attached to them, and tells them, once for each request. What has begun is carried through.
+func undoAttached(t *tx, now time.Time) error {
+	const attached = " WHERE state = 'waiting' AND owner <> account AND owner NOT IN (SELECT owner FROM erasures WHERE done = 0)"
+	var told []Notice
+	err := t.rows("SELECT DISTINCT account, request FROM erasure_requests"+attached, func(r row) error {
+		var account, request []byte
+		err := r.Scan(&account, &request)
+		told = append(told, Notice{Account: ownerOf(account), Kind: NoticeErasure, Event: ErasureForgotten, At: now, Ref: idOf(request)})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec("UPDATE erasure_requests SET state = 'undone', subject = x'', blocked = '', ended = ?"+attached, now.UnixMilli()); err != nil {
+		return err
+	}
+	for i := range told {
+		if err := t.notify(&told[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetAttached forgets the identifiers that were attached to accounts, and that these are told of entries under them: both begin again when the person signs in.
+func forgetAttached(t *tx) error {
+	if _, err := t.exec("DELETE FROM watches WHERE type <> ? AND type <> ?", string(proof.TypePivot), string(proof.TypePerson)); err != nil {
+		return err
+	}
+	_, err := t.exec("DELETE FROM identifiers")
+	return err
 }

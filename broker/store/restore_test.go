@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -118,4 +119,79 @@ func testRestore(t *testing.T, open store.Opener) {
 	entry := leaf(8, proof.KindDisclosure)
 	entry.Epoch = 1
 	ok(commit(t, s, 8, ledger.PlacedGroup{Leaves: []ledger.Leaf{entry}, Attach: outcome(left)}))
+}
+
+// TestRestoreForgetsAttached: who gave up an identifier after the backup doesn't get it back, is told nothing more of what is recorded under it, and has nothing of it erased; whoever it belongs to can attach it. What
+// was asked for under the account's own identity goes on, and so does what has begun.
+func TestRestoreForgetsAttached(t *testing.T) { store.EachEngine(t, testRestoreForgetsAttached) }
+
+func testRestoreForgetsAttached(t *testing.T, open store.Opener) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrong, right, ine, nir, begun, person := keys.Owner{1}, keys.Owner{2}, keys.Owner{3}, keys.Owner{4}, keys.Owner{5}, keys.Owner{6}
+	types := map[keys.Owner]proof.SubjectType{wrong: proof.TypePivot, person: proof.TypePerson, ine: proof.TypeINE, nir: proof.TypeNIR, begun: proof.TypeNIR}
+	ok(commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindEpoch)}}))
+	var enrolled []store.Enrolled
+	for owner, typ := range types {
+		enrolled = append(enrolled, store.Enrolled{Owner: owner, Type: typ})
+	}
+	ok(s.Enrol(ctx, wrong, "fr", enrolled))
+	var asked []store.ErasureRequest
+	var under []*store.Sealed
+	for i, owner := range []keys.Owner{wrong, ine, nir, begun} {
+		if owner != wrong {
+			ok(s.AttachIdentifier(ctx, identifier(wrong, owner, types[owner])))
+		}
+		asked = append(asked, store.ErasureRequest{ID: store.ID{byte(10 + i)}, Request: store.ID{7}, Account: wrong, Owner: owner, Type: types[owner], Ground: "rgpd-17", Asked: at, Due: at.AddDate(0, 0, 30)})
+		under = append(under, sealed(byte(60+i)))
+	}
+	if n, err := s.RequestErasure(ctx, asked, under); err != nil || n != len(asked) {
+		t.Fatalf("%d, %v", n, err)
+	}
+	ok(store.Order{Store: s}.BeginErasure(ctx, &store.Erasure{ID: store.ID{1}, Record: store.Record{Owner: begun, Person: []byte("p"), Admin: []byte("a")}}, store.ID{}, at, 0, nil))
+	now := at.AddDate(0, 0, 20)
+	ok(s.Restore(ctx, &store.Restoration{Restart: leaf(1, proof.KindRestart), Now: now}))
+	if got, err := s.Identifiers(ctx, wrong); err != nil || len(got) != 0 {
+		t.Errorf("still attached: %+v, %v", got, err)
+	}
+	requests, err := s.ErasureRequests(ctx, wrong, 9)
+	ok(err)
+	got := map[keys.Owner]string{}
+	for i := range requests {
+		e := &requests[i]
+		got[e.Owner] = e.State
+		if e.State == store.ErasureUndone && (len(e.Subject) > 0 || !e.Ended.Equal(now)) {
+			t.Errorf("%+v is undone", e)
+		}
+	}
+	if d := cmp.Diff(map[keys.Owner]string{wrong: store.ErasureWaiting, begun: store.ErasureWaiting, ine: store.ErasureUndone, nir: store.ErasureUndone}, got); d != "" {
+		t.Error(d)
+	}
+	notices, err := s.Notices(ctx, wrong, 0, 9)
+	ok(err)
+	var events []string
+	for _, n := range slices.Backward(notices) {
+		events = append(events, n.Event)
+	}
+	if d := cmp.Diff([]string{"asked", store.ErasureForgotten, "restored"}, events); d != "" {
+		t.Error(d)
+	}
+	ok(s.AttachIdentifier(ctx, identifier(right, ine, proof.TypeINE)))
+	for i, owner := range []keys.Owner{wrong, ine} {
+		d, _, err := s.Begin(ctx, intent(owner[0]))
+		ok(err)
+		index := proof.Index(2 + i)
+		ok(commit(t, s, index, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(index, proof.KindDisclosure)}, Attach: outcome(d)}))
+	}
+	found, _, _, err := s.Watched(ctx, 4, 9)
+	ok(err)
+	if len(found) != 1 || found[0].Index != 2 || found[0].Account != wrong {
+		t.Errorf("to be told: %+v", found)
+	}
 }
