@@ -180,6 +180,10 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 				return err
 			}
 		}
+		// A dump of a shared store has them; who signed out since would be signed in again.
+		if _, err := t.exec("DELETE FROM sessions"); err != nil {
+			return err
+		}
 		// The keys of sealed answers were destroyed long ago; the backup would bring them back.
 		if _, err := t.exec("DELETE FROM payloads"); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ func testRestore(t *testing.T, open store.Opener) {
 	late.Records[0].Person, late.Fresh = sealed(50).Blob, []*keys.StoredKey{{ID: sealed(50).Fresh.ID, Kind: keys.KindDeferred, Owner: deferred.Owner, Wrapped: []byte{1}, Created: at}}
 	ok(commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindEpoch)}}, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(1, proof.KindDisclosure)}, Attach: out},
 		ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(2, proof.KindDeferred)}, Attach: late}))
+	ok(s.BeginSession(ctx, session(1, keys.Owner{9}), [32]byte{}))
 	ok(s.Enrol(ctx, keys.Owner{9}, "fr", under(9)))
 	ok(s.AddDelegation(ctx, &store.Delegation{ID: store.ID{7}, Delegate: keys.Owner{9}, Kind: "guardian", Granted: at, Since: at, Subjects: []store.Delegated{{Owner: keys.Owner{1}}}}, []*store.Sealed{sealed(51)}))
 
@@ -92,6 +94,9 @@ func testRestore(t *testing.T, open store.Opener) {
 	}
 	if _, _, err := s.Payload(ctx, done.Seq); err == nil {
 		t.Error("a sealed answer came back")
+	}
+	if _, err := s.Session(ctx, [32]byte{1}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a session came back: %v", err)
 	}
 	keysLeft, err := s.ListKeys(ctx, "", keys.KeyID{}, 99)
 	ok(err)
