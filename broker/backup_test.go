@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
@@ -682,5 +683,46 @@ func TestBackupOfRestored(t *testing.T) {
 	p.open()
 	if !p.hidden(p.erased) || p.hidden(p.kept) {
 		t.Error("after the second restoration")
+	}
+}
+
+// TestBackupHoldsNoAnswers: a backup held the sealed answers of the last quarter of an hour, and their keys, for as long as it was kept. A repeat of a request of before it gets the receipt, and no provider is asked again.
+func TestBackupHoldsNoAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	req := request()
+	req.IdempotencyKey = "k1"
+	first := w.disclose(req)
+	dir := filepath.Join(t.TempDir(), "backup")
+	if _, err := w.b.Backup(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "store.db")+"?mode=ro&immutable=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var answers, keys, digests int
+	if err := db.QueryRow("SELECT (SELECT count(*) FROM payloads), (SELECT count(*) FROM keys WHERE kind = 'payload'), (SELECT count(*) FROM disclosures WHERE body IS NOT NULL)").Scan(&answers, &keys, &digests); err != nil {
+		t.Fatal(err)
+	}
+	if answers+keys+digests > 0 {
+		t.Errorf("it holds %d answers, %d keys of answers and %d digests of requests", answers, keys, digests)
+	}
+	if again := w.disclose(req); again.Gone || string(again.Data) != string(first.Data) {
+		t.Errorf("a repeat at the broker that goes on: %+v", again)
+	}
+	w.close()
+	if _, err := broker.Restore(t.Context(), w.cfg, dir); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	again := w.disclose(req)
+	if again.ID != first.ID || !again.Repeated || !again.Gone || again.Data != nil || again.Problem == nil || again.Problem.Code != "idempotency.expired" {
+		t.Errorf("a repeat after the restoration: %+v", again)
+	}
+	w.verify(again.Receipt)
+	if n := len(w.provider.requests()); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
 	}
 }

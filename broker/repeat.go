@@ -92,7 +92,7 @@ func (b *Broker) repeat(ctx context.Context, d store.Disclosure, again *disclosu
 		return nil, err
 	}
 	if len(d.Body) == 0 {
-		// Older than bodyLife, or the person was erased. The provider isn't asked again for it, nor is this called the answer to what may be another request.
+		// Older than bodyLife, or than the backup that was restored, or the person was erased. The provider isn't asked again for it, nor is this called the answer to what may be another request.
 		a.Gone, a.Reasons = true, nil
 		a.Problem = &Problem{Status: 410, Code: "idempotency.expired", Title: "This Idempotency-Key was used before, too long ago to tell whether with the same request.", Detail: "The provider was not asked. The receipt is that of the earlier request. Use a new key for a new request."}
 		return a, nil

@@ -17,7 +17,8 @@ import (
 )
 
 // Copy writes a consistent copy of the store, as of one moment, to a new file at path, and syncs it. Writers go on meanwhile; only the write-ahead log can't be cut, so a key that is
-// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done, nor sessions.
+// destroyed meanwhile is wiped from it after that. Deleted rows are not in the copy, nor intents of disclosures that are done, nor what is kept for a short time only: sessions, sealed answers with their keys, and, of
+// disclosures that are done, the digests by which a repeat of a request is known.
 func (s *Store) Copy(ctx context.Context, path string) (err error) {
 	if s.pg {
 		return ErrPostgres
@@ -48,14 +49,24 @@ func (s *Store) Copy(ctx context.Context, path string) (err error) {
 	return f.Sync()
 }
 
-// emptyCopy wipes what lies in the slots of intents until others take their place, and sessions. A copy that a crash leaves half changed has no manifest.
+// shortLived deletes what a backup would keep, or bring back, beyond its time: who signed out since would be signed in again, and answers could be opened for as long as the backup is kept.
+var shortLived = []string{
+	"DELETE FROM sessions",
+	"DELETE FROM payloads",
+	"DELETE FROM keys WHERE kind = '" + string(keys.KindPayload) + "' AND owner IS NULL",
+}
+
+// dropBodies is for copies alone: it reads all disclosures. After a restoration the repeat of a request is one whose digest is too old; but who asked for what is open in the copy is told that it was interrupted.
+const dropBodies = "UPDATE disclosures SET body = NULL WHERE body IS NOT NULL AND state <> 0"
+
+// emptyCopy wipes what lies in the slots of intents until others take their place, and what isn't to be kept for as long as a copy is. One that fails, or that a crash leaves half changed, is none: nothing needs to be
+// rolled back.
 func emptyCopy(ctx context.Context, path string) error {
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(MEMORY)&_pragma=secure_delete(1)")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(OFF)&_pragma=secure_delete(1)")
 	if err != nil {
 		return err
 	}
-	// People sign in again after a restoration: one who signed out since would be signed in again.
-	for _, query := range []string{emptyFreeIntents, "DELETE FROM sessions"} {
+	for _, query := range append([]string{emptyFreeIntents, dropBodies}, shortLived...) {
 		if _, err = db.ExecContext(ctx, query); err != nil {
 			break
 		}
@@ -180,16 +191,10 @@ func (s *Store) Restore(ctx context.Context, r *Restoration) error {
 				return err
 			}
 		}
-		// A dump of a shared store has them; who signed out since would be signed in again.
-		if _, err := t.exec("DELETE FROM sessions"); err != nil {
-			return err
-		}
-		// The keys of sealed answers were destroyed long ago; the backup would bring them back.
-		if _, err := t.exec("DELETE FROM payloads"); err != nil {
-			return err
-		}
-		if _, err := t.exec("DELETE FROM keys WHERE kind = ? AND owner IS NULL", string(keys.KindPayload)); err != nil {
-			return err
+		for _, query := range shortLived { // a dump of a shared store holds it
+			if _, err := t.exec(query); err != nil {
+				return err
+			}
 		}
 		if _, err := t.exec(t.or(emptyFreeIntents, dropFreeIntents)); err != nil {
 			return err

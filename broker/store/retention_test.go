@@ -180,3 +180,56 @@ func TestRestoredPeriodLeavesNoIntents(t *testing.T) {
 		t.Errorf("in the slots: %q, %v", slots, err)
 	}
 }
+
+// TestCopyHoldsNoAnswers: answers are kept for a quarter of an hour, and the digests of requests for a day; a copy, which is kept for weeks, holds neither, nor the keys of the answers. What is open keeps its digest, as it
+// keeps its intent.
+func TestCopyHoldsNoAnswers(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	month, minute := keys.KeyID{15: 1}, keys.KeyID{15: 2}
+	if err := s.SaveKeys(ctx, []keys.StoredKey{
+		{ID: month, Kind: keys.KindMonth, Period: "2026-01", Wrapped: []byte("key of a month"), Created: at}, {ID: minute, Kind: keys.KindPayload, Period: "m", Wrapped: []byte("key of an answer"), Created: at},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	in := intent(1)
+	in.Body = []byte("digest of a request")
+	d, _, err := s.Begin(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	under := intent(2)
+	under.Body = []byte("digest of what is open")
+	if _, _, err := s.Begin(ctx, under); err != nil {
+		t.Fatal(err)
+	}
+	out := outcome(d)
+	out.Payload, out.Until = []byte("sealed answer"), at.AddDate(100, 0, 0)
+	if err := commit(t, s, 0, ledger.PlacedGroup{Leaves: []ledger.Leaf{leaf(0, proof.KindDisclosure)}, Attach: out}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := s.Copy(ctx, store.FileIn(dir)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(store.FileIn(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"key of a month": true, "key of an answer": false, "sealed answer": false, "digest of a request": false, "digest of what is open": true} {
+		if bytes.Contains(file, []byte(text)) != want {
+			t.Errorf("the copy holds the %s: %v", text, !want)
+		}
+	}
+	if payload, _, err := s.Payload(ctx, d.Seq); err != nil || string(payload) != "sealed answer" {
+		t.Errorf("the store itself: %q, %v", payload, err)
+	}
+	c := open(t, dir)
+	again, known, err := c.Begin(ctx, in)
+	if err != nil || !known || again.Seq != d.Seq || len(again.Body) != 0 {
+		t.Errorf("the same request: %+v, %v, %v", again, known, err)
+	}
+	if n, err := store.SizeOf(ctx, store.FileIn(dir)); err != nil || n != 1 {
+		t.Errorf("the copy: %d entries, %v", n, err)
+	}
+}
