@@ -142,22 +142,13 @@ func personOf(said proof.Stated) (proof.Subject, bool) {
 }
 
 func (p *instance) givenNames() string {
-	last := 0
-	for i, g := range p.given {
-		if g != "" {
-			last = i
-		}
-	}
-	if last == 0 {
-		return p.given[0]
-	}
 	var b strings.Builder
 	for _, g := range p.given {
-		if g != "" {
+		if len(g) > 0 {
 			if b.Len() > 0 {
 				b.WriteByte(' ')
 			}
-			b.WriteString(g)
+			b.Write(g)
 		}
 	}
 	return b.String()

@@ -119,7 +119,7 @@ func (f *Filtered) Data(documents ...Document) ([]byte, error) {
 type instance struct {
 	rule  int
 	said  [fieldGiven]string
-	given [maxGivenNames]string
+	given [maxGivenNames][]byte // of each member; an array's joined by spaces
 	held  set
 }
 
@@ -320,7 +320,9 @@ func (f *filter) scalar(n *node, c byte, emit bool) (kept bool, err error) {
 		}
 		f.hold(n)
 		if n.field != fieldNone && f.who >= 0 {
-			f.state(n.field, raw, escaped)
+			if err := f.state(n.field, raw, escaped); err != nil {
+				return false, err
+			}
 		}
 		if n.link != nil || emit && holdsURL(raw, escaped) {
 			return f.linked(n, raw, escaped, emit)
@@ -358,20 +360,27 @@ func (f *filter) hold(n *node) {
 }
 
 // state notes what the answer says about the person in whose place it stands.
-func (f *filter) state(what field, raw []byte, escaped bool) {
+func (f *filter) state(what field, raw []byte, escaped bool) error {
 	if escaped {
 		raw = unescape(raw)
 	}
 	p := &f.people[f.who]
 	if what < fieldGiven {
+		if len(raw) > maxStated {
+			return f.bad("more about a person than can be a name")
+		}
 		p.said[what] = string(raw)
-		return
+		return nil
 	}
 	g := &p.given[what-fieldGiven]
-	if *g != "" {
-		*g += " "
+	if len(*g) > 0 {
+		*g = append(*g, ' ')
 	}
-	*g += string(raw)
+	if len(*g)+len(raw) > maxStated {
+		return f.bad("more given names than anybody has")
+	}
+	*g = append(*g, raw...)
+	return nil
 }
 
 // linked treats a string that is a link, or holds one.

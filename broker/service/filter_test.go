@@ -122,6 +122,38 @@ func TestFilterRefuses(t *testing.T) {
 	}
 }
 
+// TestFilterOfManyNames: each given name of an array was appended to a new copy of those before it, so that an answer of a megabyte held up the broker for most of a minute, and one endless name for seconds when it was folded.
+// Copies are counted in allocations: how long they take depends on the machine.
+func TestFilterOfManyNames(t *testing.T) {
+	p := plan(t, parse(t, small))
+	answer := func(names int) []byte {
+		return []byte(`{"data":{"gens":[{"nom":"A","prenoms":["B"` + strings.Repeat(`,"B"`, names-1) + `]}]}}`)
+	}
+	allocations := func(names int) float64 {
+		b := answer(names)
+		return testing.AllocsPerRun(1, func() {
+			f, err := p.Filter(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// They have no canonical form, and are left out (docs/formats.md, section 5).
+			if got := f.File(asked(t, "ine", "1234567890A", proof.Pivot{})); len(got) != 2 || got[1].Subject.Value() != "A|||" {
+				t.Fatalf("filed under %d identities", len(got))
+			}
+		})
+	}
+	if few, many := allocations(200), allocations(2048); many > few+50 { // a slice that grows
+		t.Errorf("%.0f allocations for 200 names, %.0f for 2048", few, many)
+	}
+	for name, b := range map[string][]byte{
+		"given names": answer(2049), "a given name": []byte(`{"data":{"gens":[{"prenoms":["` + strings.Repeat("A", 4097) + `"]}]}}`), "a name": []byte(`{"data":{"gens":[{"nom":"` + strings.Repeat("A", 4097) + `"}]}}`),
+	} {
+		if f, err := p.Filter(b); !errors.Is(err, service.ErrAnswer) || f != nil {
+			t.Errorf("%s beyond what anybody has: %v", name, err)
+		}
+	}
+}
+
 // manyKeys is an object with n different undeclared keys and one of them twice.
 func manyKeys(n int) string {
 	var b strings.Builder
@@ -375,6 +407,20 @@ func BenchmarkFilter(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkFilterNames is an answer full of people with as many given names as are taken.
+func BenchmarkFilterNames(b *testing.B) {
+	p := plan(b, parse(b, small))
+	person := `{"nom":"A","prenoms":["B"` + strings.Repeat(`,"B"`, 2047) + `]}`
+	answer := []byte(`{"data":{"gens":[` + person + strings.Repeat(","+person, 4) + `]}}`)
+	b.SetBytes(int64(len(answer)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Filter(answer); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

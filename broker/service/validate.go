@@ -16,6 +16,7 @@ const (
 	maxMembers    = 128             // declared members of one object
 	maxGivenNames = 6               // members that hold given names
 	maxPersons    = 1024
+	maxStated     = 4096 // bytes of a name, or of all given names in one member: many times what has a canonical form, and little enough to be folded again and again
 	maxAnswer     = 16 << 20
 	maxDepth      = 32
 )
