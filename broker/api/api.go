@@ -201,8 +201,11 @@ func (a *API) handler(path string, who callers, serve func(*exchange) *broker.Pr
 		}
 		a.metrics.inFlight.Inc()
 		defer a.finish(x)
-		// A body that comes slowly must not hold a connection for ever, read or not. net/http's own ReadTimeout would also cut the wait for the provider's answer.
-		x.deadline(a.cfg.Read)
+		// A body that comes slowly must not hold a connection for ever, read or not. net/http's own ReadTimeout would also cut the wait for the provider's answer; and so would a deadline where no body comes: over HTTP/1
+		// what is read then is whether the caller is still there, and the request's context ends with it.
+		if r.ContentLength != 0 {
+			x.deadline(a.cfg.Read)
+		}
 		if who != anybody {
 			if p := x.authenticate(who); p != nil {
 				x.drain()

@@ -589,10 +589,11 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// A provider may take longer than a body may: the read deadline must not cut the wait.
+// A provider may take longer than a body may, and so may the proof of an earlier disclosure, which is asked for without one: the read deadline must not cut the wait.
 func TestSlowBroker(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(c *Config) { c.Read = 100 * time.Millisecond })
+	s.wait = 400 * time.Millisecond
 	s.disclose = func(ctx context.Context, _ broker.Caller, _ *broker.Request) (*broker.Answer, error) {
 		select {
 		case <-ctx.Done():
@@ -606,6 +607,9 @@ func TestSlowBroker(t *testing.T) {
 		for range 2 {
 			if r := s.do(t, c, "POST", "/v1/disclosures", question); r.status != 200 {
 				t.Errorf("h2 %v: %d %s", h2, r.status, r.body)
+			}
+			if r := s.do(t, c, "GET", "/v1/disclosures/"+formatID(answerID), ""); r.status != 200 {
+				t.Errorf("h2 %v, without a body: %d %s", h2, r.status, r.body)
 			}
 		}
 	}

@@ -33,6 +33,7 @@ type fake struct {
 	asked    []*broker.Request
 	disclose func(context.Context, broker.Caller, *broker.Request) (*broker.Answer, error)
 	record   *broker.Answer // of Disclosure; nil: released
+	wait     time.Duration  // of Disclosure, unless its context ends
 	now      func() time.Time
 }
 
@@ -70,7 +71,12 @@ func released() *broker.Answer {
 	return &broker.Answer{ID: answerID, Outcome: broker.Released, Data: []byte(data), Receipt: []byte("regard/receipt@v1\nsays \"é\"\n"), State: proof.Provisional, AskedAt: time.UnixMilli(1700000000123)}
 }
 
-func (f *fake) Disclosure(_ context.Context, c broker.Caller, id store.ID) (*broker.Answer, error) {
+func (f *fake) Disclosure(ctx context.Context, c broker.Caller, id store.ID) (*broker.Answer, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(f.wait):
+	}
 	if c.ID != "mine" || id != answerID {
 		return nil, &broker.Problem{Status: 404, Code: "disclosure.unknown", Title: "Unknown.", Detail: "None."}
 	}
