@@ -1,12 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"io"
 	"time"
 
 	"github.com/regard-broker/regard/broker"
@@ -160,16 +157,8 @@ func (x *exchange) receipts(b Holders, providers []string) *broker.Problem {
 	if p != nil {
 		return p
 	}
-	var in idsBody
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	err := d.Decode(&in)
-	if err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("something follows the object")
-		}
-	}
-	if err != nil {
+	in, ok := decodeIDs(body)
+	if !ok {
 		return &broker.Problem{Status: 400, Code: "request.json.invalid", Title: "The body is not JSON of the expected form.", Detail: `Send {"ids": ["…"]}.`}
 	}
 	if len(in.IDs) < 1 || len(in.IDs) > maxIDs {
@@ -193,6 +182,22 @@ func (x *exchange) receipts(b Holders, providers []string) *broker.Problem {
 		out.Disclosures[i] = receiptsBodyOf(in.IDs[i], &found[i])
 	}
 	return x.json(out)
+}
+
+// decodeIDs parses the body of POST /v1/provider/receipts; false if it isn't of that form. How many ids there are, and of what, is for the caller to judge.
+func decodeIDs(body []byte) (in idsBody, ok bool) {
+	s := scanner{b: body, path: make([]byte, 0, 64)}
+	p := s.object([]string{"ids"}, func(at int, _ string) *broker.Problem {
+		if at < 0 {
+			return s.unknown()
+		}
+		return s.list(len(body), func() *broker.Problem {
+			id, p := s.string()
+			in.IDs = append(in.IDs, id)
+			return p
+		})
+	})
+	return in, p == nil && s.end() == nil
 }
 
 // intentKeys serves GET /v1/provider/keys.

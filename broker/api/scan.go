@@ -138,8 +138,11 @@ func (s *scanner) object(names []string, member func(at int, name string) *broke
 	}
 }
 
-// array reads an array and calls item for each of its values.
-func (s *scanner) array(item func() *broker.Problem) *broker.Problem {
+// array reads an array of at most maxItems and calls item for each of its values.
+func (s *scanner) array(item func() *broker.Problem) *broker.Problem { return s.list(maxItems, item) }
+
+// list reads an array of at most so many values and calls item for each.
+func (s *scanner) list(limit int, item func() *broker.Problem) *broker.Problem {
 	if s.peek() != '[' {
 		return s.wrongType("an array")
 	}
@@ -151,8 +154,8 @@ func (s *scanner) array(item func() *broker.Problem) *broker.Problem {
 	depth := len(s.path)
 	for n := 0; ; n++ {
 		s.push(strconv.Itoa(n))
-		if n == maxItems {
-			return s.problem("request.invalid", "An array of the request has too many items.", "Send at most "+strconv.Itoa(maxItems)+".")
+		if n == limit {
+			return s.problem("request.invalid", "An array of the request has too many items.", "Send at most "+strconv.Itoa(limit)+".")
 		}
 		if p := item(); p != nil {
 			return p
