@@ -230,7 +230,7 @@ type statementPage struct {
 	File        string
 }
 
-// period is the days, both included, of which a form asks for the history: the last year, unless it says otherwise.
+// period is the days, both included, of which a form asks for the history: up to today, and a year, unless it says otherwise; verdict.Days are the same.
 type period struct {
 	from, to time.Time
 	mistakes []mistake
@@ -240,14 +240,11 @@ func (p *Portal) period(form url.Values) *period {
 	f := p.readFilter(url.Values{"du": form["du"], "au": form["au"]})
 	now := p.now().In(p.zone)
 	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, p.zone)
-	out := &period{today.AddDate(-1, 0, 0), today, f.mistakes}
-	if !f.from.IsZero() {
-		out.from = f.from
+	out := &period{f.from, f.to, f.mistakes}
+	if out.to.IsZero() {
+		out.to = today
 	}
-	if !f.to.IsZero() {
-		out.to = f.to
-	}
-	if out.to.Before(out.from) {
+	if out.from.IsZero() || out.to.Before(out.from) {
 		out.from = out.to.AddDate(-1, 0, 0)
 	}
 	return out

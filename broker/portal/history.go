@@ -334,13 +334,13 @@ type filterLink struct {
 }
 
 func (p *Portal) history(r *request, s *Session) error {
+	standing := p.cfg.Broker.Standing() // before the list is read: what comes meanwhile is of an epoch that counts as open
 	j, err := p.journals.of(r.Context(), s)
 	if err != nil {
 		return err
 	}
 	f, n := p.readFilter(r.URL.Query()), p.namer(r.lang)
 	found := f.of(j, n)
-	standing := p.cfg.Broker.Standing()
 	// What is of the open epoch can't be verified, nor how many there are: it stands on the first page, and pages count what comes after it.
 	open, closed := split(found, func(i int32) bool { return j.entries[i].Index >= standing.Open.Marker })
 	size := verdict.PageRows

@@ -145,25 +145,8 @@ func (l *language) text(key string, params ...any) (string, error) {
 // own is text of the portal itself, such as a date: it needs no isolation.
 type own string
 
-// number groups digits as the language does.
-func (l *language) number(n uint64) string {
-	s := strconv.FormatUint(n, 10)
-	if len(s) < 5 {
-		return s
-	}
-	sep := "\u202f" // narrow no-break space
-	if l.code == "en" {
-		sep = ","
-	}
-	var b strings.Builder
-	for i, c := range s {
-		if i > 0 && (len(s)-i)%3 == 0 {
-			b.WriteString(sep)
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
-}
+// number groups digits as the verdict does, which compares them.
+func (l *language) number(n uint64) string { return verdict.Lang(l.code).Number(n) }
 
 // day is a date in words: jeudi 26 novembre 2026, Thursday 26 November 2026.
 func (l *language) day(t time.Time) string {

@@ -5,6 +5,8 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"html"
+	"html/template"
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
@@ -206,6 +208,47 @@ func TestWords(t *testing.T) {
 	} {
 		if _, err := ParseWords([]byte(text)); err == nil {
 			t.Error(name)
+		}
+	}
+}
+
+// TestEncoded: an address stands in a page as in the file of names, whatever html/template makes of it.
+func TestEncoded(t *testing.T) {
+	page := template.Must(template.New("").Parse(`<a href="{{.}}">`))
+	for _, u := range []string{"https://x.invalid/a(02)'é%C3%a9%zz%", "https://[::1]:8/~a-b_c.d?e=f&g=h+i,j;k:l@m#n!o$p*q\"r<s>t\\u^v`w{x|y}z\x7f"} {
+		var b strings.Builder
+		if err := page.Execute(&b, u); err != nil {
+			t.Fatal(err)
+		}
+		href := html.UnescapeString(strings.TrimSuffix(strings.TrimPrefix(b.String(), `<a href="`), `">`))
+		if got := encoded(u); got != href || encoded(got) != got {
+			t.Errorf("%q for the file, %q in a page", got, href)
+		}
+	}
+}
+
+// TestPeriod: the days of a statement without a first or last one are those that the check in the browser takes it to be about (verdict.Days).
+func TestPeriod(t *testing.T) {
+	paris, err := time.LoadLocation("Europe/Paris")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Portal{zone: paris, now: func() time.Time { return time.Date(2026, 11, 27, 9, 0, 0, 0, time.UTC) }}
+	for query, want := range map[string]string{
+		"":                            "2025-11-27 2026-11-27",
+		"au=2026-03-31":               "2025-03-31 2026-03-31",
+		"du=&au=2026-03-31":           "2025-03-31 2026-03-31",
+		"du=2026-02-01":               "2026-02-01 2026-11-27",
+		"du=2026-02-01&au=2026-02-01": "2026-02-01 2026-02-01",
+		"du=2027-01-01":               "2025-11-27 2026-11-27",
+	} {
+		form, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := p.period(form)
+		if got := x.from.Format(time.DateOnly) + " " + x.to.Format(time.DateOnly); got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -532,5 +533,60 @@ func TestNames(t *testing.T) {
 	w.p = again
 	if a := w.get("", now); a.StatusCode != 200 {
 		t.Errorf("after a restart: %s", a.Status)
+	}
+}
+
+// TestLinksThatAreEncoded: pages of an access under a legal basis whose address isn't written as html/template writes it are sound.
+func TestLinksThatAreEncoded(t *testing.T) {
+	words, err := portal.ParseWords([]byte("legal_bases:\n  crpa-l114-8: {fr: Rectificatif, en: Corrigendum, url: 'https://eur-lex.europa.eu/legal-content/FR/TXT/?uri=CELEX:32016R0679R(02)'}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { c.Words = words; withVerifier(c) })
+	w.signIn("camille", camille)
+	i := w.disclose("mairie", canteen(camille))
+	w.turn()
+	p, file := w.recordOn("camille", w.page("camille", "/acces/"+i.String()))
+	if r := w.compared("camille", p, verdict.French, file); r.State == verdict.Refuted {
+		t.Errorf("an access: %s", r.Sentence)
+	}
+	if r := w.compared("camille", w.shownOn(w.page("camille", "/historique")), verdict.French, "/historique/fichier"); r.State == verdict.Refuted {
+		t.Errorf("the list: %s", r.Sentence)
+	}
+}
+
+// meanwhile is a broker of which something happens just before it says where the log stands.
+type meanwhile struct {
+	portal.Broker
+	what atomic.Pointer[func()]
+}
+
+func (m *meanwhile) Standing() broker.Standing {
+	if f := m.what.Swap(nil); f != nil {
+		(*f)()
+	}
+	return m.Broker.Standing()
+}
+
+// TestEpochEndsWhileAPageIsMade: what is recorded, and in an epoch that is closed, while the list is read, isn't missing in a page that says it is of before.
+func TestEpochEndsWhileAPageIsMade(t *testing.T) {
+	m := &meanwhile{}
+	w := newWorld(t, func(_ *broker.Config, c *portal.Config) { c.Broker = m; withVerifier(c) })
+	m.Broker = w.b
+	w.signIn("camille", camille)
+	w.disclose("mairie", canteen(camille))
+	w.turn()
+	w.page("camille", "/historique")
+	m.what.Store(new(func() {
+		w.disclose("mairie", canteen(camille))
+		w.turn()
+	}))
+	p := w.shownOn(w.page("camille", "/historique"))
+	p.View = viewOf(&url.URL{Path: "/historique"})
+	if m.what.Load() != nil {
+		t.Fatal("nothing happened meanwhile")
+	}
+	if r := w.compared("camille", p, verdict.French, "/historique/fichier"); r.State == verdict.Refuted {
+		t.Error(r.Sentence)
 	}
 }

@@ -99,10 +99,29 @@ func ParseWords(text []byte) (*Words, error) {
 		if u, err := url.Parse(l.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 			return nil, fmt.Errorf("words: legal_bases.%s.url is not https://…", token)
 		}
-		l.FR = verdict.Typeset(l.FR)
+		l.FR, l.URL = verdict.Typeset(l.FR), encoded(l.URL)
 		w.LegalBases[token] = l
 	}
 	return w, nil
+}
+
+// encoded writes an address as html/template does, which encodes more than it has to (RFC 3986): pages have it as the file of names, with which they are compared.
+func encoded(u string) string {
+	var b strings.Builder
+	for i := range len(u) {
+		switch c := u[i]; {
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!#$&*+,/:;=?@[]", c) >= 0,
+			c == '%' && i+2 < len(u) && isHex(u[i+1]) && isHex(u[i+2]):
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02x", c)
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
 func refuseAliases(n *yaml.Node) error {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -400,7 +401,7 @@ func (n *Names) details(e *proof.VerifiedEntry, l Lang) []wanted {
 // proven are the facts of a proof.
 func (l Lang) proven(r *proof.Receipt, v *proof.Verdict) []wanted {
 	f := &recordFacts{lang: l}
-	f.detail("proof.index", strings.NewReplacer("{{.index}}", v.Index.String(), "{{.size}}", l.number(v.Size)).Replace(l.word("proof.index_of")))
+	f.detail("proof.index", strings.NewReplacer("{{.index}}", v.Index.String(), "{{.size}}", l.Number(v.Size)).Replace(l.word("proof.index_of")))
 	f.detail("proof.log", v.Origin)
 	f.detail("proof.commitment", v.Commitment.String())
 	f.detail("proof.root", groups(v.Root[:]))
@@ -427,9 +428,12 @@ func (l Lang) proven(r *proof.Receipt, v *proof.Verdict) []wanted {
 	return f.list
 }
 
-// number writes a number with a space, or a comma, between thousands.
-func (l Lang) number(n uint64) string {
-	digits := fmt.Sprint(n)
+// Number writes a number of five digits or more with a narrow space, or a comma, between thousands: the portal's pages and what they are compared with write it alike.
+func (l Lang) Number(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	if len(digits) < 5 {
+		return digits
+	}
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + l.pick("\u202f", ",") + digits[i:]
 	}

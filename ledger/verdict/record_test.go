@@ -195,3 +195,13 @@ func TestRecordWords(t *testing.T) {
 		}
 	}
 }
+
+func TestNumber(t *testing.T) {
+	for n, want := range map[uint64][2]string{
+		0: {"0", "0"}, 999: {"999", "999"}, 1000: {"1000", "1000"}, 9999: {"9999", "9999"}, 10000: {"10\u202f000", "10,000"}, 123456: {"123\u202f456", "123,456"}, 1000000: {"1\u202f000\u202f000", "1,000,000"},
+	} {
+		if fr, en := French.Number(n), English.Number(n); fr != want[0] || en != want[1] {
+			t.Errorf("%d: %q %q", n, fr, en)
+		}
+	}
+}

@@ -201,10 +201,10 @@ func quiet(v *proof.HistoryVerdict, l Lang) string {
 		return ""
 	}
 	one, more := period(v, l)
-	if l == French {
-		return fmt.Sprintf("Aucun accès pendant %d %s, et c'est prouvé.", n, form(l, n, l.pick("autre ", "")+one, "autres "+more))
+	if len(busy) > 0 { // than those that are in the list
+		one, more = l.pick("autre ", "other ")+one, l.pick("autres ", "other ")+more
 	}
-	return fmt.Sprintf("No request in %d other %s, and that is proven.", n, form(l, n, one, more))
+	return fmt.Sprintf(l.pick("Aucun accès pendant %d %s, et c'est prouvé.", "No request in %d %s, and that is proven."), n, form(l, n, one, more))
 }
 
 // period is what people call an epoch: a day, if that is what it is.

@@ -941,6 +941,10 @@ func TestLimits(t *testing.T) {
 	if r := New(in); r.Quiet != "Aucun accès pendant 9 autres périodes, et c'est prouvé." {
 		t.Error(r.Quiet)
 	}
+	v.Entries = nil
+	if r := New(in); r.Quiet != "Aucun accès pendant 10 périodes, et c'est prouvé." {
+		t.Error(r.Quiet)
+	}
 }
 
 // TestAround: no word is missing.

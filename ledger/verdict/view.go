@@ -36,7 +36,7 @@ type View struct {
 	Unclear bool `json:"unclear"`
 }
 
-// Days are those for which a history was asked, as the address says: values of the query as they stand there, YYYY-MM-DD in Paris, both included. Without a usable one they are a year, up to today.
+// Days are those for which a history was asked, as the address says: values of the query as they stand there, YYYY-MM-DD in Paris, both included. Without a usable last one they are up to today, without a usable first one a year.
 type Days struct {
 	From string `json:"du"`
 	To   string `json:"au"`
