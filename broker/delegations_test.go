@@ -157,7 +157,7 @@ func TestPastDelegation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var ahead atomic.Int64
-			w := newTraveller(t, &ahead, 0, nil)
+			w := newTraveller(t, &ahead, 5*day, nil)
 			ctx := t.Context()
 			ward, guardian := account(t, marie), account(t, killPivot("guardian"))
 			g := grant(t, guardian, ward)
@@ -181,7 +181,7 @@ func TestPastDelegation(t *testing.T) {
 			if err != nil || len(theirs) != 2 || !theirs[1].Delegate.Equal(guardian.Pivot) || theirs[1].Evidence == "" {
 				t.Errorf("%+v, %v", theirs, err)
 			}
-			ahead.Store(int64(3*365*day + day))
+			w.age(&ahead, 10*day)
 			until(t, "it is forgotten", func() bool {
 				list, err := w.b.Delegations(ctx, store.ID{})
 				return err == nil && len(list) == 1 && list[0].ID == lasting
