@@ -121,8 +121,9 @@ func (m *Monitor) follow(ctx context.Context, views []view, now time.Time) (view
 	}
 	s.Heard = slices.DeleteFunc(s.Heard, func(h heard) bool { return forked[history(h.Note)] }) // the evidence is kept
 	if fail != nil {
-		largest := honest(views, forked)
-		m.quorum(largest, largest[0].cp.Size(), now)
+		if left := honest(views, forked); len(left) > 0 { // none, if what can't be read here is known elsewhere to be of another history
+			m.quorum(left, left[0].cp.Size(), now)
+		}
 		return view{}, fail
 	}
 	if len(forked) == 0 {

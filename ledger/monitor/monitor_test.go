@@ -385,6 +385,23 @@ func TestLargerUnreadable(t *testing.T) {
 		}
 		s.want("again", monitor.Fork, monitor.Unreachable)
 	})
+	t.Run("two places serve another history alone, and one of them not to be read", func(t *testing.T) {
+		s := newScene(t)
+		s.look()
+		q := s.branch(0)
+		q.Disclose(int(s.Size()-q.Size()) + 3)
+		q.Sign()
+		whole, part := newPlace(t, q.Dir), newPlace(t, q.Dir)
+		part.set(below(""))
+		s.from(whole.source, part.source)
+		if got := s.blind(); !slices.Equal(got, []monitor.Code{monitor.Fork}) {
+			t.Errorf("%v", got)
+		}
+		s.restart()
+		if got := s.blind(); !slices.Equal(got, []monitor.Code{monitor.Fork}) {
+			t.Errorf("again: %v", got)
+		}
+	})
 	t.Run("it was the only place", func(t *testing.T) {
 		s := newScene(t)
 		s.look()
