@@ -243,11 +243,11 @@ func (r *restoration) remainder(ctx context.Context, log ledger.Config) (ledger.
 
 // oldTree is Trillian's tree as it was, nil if it can't be read: the published files have to do then.
 func (r *restoration) oldTree(ctx context.Context) (Tree, error) {
-	const unread = "Trillian's old database can't be read; the published files have to do"
+	const unread = "Trillian's old database can't be read: the published files have to do, and whether it has entries beyond them isn't known"
 	if s := r.b.cfg.Shared; s != nil {
 		old, err := s.Trillian(ctx)
 		if err != nil {
-			r.b.log.Warn(unread, "error", err)
+			r.b.log.Info(unread, "error", err) // as the runbook has it: the signers are stopped
 			return nil, nil
 		}
 		return old, nil

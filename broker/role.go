@@ -25,7 +25,7 @@ type Shared struct {
 	Signed string
 	// PublicDir is a directory that all brokers see, where the log is published.
 	PublicDir string
-	// Trillian opens the tree. It is called by a broker that is about to lead. For Restore it may say nil, without an error, if there is no tree to be read.
+	// Trillian opens the tree. It is called by a broker that is about to lead.
 	Trillian func(context.Context) (Tree, error)
 	// Name of this broker, for people.
 	Name string

@@ -407,7 +407,7 @@ func statusCommand() *cobra.Command {
 				fmt.Fprintf(w, "DAMAGED RECORDS: %d requests that can't be recorded, %d erasures that can't be carried through, %d delays that can't be ended. See docs/operate.md.\n", s.Damage.Requests, s.Damage.Erasures, s.Damage.Delays)
 			}
 			if s.Policy.Problem != "" {
-				fmt.Fprintf(w, "THE POLICY THAT IS CONFIGURED IS NOT IN FORCE: %s. Revision %s decides until regard policy reload takes it.\n", strings.TrimRight(s.Policy.Problem, ".\n"), s.Policy.Revision)
+				fmt.Fprintf(w, "THE POLICY THAT IS CONFIGURED IS NOT IN FORCE: %s. Revision %s decides meanwhile. One that only can't be recorded is tried again by itself; mend one that can't be used (regard policy check).\n", strings.TrimRight(s.Policy.Problem, ".\n"), s.Policy.Revision)
 			}
 			if s.Log.Halted {
 				fmt.Fprintln(w, "THE LOG IS HALTED: it can't prove its own history. See docs/operate.md.")

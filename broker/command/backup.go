@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -126,18 +125,12 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// ifThere has a restoration do without Trillian's old tree if it doesn't answer soon: as the runbook has it the signers are stopped, and the published files hold all that was signed. Where they don't, the
-// restoration says so itself.
-func ifThere(open func(context.Context) (broker.Tree, error), log *slog.Logger) func(context.Context) (broker.Tree, error) {
+// soon has a restoration wait no longer than this for Trillian's old tree: as the runbook has it the signers are stopped, and the published files hold all that was signed.
+func soon(open func(context.Context) (broker.Tree, error)) func(context.Context) (broker.Tree, error) {
 	return func(ctx context.Context) (broker.Tree, error) {
-		soon, cancel := context.WithTimeout(ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		tree, err := open(soon)
-		if err != nil && ctx.Err() == nil {
-			log.Info("Trillian's old tree can't be read; the published files are", "error", err)
-			return nil, nil
-		}
-		return tree, err
+		return open(ctx)
 	}
 }
 
@@ -186,7 +179,7 @@ their own outcome may be among these, else as "interrupted".`,
 			}
 			log := logger(cfg.Log, c)
 			if shared != nil {
-				shared.Trillian = ifThere(shared.Trillian, log)
+				shared.Trillian = soon(shared.Trillian)
 			} else if _, err := os.Stat(filepath.Join(from, broker.ManifestFile)); err != nil { // before the keys are opened, and warn
 				return usagef("--from: this is no backup, or an unfinished one: %w", err)
 			}

@@ -23,7 +23,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/service"
-	"github.com/regard-broker/regard/cmd/version"
+	"github.com/regard-broker/regard/deploy/version"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )

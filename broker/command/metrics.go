@@ -13,7 +13,7 @@ import (
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/api"
 	"github.com/regard-broker/regard/broker/cluster"
-	"github.com/regard-broker/regard/cmd/version"
+	"github.com/regard-broker/regard/deploy/version"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/ledger"
 	"github.com/regard-broker/regard/ledger/cosign"

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/broker/client"
-	"github.com/regard-broker/regard/cmd/logkey"
+	"github.com/regard-broker/regard/ledger/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 

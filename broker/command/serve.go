@@ -27,7 +27,7 @@ import (
 	"github.com/regard-broker/regard/broker/config"
 	"github.com/regard-broker/regard/broker/mail"
 	"github.com/regard-broker/regard/broker/provider"
-	"github.com/regard-broker/regard/cmd/version"
+	"github.com/regard-broker/regard/deploy/version"
 	"github.com/regard-broker/regard/keys"
 	"github.com/regard-broker/regard/keys/keystore"
 	"github.com/regard-broker/regard/keys/vault"

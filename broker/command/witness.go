@@ -16,7 +16,7 @@ import (
 	"github.com/regard-broker/regard/broker"
 	"github.com/regard-broker/regard/broker/admin"
 	"github.com/regard-broker/regard/broker/config"
-	"github.com/regard-broker/regard/cmd/logkey"
+	"github.com/regard-broker/regard/ledger/logkey"
 	"github.com/regard-broker/regard/ledger/witness"
 )
 

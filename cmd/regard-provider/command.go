@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/regard-broker/regard/broker/reference"
-	"github.com/regard-broker/regard/cmd/version"
+	"github.com/regard-broker/regard/deploy/version"
 )
 
 type options struct {

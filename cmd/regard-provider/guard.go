@@ -16,7 +16,7 @@ import (
 	"github.com/regard-broker/regard/broker/holder"
 	"github.com/regard-broker/regard/broker/reference"
 	"github.com/regard-broker/regard/broker/service"
-	"github.com/regard-broker/regard/cmd/logkey"
+	"github.com/regard-broker/regard/ledger/logkey"
 )
 
 // guardOptions are for --guard.

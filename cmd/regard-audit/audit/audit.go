@@ -17,8 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/regard-broker/regard/cmd/logkey"
-	"github.com/regard-broker/regard/cmd/version"
+	"github.com/regard-broker/regard/deploy/version"
+	"github.com/regard-broker/regard/ledger/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/reader"
 )

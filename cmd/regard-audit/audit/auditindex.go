@@ -112,9 +112,9 @@ Exit codes: 0 checked and published, 1 there are faults, 2 it could not be check
 			case err != nil:
 				return err
 			case len(gone) > 0:
-				n := len(gone)
+				of := many(len(gone), "epoch", "epochs")
 				slices.Sort(gone)
-				return fmt.Errorf("the rolls of %d epochs are gone (%s), and the log says why: nobody can check these epochs any more", n, strings.Join(slices.Compact(gone), " and "))
+				return fmt.Errorf("the rolls of %s are gone (%s), and the log says why: nobody can check that any more", of, strings.Join(slices.Compact(gone), " and "))
 			}
 			return nil
 		},

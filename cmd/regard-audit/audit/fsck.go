@@ -14,8 +14,8 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
-	"github.com/regard-broker/regard/cmd/logkey"
 	"github.com/regard-broker/regard/ledger/fsck"
+	"github.com/regard-broker/regard/ledger/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 )
 

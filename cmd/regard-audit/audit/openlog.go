@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/regard-broker/regard/cmd/logkey"
+	"github.com/regard-broker/regard/ledger/logkey"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/ledger/reader"
 )
