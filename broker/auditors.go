@@ -29,7 +29,7 @@ func (b *Broker) AddAuditor(ctx context.Context, id, name string, cert *x509.Cer
 	switch {
 	case !proof.IsToken(id) || len("auditor."+id) > 64:
 		return invalid("/id", "This can't be the id of an auditor.", "Use lower-case letters, digits, '.', '_' and '-', at most 56.")
-	case strings.TrimSpace(name) == "" || len(name) > 200:
+	case !readable(name) || len(name) > 200:
 		return invalid("/name", "The auditor has no name, or one of over 200 characters.", "Give the official name of the body.")
 	}
 	reg := b.registry.Load()

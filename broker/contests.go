@@ -78,7 +78,7 @@ func letter(parameter, text string) (string, error) {
 		return r
 	}, lineEnds.Replace(text)))
 	switch {
-	case text == "":
+	case !readable(text):
 		return "", invalid(parameter, "There is no text.", "Write what is meant.")
 	case utf8.RuneCountInString(text) > maxContest:
 		return "", invalid(parameter, fmt.Sprintf("The text has more than %d characters.", maxContest), "Shorten it.")

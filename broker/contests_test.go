@@ -273,7 +273,7 @@ func TestContestsThatAreRefused(t *testing.T) {
 	ctx := t.Context()
 	me := account(t, marie)
 	a := w.disclose(request())
-	for name, text := range map[string]string{"empty": " \r\n", "too long": strings.Repeat("é", 2001), "control": "a\x07b", "a line end of others": "a\u0085b", "not UTF-8": "a\xff", "marks alone": "\u202e \u200f"} {
+	for name, text := range map[string]string{"empty": " \r\n", "too long": strings.Repeat("é", 2001), "control": "a\x07b", "a line end of others": "a\u0085b", "not UTF-8": "a\xff", "marks alone": "\u202e \u200f", "nothing to put them over": "\u0301"} {
 		_, err := w.b.FileContest(ctx, me, a.ID, text)
 		wantCode(t, name, err, 400, "request.invalid")
 		if p := broker.AsProblem(err).Parameter; p != "/text" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -286,7 +285,7 @@ func (b *Broker) DeferralCounts(ctx context.Context) (pending, overdue int64, er
 // EndDeferral ends the delay of a disclosure before its time: when it returns, the people whom it concerns can see it, and how many entries say so is n. The reason stays here. If it can't be opened at once, it
 // is opened as soon as it can: that is a Problem.
 func (b *Broker) EndDeferral(ctx context.Context, id store.ID, reason string) (n int, err error) {
-	if strings.TrimSpace(reason) == "" || !plainText(reason, maxReason) {
+	if !readable(reason) || !plainText(reason, maxReason) {
 		return 0, invalid("/reason", "There is no reason, or one that isn't usable.", fmt.Sprintf("Say why the delay ends before its time, in plain text on one line, at most %d characters.", maxReason))
 	}
 	done, err := b.governing(ctx)

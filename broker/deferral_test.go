@@ -223,6 +223,7 @@ func TestEndDeferralRefuses(t *testing.T) {
 		"the zero id":     {store.ID{}, "lifted", "deferral.unknown"},
 		"not UTF-8":       {a.ID, "\xff", "request.invalid"},
 		"an empty reason": {a.ID, "", "request.invalid"},
+		"marks alone":     {a.ID, "\u0301", "request.invalid"},
 	} {
 		if _, err := w.b.EndDeferral(t.Context(), c.id, c.reason); codeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
@@ -563,6 +564,8 @@ func TestAgreementsWithADelay(t *testing.T) {
 		"longer than the retention": {func(a *policy.Agreement) { a.Deferral.Days = 3*365 - 30 }, "request.invalid"},
 		"no days":                   {func(a *policy.Agreement) { a.Deferral.Days = 0 }, "agreement.invalid"},
 		"no authority":              {func(a *policy.Agreement) { a.Deferral.Authority = "" }, "agreement.invalid"},
+		"an authority unseen":       {func(a *policy.Agreement) { a.Deferral.Authority = "\u0301" }, "request.invalid"},
+		"an article unseen":         {func(a *policy.Agreement) { a.Deferral.Article = "\u00a0\u1161" }, "request.invalid"},
 		"told at once":              {func(a *policy.Agreement) { a.Obligations = []policy.Obligation{policy.ObligationNotifyPerson} }, "request.invalid"},
 		"as long as it can be":      {func(a *policy.Agreement) { a.Deferral.Days = 3*365 - 31 }, ""},
 	} {

@@ -209,6 +209,7 @@ func TestDelegationsThatAreRefused(t *testing.T) {
 		"one's own":                   func(g *broker.Grant) { g.Subjects = []proof.Subject{g.Delegate} },
 		"what may be a namesake's":    func(g *broker.Grant) { g.Subjects = ward.Subjects },
 		"no evidence":                 func(g *broker.Grant) { g.Evidence = "" },
+		"evidence unseen":             func(g *broker.Grant) { g.Evidence = " \u0301" },
 		"no kind":                     func(g *broker.Grant) { g.Kind = "friend" },
 		"a guardian of a business":    func(g *broker.Grant) { g.Subjects = []proof.Subject{siren} },
 		"a representative of someone": func(g *broker.Grant) { g.Kind = broker.Representative },

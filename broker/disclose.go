@@ -229,8 +229,8 @@ func (d *disclosure) newRecord(role string, subject proof.Subject, requested []s
 	f := &fields{rec: rec}
 	f.subject(subject)
 	if role == proof.RoleAsked {
-		f.text(proof.DisclosureContext, p.req.Context)
-		f.text(proof.DisclosureObject, p.req.Object)
+		f.text(proof.DisclosureContext, p.context)
+		f.text(proof.DisclosureObject, p.object)
 		f.bytes(proof.DisclosurePayloadKey, d.key[:])
 	}
 	f.text(proof.DisclosureID, uuid.UUID(d.id).String())

@@ -307,6 +307,38 @@ func TestOwnDisclosuresOnly(t *testing.T) {
 	}
 }
 
+// TestBlankTextIsNone: what is of white space alone is taken, decided and recorded as if it weren't there; one character that can be seen is enough, whatever stands over it.
+func TestBlankTextIsNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	recorded := func(context, object string) (*broker.Answer, proof.Opening) {
+		t.Helper()
+		req := request()
+		req.Context, req.Object = context, object
+		a := w.disclose(req)
+		r, err := proof.ParseReceipt(a.Receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a, r.Opening()
+	}
+	for _, blank := range []string{"", " ", "\u2003\u00a0", "\u3000\u2028"} {
+		a, o := recorded(blank, blank)
+		if got := o.List(proof.DisclosureReasons); a.Outcome != broker.Denied || !slices.Equal(got, []string{"context.missing", "object.missing"}) {
+			t.Errorf("%q: %s for %q", blank, a.Outcome, got)
+		}
+		for _, f := range []proof.Field{proof.DisclosureContext, proof.DisclosureObject} {
+			if v, there := o.Value(f); there != proof.Absent {
+				t.Errorf("%q is recorded as the %s %q", blank, proof.SchemaDisclosure.Name(f), v)
+			}
+		}
+	}
+	const context, object = " e\u0301te\u0301", "가\u11a8"
+	if a, o := recorded(context, object); a.Outcome != broker.Released || o.Text(proof.DisclosureContext) != context || o.Text(proof.DisclosureObject) != object {
+		t.Errorf("%s, %q, %q", a.Outcome, o.Text(proof.DisclosureContext), o.Text(proof.DisclosureObject))
+	}
+}
+
 func TestBadRequestsAreNotRecorded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -317,6 +349,8 @@ func TestBadRequestsAreNotRecorded(t *testing.T) {
 		"object":    func(r *broker.Request) { r.Object = "12345678901234567890123456789012345678901234567890" },
 		"context":   func(r *broker.Request) { r.Context = "a\r\nb" },
 		"legible":   func(r *broker.Request) { r.Object = "\u200b \u2060\u3164" },
+		"marks":     func(r *broker.Request) { r.Context = " \u0301\u20dd\ufe0f" },
+		"jamo":      func(r *broker.Request) { r.Object = "\u1161\u11a8" },
 		"purpose":   func(r *broker.Request) { r.Purpose = "Two words" },
 		"scopes":    func(r *broker.Request) { r.Scopes = nil },
 		"date":      func(r *broker.Request) { r.Subject.Pivot.BirthDate = "1985-02-29" },

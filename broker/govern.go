@@ -100,7 +100,7 @@ func (b *Broker) AddAgency(ctx context.Context, id, name, siret string, cert *x5
 	switch {
 	case !proof.IsToken(id) || len("agency."+id) > 64:
 		return invalid("/id", "This can't be the id of an agency.", "Use lower-case letters, digits, '.', '_' and '-', at most 57.")
-	case strings.TrimSpace(name) == "" || len(name) > 200:
+	case !readable(name) || len(name) > 200:
 		return invalid("/name", "The agency has no name, or one of over 200 characters.", "Give its official name.")
 	case proof.SIRET(siret) != nil:
 		return invalid("/siret", "This is not a SIRET.", "Give the 14 digits; the check digit must be right.")
@@ -276,6 +276,11 @@ func (b *Broker) PutAgreement(ctx context.Context, a policy.Agreement) (int64, e
 		}
 	}
 	if d := a.Deferral; d != nil {
+		for _, t := range []struct{ at, value string }{{"/deferral/authority", d.Authority}, {"/deferral/article", d.Article}, {"/deferral/reference", d.Reference}} {
+			if t.value != "" && !readable(t.value) {
+				return 0, invalid(t.at, "There is nothing that can be read.", "Say in words who orders the delay, under which article, and where that is written: the person reads the first two.")
+			}
+		}
 		// What is delayed is opened while its month is kept: retention counts from the end of a month, and a month is there to open it.
 		if slices.Contains(a.Obligations, policy.ObligationNotifyPerson) {
 			return 0, invalid("/deferral", "The person can't be told at once and later.", "Leave out notify_person, or the deferral.")
@@ -336,6 +341,15 @@ func (b *Broker) Agreements() []policy.Agreement {
 	return out
 }
 
+// readableTitles says whether there is something to see in all that pages show of a definition.
+func readableTitles(def *service.Definition) bool {
+	shown := []string{def.Title.FR, def.Title.EN, def.Provider.Name}
+	for _, g := range def.Scopes {
+		shown = append(shown, g.Title.FR, g.Title.EN)
+	}
+	return !slices.ContainsFunc(shown, func(s string) bool { return !readable(s) })
+}
+
 // PutService puts a service definition in force. The same file again changes nothing; a changed one needs a greater version.
 func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definition, error) {
 	done, err := b.governing(ctx)
@@ -361,6 +375,9 @@ func (b *Broker) PutService(ctx context.Context, yaml []byte) (*service.Definiti
 		if def.Version < old.Version || def.Version == old.Version && old.Digest != digest {
 			return nil, conflict("service.version", fmt.Sprintf("Version %d of service %s stands in the log with another content.", old.Version, def.ID), "Increase the version of the changed definition.")
 		}
+	}
+	if !readableTitles(def) {
+		return nil, &Problem{Status: 400, Code: "service.invalid", Title: "The service definition is not valid.", Detail: "A title, or the name of the provider, holds nothing that can be read."}
 	}
 	if _, err := b.ledger().PutBlob(ctx, yaml); err != nil {
 		return nil, unavailable("log.unavailable", "The definition can't be published now.", err)

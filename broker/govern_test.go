@@ -3,13 +3,16 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/regard-broker/regard/broker"
+	"github.com/regard-broker/regard/broker/service"
 	"github.com/regard-broker/regard/ledger/proof"
 	"github.com/regard-broker/regard/policy"
 )
@@ -141,6 +144,30 @@ func TestStartWithAPolicyThatCantBeRecorded(t *testing.T) {
 	until(t, "the bundle", func() bool { s := w.b.PolicyStatus(); return s.Digest == want && s.Problem == nil })
 	if n := len(activations(t, w)); n != 2 {
 		t.Errorf("%d bundles were activated", n)
+	}
+}
+
+// TestNamesCanBeSeen: what pages call an agency, a service and a provider has something to see in it.
+func TestNamesCanBeSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, name := range []string{"", " \u00a0", "\u0301\u200b"} {
+		wantCode(t, fmt.Sprintf("an agency %q", name), w.b.AddAgency(t.Context(), "prefecture", name, mairie, newCert(t, time.Hour)), 400, "request.invalid")
+	}
+	yaml, err := os.ReadFile("testdata/household.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := service.Parse(yaml)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, title := range []string{def.Title.FR, def.Title.EN, def.Provider.Name, def.Scopes["quotient"].Title.EN} {
+		text := strings.Replace(string(yaml), `"`+title+`"`, `"\u0301"`, 1)
+		text = strings.Replace(text, "version: 1", "version: 2", 1)
+		if _, err := w.b.PutService(t.Context(), []byte(text)); broker.AsProblem(err).Code != "service.invalid" || !strings.Contains(broker.AsProblem(err).Detail, "nothing that can be read") {
+			t.Errorf("without %q: %v", title, err)
+		}
 	}
 }
 

@@ -250,7 +250,7 @@ func (by AccessBy) check() error {
 	if by.Role != proof.RoleOperator && by.Role != proof.RoleAuditor && by.Role != proof.RoleCourt && by.Role != proof.RoleDelegate {
 		return invalid("/role", "There is no such role of readers.", "Use operator, auditor, court or delegate.")
 	}
-	if strings.TrimSpace(by.Reason) == "" {
+	if !readable(by.Reason) {
 		return invalid("/reason", "There is no reason.", "Say why the records are read; the person sees it.")
 	}
 	if !plainText(by.Reason, maxReason) {

@@ -193,7 +193,7 @@ func TestHistoryInPages(t *testing.T) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
-	for _, bad := range []broker.AccessBy{{}, {Reader: "uid-1", Role: "operator"}, {Reader: "uid-1", Role: "operator", Reason: " "}, {Reader: "uid-1", Role: "agent", Reason: "r"},
+	for _, bad := range []broker.AccessBy{{}, {Reader: "uid-1", Role: "operator"}, {Reader: "uid-1", Role: "operator", Reason: " "}, {Reader: "uid-1", Role: "operator", Reason: "\u0301\u200b"}, {Reader: "uid-1", Role: "agent", Reason: "r"},
 		{Reader: "UID 1", Role: "operator", Reason: "r"}, {Reader: "uid-1", Role: "operator", Reason: "a\nb"}, {Reader: "uid-1", Role: "operator", Reason: strings.Repeat("x", 201)}} {
 		if _, err := w.b.History(t.Context(), subjectOf(t, marie), bad, broker.HistoryPage{}); broker.AsProblem(err).Status != 400 {
 			t.Errorf("%+v: %v", bad, err)

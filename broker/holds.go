@@ -36,7 +36,7 @@ type sealedHold struct {
 
 // oneLine checks a short text of the operator's.
 func oneLine(parameter, s string) error {
-	if s == "" || utf8.RuneCountInString(s) > maxReason || !utf8.ValidString(s) || containsControl(s) {
+	if !readable(s) || utf8.RuneCountInString(s) > maxReason || !utf8.ValidString(s) || containsControl(s) {
 		return invalid(parameter, "The text is missing or not usable.", "Write 1 to 200 characters on one line.")
 	}
 	return nil

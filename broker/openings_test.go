@@ -200,7 +200,7 @@ func TestAuditorsAreRegistered(t *testing.T) {
 	for name, c := range map[string]struct {
 		id, name, key, code string
 	}{
-		"id": {"Cour", "Cour", key, "request.invalid"}, "a long id": {strings.Repeat("a", 57), "Cour", key, "request.invalid"}, "no name": {"cour", " ", key, "request.invalid"},
+		"id": {"Cour", "Cour", key, "request.invalid"}, "a long id": {strings.Repeat("a", 57), "Cour", key, "request.invalid"}, "no name": {"cour", " ", key, "request.invalid"}, "a name unseen": {"cour", "\u0301", key, "request.invalid"},
 		"no key": {"cour", "Cour", "", "request.invalid"}, "not a key": {"cour", "Cour", "cour+12345678+AAAA", "request.invalid"},
 	} {
 		if err := w.b.AddAuditor(ctx, c.id, c.name, cert, c.key); codeOf(err) != c.code {

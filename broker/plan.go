@@ -27,6 +27,8 @@ type plan struct {
 	traceID string
 	at      time.Time
 	input   policy.Input
+	// context and object are those of the request, empty if they are of white space alone.
+	context, object string
 }
 
 // Limits of the free texts of a request, in characters. The object's is that of API Particulier.
@@ -76,10 +78,16 @@ func (b *Broker) plan(reg *registry, caller Caller, req *Request) (*plan, error)
 	return p, nil
 }
 
-// legible says whether a character can be seen: people read what stands here.
+// joining are the vowels and final consonants of Hangul that are drawn into the letter before them: without one, some fonts give them no width.
+var joining = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x1160, Hi: 0x11ff, Stride: 1}, {Lo: 0xd7b0, Hi: 0xd7ff, Stride: 1}}}
+
+// legible says whether a character can be seen by itself, as a mark that stands over another can't.
 func legible(r rune) bool {
-	return unicode.IsGraphic(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
+	return unicode.IsGraphic(r) && !unicode.IsSpace(r) && !unicode.In(r, unicode.M, unicode.Other_Default_Ignorable_Code_Point, joining)
 }
+
+// readable says whether there is something to see in a text: people read it, and their browsers take what draws nothing as hidden from them.
+func readable(s string) bool { return strings.ContainsFunc(s, legible) }
 
 func (p *plan) texts() error {
 	r := p.req
@@ -97,9 +105,15 @@ func (p *plan) texts() error {
 		if !utf8.ValidString(t.value) || strings.ContainsFunc(t.value, unicode.IsControl) {
 			return invalid(t.at, fmt.Sprintf("The %s holds control characters or is not UTF-8.", t.what), "Send plain text on one line.")
 		}
-		if strings.TrimSpace(t.value) != "" && !strings.ContainsFunc(t.value, legible) {
+		if strings.TrimSpace(t.value) != "" && !readable(t.value) {
 			return invalid(t.at, fmt.Sprintf("The %s holds nothing that can be read.", t.what), "Say it in words, or leave it out.")
 		}
+	}
+	if readable(r.Context) {
+		p.context = r.Context
+	}
+	if readable(r.Object) {
+		p.object = r.Object
 	}
 	for _, t := range []struct{ at, what, value string }{{"/purpose", "purpose", r.Purpose}, {"/legal_basis", "legal basis", r.LegalBasis}} {
 		if !proof.IsToken(t.value) {
@@ -147,7 +161,7 @@ func (p *plan) decisionInput() policy.Input {
 		Agency:  policy.Agency{ID: policy.AgencyID(p.caller.ID), SIRET: policy.SIRET(p.caller.SIRET), State: policy.AgencyActive},
 		Service: policy.Service{ID: policy.ServiceID(s.row.ID), Version: s.row.Version, Provider: policy.ProviderID(s.def.Provider.ID), SubjectTypes: s.types, Scopes: map[policy.Scope][]policy.Pointer{}},
 		Purpose: policy.Purpose(p.req.Purpose), LegalBasis: policy.LegalBasis(p.req.LegalBasis), Recipient: policy.SIRET(p.req.Recipient),
-		HasContext: strings.TrimSpace(p.req.Context) != "", HasObject: strings.TrimSpace(p.req.Object) != "",
+		HasContext: p.context != "", HasObject: p.object != "",
 		SubjectType:        policy.SubjectType(p.subject.Type()),
 		RecipientIsSubject: p.subject.Type() == proof.TypeSIREN && strings.HasPrefix(p.req.Recipient, p.subject.Value()),
 		Channel:            policy.ChannelAPI, Time: p.at,
