@@ -301,6 +301,13 @@ func check(o proof.Opening, b *body, asked *asked) error {
 		}
 		return nil
 	}
+	// White space alone is none, and an older broker records it.
+	said := func(f proof.Field, want string) error {
+		if strings.TrimSpace(o.Text(f)) == "" && strings.TrimSpace(want) == "" {
+			return nil
+		}
+		return same(f, want)
+	}
 	err := errors.Join(same(proof.DisclosureID, b.ID), same(proof.DisclosureOutcome, b.Outcome), same(proof.DisclosureRole, proof.RoleAsked))
 	if asked != nil {
 		if service, _, _ := strings.Cut(o.Text(proof.DisclosureService), "@"); service != asked.Service {
@@ -311,7 +318,7 @@ func check(o proof.Opening, b *body, asked *asked) error {
 		if asked.again && b.Repeated && b.Data == nil && hidden(o) {
 			return err
 		}
-		err = errors.Join(err, same(proof.DisclosureContext, asked.Context), same(proof.DisclosureObject, asked.Object))
+		err = errors.Join(err, said(proof.DisclosureContext, asked.Context), said(proof.DisclosureObject, asked.Object))
 		subject, serr := asked.Subject.canonical()
 		if serr != nil {
 			return errors.Join(err, errors.New("the subject that was asked has no canonical form, and the broker answered"))

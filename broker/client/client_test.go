@@ -78,6 +78,14 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s left out: passed", proof.SchemaDisclosure.Name(f))
 		}
 	}
+	// White space alone is recorded as nothing, and the other way round by brokers of before.
+	blank := a
+	blank.Context, blank.Object = " ", "\u2003"
+	for _, recorded := range []string{"", " "} {
+		if err := check(record(t, map[proof.Field]string{proof.DisclosureContext: recorded, proof.DisclosureObject: recorded}), &answer, &blank); err != nil {
+			t.Errorf("a blank text that is recorded as %q: %v", recorded, err)
+		}
+	}
 	other := answer
 	other.Data = []byte(`{"a":1}`)
 	if err := check(record(t, nil), &other, &a); err == nil {
