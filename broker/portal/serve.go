@@ -134,11 +134,23 @@ func (p *Portal) signedIn(h personal) handler {
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
 				return r.ended()
 			}
-			r.seeOther("/connexion?retour=" + url.QueryEscape(r.URL.RequestURI()))
+			r.seeOther("/connexion?retour=" + url.QueryEscape(r.comeBack()))
 			return nil
 		}
 		return h(r, r.session)
 	}
+}
+
+// comeBack is where somebody goes on who had to sign in first: instead of a file, with which a browser stays on the page of the identity provider, where the file is offered.
+func (r *request) comeBack() string {
+	path := r.URL.EscapedPath()
+	if path == "/historique/fichier" || path == "/telecharger/historique.csv" {
+		return "/telecharger"
+	}
+	if record, ok := strings.CutSuffix(path, "/preuve"); ok {
+		return record
+	}
+	return r.URL.RequestURI()
 }
 
 // bounded refuses a file to an address that asks for too many.

@@ -94,7 +94,7 @@ func (p *Portal) policyFile(r *request) error {
 	if err != nil {
 		return err
 	}
-	r.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	r.download("politique.txt", "text/plain; charset=utf-8")
 	r.write(http.StatusOK, text)
 	return nil
 }
