@@ -37,7 +37,7 @@ const (
 	Forged Code = "forged"
 	// SignedOut here and at the provider.
 	SignedOut Code = "signed_out"
-	// SignedOutHere, but the provider can't be reached: its own session goes on until it ends by itself (FranceConnect's after 30 minutes), or the browser is closed.
+	// SignedOutHere, and not by way of the provider: it can't be reached, or the session here was over before. The provider's own may go on until it ends by itself (FranceConnect's after 30 minutes), or the browser is closed.
 	SignedOutHere Code = "signed_out_here"
 )
 
