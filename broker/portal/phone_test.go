@@ -21,7 +21,7 @@ import (
 )
 
 // openSite is a portal at its own origin with the real verifier, where whoever asks /entrer is signed in as Camille; instead, if it is set, changes the page of her history on its way.
-func openSite(t *testing.T) (w *world, origin string, instead *atomic.Pointer[strings.Replacer]) {
+func openSite(t *testing.T, change ...func(*portal.Config)) (w *world, origin string, instead *atomic.Pointer[strings.Replacer]) {
 	t.Helper()
 	instead = new(atomic.Pointer[strings.Replacer])
 	front := httptest.NewUnstartedServer(nil)
@@ -35,6 +35,9 @@ func openSite(t *testing.T) (w *world, origin string, instead *atomic.Pointer[st
 			Element: func(lang, bundle, list, names string) (template.HTML, error) {
 				return checks.HTML(verifier.Element{Lang: verdict.Lang(lang), Bundle: bundle, List: list, Names: names})
 			},
+		}
+		for _, f := range change {
+			f(c)
 		}
 	})
 	w.signIn("camille", camille)

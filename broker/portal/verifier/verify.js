@@ -90,8 +90,8 @@ function silenced(e) {
   return false;
 }
 
-// What has no look of its own, though it is written: white space, and characters that format others.
-const blank = /^[\s\p{Cf}\p{Default_Ignorable_Code_Point}]*$/u;
+// What has no look of its own, though it is written: white space, characters that format others, marks that stand over others, and the letters of Hangul that are drawn into others.
+const blank = /^[\s\p{Cf}\p{M}\p{Default_Ignorable_Code_Point}\u1160-\u11ff\ud7b0-\ud7ff]*$/u;
 
 /** Whether the text in an element is there for whoever looks at it; in a row but for marks and labels, which stand in the heads of columns. */
 function readable(root, except = null) {
