@@ -161,7 +161,10 @@ the store.
 
 What it can't bring back: records, answers kept for repeats, and Idempotency-Keys since the backup; agencies and certificates registered since (they are
 listed: register them again). Requests that were under way when the backup was made are recorded as failed: as "restored" if disclosures were lost, since
-their own outcome may be among these, else as "interrupted".`,
+their own outcome may be among these, else as "interrupted".
+
+What it doesn't bring back, because people may have taken it back since: sessions, identifiers that were attached to accounts (they are attached anew at the next sign-in), requests for
+erasure under these, and delegations. Other requests for erasure can be undone for their whole time again.`,
 		Example: "  systemctl stop regard\n  regard restore --from /var/backups/regard/2026-03-01 --config /etc/regard/regard.yaml\n  systemctl start regard\n  regard restore --config /etc/regard/regard.yaml   # of a shared store, which pg_restore or a recovery put back",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := s.load()
